@@ -1,16 +1,372 @@
-"""An incident in the JSON of `mailwatch incidents --json` and GET /api/v1/incidents."""
+"""The public JSON of `mailwatch ... --json` and the HTTP API: the shape of each answer, and incidents in it.
+
+docs/reference/api.md is the contract. OpenAPI is written from these shapes, and a test validates every answer
+against them. Times are RFC 3339, durations seconds; None is not known. Visitors without a login get less
+(web/public.py).
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import NotRequired, TypeVar
+
+from typing_extensions import TypedDict
 
 from mailwatch.analysis.incidents import Incident, IncidentOutage, IncidentStage
+from mailwatch.model import Cause, Kind, Outcome, Phase
 from mailwatch.times import Millis, rfc3339
 
+T = TypeVar("T")
 
-def incident_json(incident: Incident) -> dict[str, Any]:
+
+def documented(shape: type[T]) -> type[T]:
+    """Have OpenAPI show the docstring below each key of a shape."""
+    # Without pydantic, which this layer does not load.
+    shape.__pydantic_config__ = {"use_attribute_docstrings": True}  # type: ignore[attr-defined]
+    return shape
+
+
+@documented
+class BoundsJson(TypedDict):
+    """How long something lasted, in seconds."""
+
+    min: float
+    """At least."""
+    max: float | None
+    """At most; null where there is no upper bound."""
+
+
+@documented
+class DurationJson(BoundsJson):
+    """How long something lasted, in seconds, with an estimate."""
+
+    estimate: float | None
+    """The middle of the bounds; null without an upper one."""
+    uncertainty: float | None
+    """Twice the standard uncertainty of the estimate."""
+
+
+@documented
+class EntriesJson(TypedDict):
+    """Entries of the ledger, by their index."""
+
+    first: int
+    last: int
+
+
+@documented
+class CountsJson(TypedDict):
+    """Numbers of observations by their outcome."""
+
+    up: int
+    down: int
+    unknown: int
+
+
+@documented
+class TargetJson(TypedDict):
+    """A target that is monitored, with its latest observation."""
+
+    target: str
+    """Its name."""
+    provider: str
+    kind: Kind
+    state: str
+    """up, suspect, down, recovering or unknown."""
+    interval: float
+    """Seconds between two probes."""
+    last_observation: str | None
+    """When the latest observation began."""
+    outcome: Outcome | None
+    cause: Cause | None
+    """Why it was not up."""
+    failed_phase: Phase | None
+    detail: str
+    outage: str | None
+    """The id of the open outage."""
+
+
+@documented
+class ClockJson(TypedDict):
+    """What happened to the clock of the observer during an outage."""
+
+    stepped: float
+    """By how many seconds the wall clock was set in all."""
+    reboots: int
+    """How often the machine was restarted."""
+    wall: NotRequired[bool]
+    """true where the record has wall times only."""
+
+
+@documented
+class RulesJson(TypedDict):
+    """The rules by which an outage opens and closes."""
+
+    open_after: int
+    close_after: int
+    recheck: list[float]
+
+
+@documented
+class WatchedJson(TypedDict):
+    """What was watched when the entry about an outage was written."""
+
+    kind: str
+    provider: str
+    host: str
+    port: int
+    tls: str
+    interval: float
+    timeout: float
+    catalogue: bool
+    """Whether the host is the catalogue's."""
+    own_ca: bool
+    """Whether a file of yours decides which certificate to trust."""
+    rules: RulesJson
+
+
+@documented
+class OutageJson(TypedDict):
+    """A time in which a target was down."""
+
+    id: str
+    """12 hex digits; a replay of the ledger gives the same again."""
+    target: str
+    provider: str
+    kind: str
+    vantage_point: str
+    state: str
+    """open, closed or unwatched."""
+    last_good: str | None
+    """The last good observation before; null if there was none."""
+    first_bad: str
+    last_bad: str
+    first_good: str | None
+    """The first good observation after; null while the outage is open, and where it is unwatched."""
+    duration: DurationJson
+    observations: CountsJson
+    """From the last good to the first good one."""
+    largest_gap: float
+    """The longest time without a conclusive observation: a shorter recovery cannot be excluded."""
+    unobserved: float
+    """How much of the outage was not observed."""
+    causes: Mapping[str, int]
+    """How many bad observations had which cause."""
+    phases: Mapping[str, int]
+    """How many bad observations failed in which phase."""
+    ledger: EntriesJson
+    proven_afterwards: NotRequired[bool]
+    """true for an outage of the login that was proven afterwards; else missing."""
+    clock: NotRequired[ClockJson]
+    maintenance: NotRequired[float]
+    """How many seconds of `duration.min` were announced maintenance; missing if none."""
+    watch: NotRequired[WatchedJson]
+    """Missing where it is not on record."""
+
+
+@documented
+class _DownJson(TypedDict):
+    targets: list[str]
+    first_bad: str
+    first_good: str | None
+    """The first good observation of the last of its targets; null while one is down."""
+
+
+@documented
+class ChannelJson(_DownJson):
+    """What failed of one channel in an incident."""
+
+    kind: str
+
+
+@documented
+class AccountJson(_DownJson):
+    """What failed of one account in an incident."""
+
+    account: str
+    """A digest of its login that only the owner of the ledger can make."""
+
+
+@documented
+class MemberJson(TypedDict):
+    """An outage in an incident."""
+
+    id: str
+    target: str
+    kind: str
+    account: str | None
+    vantage_point: str
+    state: str
+    last_good: str | None
+    first_bad: str
+    last_bad: str
+    first_good: str | None
+    duration: BoundsJson
+    causes: Mapping[str, int]
+    trouble: str
+    """unreachable, login down, mail missing, sending refused or delivery late."""
+    proven_afterwards: NotRequired[bool]
+    maintenance: NotRequired[float]
+
+
+@documented
+class StageJson(TypedDict):
+    """A change of what is down in an incident."""
+
+    at: str
+    targets_down: int
+    channels_down: Mapping[str, int]
+    """How many targets are down, by kind."""
+    trouble: list[str]
+    failed: list[str]
+    """Targets."""
+    restored: list[str]
+    unwatched: NotRequired[list[str]]
+    """Targets that were watched no longer; missing if none."""
+
+
+@documented
+class IncidentJson(TypedDict):
+    """Outages of one provider that overlap."""
+
+    id: str
+    provider: str
+    state: str
+    """open, closed or unwatched."""
+    last_good: str | None
+    first_bad: str
+    last_bad: str
+    first_good: str | None
+    duration: BoundsJson
+    """From the first to the last of its times."""
+    surely_down: float
+    """Seconds in which at least one target was surely down."""
+    vantage_points: list[str]
+    channels: list[ChannelJson]
+    accounts: list[AccountJson]
+    outages: list[MemberJson]
+    stages: list[StageJson]
+
+
+@documented
+class TlsJson(TypedDict):
+    """Facts of a TLS connection."""
+
+    version: str
+    cipher: str
+    fingerprint: str
+    """SHA-256 of the certificate."""
+    not_after: str | None
+    """When the certificate expires."""
+
+
+@documented
+class ProbeJson(TypedDict):
+    """What one probe observed."""
+
+    target: str
+    kind: str
+    provider: str
+    started_at: str
+    outcome: Outcome
+    cause: Cause | None
+    """Why it was not up."""
+    failed_phase: Phase | None
+    detail: str
+    phases: Mapping[str, float]
+    """Seconds in each phase of the attempt that decided."""
+    duration: float
+    peer: str
+    """Address and port of the server in the attempt that decided."""
+    tls: TlsJson | None
+    attempts: int
+    partial: list[str]
+    """What failed although the observation was up, such as one of several addresses."""
+    replies: list[str]
+    """The replies of the server in the attempt that decided."""
+    guard: bool | None
+    """true: our own line was up, false: it was down, null: not asked or not known."""
+
+
+@documented
+class ObservationJson(ProbeJson):
+    """An observation on record."""
+
+    index: int
+    """Its entry in the ledger."""
+
+
+@documented
+class SharesJson(TypedDict):
+    """Shares of the observed time; null where nothing was observed."""
+
+    lower: float | None
+    """Surely up."""
+    upper: float | None
+    """Possibly up."""
+
+
+@documented
+class DowntimeJson(TypedDict):
+    """Seconds of the observed time; null where nothing was observed."""
+
+    min: float | None
+    max: float | None
+
+
+@documented
+class FiguresJson(TypedDict):
+    """How available a target was."""
+
+    availability: SharesJson
+    coverage: float | None
+    """The observed share of the window; null when all of it was announced maintenance."""
+    downtime: DowntimeJson
+    unobserved: float
+    """Seconds of the window that were not observed."""
+    mttr: float | None
+    """Mean time to repair, in seconds, of the outages that ended in the window and have both ends."""
+    mtbf: float | None
+    """Mean time between failures: seconds up for each outage that began in the window."""
+
+
+_WindowJson = TypedDict("_WindowJson", {"from": str, "to": str})
+
+
+@documented
+class AvailabilityJson(_WindowJson, FiguresJson):
+    """The availability of a target in a window, as an interval with its coverage."""
+
+    target: str
+    observations: CountsJson
+    maintenance: NotRequired[float]
+    """Seconds of announced maintenance, which are not counted; missing if none."""
+    with_maintenance: NotRequired[FiguresJson]
+    """The figures with the time of maintenance counted; missing without any."""
+
+
+@documented
+class OfflineJson(TypedDict):
+    """A time in which our own line was down."""
+
+    part: str
+    """line, ipv4, ipv6 or names."""
+    state: str
+    """open or closed."""
+    last_online: str | None
+    first_offline: str
+    last_offline: str
+    first_online: str | None
+    duration: DurationJson
+    unobserved: float
+    """Seconds between two runs of MailWatch, in which no guard ran."""
+    reasons: list[str]
+    """What the controls answered."""
+    ledger: EntriesJson
+
+
+def incident_json(incident: Incident) -> IncidentJson:
     """Write an incident: times in RFC 3339, durations in seconds.
 
     `duration` goes from the first to the last of its times, `surely_down` leaves out what was not seen down in
@@ -29,31 +385,38 @@ def incident_json(incident: Incident) -> dict[str, Any]:
         "duration": _duration(incident),
         "surely_down": incident.surely_down / 1000,
         "vantage_points": sorted({member.vantage_point for member in incident.members}),
-        "channels": _by_key("kind", incident.members, lambda member: member.kind),
-        "accounts": _by_key("account", accounts, lambda member: member.account),
+        "channels": [
+            {"kind": kind, **_down(group)} for kind, group in _groups(incident.members, lambda member: member.kind)
+        ],
+        "accounts": [
+            {"account": account, **_down(group)}
+            for account, group in _groups(accounts, lambda member: member.account)
+        ],
         "outages": [_member(member) for member in incident.members],
         "stages": [_stage(stage) for stage in incident.stages()],
     }
 
 
-def _by_key(
-    key: str, members: Iterable[IncidentOutage], of: Callable[[IncidentOutage], str]
-) -> list[dict[str, Any]]:
+def _groups(
+    members: Iterable[IncidentOutage], of: Callable[[IncidentOutage], str]
+) -> list[tuple[str, list[IncidentOutage]]]:
     groups: dict[str, list[IncidentOutage]] = defaultdict(list)
     for member in members:
         groups[of(member)].append(member)
-    return [
-        {key: name, "targets": _names(group), **_down(Incident(provider="", members=tuple(group)))}
-        for name, group in sorted(groups.items())
-    ]
+    return sorted(groups.items())
 
 
-def _down(part: Incident) -> dict[str, Any]:
-    return {"first_bad": rfc3339(part.first_bad), "first_good": _time(part.first_good)}
+def _down(members: list[IncidentOutage]) -> _DownJson:
+    part = Incident(provider="", members=tuple(members))
+    return {
+        "targets": _names(members),
+        "first_bad": rfc3339(part.first_bad),
+        "first_good": _time(part.first_good),
+    }
 
 
-def _member(member: IncidentOutage) -> dict[str, Any]:
-    member_json: dict[str, Any] = {
+def _member(member: IncidentOutage) -> MemberJson:
+    member_json: MemberJson = {
         "id": member.outage_id,
         "target": member.target,
         "kind": member.kind,
@@ -75,8 +438,8 @@ def _member(member: IncidentOutage) -> dict[str, Any]:
     return member_json
 
 
-def _stage(stage: IncidentStage) -> dict[str, Any]:
-    written: dict[str, Any] = {
+def _stage(stage: IncidentStage) -> StageJson:
+    written: StageJson = {
         "at": rfc3339(stage.at),
         "targets_down": stage.targets,
         "channels_down": dict(stage.channels),
@@ -84,14 +447,16 @@ def _stage(stage: IncidentStage) -> dict[str, Any]:
         "failed": _names(stage.failed),
         "restored": _names(stage.restored),
     }
-    return written | {"unwatched": _names(stage.no_longer_watched)} if stage.no_longer_watched else written
+    if stage.no_longer_watched:
+        written["unwatched"] = _names(stage.no_longer_watched)
+    return written
 
 
 def _names(members: Iterable[IncidentOutage]) -> list[str]:
     return sorted({member.target for member in members})
 
 
-def _duration(bounds: Incident | IncidentOutage) -> dict[str, float | None]:
+def _duration(bounds: Incident | IncidentOutage) -> BoundsJson:
     good, end = bounds.last_good, bounds.first_good
     most = None if good is None or end is None else (end - good) / 1000
     return {"min": (bounds.last_bad - bounds.first_bad) / 1000, "max": most}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
 
+from mailwatch.analysis.public_json import AvailabilityJson, FiguresJson
 from mailwatch.cli.common import add_options, open_config, open_reader, parse_window_options, stdout
 from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.config.targets import resolved_targets
@@ -52,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _table(answers: list[dict[str, Any]], *, with_maintenance: bool) -> Table:
+def _table(answers: Sequence[AvailabilityJson], *, with_maintenance: bool) -> Table:
     title = f"{answers[0]['from']} to {answers[0]['to']}"
     columns = ["target", "up, at least", "at most", "coverage", "down, at least", "at most", "mean time to repair"]
     excused = any("maintenance" in answer for answer in answers)
@@ -60,16 +61,15 @@ def _table(answers: list[dict[str, Any]], *, with_maintenance: bool) -> Table:
     if excused:
         how = "counted like other time" if with_maintenance else "left out (--with-maintenance counts it)"
         table.caption = f"announced maintenance is {how}"
-    for answer_ in answers:
-        answer = answer_ | answer_.get("with_maintenance", {}) if with_maintenance else answer_
-        share, down = answer["availability"], answer["downtime"]
-        bounds = [_percent(share["lower"]), _percent(share["upper"], up=True), _percent(answer["coverage"])]
+    for answer in answers:
+        counted: FiguresJson = answer.get("with_maintenance", answer) if with_maintenance else answer
+        share, down = counted["availability"], counted["downtime"]
+        bounds = [_percent(share["lower"]), _percent(share["upper"], up=True), _percent(counted["coverage"])]
         # Where nothing was observed nothing is known of downtime: that it was none least of all.
-        known = down["max"] is not None
-        lasted = (
-            [format_duration(down["min"]), format_duration(down["max"], round_up=True)] if known else [NO_DATA] * 2
-        )
-        lasted.append("" if answer["mttr"] is None else format_duration(answer["mttr"]))
+        lasted = [NO_DATA] * 2
+        if down["min"] is not None and down["max"] is not None:
+            lasted = [format_duration(down["min"]), format_duration(down["max"], round_up=True)]
+        lasted.append("" if counted["mttr"] is None else format_duration(counted["mttr"]))
         lasted += [format_duration(answer.get("maintenance", 0))] if excused else []
         table.add_row(answer["target"], *bounds, *lasted)
     return table

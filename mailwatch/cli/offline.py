@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
 
+from mailwatch.analysis.public_json import OfflineJson
 from mailwatch.cli.common import add_options, open_config, open_reader, parse_time, stdout
 from mailwatch.cli.outages import format_millis
 from mailwatch.store import queries
@@ -35,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _table(found: list[dict[str, Any]]) -> Table:
+def _table(found: Sequence[OfflineJson]) -> Table:
     table = Table(
         "part", "first found offline", "first found online again", "at least", "at most", "control servers"
     )

@@ -1,60 +1,204 @@
-"""What the API and the pages show, from what the monitor has in memory and, for the past, from the ledger."""
+"""What the pages, the API and /metrics get: from the memory of the monitor and, for the past, from its ledger."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, reference_moment
 from mailwatch.analysis.outage import outage_json, outage_payload
-from mailwatch.analysis.public_json import incident_json
-from mailwatch.config import Config, catalogue
+from mailwatch.analysis.public_json import (
+    AvailabilityJson,
+    IncidentJson,
+    ObservationJson,
+    OfflineJson,
+    OutageJson,
+    TargetJson,
+    incident_json,
+)
+from mailwatch.config import catalogue
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
 from mailwatch.evidence.ledger_range import EvidenceError, select_range
 from mailwatch.evidence.report_job import ReportJobs
 from mailwatch.model import Observation, Outcome
 from mailwatch.monitor.pipeline import Pipeline
-from mailwatch.monitor.self_audit import LedgerSelfAudit
+from mailwatch.monitor.service import Service
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError, Tokens, queries
 from mailwatch.times import DAY_MS, Millis, rfc3339
-from mailwatch.web.read_model import EvidenceUnavailableError, PageData, ReadModel
+from mailwatch.web.read_model import (
+    AuditSummary,
+    CheckpointSummary,
+    EvidenceUnavailableError,
+    LedgerSummary,
+    ObservationQuery,
+    TargetCard,
+    TokenSummary,
+)
 
 MAX_OBSERVATIONS = 5000
 """Observations of an outage that are read for its transitions."""
 MAX_TRANSITIONS = 100
 
 
-def page_data(
-    monitor: Pipeline, reader: Reader, path: Path, config: Config, auditing: LedgerSelfAudit
-) -> PageData:
-    """Return what the pages need of a running MailWatch. `path` is its config file."""
-    making = ReportJobs(path, config.data_dir)
+class MonitorReadModel:
+    """Answers from a service that runs, and from its ledger."""
 
-    async def evidence(identity: str, language: str) -> Path:
-        if await asyncio.to_thread(_payload, monitor, reader, identity) is None:
+    def __init__(self, service: Service, *, vantage_point: str, place: str) -> None:
+        self.vantage_point, self.place = vantage_point, place
+        self._service, self._monitor, self._reader = service, service.monitor, service.reader
+        self._tokens = Tokens(service.config.data_dir)
+        self._reports = ReportJobs(service.path, service.config.data_dir)
+
+    def is_unguarded(self) -> bool:
+        """Whether there is no check of our own line, so that its failures are taken for the providers'."""
+        return self._monitor.attribution.guard is None
+
+    def targets(self) -> list[TargetJson]:
+        """Return all that is watched."""
+        return [target_json(runtime) for runtime in list(self._monitor.targets.values())]
+
+    def target_card(self, name: str, at: Millis) -> TargetCard:
+        """Return what the overview shows of a target. It is in memory, whatever the ledger's size."""
+        runtime = self._monitor.targets[name]
+        latest = runtime.latest
+        last = latest.deciding_attempt if latest else None
+        return TargetCard(
+            phases={phase.value: spent / 1e6 for phase, spent in last.phases.items()} if last else {},
+            duration=(latest.ended_at - latest.started_at) / 1000 if latest else 0.0,
+            ratio=runtime.rolling_availability.ratio(90 * DAY_MS, at),
+            days=runtime.rolling_availability.days(at),
+            is_filling=runtime.pending_backfill is not None,
+        )
+
+    def unknown_reason(self, name: str) -> str:
+        """Say why a name is no target's that is watched or on record; "" if it is one's."""
+        try:
+            queries.select_targets(self._reader, name, list(self._monitor.targets), see=SEE_API)
+        except UnknownTargetError as error:
+            return str(error)
+        return ""
+
+    def outages(
+        self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+    ) -> list[OutageJson]:
+        """Return the outages on record, newest first; those that touch [start, end) when given."""
+        live = open_outages(self._monitor)
+        return queries.outages(self._reader, only_open=only_open, start=start, end=end, live=live)
+
+    def recent_outages(self) -> list[OutageJson]:
+        """Return those that are in memory, newest first."""
+        monitor = self._monitor
+        found = dict(monitor.former_outages)
+        for runtime in list(monitor.targets.values()):
+            outages = dict(runtime.outages)
+            if (outage := runtime.state.outage) is not None:
+                # What was written when it opened is as old as that.
+                target = runtime.target
+                outages[outage.id] = outage_json(outage, target.provider, target.kind, monitor.vantage_point.name)
+            found |= outages
+        newest_first = sorted(found.values(), key=lambda outage: str(outage["first_bad"]), reverse=True)
+        return cast(list[OutageJson], newest_first)
+
+    def outage(self, identity: str) -> dict[str, Any] | None:
+        """Return one outage with its transitions, guard, clock and integrity."""
+        payload = self._payload(identity)
+        if payload is None:
+            return None
+        first, last = payload["ledger"]["first"], payload["ledger"]["last"]
+        observations = list(_observations(self._reader, payload["target"], first, last))
+        guard = next((seen.guard for seen in observations if seen.outcome is Outcome.DOWN), None)
+        return {
+            "proven_afterwards": False,
+            "maintenance_ms": 0,
+            **payload,
+            "transitions": _transitions(
+                observations, reference_moment(payload, observations[0] if observations else None)
+            ),
+            "guard": None if guard is None else {"online": guard.online, "controls": guard.controls},
+            "clock_bound": _clock_bound(self._reader, first),
+            "range": _range(self._reader, self._tokens, payload["target"], first, last),
+        }
+
+    def _payload(self, identity: str) -> dict[str, Any] | None:
+        found = queries.outage_payloads(self._reader, live=open_outages(self._monitor))
+        return next((payload for payload in found if payload["id"] == identity), None)
+
+    def incidents(
+        self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+    ) -> list[IncidentJson]:
+        """Return the incidents, newest first; those that touch [start, end) when given."""
+        live = open_outages(self._monitor)
+        found = queries.incidents(self._reader, only_open=only_open, start=start, end=end, live=live)
+        return [incident_json(incident) for incident in found]
+
+    def incident(self, identity: str) -> IncidentJson | None:
+        """Return one incident, with each change of its trouble."""
+        for item in queries.incidents(self._reader, live=open_outages(self._monitor)):
+            if item.id == identity:
+                return incident_json(queries.with_symptoms(self._reader, item))
+        return None
+
+    def observations(self, query: ObservationQuery) -> list[ObservationJson]:
+        """Return the observations that are wanted, newest first."""
+        watched = [runtime.target for runtime in list(self._monitor.targets.values())]
+        known = {target.name: (target.provider, target.kind.value) for target in watched}
+        return queries.observations(self._reader, known, **asdict(query))
+
+    def offline(self, start: Millis | None, end: Millis | None) -> list[OfflineJson]:
+        """Return the times in which our own line was down, newest first."""
+        return queries.offline(self._reader, start=start, end=end)
+
+    def availability(self, target: str | None, start: Millis, end: Millis) -> list[AvailabilityJson]:
+        """Return the availability of a target, or of all, in [start, end)."""
+        wanted = queries.select_targets(self._reader, target, list(self._monitor.targets), see=SEE_API)
+        return queries.availability(self._reader, wanted, start, end)
+
+    def ledger(self) -> LedgerSummary:
+        """Return how far the ledger has come."""
+        row, audit = self._reader.last_checkpoint(), self._service.auditing.latest
+        token = next(iter(self._reader.entries(kinds=["token"], descending=True, limit=1)), None)
+        return LedgerSummary(
+            size=self._reader.size(),
+            checkpoint=None if row is None else CheckpointSummary(row.size, row.time_ms, row.note),
+            token=None
+            if token is None
+            else TokenSummary(token.payload["time"], token.payload["authority"], token.payload["checkpoint"]),
+            audit=None if audit is None else AuditSummary(audit.at, audit.entries, audit.findings),
+        )
+
+    def change_token(self) -> str:
+        """Return what changes when something that the pages show has changed."""
+        states = (
+            (w.target.name, w.state.name, w.latest.started_at if w.latest else 0, _newest_fact(w))
+            for w in list(self._monitor.targets.values())
+        )
+        return str(hash(tuple(states)))
+
+    def unready_reasons(self) -> list[str]:
+        """Say why /readyz must fail."""
+        return self._service.unready_reasons()
+
+    def stale_reasons(self) -> list[str]:
+        """Say why what is shown may be old."""
+        return self._service.stale_reasons()
+
+    def metrics(self) -> Iterator[bytes]:
+        """Yield /metrics, piece by piece."""
+        return self._monitor.metrics.exposition()
+
+    async def evidence(self, identity: str, language: str) -> Path:
+        """Make the evidence file of an outage in a language. Raises EvidenceUnavailableError."""
+        if await asyncio.to_thread(self._payload, identity) is None:
             raise EvidenceUnavailableError(f"no outage {identity!r}; GET /api/v1/outages lists them")
         try:
-            return await making.make(identity, language)
+            return await self._reports.make(identity, language)
         except EvidenceError as error:
             raise EvidenceUnavailableError(str(error)) from None
-
-    return PageData(
-        vantage_point=config.vantage_point.name,
-        place=config.vantage_point.place,
-        target_card=partial(_target_card, monitor),
-        outages=partial(_outages, monitor),
-        outage=partial(_outage, monitor, reader, Tokens(config.data_dir)),
-        ledger=partial(_ledger, reader, auditing),
-        change_token=partial(_change_token, monitor),
-        unguarded=lambda: monitor.attribution.guard is None,
-        evidence=evidence,
-    )
 
 
 def only_public_targets(monitor: Pipeline, reader: Reader) -> Callable[[], bool]:
@@ -89,21 +233,7 @@ def _is_public_target(target: Target) -> bool:
     return public and target.login is None and target.task is None and "@" not in target.name
 
 
-def _target_card(monitor: Pipeline, name: str, at: Millis) -> dict[str, Any]:
-    runtime = monitor.targets[name]
-    latest = runtime.latest
-    last = latest.deciding_attempt if latest else None
-    ratio = runtime.rolling_availability.ratio(90 * DAY_MS, at)
-    return {
-        "phases": {phase.value: spent / 1e6 for phase, spent in last.phases.items()} if last else {},
-        "duration": (latest.ended_at - latest.started_at) / 1000 if latest else 0.0,
-        "ratio": {"lower": ratio.lower, "upper": ratio.upper, "coverage": ratio.coverage},
-        "days": runtime.rolling_availability.days(at),
-        "filling": runtime.pending_backfill is not None,
-    }
-
-
-def target_json(runtime: TargetRuntime) -> dict[str, Any]:
+def target_json(runtime: TargetRuntime) -> TargetJson:
     """Return the target as GET /api/v1/targets has it."""
     target, latest = runtime.target, runtime.latest
     return {
@@ -132,57 +262,10 @@ def open_outages(monitor: Pipeline) -> dict[str, dict[str, Any]]:
     }
 
 
-def _outages(monitor: Pipeline) -> list[dict[str, Any]]:
-    found = dict(monitor.former_outages)
-    for runtime in list(monitor.targets.values()):
-        outages = dict(runtime.outages)
-        if runtime.state.outage:
-            # What was written when it opened is as old as that.
-            outages[runtime.state.outage.id] = outage_json(
-                runtime.state.outage, runtime.target.provider, runtime.target.kind, monitor.vantage_point.name
-            )
-        found |= outages
-    return sorted(found.values(), key=lambda outage: str(outage["first_bad"]), reverse=True)
-
-
-def _change_token(monitor: Pipeline) -> str:
-    states = (
-        (w.target.name, w.state.name, w.latest.started_at if w.latest else 0, _newest_fact(w))
-        for w in list(monitor.targets.values())
-    )
-    return str(hash(tuple(states)))
-
-
 def _newest_fact(runtime: TargetRuntime) -> tuple[str, str]:
     """An outage is on record a moment after the observation that opened or closed it."""
     newest = next(reversed(runtime.outages.values()), None)
     return (newest["id"], newest["state"]) if newest else ("", "")
-
-
-def _payload(monitor: Pipeline, reader: Reader, identity: str) -> dict[str, Any] | None:
-    found = queries.outage_payloads(reader, live=open_outages(monitor))
-    return next((payload for payload in found if payload["id"] == identity), None)
-
-
-def _outage(monitor: Pipeline, reader: Reader, tokens: Tokens, identity: str) -> dict[str, Any] | None:
-    payload = _payload(monitor, reader, identity)
-    if payload is None:
-        return None
-    first, last = payload["ledger"]["first"], payload["ledger"]["last"]
-    observations = list(_observations(reader, payload["target"], first, last))
-    guard = next((observation.guard for observation in observations if observation.outcome is Outcome.DOWN), None)
-    guard_json = None if guard is None else {"online": guard.online, "controls": guard.controls}
-    return {
-        "proven_afterwards": False,
-        "maintenance_ms": 0,
-        **payload,
-        "transitions": _transitions(
-            observations, reference_moment(payload, observations[0] if observations else None)
-        ),
-        "guard": guard_json,
-        "clock_bound": _clock_bound(reader, first),
-        "range": _range(reader, tokens, payload["target"], first, last),
-    }
 
 
 def _observations(reader: Reader, target: str, first: int, last: int) -> Iterator[Observation]:
@@ -235,73 +318,5 @@ def _range(reader: Reader, tokens: Tokens, target: str, first: int, last: int) -
         found = select_range(reader, tokens, first, max([last, *(entry.index for entry in closing)]))
     except EvidenceError:
         return None
-    stamped = [{"time": t.time, "authority": t.authority, "checkpoint": t.checkpoint} for t in found.tokens]
+    stamped = [TokenSummary(t.time, t.authority, t.checkpoint) for t in found.tokens]
     return {"start": found.start.size, "end": found.end.size, "note": found.end.note, "tokens": stamped}
-
-
-def _ledger(reader: Reader, auditing: LedgerSelfAudit) -> dict[str, Any]:
-    row = reader.last_checkpoint()
-    token = next(iter(reader.entries(kinds=["token"], descending=True, limit=1)), None)
-    return {
-        "size": reader.size(),
-        "checkpoint": None if row is None else {"size": row.size, "time": row.time_ms, "note": row.note},
-        "token": None if token is None else token.payload,
-        "audit": auditing.latest,
-    }
-
-
-def read_model(
-    monitor: Pipeline,
-    reader: Reader,
-    *,
-    unready_reasons: Callable[[], list[str]],
-    stale_reasons: Callable[[], list[str]],
-) -> ReadModel:
-    """Return what answers the API. `unready_reasons` says why /readyz must fail, `stale_reasons` why what is shown
-    may be old.
-    """
-
-    def targets() -> list[dict[str, Any]]:
-        return [target_json(runtime) for runtime in list(monitor.targets.values())]
-
-    def known() -> dict[str, tuple[str, str]]:
-        runtimes = list(monitor.targets.values())
-        return {w.target.name: (w.target.provider, w.target.kind.value) for w in runtimes}
-
-    def unknown(name: str) -> str:
-        try:
-            queries.select_targets(reader, name, list(monitor.targets), see=SEE_API)
-        except UnknownTargetError as error:
-            return str(error)
-        return ""
-
-    def availability(target: str | None, start: Millis, end: Millis) -> list[dict[str, Any]]:
-        wanted = queries.select_targets(reader, target, list(monitor.targets), see=SEE_API)
-        return queries.availability(reader, wanted, start, end)
-
-    def incident(wanted: str) -> dict[str, Any] | None:
-        for item in queries.incidents(reader, live=open_outages(monitor)):
-            if item.id == wanted:
-                return incident_json(queries.with_symptoms(reader, item))
-        return None
-
-    return ReadModel(
-        targets=targets,
-        unknown_reason=unknown,
-        outages=lambda only_open, start, end: queries.outages(
-            reader, only_open=only_open, start=start, end=end, live=open_outages(monitor)
-        ),
-        incidents=lambda only_open, start, end: [
-            incident_json(incident)
-            for incident in queries.incidents(
-                reader, only_open=only_open, start=start, end=end, live=open_outages(monitor)
-            )
-        ],
-        incident=incident,
-        observations=lambda looks: queries.observations(reader, known(), **asdict(looks)),
-        availability=availability,
-        offline=lambda start, end: queries.offline(reader, start=start, end=end),
-        unready_reasons=unready_reasons,
-        stale_reasons=stale_reasons,
-        metrics=monitor.metrics.exposition,
-    )

@@ -24,7 +24,7 @@ from mailwatch.model import Rules
 from mailwatch.monitor.build import BuiltConfig, build_config
 from mailwatch.monitor.damage_alarm import DamageAlarm
 from mailwatch.monitor.pipeline import Pipeline
-from mailwatch.monitor.read_model import only_public_targets, page_data, read_model
+from mailwatch.monitor.read_model import MonitorReadModel, only_public_targets
 from mailwatch.monitor.self_audit import LedgerSelfAudit
 from mailwatch.monitor.self_check import SelfCheck
 from mailwatch.monitor.service import Service, build_guards, time_servers
@@ -73,16 +73,11 @@ class Startup:
         service = await self._service(built, store)
         await self._start_notifier(service.notifier)
         await service.restore(built.targets, store.findings, self.progress)
-        views = page_data(service.monitor, service.reader, self.path, self.config, service.auditing)
-        sources = read_model(
-            service.monitor,
-            service.reader,
-            unready_reasons=service.unready_reasons,
-            stale_reasons=service.stale_reasons,
-        )
+        here = self.config.vantage_point
+        read_model = MonitorReadModel(service, vantage_point=here.name, place=here.place)
 
         def app_for(access: WebAccess) -> ASGIApp:
-            return create_app(sources, views, access, service.monitor.secret, service.only_public_targets)
+            return create_app(read_model, access, service.monitor.secret, service.only_public_targets)
 
         service.app_for = app_for
         return service, app_for(built.access)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from mailwatch.analysis.availability import AvailabilityMeter
 from mailwatch.analysis.elapsed import Moment
@@ -21,6 +21,7 @@ from mailwatch.analysis.outage import (
     public_outage_json,
     widen_for_clock_steps,
 )
+from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, OfflineJson, OutageJson, ProbeJson
 from mailwatch.analysis.replay import TargetReplay
 from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, Segment, usual_interval
 from mailwatch.config.recorded_targets import SEE_CONFIG, UnknownTargetError
@@ -145,13 +146,13 @@ def outages(
     start: Millis | None = None,
     end: Millis | None = None,
     live: Live = NO_LIVE_OUTAGES,
-) -> list[dict[str, Any]]:
+) -> list[OutageJson]:
     """Return `outage_payloads` in the JSON of the API."""
     found = outage_payloads(reader, only_open=only_open, start=start, end=end, live=live)
-    return [public_outage_json(payload) for payload in found]
+    return [cast(OutageJson, public_outage_json(payload)) for payload in found]
 
 
-def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[dict[str, Any]]:
+def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[OfflineJson]:
     """Return the times in which our own line was down, newest first; those that touch [start, end) when given."""
     entries = ((entry.index, entry.payload) for entry in reader.entries(kinds=["guard"]))
     found = []
@@ -162,18 +163,33 @@ def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None =
     return found
 
 
-def _offline_json(payload: dict[str, Any]) -> dict[str, Any]:
-    times = ("last_online", "first_offline", "last_offline", "first_online")
-    lasted = payload["duration_ms"].items()
+def _offline_json(payload: dict[str, Any]) -> OfflineJson:
+    lasted = payload["duration_ms"]
     return {
         "part": payload["part"],
         "state": payload["state"],
-        **{key: None if payload[key] is None else rfc3339(payload[key]) for key in times},
-        "duration": {key: None if millis is None else millis / 1000 for key, millis in lasted},
+        "last_online": _time(payload["last_online"]),
+        "first_offline": rfc3339(payload["first_offline"]),
+        "last_offline": rfc3339(payload["last_offline"]),
+        "first_online": _time(payload["first_online"]),
+        "duration": {
+            "min": lasted["min"] / 1000,
+            "max": _seconds(lasted["max"]),
+            "estimate": _seconds(lasted["estimate"]),
+            "uncertainty": _seconds(lasted["uncertainty"]),
+        },
         "unobserved": payload["unobserved_ms"] / 1000,
         "reasons": payload["reasons"],
         "ledger": payload["ledger"],
     }
+
+
+def _time(at: Millis | None) -> str | None:
+    return None if at is None else rfc3339(at)
+
+
+def _seconds(millis: Millis | None) -> float | None:
+    return None if millis is None else millis / 1000
 
 
 def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +208,7 @@ def _with_account(json: Mapping[str, Any], payload: dict[str, Any]) -> dict[str,
     return {**json, **{key: payload[key] for key in ("account", "watch") if key in payload}}
 
 
-def observation_json(observation: Observation, provider: str, kind: str) -> dict[str, Any]:
+def observation_json(observation: Observation, provider: str, kind: str) -> ProbeJson:
     """Return an observation in the JSON of `mailwatch probe --json` and the API; durations in seconds."""
     last = observation.deciding_attempt
     tls = last.tls if last else None
@@ -201,9 +217,9 @@ def observation_json(observation: Observation, provider: str, kind: str) -> dict
         "kind": kind,
         "provider": provider,
         "started_at": rfc3339(observation.started_at),
-        "outcome": observation.outcome.value,
-        "cause": observation.cause.value if observation.cause else None,
-        "failed_phase": observation.failed_phase.value if observation.failed_phase else None,
+        "outcome": observation.outcome,
+        "cause": observation.cause,
+        "failed_phase": observation.failed_phase,
         "detail": observation.detail,
         "phases": {phase.value: spent / 1e6 for phase, spent in last.phases.items()} if last else {},
         "duration": (observation.ended_at - observation.started_at) / 1000,
@@ -234,12 +250,12 @@ def observations(
     outcome: Outcome | None = None,
     before: int | None = None,
     after: int | None = None,
-) -> list[dict[str, Any]]:
+) -> list[ObservationJson]:
     """Return observations, newest first, with their index. `known` gives provider and kind of a target.
 
     Of the entries from index `after` to that before `before`, if given.
     """
-    found = []
+    found: list[ObservationJson] = []
     for entry in reader.entries(
         target=target, kinds=["observation"], outcome=outcome, start_ms=start, end_ms=end, from_index=after,
         to_index=before, descending=True, limit=limit,
@@ -272,7 +288,7 @@ def inferred_interval(reader: Reader, target: str, start: Millis | None = None, 
     return usual_interval([entry.payload["scheduled"] for entry in entries])
 
 
-def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Millis) -> list[dict[str, Any]]:
+def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Millis) -> list[AvailabilityJson]:
     """Return the availability of each target in [start, end).
 
     Each observation is judged by the interval on record, or where there is none by how it was observed. Announced
@@ -309,7 +325,8 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
         if counted_json.get("maintenance"):
             counted = whole.result(found).public_json()
             counted_json["with_maintenance"] = {key: counted[key] for key in _COUNTED}
-        answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **counted_json})
+        window = {"from": rfc3339(start), "to": rfc3339(end)}
+        answers.append(cast(AvailabilityJson, {"target": name, **window, **counted_json}))
     return answers
 
 

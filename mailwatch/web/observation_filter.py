@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import urlencode
 
+from mailwatch.analysis.public_json import ObservationJson
 from mailwatch.model import Outcome
 from mailwatch.times import Millis, check_bounds, rfc3339
 from mailwatch.web.read_model import ObservationQuery
@@ -57,10 +57,10 @@ class ObservationFilter:
 
 
 def page_of(
-    observations: Callable[[ObservationQuery], list[dict[str, Any]]],
+    observations: Callable[[ObservationQuery], Sequence[ObservationJson]],
     filter_: ObservationFilter,
     before: int | None,
-) -> tuple[list[dict[str, Any]], int | None]:
+) -> tuple[Sequence[ObservationJson], int | None]:
     """Return a page of observations, and before which index there may be older ones; None when there are none."""
     start, end = filter_.times()
     outcome = Outcome(filter_.outcome) if filter_.outcome else None

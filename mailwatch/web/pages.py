@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from importlib import resources
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
@@ -17,21 +17,20 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response, Streami
 from mailwatch import __version__
 from mailwatch.i18n import LANGUAGES
 from mailwatch.net import is_loopback
-from mailwatch.times import Millis, now, rfc3339
+from mailwatch.times import now, rfc3339
 from mailwatch.web import charts
 from mailwatch.web.cache import ResponseCache, accepts_gzip
-from mailwatch.web.charts import day_bars
 from mailwatch.web.errors import TEXTS_BY_STATUS
 from mailwatch.web.observation_filter import ObservationFilter, page_of
-from mailwatch.web.read_model import PageData, ReadModel
-from mailwatch.web.summary import status_summary
+from mailwatch.web.overview import draw_targets, status_summary
+from mailwatch.web.query_parameters import MAX_NUMBER
+from mailwatch.web.read_model import ReadModel
 from mailwatch.web.templating import COOKIE, choose_language, template_environment, texts
 
+T = TypeVar("T")
 NAVIGATION = tuple((name, "" if name == "overview" else name) for name in
                ("overview", "outages", "incidents", "observations", "ledger", "about"))  # fmt: skip
 OUTAGES_PER_PAGE = 50
-MAX_NUMBER = 2**53
-"""More than any number that is asked for."""
 MAX_STREAMS = 32
 MAX_STREAMS_PER_PEER = 8
 """Streams at once; a browser that gets none shows the page as it was loaded."""
@@ -58,8 +57,8 @@ class Audience:
 class Pages:
     """Draws the pages over what they show."""
 
-    def __init__(self, read_model: ReadModel, page_data: PageData, audience: Audience) -> None:
-        self._read_model, self._page_data, self._audience = read_model, page_data, audience
+    def __init__(self, read_model: ReadModel, audience: Audience) -> None:
+        self._read_model, self._audience = read_model, audience
         self._places = [(name, path) for name, path in NAVIGATION if name in PUBLIC_PAGES or not audience.public]
         self._streams = Counter[str]()
         self._cache = ResponseCache()
@@ -87,7 +86,7 @@ class Pages:
 
     async def _note_change_token(self, request: Request) -> None:
         # Before anything is read, so that no change is missed between the page and its stream.
-        request.state.change_token = self._page_data.change_token()
+        request.state.change_token = self._read_model.change_token()
 
     def _render_response(
         self, request: Request, template: str, here: str, status: int = 200, **facts: object
@@ -99,7 +98,7 @@ class Pages:
         return self._answer(request, text.encode(), language, status)
 
     def _render(self, request: Request, template: str, language: str, here: str, **facts: object) -> str:
-        vantage = ", ".join(filter(None, (self._page_data.vantage_point, self._page_data.place)))
+        vantage = ", ".join(filter(None, (self._read_model.vantage_point, self._read_model.place)))
         # Not by request.url: it raises for a query that is no UTF-8.
         path = str(request.scope["path"]).removeprefix(request.scope.get("root_path", ""))
         root = "../" * (path.count("/") - 1) or "./"
@@ -135,40 +134,23 @@ class Pages:
         return answer
 
     def _render_overview(self, request: Request, language: str, page: int) -> str:
-        pulse, at = self._page_data.change_token(), now()
+        pulse = self._read_model.change_token()
         targets = self._read_model.targets()
         visible, pages = _page_of(sorted(targets, key=lambda t: (t["state"] != "down", t["state"] == "up")), page)
-        groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for number, target in enumerate(visible):
-            groups[target["provider"]].append(
-                target | self._target_card(target["target"], at) | {"number": number}
-            )
         return self._render(
             request,
             "overview.html",
             language,
             "overview",
             verdict=status_summary(targets, stale=bool(self._read_model.stale_reasons())),
-            groups=list(groups.items()),
-            latest=self._page_data.outages()[:10],
-            unguarded=self._page_data.unguarded(),
+            groups=draw_targets(self._read_model, visible, now()),
+            latest=self._read_model.recent_outages()[:10],
+            unguarded=self._read_model.is_unguarded(),
             page=page,
             pages=pages,
             pulse=pulse,
             query=f"page={page}&" if page > 1 else "",
         )
-
-    def _target_card(self, name: str, at: Millis) -> dict[str, Any]:
-        glance = self._page_data.target_card(name, at)
-        drawn = day_bars(glance["days"])
-        total = sum(glance["phases"].values()) or 1.0
-        x, phases = 0.0, []
-        for phase, seconds in glance["phases"].items():
-            width = seconds / total * 100
-            phases.append({"name": phase, "seconds": seconds, "x": round(x, 2), "width": round(width, 2)})
-            x += width
-        listed = [bar for bar in drawn if bar.state not in ("up", "nodata") or bar is drawn[-1]]
-        return {**glance, "bars": drawn, "told": listed[::-1], "phases": phases}
 
     def _outages(
         self,
@@ -177,7 +159,7 @@ class Pages:
         target: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
         unknown = bool(target and self._read_model.unknown_reason(target))
-        found = self._read_model.outages(False, None, None)
+        found = self._read_model.outages()
         outages, pages = _page_of((outage for outage in found if target in ("", outage["target"])), page)
         query = urlencode({"target": target}) if target else ""
         return self._render_response(
@@ -193,14 +175,14 @@ class Pages:
         )
 
     def _feed(self, request: Request) -> Response:
-        outages = self._read_model.outages(False, None, None)[:OUTAGES_PER_PAGE]
+        outages = self._read_model.outages()[:OUTAGES_PER_PAGE]
         updated = max((outage["first_good"] or outage["first_bad"] for outage in outages), default=rfc3339(0))
         language = _language(request)
         feed = self._render(request, "outages.atom", language, "outages", list=outages, updated=updated)
         return Response(feed, media_type="application/atom+xml", headers={"vary": "accept-language, cookie"})
 
     def _outage(self, request: Request, outage_id: str) -> Response:
-        outage = self._page_data.outage(outage_id)
+        outage = self._read_model.outage(outage_id)
         if outage is None:
             return self.problem(request, 404)
         marks = charts.timeline_marks(outage)
@@ -213,13 +195,13 @@ class Pages:
             o=outage,
             marks=marks,
             stretches=charts.timeline_segments(outage, marks),
-            here_name=self._page_data.vantage_point,
-            place=self._page_data.place,
+            here_name=self._read_model.vantage_point,
+            place=self._read_model.place,
             pulse="" if settled else request.state.change_token,
         )
 
     def _incidents(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
-        incidents, pages = _page_of(self._read_model.incidents(False, None, None), page)
+        incidents, pages = _page_of(self._read_model.incidents(), page)
         return self._render_response(
             request, "incidents.html", "incidents", list=incidents, page=page, pages=pages
         )
@@ -256,7 +238,7 @@ class Pages:
         )
 
     def _ledger(self, request: Request) -> Response:
-        return self._render_response(request, "ledger.html", "ledger", l=self._page_data.ledger())
+        return self._render_response(request, "ledger.html", "ledger", l=self._read_model.ledger())
 
     def _about(self, request: Request) -> Response:
         return self._render_response(request, "about.html", "about", version=__version__)
@@ -286,9 +268,9 @@ class Pages:
         self._streams[peer] += 1
         try:
             yield b"retry: 5000\n\n"
-            seen = seen or self._page_data.change_token()
+            seen = seen or self._read_model.change_token()
             while True:
-                pulse = self._page_data.change_token()
+                pulse = self._read_model.change_token()
                 # A comment else, so that a client that is gone is noticed.
                 yield b": \n\n" if pulse == seen else f"id: {pulse}\nevent: changed\ndata: {pulse}\n\n".encode()
                 seen = pulse
@@ -303,7 +285,7 @@ def _language(request: Request) -> str:
     return choose_language(asked, kept, request.headers.get("accept-language", ""))
 
 
-def _page_of(items: Iterable[dict[str, Any]], page: int) -> tuple[list[dict[str, Any]], int]:
+def _page_of(items: Iterable[T], page: int) -> tuple[list[T], int]:
     listed = list(items)
     first = (page - 1) * OUTAGES_PER_PAGE
     return listed[first : first + OUTAGES_PER_PAGE], max(1, math.ceil(len(listed) / OUTAGES_PER_PAGE))

@@ -1,8 +1,8 @@
 """What anyone may see: states and outages with their bounds, under pseudonyms.
 
-Each answer is made anew from the keys that are named here, so that what is added elsewhere stays inside. A target
-is called by its provider and channel, numbered where there are several; an outage has another id than on record,
-since that id is a hash of the target's name, which could be tried out.
+Each answer is made anew from the keys that its shape names here, so that what is added elsewhere stays inside. A
+target is called by its provider and channel, numbered where there are several; an outage has another id than on
+record, since that id is a hash of the target's name, which could be tried out.
 """
 
 from __future__ import annotations
@@ -10,45 +10,195 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, OfflineJson
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
 from mailwatch.times import Millis
-from mailwatch.web.read_model import EvidenceUnavailableError, PageData, ReadModel
+from mailwatch.web.read_model import (
+    AnyIncidentJson,
+    EvidenceUnavailableError,
+    IncidentFacts,
+    LedgerSummary,
+    MemberFacts,
+    ObservationQuery,
+    OutageFacts,
+    PublicIncidentJson,
+    PublicOutageJson,
+    PublicTargetJson,
+    ReadModel,
+    StageFacts,
+    TargetCard,
+    TargetFacts,
+)
 
-Json = dict[str, Any]
-_TARGET = ("provider", "kind", "state", "last_observation", "outcome", "cause", "failed_phase")
-_TIMES = ("last_good", "first_bad", "last_bad", "first_good")
-_OUTAGE = ("provider", "kind", "state", *_TIMES, "duration", "observations", "largest_gap", "unobserved", "causes",
-           "phases", "proven_afterwards", "maintenance", "clock")  # fmt: skip
-_PAGE = ("provider", "kind", "state", *_TIMES, "duration_ms", "observations", "largest_gap_ms", "unobserved_ms",
-         "causes", "phases", "proven_afterwards", "maintenance_ms", "clock_bound", "clock")  # fmt: skip
-_INCIDENT = ("provider", "state", *_TIMES, "duration", "surely_down")
-_MEMBER = ("kind", "state", *_TIMES, "duration", "causes", "trouble", "proven_afterwards", "maintenance")
-_STAGE = ("at", "targets_down", "channels_down", "trouble")
+T = TypeVar("T")
+_PAGE = ("provider", "kind", "state", "last_good", "first_bad", "last_bad", "first_good", "duration_ms",
+         "observations", "largest_gap_ms", "unobserved_ms", "causes", "phases", "proven_afterwards",
+         "maintenance_ms", "clock_bound", "clock")  # fmt: skip
 
 
-@dataclass(slots=True)
-class Pseudonyms:
-    """Gives the pseudonyms that anonymous clients see. `secret` is the ledger's own, so that ids stay over
-    restarts.
+class PublicReadModel:
+    """Answers anonymous visitors from a read model; what is not shown to them gives nothing.
+
+    `secret` is the ledger's own, so that ids stay over restarts.
     """
 
-    secret: bytes
-    targets: Callable[[], list[Json]]
-    real_names: Mapping[str, str] = field(default_factory=dict)
-    """The true name of each target that was shown last: put in place whole, so that no lock is needed."""
+    vantage_point = ""
+    place = ""
 
-    def pseudonym(self, real: str) -> str:
+    def __init__(self, full: ReadModel, secret: bytes) -> None:
+        self._full, self._secret = full, secret
+        self._real_names: Mapping[str, str] = {}
+        """The true name of each target that was shown last: put in place whole, so that no lock is needed."""
+
+    def is_unguarded(self) -> bool:
+        """Not shown."""
+        return False
+
+    def targets(self) -> Sequence[PublicTargetJson]:
+        """Return all that is watched, each under its pseudonym."""
+        name, found = self._names(), self._full.targets()
+        self._real_names = {name(target): target["target"] for target in found}
+        return [
+            {
+                **_only(target, TargetFacts),
+                "target": name(target),
+                "outage": target["outage"] and self._pseudonym(target["outage"]),
+            }
+            for target in found
+        ]
+
+    def target_card(self, name: str, at: Millis) -> TargetCard:
+        """Return availability and days; the latest observation is not shown."""
+        return replace(self._full.target_card(self._real_names[name], at), phases={}, duration=0.0)
+
+    def unknown_reason(self, asked: str) -> str:
+        """Say why a name is none that is shown: only such may be named."""
+        name = self._names()
+        known = {*map(name, self._full.targets()), *map(name, self._full.outages())}
+        return "" if asked in known else str(UnknownTargetError(asked, known, where="", see=SEE_API))
+
+    def outages(
+        self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+    ) -> Sequence[PublicOutageJson]:
+        """Return the outages under their pseudonyms."""
+        return self._outages(self._full.outages(only_open=only_open, start=start, end=end))
+
+    def recent_outages(self) -> Sequence[PublicOutageJson]:
+        """Return those in memory, under their pseudonyms."""
+        return self._outages(self._full.recent_outages())
+
+    def outage(self, asked: str) -> dict[str, Any] | None:
+        """Return one outage; what a server or a control said of it is not shown."""
+        real = self._real_id(asked, self._full.outages())
+        found = real and self._full.outage(real)
+        if not found:
+            return None
+        guard = found["guard"]
+        return {key: found[key] for key in _PAGE if key in found} | {
+            "id": asked,
+            "target": self._names()(found),
+            "transitions": [
+                {key: change[key] for key in ("at", "outcome", "cause", "phase")} | {"detail": ""}
+                for change in found["transitions"]
+            ],
+            "guard": None if guard is None else {"online": guard["online"], "controls": {}},
+        }
+
+    def incidents(
+        self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+    ) -> Sequence[PublicIncidentJson]:
+        """Return the incidents under pseudonyms."""
+        return [self._incident(one) for one in self._full.incidents(only_open=only_open, start=start, end=end)]
+
+    def incident(self, asked: str) -> PublicIncidentJson | None:
+        """Return one incident under pseudonyms."""
+        real = self._real_id(asked, self._full.incidents())
+        found = real and self._full.incident(real)
+        return self._incident(found) if found else None
+
+    def observations(self, query: ObservationQuery) -> Sequence[ObservationJson]:
+        """Not shown."""
+        return []
+
+    def offline(self, start: Millis | None, end: Millis | None) -> Sequence[OfflineJson]:
+        """Not shown."""
+        return []
+
+    def availability(self, target: str | None, start: Millis, end: Millis) -> Sequence[AvailabilityJson]:
+        """Not shown."""
+        return []
+
+    def ledger(self) -> LedgerSummary | None:
+        """Not shown."""
+        return None
+
+    def change_token(self) -> str:
+        """Return what changes when something that the pages show has changed."""
+        return self._full.change_token()
+
+    def unready_reasons(self) -> list[str]:
+        """Not shown."""
+        return []
+
+    def stale_reasons(self) -> list[str]:
+        """Say whether what is shown may be old, not why."""
+        return ["ill"] if self._full.stale_reasons() else []
+
+    def metrics(self) -> Iterator[bytes]:
+        """Not shown."""
+        return iter(())
+
+    async def evidence(self, identity: str, language: str) -> Path:
+        """Raise EvidenceUnavailableError: no one is answered."""
+        raise EvidenceUnavailableError("evidence is not public; log in")
+
+    def _outages(self, outages: Iterable[PublicOutageJson]) -> list[PublicOutageJson]:
+        name = self._names()
+        return [
+            {**_only(outage, OutageFacts), "id": self._pseudonym(outage["id"]), "target": name(outage)}
+            for outage in outages
+        ]
+
+    def _incident(self, incident: AnyIncidentJson) -> PublicIncidentJson:
+        name = self._names()
+        members = [{**member, "provider": incident["provider"]} for member in incident["outages"]]
+        names = {member["target"]: name(member) for member in members}
+        return {
+            **_only(incident, IncidentFacts),
+            "id": self._pseudonym(incident["id"]),
+            "outages": [
+                {
+                    **_only(member, MemberFacts),
+                    "id": self._pseudonym(member["id"]),
+                    "target": names[member["target"]],
+                }
+                for member in incident["outages"]
+            ],
+            "stages": [
+                {
+                    **_only(stage, StageFacts),
+                    "failed": [names[one] for one in stage["failed"]],
+                    "restored": [names[one] for one in stage["restored"]],
+                }
+                for stage in incident["stages"]
+            ],
+        }
+
+    def _pseudonym(self, real: str) -> str:
         """Another id of the same form."""
-        return hmac.digest(self.secret, f"public\n{real}".encode(), hashlib.sha256).hex()[:12]
+        return hmac.digest(self._secret, f"public\n{real}".encode(), hashlib.sha256).hex()[:12]
 
-    def names(self) -> Callable[[Mapping[str, Any]], str]:
+    def _real_id(self, public_id: str, candidates: Iterable[Mapping[str, Any]]) -> str | None:
+        return next((item["id"] for item in candidates if self._pseudonym(item["id"]) == public_id), None)
+
+    def _names(self) -> Callable[[Mapping[str, Any]], str]:
         """Return what names a target by its provider and channel."""
-        known = self.targets()
+        known = self._full.targets()
         several = Counter((target["provider"], target["kind"]) for target in known)
         counted: Counter[tuple[str, str]] = Counter()
         named: dict[str, str] = {}
@@ -60,119 +210,9 @@ class Pseudonyms:
         return lambda target: named.get(target["target"]) or _name(target["provider"], target["kind"])
 
 
-def public_read_model(read_model: ReadModel, pseudonyms: Pseudonyms) -> ReadModel:
-    """Return the sources of the public pages and API: what is not shown gives nothing."""
-
-    def targets() -> list[Json]:
-        name, found = pseudonyms.names(), read_model.targets()
-        pseudonyms.real_names = {name(target): target["target"] for target in found}
-        return [
-            _only(target, _TARGET)
-            | {"target": name(target), "outage": target["outage"] and pseudonyms.pseudonym(target["outage"])}
-            for target in found
-        ]
-
-    def unknown(asked: str) -> str:
-        # Only what is shown may be named.
-        name = pseudonyms.names()
-        public_names = {name(item) for item in (*read_model.targets(), *read_model.outages(False, None, None))}
-        return "" if asked in public_names else str(UnknownTargetError(asked, public_names, where="", see=SEE_API))
-
-    def outages(only_open: bool, start: Millis | None, end: Millis | None) -> list[Json]:
-        return public_outages(pseudonyms, read_model.outages(only_open, start, end))
-
-    def incidents(only_open: bool, start: Millis | None, end: Millis | None) -> list[Json]:
-        return [_incident(pseudonyms, incident_) for incident_ in read_model.incidents(only_open, start, end)]
-
-    def incident(asked: str) -> Json | None:
-        real = _real_id(pseudonyms, asked, read_model.incidents(False, None, None))
-        found = real and read_model.incident(real)
-        return _incident(pseudonyms, found) if found else None
-
-    return ReadModel(
-        targets=targets,
-        unknown_reason=unknown,
-        outages=outages,
-        incidents=incidents,
-        incident=incident,
-        observations=lambda *_: [],
-        offline=lambda *_: [],
-        availability=lambda *_: [],
-        unready_reasons=list,
-        # Whether, not why.
-        stale_reasons=lambda: ["ill"] if read_model.stale_reasons() else [],
-        metrics=lambda: iter(()),
-    )
-
-
-def public_page_data(page_data: PageData, read_model: ReadModel, pseudonyms: Pseudonyms) -> PageData:
-    """Return what the public pages show besides. A glance is asked by a name of `pseudonyms.shown`."""
-
-    def glance(name: str, at: Millis) -> Json:
-        card = _only(page_data.target_card(pseudonyms.real_names[name], at), ("ratio", "days", "filling"))
-        return card | {"phases": {}, "duration": 0.0}
-
-    def outage(asked: str) -> Json | None:
-        real = _real_id(pseudonyms, asked, read_model.outages(False, None, None))
-        found = real and page_data.outage(real)
-        if not found:
-            return None
-        guard = found["guard"]
-        return _only(found, _PAGE) | {
-            "id": asked,
-            "target": pseudonyms.names()(found),
-            "transitions": [_only(change, ("at", "outcome", "cause", "phase")) | {"detail": ""}
-                            for change in found["transitions"]],
-            "guard": None if guard is None else {"online": guard["online"], "controls": {}},
-        }  # fmt: skip
-
-    async def evidence(_identity: str, _language: str) -> Path:
-        raise EvidenceUnavailableError("evidence is not public; log in")
-
-    return PageData(
-        vantage_point="",
-        place="",
-        target_card=glance,
-        outages=lambda: public_outages(pseudonyms, page_data.outages()),
-        outage=outage,
-        ledger=dict,
-        change_token=page_data.change_token,
-        evidence=evidence,
-    )
-
-
-def public_outages(pseudonyms: Pseudonyms, outages: Iterable[Json]) -> list[Json]:
-    """Return outages as anonymous clients see them."""
-    name = pseudonyms.names()
-    return [
-        _only(outage, _OUTAGE) | {"id": pseudonyms.pseudonym(outage["id"]), "target": name(outage)}
-        for outage in outages
-    ]
-
-
-def _incident(pseudonyms: Pseudonyms, incident: Json) -> Json:
-    name = pseudonyms.names()
-    members = [member | {"provider": incident["provider"]} for member in incident["outages"]]
-    names = {member["target"]: name(member) for member in members}
-    return _only(incident, _INCIDENT) | {
-        "id": pseudonyms.pseudonym(incident["id"]),
-        "outages": [
-            _only(member, _MEMBER) | {"id": pseudonyms.pseudonym(member["id"]), "target": names[member["target"]]}
-            for member in members
-        ],
-        "stages": [
-            _only(stage, _STAGE) | {key: [names[one] for one in stage[key]] for key in ("failed", "restored")}
-            for stage in incident["stages"]
-        ],
-    }
-
-
-def _real_id(pseudonyms: Pseudonyms, public_id: str, candidates: Iterable[Json]) -> str | None:
-    return next((item["id"] for item in candidates if pseudonyms.pseudonym(item["id"]) == public_id), None)
-
-
-def _only(json: Mapping[str, Any], keys: Iterable[str]) -> Json:
-    return {key: json[key] for key in keys if key in json}
+def _only(json: Mapping[str, object], facts: type[T]) -> T:
+    """Take over the facts that a shape names, and no more."""
+    return cast(T, {key: json[key] for key in facts.__annotations__ if key in json})
 
 
 def _name(provider: str, kind: str) -> str:

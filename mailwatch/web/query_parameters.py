@@ -1,12 +1,68 @@
-"""What may be asked of the API: a parameter that it does not know is refused, since the answer would mislead."""
+"""What may be asked of the API: the parameters, and how they are read.
+
+A parameter that a path does not know is refused, since the answer would mislead.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from typing import Annotated
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, Query, Request
 from fastapi.dependencies.models import Dependant
+
+from mailwatch.model import Outcome
+from mailwatch.times import Millis, check_bounds, parse_rfc3339, rfc3339
+from mailwatch.web.read_model import ObservationQuery
+
+MAX_NUMBER = 2**53
+"""More than any number that is asked for."""
+TIME_DESCRIPTION = "RFC 3339 time with its offset, from 1970 to 2100"
+_TIME_ADVICE = "write a time between 1970-01-01 and 2100-01-01 with its offset, such as 2026-01-22T21:55:00Z"
+FromParameter = Annotated[str | None, Query(alias="from", description=TIME_DESCRIPTION, max_length=40)]
+ToParameter = Annotated[str | None, Query(description=TIME_DESCRIPTION, max_length=40)]
+RequiredFromParameter = Annotated[str, Query(alias="from", description=TIME_DESCRIPTION, max_length=40)]
+RequiredToParameter = Annotated[str, Query(description=TIME_DESCRIPTION, max_length=40)]
+TargetParameter = Annotated[
+    str | None, Query(max_length=200, description="only this target; 404 where there is none")
+]
+OpenOutagesParameter = Annotated[bool, Query(description="only those that are open")]
+OpenIncidentsParameter = Annotated[bool, Query(description="only those in which something is down")]
+LimitParameter = Annotated[int, Query(ge=1, le=10_000)]
+BeforeParameter = Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="only those of a lower index")]
+LanguageParameter = Annotated[str, Query(pattern="^(en|it)$")]
+
+
+def observation_query(
+    target: TargetParameter = None,
+    from_: FromParameter = None,
+    to: ToParameter = None,
+    limit: LimitParameter = 100,
+    outcome: Outcome | None = None,
+    before: BeforeParameter = None,
+) -> ObservationQuery:
+    """Read which observations are wanted. Raises HTTPException."""
+    start, end = window(from_, to)
+    return ObservationQuery(target=target, outcome=outcome, start=start, end=end, before=before, limit=limit)
+
+
+def window(from_: str | None, to: str | None) -> tuple[Millis | None, Millis | None]:
+    """Read a window of time. Raises HTTPException."""
+    start, end = _time(from_, "from"), _time(to, "to")
+    if start is not None and end is not None and end <= start:
+        raise HTTPException(422, f"to ({rfc3339(end)}) must be later than from ({rfc3339(start)})")
+    return start, end
+
+
+def _time(text: str | None, name: str) -> Millis | None:
+    if text is None:
+        return None
+    try:
+        # A "+" of an offset arrives as a space when the client did not escape it.
+        return check_bounds(parse_rfc3339(text.replace(" ", "+")), text)
+    except ValueError as error:
+        raise HTTPException(422, f"{name}: {error}; {_TIME_ADVICE}") from None
 
 
 async def refuse_unknown_parameters(request: Request) -> None:

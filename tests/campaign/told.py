@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ ROUNDING = 2
 class ReportedOutage:
     """A reported outage, with the probes that its four times come from."""
 
-    json: dict[str, Any]
+    json: Mapping[str, Any]
     good: TrueProbe | None
     bad: TrueProbe
     last: TrueProbe

@@ -13,7 +13,7 @@ accounts.py.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +101,7 @@ class _Comparison:
         number: int = fact.facts["look"]
         return self.run.probes.probes[number]
 
-    def _told(self, payload: dict[str, Any]) -> ReportedOutage:
+    def _told(self, payload: Mapping[str, Any]) -> ReportedOutage:
         first, last = payload["ledger"]["first"], payload["ledger"]["last"]
         looks = [
             (index, fact)

@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.contracts.app import PASSWORD, asked, started
+from tests.contracts.commands import bare
 from tests.contracts.maker import STORED, TIMES, Maker, Row, shape_of
 
 MACHINE = frozenset({"version", "python"})
@@ -34,6 +35,7 @@ async def web(maker: Maker) -> None:
             await _api(maker, app, owner, who)
         openapi = (await asked(app, True, "/api/openapi.json")).json()
         maker.json("openapi.json", _paths(openapi))
+        maker.json("openapi-shapes.json", _shapes(openapi))
         maker.json("metrics.json", _metrics((await asked(app, True, "/metrics")).text))
     _schema(maker, home)
 
@@ -121,6 +123,16 @@ def _paths(openapi: Row) -> Row:
         }
         for path, methods in openapi["paths"].items()
     }
+
+
+def _shapes(openapi: Row) -> Row:
+    """What is answered, as JSON Schema: the keys of each answer and their types."""
+    found = {}
+    for path, methods in openapi["paths"].items():
+        content = methods["get"]["responses"]["200"].get("content", {})
+        if "application/json" in content:
+            found[path] = bare(content["application/json"]["schema"], openapi["components"]["schemas"])
+    return found
 
 
 def _metrics(exposition: str) -> Row:

@@ -32,28 +32,28 @@ def commands(maker: Maker) -> None:
     maker.json("cli/config-check.json", sorted(maker.asked("config", "check")))
     _, printed = maker.run("config", "schema")
     schema = json.loads(printed)
-    maker.json("config-schema.json", _bare(schema, schema.get("$defs", {})))
+    maker.json("config-schema.json", bare(schema, schema.get("$defs", {})))
 
 
 def _relative(value: Any, folder: Path) -> Any:
     return json.loads(json.dumps(value).replace(str(folder.resolve()), "FOLDER"))
 
 
-def _bare(schema: Any, definitions: Row) -> Any:
+def bare(schema: Any, definitions: Row) -> Any:
     """Leave out of a JSON Schema sentences and names of our classes: what is referred to stands in place."""
     if isinstance(schema, list):
-        return [_bare(one, definitions) for one in schema]
+        return [bare(one, definitions) for one in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
         rest = {key: value for key, value in schema.items() if key != "$ref"}
-        return _bare({**definitions[schema["$ref"].rpartition("/")[2]], **rest}, definitions)
+        return bare({**definitions[schema["$ref"].rpartition("/")[2]], **rest}, definitions)
     told = {}
     for key, value in schema.items():
         if key == "properties":
-            told[key] = {name: _bare(one, definitions) for name, one in value.items()}
+            told[key] = {name: bare(one, definitions) for name, one in value.items()}
         elif key not in ("title", "description", "$defs"):
-            told[key] = value if key == "default" else _bare(value, definitions)
+            told[key] = value if key == "default" else bare(value, definitions)
     return told
 
 

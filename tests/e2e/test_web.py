@@ -9,25 +9,26 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from starlette.requests import Request
 
-from mailwatch.analysis.rolling_availability import DayAvailability
+from mailwatch.analysis.rolling_availability import AvailabilityRatio, DayAvailability
 from mailwatch.i18n import format_duration
 from mailwatch.store import Reader, queries
 from mailwatch.times import DAY_MS, HOUR_MS, now
 from mailwatch.web import charts
 from mailwatch.web.charts import day_bars, day_state
 from mailwatch.web.observation_filter import MAX_SCANNED_ENTRIES, ObservationFilter, page_of
+from mailwatch.web.overview import status_summary
 from mailwatch.web.pages import Audience, Pages
-from mailwatch.web.read_model import ObservationQuery, PageData, ReadModel
-from mailwatch.web.summary import status_summary
+from mailwatch.web.read_model import ObservationQuery, ReadModel, TargetCard
 from mailwatch.web.templating import choose_language, format_share, template_environment, texts
 from mailwatch.web.templating import format_duration as written
 from tests.helpers.ledger_factory import MINUTE, Pattern, write
@@ -232,7 +233,7 @@ def test_a_rare_outcome_is_searched_a_part_of_the_ledger_at_a_time() -> None:
         {"index": index, "outcome": "down" if index == 7 else "up"} for index in range(2 * MAX_SCANNED_ENTRIES)
     ]
 
-    def observations(looks: ObservationQuery) -> list[dict[str, Any]]:
+    def observations(looks: ObservationQuery) -> list[Any]:
         part = ledger[looks.after or 0 : looks.before]
         return [look for look in part[::-1] if looks.outcome in (None, look["outcome"])][: looks.limit]
 
@@ -516,7 +517,8 @@ def test_italian_is_written_as_italians_write() -> None:
 def test_the_headline_is_true(
     states: list[str], ill: bool, answer: str, sign: str, count: int, names: tuple[str, ...]
 ) -> None:
-    told = status_summary([{"target": str(n), "state": state} for n, state in enumerate(states)], stale=ill)
+    targets: list[Any] = [{"target": str(n), "state": state} for n, state in enumerate(states)]
+    told = status_summary(targets, stale=ill)
     assert (told.answer, told.state, told.count, told.of, told.names) == (answer, sign, count, len(states), names)
     assert told.more == (2 if len(states) == 7 else 0)
     for language in ("en", "it"):
@@ -538,15 +540,15 @@ def test_every_text_of_the_pages_is_used() -> None:
 def test_days_that_are_not_counted_yet_are_not_shown_as_days_without_data() -> None:
     told = {"target": "t", "kind": "imap", "state": "up", "outage": None, "last_observation": None, "cause": None,
             "provider": "", "failed_phase": None, "detail": ""}  # fmt: skip
-    glance = {"phases": {}, "duration": 0.0, "days": [DayAvailability(0, DAY_MS, 0, 0, 0, 0)] * 90,
-              "ratio": {"lower": 1.0, "upper": 1.0, "coverage": 1e-6}}  # fmt: skip
+    days = [DayAvailability(0, DAY_MS, 0, 0, 0, 0)] * 90
+    card = TargetCard(phases={}, duration=0.0, days=days, ratio=AvailabilityRatio(1.0, 1.0, 1e-6), is_filling=True)
     for filling in (True, False):
-        read: dict[str, Any] = dict.fromkeys(ReadModel.__slots__, lambda *_: [])
-        page_data: dict[str, Any] = dict.fromkeys(PageData.__slots__, lambda *_: "")
-        card = {**glance, "filling": filling}
-        page_data |= {"vantage_point": "", "place": "", "target_card": partial(_card, card), "outages": list}
-        sources = ReadModel(**read | {"targets": lambda: [told]})
-        page = Pages(sources, PageData(**page_data), Audience())._render_overview(_request(), "en", 1)
+        drawn = replace(card, is_filling=filling)
+        read_model = SimpleNamespace(
+            vantage_point="", place="", targets=lambda: [told], target_card=lambda *_, drawn=drawn: drawn,
+            change_token=str, stale_reasons=list, recent_outages=list, is_unguarded=bool,
+        )  # fmt: skip
+        page = Pages(cast(ReadModel, read_model), Audience())._render_overview(_request(), "en", 1)
         assert (texts("en")["filling"] in page) is filling
         assert ("100 %" in page) is not filling
         assert page.count('class="bars"') == (0 if filling else 1)

@@ -18,7 +18,7 @@ from mailwatch.web.access import AccessControl
 from mailwatch.web.app import full_app
 from mailwatch.web.errors import TEXTS_BY_STATUS
 from mailwatch.web.pages import Audience, Pages
-from mailwatch.web.read_model import PageData, ReadModel
+from mailwatch.web.read_model import ReadModel
 from mailwatch.web.templating import texts
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
@@ -160,13 +160,14 @@ class Broken(Exception):
 
 
 async def test_an_internal_error_is_reported_without_details() -> None:
-    def broken(*_: Any) -> list[dict[str, Any]]:
-        raise Broken("canary")
+    class BrokenReadModel:
+        vantage_point = place = ""
+        change_token = str
 
-    read: dict[str, Any] = dict.fromkeys(ReadModel.__slots__, broken)
-    page_data: dict[str, Any] = dict.fromkeys(PageData.__slots__, broken)
-    page_data |= {"vantage_point": "", "place": "", "change_token": str}
-    app = full_app(ReadModel(**read), PageData(**page_data), Audience())
+        def __getattr__(self, name: str) -> object:
+            raise Broken("canary")
+
+    app = full_app(cast(ReadModel, BrokenReadModel()), Audience())
     status, page = await _asked(app, "/outages", **HTML)
     assert (status, "canary" in page) == (500, False)
     assert texts("en")["problem"]["fault"]["title"] in page
@@ -186,6 +187,6 @@ def test_other_sites_cannot_log_a_user_out(tmp_path: Any) -> None:
 
 async def test_a_login_form_that_never_arrives_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "FORM_SECONDS", 0.05)
-    app = full_app(cast(ReadModel, None), cast(PageData, None), Audience())
+    app = full_app(cast(ReadModel, None), Audience())
     asked = AccessControl(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
     assert (await _asked(asked, "/login", "POST"))[0] == 408

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from mailwatch.web.app import full_app
 from mailwatch.web.pages import Audience
-from mailwatch.web.read_model import PageData, ReadModel
+from mailwatch.web.read_model import ReadModel
 
 
 def routes_of(routes: Iterable[Any]) -> Iterator[str]:
@@ -18,4 +18,4 @@ def routes_of(routes: Iterable[Any]) -> Iterator[str]:
             yield from routes_of(route.original_router.routes)
 
 
-ROUTES = sorted({*routes_of(full_app(cast(ReadModel, None), cast(PageData, None), Audience()).routes), "/login"})
+ROUTES = sorted({*routes_of(full_app(cast(ReadModel, None), Audience()).routes), "/login"})

@@ -98,7 +98,7 @@ def test_the_period_report_agrees_with_the_other_commands(folder: Path, period: 
     stated = stated_of(period)
     reader = Reader.open(folder / "data")
     end = START + 3 * DAY
-    told = queries.availability(reader, ["mail", "quiet"], START, end)
+    told: list[Any] = [*queries.availability(reader, ["mail", "quiet"], START, end)]
     # The mean times differ: here an outage over the window's edge is known from its beginning to its end.
     same = ("target", "availability", "coverage", "downtime", "observations", "unobserved")
     assert [{key: one[key] for key in same} for one in stated["availability"]] == [

@@ -10,7 +10,7 @@ from mailwatch.cli.availability import _table
 
 
 def shown(**changes: Any) -> str:
-    answer = {
+    answer: Any = {
         "target": "t",
         "from": "2026-01-01T00:00:00.000Z",
         "to": "2026-02-01T00:00:00.000Z",

@@ -115,6 +115,7 @@ def test_another_interval_changes_nothing_of_the_past(folder: Path) -> None:
     (told,) = queries.availability(reader, ["mail"], START, START + 20 * DAY)
     reader.close()
     assert told["availability"] == {"lower": 1.0, "upper": 1.0}
+    assert told["coverage"] is not None
     assert told["coverage"] > 0.999
     assert told["unobserved"] < 600
 

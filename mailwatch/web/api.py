@@ -1,0 +1,172 @@
+"""The JSON API (docs/reference/api.md), and the same as files for spreadsheets.
+
+OpenAPI has the shape of each answer, from analysis/public_json.py. An answer is not validated on its way: that
+would take as long as making it, and a test does it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import FileResponse, Response
+from pydantic_core import to_json
+from starlette.background import BackgroundTask
+
+from mailwatch.analysis.public_json import (
+    AvailabilityJson,
+    IncidentJson,
+    ObservationJson,
+    OfflineJson,
+    OutageJson,
+    TargetJson,
+)
+from mailwatch.web.export import OBSERVATION_COLUMNS, OUTAGE_COLUMNS, csv_response
+from mailwatch.web.query_parameters import (
+    FromParameter,
+    LanguageParameter,
+    OpenIncidentsParameter,
+    OpenOutagesParameter,
+    RequiredFromParameter,
+    RequiredToParameter,
+    TargetParameter,
+    ToParameter,
+    observation_query,
+    window,
+)
+from mailwatch.web.read_model import EvidenceUnavailableError, ObservationQuery, PublicOutageJson, ReadModel
+
+ObservationParameters = Annotated[ObservationQuery, Depends(observation_query)]
+
+
+class Api:
+    """Answers from a read model."""
+
+    def __init__(self, read_model: ReadModel) -> None:
+        self._read_model = read_model
+
+    def add_to(self, app: FastAPI, *, public: bool = False) -> None:
+        """Put the paths into `app`; fewer into the one for anonymous visitors."""
+        _add(
+            app, "targets", self._targets, list[TargetJson], "All targets with their state and latest observation"
+        )
+        _add(app, "outages", self._outages, list[OutageJson], "Outages, newest first")
+        _add(app, "outages.csv", self._outages_csv, None, "The same for spreadsheets")
+        _add(app, "outages/{outage_id}", self._outage, OutageJson, "One outage")
+        overlapping = "Incidents: overlapping outages of one provider, newest first"
+        _add(app, "incidents", self._incidents, list[IncidentJson], overlapping)
+        changes = "One incident, with each change of its trouble"
+        _add(app, "incidents/{incident_id}", self._incident, IncidentJson, changes)
+        if public:
+            return
+        _add(
+            app, "outages/{outage_id}/evidence.zip", self._evidence, None, "The evidence of an outage as one file"
+        )
+        _add(app, "observations", self._observations, list[ObservationJson], "Observations, newest first")
+        _add(app, "observations.csv", self._observations_csv, None, "The same for spreadsheets")
+        _add(
+            app, "offline", self._offline, list[OfflineJson], "Times in which our own line was down, newest first"
+        )
+        interval = "Availability as an interval, with its coverage"
+        _add(app, "availability", self._availability, list[AvailabilityJson], interval)
+
+    def _targets(self) -> Response:
+        return _json(self._read_model.targets())
+
+    def _outages(
+        self,
+        open: OpenOutagesParameter = False,
+        from_: FromParameter = None,
+        to: ToParameter = None,
+        target: TargetParameter = None,
+    ) -> Response:
+        return _json(self._find_outages(open, from_, to, target))
+
+    def _outages_csv(
+        self,
+        open: OpenOutagesParameter = False,
+        from_: FromParameter = None,
+        to: ToParameter = None,
+        target: TargetParameter = None,
+    ) -> Response:
+        return csv_response(self._find_outages(open, from_, to, target), OUTAGE_COLUMNS, "outages")
+
+    def _outage(self, outage_id: str) -> Response:
+        for item in self._read_model.outages():
+            if item["id"] == outage_id:
+                return _json(item)
+        raise HTTPException(404, f"no outage {outage_id!r}; GET /api/v1/outages lists them")
+
+    def _incidents(
+        self, open: OpenIncidentsParameter = False, from_: FromParameter = None, to: ToParameter = None
+    ) -> Response:
+        start, end = window(from_, to)
+        return _json(self._read_model.incidents(only_open=open, start=start, end=end))
+
+    def _incident(self, incident_id: str) -> Response:
+        item = self._read_model.incident(incident_id)
+        if item is None:
+            raise HTTPException(404, f"no incident {incident_id!r}; GET /api/v1/incidents lists them")
+        return _json(item)
+
+    async def _evidence(self, request: Request, outage_id: str, lang: LanguageParameter = "en") -> Response:
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise HTTPException(403, "other sites may not have evidence made; open the page of the outage")
+        if not re.fullmatch("[0-9a-f]{12}", outage_id):
+            raise HTTPException(404, "no such outage; GET /api/v1/outages lists them")
+        try:
+            path = await self._read_model.evidence(outage_id, lang)
+        except EvidenceUnavailableError as error:
+            raise HTTPException(409, str(error)) from None
+        name = f"outage-{outage_id}.zip"
+        return FileResponse(path, filename=name, background=BackgroundTask(path.unlink, missing_ok=True))
+
+    def _observations(self, query: ObservationParameters) -> Response:
+        return _json(self._find_observations(query))
+
+    def _observations_csv(self, query: ObservationParameters) -> Response:
+        return csv_response(self._find_observations(query), OBSERVATION_COLUMNS, "observations")
+
+    def _offline(self, from_: FromParameter = None, to: ToParameter = None) -> Response:
+        return _json(self._read_model.offline(*window(from_, to)))
+
+    def _availability(
+        self, from_: RequiredFromParameter, to: RequiredToParameter, target: TargetParameter = None
+    ) -> Response:
+        start, end = window(from_, to)
+        assert start is not None
+        assert end is not None
+        self._refuse_unknown(target)
+        return _json(self._read_model.availability(target, start, end))
+
+    def _find_outages(
+        self, only_open: bool, from_: str | None, to: str | None, target: str | None
+    ) -> Sequence[PublicOutageJson]:
+        start, end = window(from_, to)
+        self._refuse_unknown(target)
+        found = self._read_model.outages(only_open=only_open, start=start, end=end)
+        return found if target is None else [outage for outage in found if outage["target"] == target]
+
+    def _find_observations(self, query: ObservationQuery) -> Sequence[ObservationJson]:
+        self._refuse_unknown(query.target)
+        return self._read_model.observations(query)
+
+    def _refuse_unknown(self, target: str | None) -> None:
+        if target is not None and (why := self._read_model.unknown_reason(target)):
+            raise HTTPException(404, why)
+
+
+def _add(app: FastAPI, path: str, endpoint: Callable[..., object], shape: object, summary: str) -> None:
+    """Put a path into `app`; `shape` is that of its JSON, None for a file."""
+    name = endpoint.__name__.removeprefix("_")
+    if shape is None:
+        app.add_api_route(f"/api/v1/{path}", endpoint, name=name, summary=summary, response_class=Response)
+        return
+    answer = {"model": shape, "description": "Successful Response"}
+    app.add_api_route(f"/api/v1/{path}", endpoint, name=name, summary=summary, responses={200: answer})
+
+
+def _json(answer: object) -> Response:
+    return Response(to_json(answer, inf_nan_mode="null"), media_type="application/json")

@@ -1,0 +1,114 @@
+"""The overview: whether mail works now, and a card for each target."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mailwatch.analysis.rolling_availability import AvailabilityRatio
+from mailwatch.times import Millis
+from mailwatch.web.charts import DayBar, day_bars
+from mailwatch.web.read_model import PublicTargetJson, ReadModel, TargetCard
+
+MAX_NAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSummary:
+    """The first thing on the page, so it must be true and plain.
+
+    `answer` says it in words (`answer` and `answer_text` of the pages); `state` is its colour and sign.
+    """
+
+    answer: str
+    state: str
+    count: int
+    of: int
+    names: tuple[str, ...]
+    """Some of those that are not up, or of which nothing is known."""
+    more: int
+    """How many of them are not named."""
+
+
+def status_summary(targets: Sequence[PublicTargetJson], *, stale: bool) -> StatusSummary:
+    """Summarise the states of all targets. `stale`: what is shown may be old, so no state of mail is given.
+
+    One that is down outweighs all; what is not known is not called up, nor all the rest unknown because of it.
+    """
+    up = [target["target"] for target in targets if target["state"] == "up"]
+    down = [target["target"] for target in targets if target["state"] == "down"]
+    doubtful = [target["target"] for target in targets if target["state"] not in ("up", "down")]
+    of = len(targets)
+    if stale or not targets:
+        return StatusSummary("ill" if stale else "none", "unknown", 0, of, (), 0)
+    if down:
+        return _named("down" if len(down) == of else "part", "down", len(down), of, down)
+    if doubtful:
+        return _named("doubt" if up else "unknown", "unknown", len(up), of, doubtful)
+    return StatusSummary("up", "up", len(up), of, (), 0)
+
+
+def _named(answer: str, state: str, count: int, of: int, names: Sequence[str]) -> StatusSummary:
+    return StatusSummary(answer, state, count, of, tuple(names[:MAX_NAMES]), len(names[MAX_NAMES:]))
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseBar:
+    """A phase of a probe to draw, in per cent of the whole."""
+
+    name: str
+    seconds: float
+    x: float
+    width: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnTarget:
+    """A target with its card; `number` is its place on the page."""
+
+    target: PublicTargetJson
+    number: int
+    duration: float
+    phases: Sequence[PhaseBar]
+    bars: Sequence[DayBar]
+    listed: Sequence[DayBar]
+    """The days that are also written, newest first: today, and those on which not all was up."""
+    ratio: AvailabilityRatio
+    is_filling: bool
+
+
+def draw_targets(
+    read_model: ReadModel, targets: Iterable[PublicTargetJson], at: Millis
+) -> list[tuple[str, list[DrawnTarget]]]:
+    """Draw the cards, by provider."""
+    groups: dict[str, list[DrawnTarget]] = defaultdict(list)
+    for number, target in enumerate(targets):
+        card = read_model.target_card(target["target"], at)
+        groups[target["provider"]].append(_draw(target, number, card))
+    return list(groups.items())
+
+
+def _draw(target: PublicTargetJson, number: int, card: TargetCard) -> DrawnTarget:
+    bars = day_bars(card.days)
+    listed = [bar for bar in bars if bar.state not in ("up", "nodata") or bar is bars[-1]]
+    return DrawnTarget(
+        target=target,
+        number=number,
+        duration=card.duration,
+        phases=_phase_bars(card),
+        bars=bars,
+        listed=listed[::-1],
+        ratio=card.ratio,
+        is_filling=card.is_filling,
+    )
+
+
+def _phase_bars(card: TargetCard) -> list[PhaseBar]:
+    total = sum(card.phases.values()) or 1.0
+    x, bars = 0.0, []
+    for phase, seconds in card.phases.items():
+        width = seconds / total * 100
+        bars.append(PhaseBar(phase, seconds, round(x, 2), round(width, 2)))
+        x += width
+    return bars
