@@ -1,1 +1,1 @@
-"""The pages and the API, over HTTP."""
+"""The pages and the API over HTTP."""

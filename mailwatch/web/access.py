@@ -1,11 +1,10 @@
-"""Who may see what: by which name one came, who one is, and so which of the two apps answers.
+"""Access control: the host name and the credentials of a request decide which of the two apps answers it.
 
-The full app is for those who know the password or the token, and, where none is set, for who is on this machine
-or on a network that is trusted, and for all while everything on record is public. All others get the public app,
-which was never given what it must not show, or, where nothing is public, the page to log in. Programs send
-Authorization (Basic or Bearer, RFC 7617 and 6750); the form gives a cookie, of which only the digest is kept, and
-only in memory. Passwords are compared in constant time. /healthz and /readyz show nothing of any mailbox and
-answer all.
+The full app answers clients that know the password or the token. If none is set, it answers clients on this
+machine or on a trusted network, and all clients while everything on record is public. All others get the public
+app, which never receives what it must not show, or, if nothing is public, the login page. Programs send
+Authorization (Basic or Bearer, RFC 7617 and 6750). The form sets a cookie; only its digest is kept, in memory.
+Passwords are compared in constant time. /healthz and /readyz reveal nothing of any mailbox and answer everyone.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from mailwatch.web.rate_limit import LoginRateLimit, peer_key
 
 
 class Credentials:
-    """Knows the right words only by a digest with a key of this process; argon2 is asked once for each start."""
+    """Keeps valid secrets only as digests, keyed for this process. argon2 verifies a password once per start."""
 
     def __init__(self, access: WebAccess) -> None:
         self._key = secrets.token_bytes(32)
@@ -47,13 +46,13 @@ class Credentials:
         self._one_at_a_time = asyncio.Lock()
 
     def is_verified(self, word: bytes) -> bool:
-        """Whether it is known already to be one of them, which costs nothing."""
+        """Return whether `word` has already been verified as a valid secret. Costs next to nothing."""
         digest = self._digest_of(word)
-        # A sum, so that the time does not show which it was.
+        # A sum, so that the time taken does not reveal which secret matched.
         return sum(hmac.compare_digest(digest, right) for right in self._right) > 0
 
     async def verify(self, word: bytes) -> bool:
-        """Whether it is the password or the token. argon2 runs in a thread, and never twice at once."""
+        """Return whether `word` is the password or the token. argon2 runs in a thread, one call at a time."""
         if not self._hash:
             return self.is_verified(word)
         async with self._one_at_a_time:
@@ -69,7 +68,7 @@ class Credentials:
 
 
 def _verify_hash(hashed: str, word: bytes) -> bool:
-    # Only who has a hash pays for loading it.
+    # Imported here: only installations with a password hash pay for loading argon2.
     from argon2 import PasswordHasher
     from argon2.exceptions import Argon2Error
 
@@ -81,18 +80,18 @@ def _verify_hash(hashed: str, word: bytes) -> bool:
 
 COOKIE = "mailwatch_session"
 SESSION_SECONDS = 7 * 86400.0
-"""Seconds from the log-in. A restart of MailWatch ends all."""
+"""Seconds a session lasts from its login. A restart of MailWatch ends all sessions."""
 _MAX_SESSIONS = 1000
 
 
 class Sessions:
-    """Those that are open."""
+    """The open sessions."""
 
     def __init__(self) -> None:
         self._ends: OrderedDict[bytes, float] = OrderedDict()
 
     def open(self) -> str:
-        """Begin one; return the word for its cookie."""
+        """Open a session and return the value of its cookie."""
         word = secrets.token_urlsafe(32)
         self._ends[_digest(word)] = time.monotonic() + SESSION_SECONDS
         while len(self._ends) > _MAX_SESSIONS:
@@ -100,11 +99,13 @@ class Sessions:
         return word
 
     def is_open(self, word: str) -> bool:
-        """Whether a session of that cookie is open. Found by its digest, so that the time shows nothing of it."""
+        """Return whether the session with this cookie is open. Sought by digest, so that the time taken reveals
+        nothing.
+        """
         return self._ends.get(_digest(word), 0.0) > time.monotonic()
 
     def end(self, word: str) -> None:
-        """End one, if there is one."""
+        """End the session with this cookie, if there is one."""
         self._ends.pop(_digest(word), None)
 
 
@@ -116,17 +117,15 @@ logger = logging.getLogger(__name__)
 USER = "mailwatch"
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 MAX_ANONYMOUS = 4
-"""Answers that are made for anonymous clients at the same time, so that a crowd of them takes no time from the
-probes.
-"""
+"""Answers in progress for anonymous clients, so that a crowd of them takes no time from the probes."""
 MAX_FORM_BYTES = 4096
-"""Bytes."""
+"""Bytes of a login form."""
 FORM_SECONDS = 10.0
-"""Seconds for them to come in."""
+"""Seconds for a login form to arrive."""
 
 
 class AuthResult(Enum):
-    """Who asks."""
+    """The result of authenticating a request."""
 
     AUTHENTICATED = "known"
     ANONYMOUS = "stranger"
@@ -135,7 +134,7 @@ class AuthResult(Enum):
 
 
 class AccessControl:
-    """Lets each request into the app that is for it."""
+    """Passes each request to the app that may answer it."""
 
     def __init__(
         self,
@@ -170,7 +169,7 @@ class AccessControl:
         if path in OPEN_PATHS:
             return self._full
         if re.fullmatch(r"/static/[a-z.]+", path):
-            # Everybody has them already: they are published.
+            # Static files are published with the source, so anyone may have them.
             return self._public
         if not is_known_host(self._access, request.headers.get("host", "")):
             return error_response(self._pages, request, 421, _UNKNOWN_HOST, advice=_HOSTS)
@@ -193,7 +192,7 @@ class AccessControl:
         held = True
 
         async def begun(message: Message) -> None:
-            # It is made by now: a slow reader holds up no one.
+            # The answer is made by now: a slow reader holds up no other client.
             nonlocal held
             if held:
                 held = False
@@ -208,7 +207,7 @@ class AccessControl:
 
     async def _authenticate(self, request: Request) -> AuthResult:
         if not self._access.requires_login:
-            # What a proxy passes on comes from anywhere, whatever its last stretch is.
+            # A request passed on by a proxy may come from anywhere, even if the proxy is on loopback.
             near = self._access.loopback and not is_forwarded(request.headers)
             trusted = not self._access.public and (
                 near or self._access.trust_network or self._only_public_targets()
@@ -264,7 +263,7 @@ class AccessControl:
             )
         answer = RedirectResponse(f"./{safe_redirect(to)}", 303)
         secure = "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto"))
-        # Without a path it is for all that lies beside /login, also below the prefix of a proxy.
+        # Without a path the cookie covers everything beside /login, also below a proxy's prefix.
         answer.set_cookie(
             COOKIE,
             self._sessions.open(),
@@ -291,7 +290,7 @@ class AccessControl:
         if not self._access.requires_login:
             return error_response(self._pages, request, 403, _PUBLIC_ONLY)
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-            # A browser opens no window of its own for Bearer, so that the page with the form is seen.
+            # A browser shows no dialog of its own for Bearer, so the user sees the login page.
             query = request.scope["query_string"].decode("ascii", "replace")
             wanted = request.scope["path"].removeprefix("/") + (f"?{query}" if query else "")
             answer = self._pages.login(request, to=safe_redirect(wanted), status=401)
@@ -310,17 +309,17 @@ _PUBLIC_ONLY = "this is not public; to see it set web.password_file in config.ya
 
 
 def _is_cross_site(request: Request) -> bool:
-    """Whether a page of another site sent it; browsers say so, and other clients need not."""
+    """Return whether a page of another site sent the request: browsers declare it, other clients need not."""
     return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 
 
 def safe_redirect(text: str) -> str:
-    """Return where to go after the log-in: a path below ours, never another site."""
+    """Return `text` if it is a path below ours to go to after login, never another site; else ""."""
     return text if re.fullmatch(r"[a-z0-9]+(/[A-Za-z0-9_-]+)*(\?[A-Za-z0-9%=&._+~-]*)?", text) else ""
 
 
 def _credential(header: str) -> bytes | None:
-    """What Authorization says one knows; None when it says nothing that we take."""
+    """Return the secret in an Authorization header; None for another scheme or a malformed header."""
     scheme, _, given = header.partition(" ")
     if scheme.lower() == "bearer":
         return given.strip().encode("latin-1", "replace")

@@ -1,7 +1,7 @@
-"""The JSON API (docs/reference/api.md), and the same as files for spreadsheets.
+"""The JSON API (docs/reference/api.md), and the same data as CSV for spreadsheets.
 
-OpenAPI has the shape of each answer, from analysis/public_json.py. An answer is not validated on its way: that
-would take as long as making it, and a test does it.
+OpenAPI has the shape of each answer, from analysis/public_json.py. Answers are not validated when sent: that would
+take as long as making them. A test validates them.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ ObservationParameters = Annotated[ObservationQuery, Depends(observation_query)]
 
 
 class Api:
-    """Answers from a read model."""
+    """Answers API requests from a read model."""
 
     def __init__(self, read_model: ReadModel) -> None:
         self._read_model = read_model
 
     def add_to(self, app: FastAPI, *, public: bool = False) -> None:
-        """Put the paths into `app`; fewer into the one for anonymous visitors."""
+        """Add the paths to `app`; fewer if it is the `public` app."""
         _add(
             app, "targets", self._targets, list[TargetJson], "All targets with their state and latest observation"
         )
@@ -159,7 +159,7 @@ class Api:
 
 
 def _add(app: FastAPI, path: str, endpoint: Callable[..., object], shape: object, summary: str) -> None:
-    """Put a path into `app`; `shape` is that of its JSON, None for a file."""
+    """Add a path to `app`. `shape`: the type of its JSON, None for a file."""
     name = endpoint.__name__.removeprefix("_")
     if shape is None:
         app.add_api_route(f"/api/v1/{path}", endpoint, name=name, summary=summary, response_class=Response)

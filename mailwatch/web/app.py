@@ -1,6 +1,7 @@
-"""The JSON API, /metrics, the health checks and the pages. It only reads; all it needs is passed in.
+"""The JSON API, /metrics, the health checks and the pages. It only reads; everything it needs is passed in.
 
-There are two apps: the full one, and the public one, which has fewer routes and knows less. web/access.py chooses.
+There are two apps: the full app, and the public app, which has fewer routes and less data. web/access.py chooses
+between them.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from mailwatch.web.read_model import ReadModel
 def create_app(
     read_model: ReadModel, access: WebAccess, secret: bytes, only_public_targets: Callable[[], bool]
 ) -> ASGIApp:
-    """Build what answers: both apps behind the gate.
+    """Build both apps behind the access control.
 
-    `secret` makes the public ids; `only_public_targets` returns whether all that is shown is public.
+    `secret` is the key of the public ids; `only_public_targets` returns whether every target shown is public.
     """
     public_model = PublicReadModel(read_model, secret)
     anonymous = Audience(
@@ -46,7 +47,7 @@ def create_app(
 
 
 def public_app(read_model: ReadModel, pages: Pages) -> FastAPI:
-    """Build the app for anonymous clients over what they may see."""
+    """Build the app for anonymous clients, over the public read model."""
     app = FastAPI(
         docs_url=None,
         redoc_url=None,
@@ -61,7 +62,7 @@ def public_app(read_model: ReadModel, pages: Pages) -> FastAPI:
 
 
 def full_app(read_model: ReadModel, audience: Audience) -> FastAPI:
-    """Build the app that shows all."""
+    """Build the app that shows everything."""
     app = FastAPI(
         title="MailWatch", version=__version__, docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json", redirect_slashes=False, dependencies=[Depends(refuse_unknown_parameters)],
@@ -76,7 +77,7 @@ def full_app(read_model: ReadModel, audience: Audience) -> FastAPI:
 
 
 def _add_health(app: FastAPI, read_model: ReadModel) -> None:
-    """Add what other programs ask of the monitor itself: is it alive, does it work, its metrics."""
+    """Add the routes about the monitor itself: liveness, readiness and metrics."""
     cache = ResponseCache()
 
     @app.get("/healthz", response_class=PlainTextResponse, summary="Is the process alive?")

@@ -1,6 +1,6 @@
-"""Answers that many ask for at once: made once for all, and making them takes no more than a tenth of the time.
+"""Cache of answers: concurrent requests share one answer, and making answers takes at most a tenth of the time.
 
-An answer that took 5 ms to make is given for 50 ms. That cannot be seen; a crowd that reloads, or two
+An answer that took 5 ms to make is reused for 50 ms. That is imperceptible, and a crowd that reloads, or two
 Prometheus servers, do not take the processor from the probes.
 """
 
@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 
 COST_MULTIPLE = 10.0
-"""How many times as long as it took to make an answer is given."""
+"""An answer is reused for this multiple of the time that it took to make."""
 MAX_KEYS = 64
 GZIP_LEVEL = 1
-"""A page of fifty targets becomes a tenth in a few milliseconds."""
+"""A page of fifty targets shrinks to a tenth in a few milliseconds."""
 GZIP_WBITS = 31
-"""What zlib calls the form of RFC 1952."""
+"""zlib's code for the gzip format (RFC 1952)."""
 PART_BYTES = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """An answer, packed (gzip): of ten thousand targets the metrics are 50 MB, and packed a twentieth of it.
+    """An answer, compressed (gzip): the metrics of ten thousand targets are 50 MB, compressed a twentieth of that.
 
-    `cost` is the seconds it took, `at` when it was begun, by the monotonic clock.
+    `cost`: seconds that it took to make. `at`: when making it began, by the monotonic clock.
     """
 
     packed: bytes
@@ -36,20 +36,20 @@ class CachedResponse:
     cost: float
 
     def unpacked(self) -> Iterator[bytes]:
-        """Yield it unpacked, part by part."""
+        """Yield the decompressed answer in parts."""
         unpacker = zlib.decompressobj(GZIP_WBITS)
         for start in range(0, len(self.packed), PART_BYTES):
             yield unpacker.decompress(self.packed[start : start + PART_BYTES])
 
 
 def accepts_gzip(headers: Headers) -> bool:
-    """Whether a client takes gzip (RFC 9110 section 12.5.3)."""
+    """Return whether a client accepts gzip (RFC 9110 section 12.5.3)."""
     accepted = [word.partition(";") for word in headers.get("accept-encoding", "").replace(" ", "").split(",")]
     return any(name.lower() == "gzip" and rest not in ("q=0", "q=0.0") for name, _, rest in accepted)
 
 
 class ResponseCache:
-    """Keeps the latest answer of each key. To be used from the event loop; answers are made in a thread."""
+    """Keeps the latest answer for each key. Call it from the event loop; answers are made in a thread."""
 
     def __init__(self) -> None:
         self._responses: dict[Hashable, CachedResponse] = {}
@@ -58,8 +58,9 @@ class ResponseCache:
     async def get(self, key: Hashable, make: Callable[[], Iterable[bytes]]) -> CachedResponse:
         """Return the answer for `key`. Raises what `make` raises.
 
-        1. One that is young enough is given again.
-        2. Else it is made anew, once for all who ask; for as long again the old one is given meanwhile.
+        1. A recent enough answer is reused.
+        2. Otherwise a new answer is made, once for all concurrent requests. For as long again, the old answer is
+           returned meanwhile.
         """
         made = self._responses.get(key)
         age = 0.0 if made is None else time.monotonic() - made.at - made.cost
@@ -70,7 +71,7 @@ class ResponseCache:
             task = self._making[key] = asyncio.create_task(self._make(key, make))
         if made is not None and age < 2 * COST_MULTIPLE * made.cost:
             return made
-        # Who gives up waiting does not take it from the others.
+        # A client that stops waiting does not cancel the answer for the others.
         return await asyncio.shield(task)
 
     async def _make(self, key: Hashable, make: Callable[[], Iterable[bytes]]) -> CachedResponse:

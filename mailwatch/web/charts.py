@@ -1,10 +1,10 @@
-"""The drawings of the pages: an outage on a line, and days as bars.
+"""Layout of the pages' charts: an outage as a timeline, and days as bars.
 
-Of an outage each of the four times is drawn, with space for each to be read. A day is in one of five states, shown
-by the bar's height and outline as well as its colour. Days go from midnight to midnight, UTC. A day is `down` when
-anything in it was surely down, `unknown` when it was indeterminate at some time, `maintenance` when some of it was
-announced, `up` when all observations were up, and `nodata` without any. A narrow bar: less than nine tenths of the
-day was observed.
+A timeline shows each of an outage's four times, far enough apart to be read. A day has one of five states, shown
+by the bar's height and outline as well as its colour. Days run from midnight to midnight, UTC. The first that
+applies: `down` if any part was surely down, `unknown` if any part was indeterminate, `maintenance` if any part was
+announced, `up` if all observations were up, `nodata` without observations. A narrow bar: less than nine tenths of
+the day was observed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FULL_COVERAGE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class DayBar:
-    """A day to draw, in units of which a day has 4 and the height is 24."""
+    """The bar of one day, in units of which a day is 4 wide and the chart 24 high."""
 
     state: str
     date: str
@@ -33,13 +33,13 @@ class DayBar:
     width: float
     height: float
     down: float | None
-    """Seconds surely down; None where nothing was seen."""
+    """Seconds surely down; None if nothing was observed."""
     seen: int
-    """Per cent of the day, as far as it has come."""
+    """Per cent of the day observed, maintenance aside."""
 
 
 def day_state(day: DayAvailability) -> str:
-    """Name the state of a day."""
+    """Return the state of a day."""
     if day.down:
         return "down"
     if day.indeterminate:
@@ -50,7 +50,7 @@ def day_state(day: DayAvailability) -> str:
 
 
 def day_bars(days: Iterable[DayAvailability]) -> list[DayBar]:
-    """Lay days out from left to right."""
+    """Return the bars of days, laid out from left to right."""
     drawn = []
     for number, day in enumerate(days):
         kind = day_state(day)
@@ -83,7 +83,7 @@ TIMES = ("last_good", "first_bad", "last_bad", "first_good")
 
 @dataclass(frozen=True, slots=True)
 class TimelineMark:
-    """One time and its place."""
+    """One of an outage's four times and its place on the timeline."""
 
     name: str
     letter: str
@@ -93,7 +93,7 @@ class TimelineMark:
 
 @dataclass(frozen=True, slots=True)
 class TimelineSegment:
-    """What lies between two places: up, down or undecided."""
+    """The state between two places on the timeline: up, down or undecided."""
 
     state: str
     x: float
@@ -101,7 +101,7 @@ class TimelineSegment:
 
 
 def timeline_marks(outage: Mapping[str, Any]) -> list[TimelineMark]:
-    """Place the times that are known, in proportion, yet never closer together than the eye can separate."""
+    """Place the known times in proportion, at least `_MIN_DISTANCE` apart to stay legible."""
     known = [(name, "abcd"[number], outage[name]) for number, name in enumerate(TIMES) if outage[name] is not None]
     first, last = known[0][2], known[-1][2]
     span = max(1, last - first)
@@ -113,7 +113,7 @@ def timeline_marks(outage: Mapping[str, Any]) -> list[TimelineMark]:
 
 
 def timeline_segments(outage: Mapping[str, Any], placed: list[TimelineMark]) -> list[TimelineSegment]:
-    """Fill the line between the marks."""
+    """Return the segments between the marks."""
     at = {mark.name: mark.x for mark in placed}
     good, bad, last, end = (at.get(name) for name in TIMES)
     assert bad is not None

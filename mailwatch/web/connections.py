@@ -1,16 +1,19 @@
-"""Who may hold a connection and for how long, so that no client takes them all, and health is always answered.
+"""Limits on connections and requests: no client can hold every connection, and health is always answered.
 
-A connection waits either for us or for its client: for the rest of a request, for the next one, or for what was
-asked for to be taken. Who lets us wait for long is hung up on, and sooner where others want the place:
+A connection waits either for MailWatch or for its client: to send the rest of a request, to send the next request,
+or to read its answer. A client that keeps us waiting for long is disconnected, and sooner when a newcomer needs
+its place:
 
-1. A peer has a part of the places: an IPv4 address, or a /64 of IPv6. Of loopback and of trusted proxies, behind
-   which are many, it is half of them.
-2. Where a peer, or all together, have no place left, a newcomer takes that which waits longest for its client.
-3. Where none waits, the newcomer may ask for health and metrics only, in a lane of its own, and that at once.
+1. Each peer (an IPv4 address, or a /64 of IPv6) gets a share of the places. Loopback and trusted proxies, behind
+   which there are many clients, get up to half of them.
+2. When a peer's share, or every place, is taken, a newcomer takes the place of the connection that has waited
+   longest for its client.
+3. When no connection waits for its client, the newcomer goes into a separate lane, where it may ask for health and
+   metrics only, and must do so at once.
 
-`RequestLimit` bounds how many requests are worked on at once, so that a crowd of them takes no time from the
-probes. All work of one moment is done before the event loop gets to a probe. What is above the bound waits in its
-connection, and no peer's requests wait for more than a few of each other peer.
+`RequestLimit` bounds the requests in progress, so that a crowd of them takes no time from the probes: the event
+loop finishes all work that is ready before it gets to a probe. A request above the bound waits in its connection.
+No peer's requests wait for more than a few requests of each other peer.
 """
 
 from __future__ import annotations
@@ -35,32 +38,34 @@ from mailwatch.config.access import Networks
 from mailwatch.web.rate_limit import peer_key
 
 MAX_CONNECTIONS = 512
-"""Connections at once. Each takes a file handle, and the probes need theirs."""
+"""Concurrent connections. Each takes a file handle, and the probes need file handles too."""
 MAX_PER_PEER = 64
 MAX_PER_NEAR_PEER = 256
 MAX_LANE = 16
 MAX_QUEUE = 64
-"""Connections that the kernel keeps for us until we take them, all at once."""
+"""Connections that the kernel queues until they are accepted. We accept all of them at once."""
 MAX_HANDLES = MAX_CONNECTIONS + MAX_LANE + 2 * MAX_QUEUE
-"""File handles of all connections at most: while those hung up on are closed, as many again may be taken."""
+"""Most file handles that connections use: while dropped connections are closing, a full queue may be accepted
+again.
+"""
 LANE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 TIMEOUT_SECONDS = 10.0
-"""Seconds that a request may take to come in, and an answer to be taken by `MIN_TAKEN_BYTES` further bytes."""
+"""Seconds for a request to arrive, and for the client to read another `MIN_TAKEN_BYTES`."""
 LANE_TIMEOUT_SECONDS = 2.0
 CHECK_SECONDS = 1.0
 GRACE_SECONDS = 1.0
 """Seconds for which a connection keeps its place before a newcomer may take it."""
 MAX_PIPELINED = 8
-"""Requests in a row, each of which came before the answer to the one before it was made (pipelining)."""
+"""Pipelined requests in a row: each arrived before the answer to the previous request was made."""
 MIN_TAKEN_BYTES = 4096
 MAX_BUFFERED_BYTES = 64 << 20
-"""Bytes of answers that wait for their clients, all together."""
+"""Total bytes of answers that wait for their clients."""
 PART_BYTES = 1 << 14
-"""Bytes that are parsed at once: h11 bounds a head only while it is not whole."""
+"""Bytes parsed at once: h11 bounds the size of a request head only while the head is incomplete."""
 
 
 class ConnectionLimits(NamedTuple):
-    """How many connections there may be: in all, of one peer, in the lane, and before they are taken."""
+    """Most connections: in all, per peer, in the lane, and in the accept queue."""
 
     connections: int
     per_peer: int
@@ -70,7 +75,7 @@ class ConnectionLimits(NamedTuple):
 
 
 def limits_for(handles: int) -> ConnectionLimits:
-    """Share out file handles. With fewer than all that are wanted, each part is smaller."""
+    """Divide `handles` file handles among the limits. Below MAX_HANDLES each limit is smaller."""
     if handles >= MAX_HANDLES:
         return ConnectionLimits(MAX_CONNECTIONS, MAX_PER_PEER, MAX_PER_NEAR_PEER, MAX_LANE, MAX_QUEUE)
     lane, queue = min(MAX_LANE, max(2, handles // 8)), min(MAX_QUEUE, max(2, handles // 8))
@@ -81,8 +86,8 @@ def limits_for(handles: int) -> ConnectionLimits:
 
 
 class Connections:
-    """The connections of one server. `proxies` gives those that are trusted now, `handles` how many file handles
-    all connections together may hold now: a reload may change both.
+    """The connections of one server. `proxies` returns the trusted proxies, `handles` the file handles that all
+    connections together may hold: a reload may change both.
     """
 
     def __init__(
@@ -90,13 +95,13 @@ class Connections:
     ) -> None:
         self._proxies, self._handles = proxies, handles
         self.queue = limits_for(handles()).queue
-        """So many may wait to be taken; of the whole life of the server."""
+        """Length of the accept queue, fixed for the server's life."""
         self._places: dict[str, set[Connection]] = defaultdict(set)
         self._lane: set[Connection] = set()
         self._taken = 0
 
     def admit(self, new: Connection) -> None:
-        """Give a place to a newcomer, in the lane where there is no other."""
+        """Give a place to `new`, or a place in the lane when no other is free."""
         own, limits = self._places[new.peer], limits_for(self._handles())
         crowd: Iterable[Connection] = ()
         if len(own) >= (limits.per_near_peer if self.is_near(new.peer) else limits.per_peer):
@@ -117,7 +122,7 @@ class Connections:
         self._taken += 1
 
     def release(self, one: Connection) -> None:
-        """Free the place of one that is gone. Twice does no harm."""
+        """Free the place of a closed connection. Calling it twice does no harm."""
         self._lane.discard(one)
         own = self._places.get(one.peer, set())
         if one in own:
@@ -127,7 +132,7 @@ class Connections:
             self._places.pop(one.peer, None)
 
     def _drop_longest_waiting(self, candidates: Iterable[Connection], grace: float) -> bool:
-        """Hang up on the one that waits longest for its client, if any waits for longer than `grace`."""
+        """Drop the connection that has waited longest for its client, if that is longer than `grace` seconds."""
         now = time.monotonic()
         waiting = [(each.since, number, each) for number, each in enumerate(candidates) if each.since is not None]
         longest = min(waiting, default=None)
@@ -140,7 +145,7 @@ class Connections:
         return [*self._lane, *(each for peer in self._places.values() for each in peer)]
 
     def is_near(self, peer: str) -> bool:
-        """Whether many may stand behind a peer: it is on this machine, or a trusted proxy."""
+        """Return whether a peer may stand for many clients: it is on this machine or a trusted proxy."""
         try:
             network = ipaddress.ip_network(peer)
         except ValueError:
@@ -150,7 +155,7 @@ class Connections:
         )
 
     async def drop_slow_clients(self) -> None:
-        """Hang up on who lets us wait for too long, until cancelled."""
+        """Drop clients that keep us waiting for too long, until cancelled."""
         while True:
             await asyncio.sleep(min(CHECK_SECONDS, TIMEOUT_SECONDS / 4))
             now = time.monotonic()
@@ -159,12 +164,14 @@ class Connections:
                     each.drop()
 
     def close(self) -> None:
-        """Hang up on all."""
+        """Drop all connections."""
         for each in self._all():
             each.drop()
 
     def wrote(self) -> None:
-        """A large answer waits for its client: hang up on those with most where all together are too much."""
+        """After a large write: drop the connections with the most buffered bytes while the total exceeds its
+        bound.
+        """
         sizes = sorted(((each.buffered, id(each), each) for each in self._all()), reverse=True)
         total = sum(size for size, _, _ in sizes)
         for size, _, each in sizes:
@@ -175,7 +182,7 @@ class Connections:
 
 
 class Connection(H11Protocol):
-    """One connection. It waits for its client `since` then, by time.monotonic(); None while it does not."""
+    """One connection. `since`: when it began to wait for its client (time.monotonic()); None while it does not."""
 
     def __init__(
         self,
@@ -206,14 +213,14 @@ class Connection(H11Protocol):
         self._parse()
 
     def _parse(self) -> None:
-        """Parse what came, part by part, and no more than one request before its answer is made."""
+        """Parse the received bytes in parts, and at most one request before its answer is made."""
         while self._unparsed and not self.flow.read_paused and not self.transport.is_closing():
             part, self._unparsed = self._unparsed[:PART_BYTES], self._unparsed[PART_BYTES:]
             super().data_received(part)
         self._update_waiting()
 
     def on_response_complete(self) -> None:
-        # No browser and no proxy asks ahead; who does for long would keep his place with it.
+        # No browser and no proxy pipelines; a client that pipelined for long would keep its place that way.
         self._ahead = self._ahead + 1 if self._unparsed or self.conn.trailing_data[0] else 0
         if self._ahead > MAX_PIPELINED:
             self.transport.close()
@@ -240,20 +247,22 @@ class Connection(H11Protocol):
             self.since = time.monotonic()
 
     def waits_too_long(self, now: float) -> bool:
-        """Whether to hang up. Who takes a part of his answer has time for the next part."""
+        """Return whether to drop the connection. A client that reads part of its answer gets time for the next
+        part.
+        """
         if self.since is None and self.transport.is_closing():
             self.since = now
         if self.since is None:
             return False
         if self.buffered and self._written - self.buffered - self._taken >= MIN_TAKEN_BYTES:
             self._taken, self.since = self._written - self.buffered, now
-        # In the lane it counts for the request only.
+        # The lane's shorter timeout applies to the request only.
         timeout = self.timeout if self.timeout and not self._written else TIMEOUT_SECONDS
         return now - self.since > timeout
 
     @property
     def buffered(self) -> int:
-        """Bytes that wait for the client."""
+        """Bytes written that the client has not yet taken."""
         return self.transport.get_write_buffer_size()
 
     def _wrote(self, size: int) -> None:
@@ -262,17 +271,18 @@ class Connection(H11Protocol):
             self._connections.wrote()
 
     def drop(self) -> None:
-        """Close it at once, whatever was not sent."""
+        """Close the connection at once, and discard unsent bytes."""
         self._connections.release(self)
         if self.buffered:
-            # With a reset: the kernel too forgets what is not read. Else it goes on to send what it has.
+            # Close with a reset, so that the kernel discards its unsent bytes too; otherwise it goes on sending
+            # them.
             reset = struct.pack("ii", 1, 0)
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         self.transport.abort()
 
 
 class _Flow(FlowControl):
-    """Goes on with what came while reading was paused."""
+    """Parses the bytes that arrived while reading was paused, once it is resumed."""
 
     def __init__(self, transport: asyncio.Transport, resumed: Callable[[], object]) -> None:
         super().__init__(transport)
@@ -285,7 +295,7 @@ class _Flow(FlowControl):
 
 
 class _CountingTransport:
-    """A transport that says how much is written to it."""
+    """A transport that reports how many bytes are written to it."""
 
     def __init__(self, transport: asyncio.Transport, wrote: Callable[[int], None]) -> None:
         self._transport, self._wrote = transport, wrote
@@ -299,7 +309,7 @@ class _CountingTransport:
 
 
 def _lane_app(app: ASGIApp) -> ASGIApp:
-    """Answer for health and metrics only, and then hang up."""
+    """Wrap `app` to answer for health and metrics only, then close the connection."""
     busy = PlainTextResponse("too many connections\n", 503, {"retry-after": "5"})
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -319,7 +329,9 @@ AT_ONCE_OF_A_NEAR_PEER = 8
 
 
 class RequestLimit:
-    """Lets a few requests at once into `app`; health and metrics always. An answer that has begun is no work."""
+    """Lets a few requests at once into `app`; health and metrics always. An answer that has begun no longer
+    counts.
+    """
 
     def __init__(self, app: ASGIApp, is_near: Callable[[str], bool]) -> None:
         self._app, self._is_near = app, is_near

@@ -1,4 +1,4 @@
-"""Error answers in the form that suits the client: a page to browsers, JSON of the API, a line to others."""
+"""Error answers in a form that suits the client: a page for browsers, JSON in the API, a line for others."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TEXTS_BY_STATUS = {
     500: "fault",
     503: "busy",
 }
-"""Which texts of the pages (`problem`) explain a status."""
+"""Key, under the pages' `problem` texts, of the text for each status."""
 UNREADABLE = "unreadable"
-"""Those for a ledger that cannot be read."""
+"""Key of the text for a ledger that cannot be read."""
 
 
 def wants_html(request: Request) -> bool:
-    """Whether a browser shows the answer to a person."""
+    """Return whether the request comes from a browser, outside the API."""
     in_api = request.scope["path"].startswith("/api/v1")
     return request.method == "GET" and not in_api and "text/html" in request.headers.get("accept", "")
 
@@ -49,9 +49,10 @@ def error_response(
     advice: str = "",
     text_name: str = "",
 ) -> Response:
-    """Answer a request that fails. `text` says why, to programs; `advice` is what to write to be let in.
+    """Return the answer to a failed request. `text`: the reason, for programs. `advice`: config lines that would
+    grant access.
 
-    `text_name` is the name of the words of the pages, where the status alone does not say it.
+    `text_name`: key of the page's text, if the status alone does not determine it.
     """
     if wants_html(request):
         answer = pages.problem(request, status, advice, text_name)
@@ -64,7 +65,7 @@ def error_response(
 
 
 def install_error_handlers(app: FastAPI, pages: Pages) -> None:
-    """Let `app` answer errors so."""
+    """Make `app` answer errors with these responses."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -82,12 +83,12 @@ def install_error_handlers(app: FastAPI, pages: Pages) -> None:
 
     async def unreadable(request: Request, error: Exception) -> Response:
         assert isinstance(error, StoreError)
-        # Not its whole text: it names paths, and the client may be anonymous.
+        # Not the error's whole text: it contains paths, and the client may be anonymous.
         text = f"the ledger cannot be read: {error.public_reason}; the log and `mailwatch ledger audit` say more"
         return error_response(pages, request, 503, text, {"retry-after": "60"}, text_name=UNREADABLE)
 
     async def failed(request: Request, _error: Exception) -> Response:
-        # It is raised again after this, and so comes into the log.
+        # Starlette raises the exception again afterwards, so it reaches the log.
         return error_response(pages, request, 500, "internal error; see the log")
 
     app.add_exception_handler(HTTPException, refused)

@@ -1,4 +1,4 @@
-"""Outages and observations for spreadsheets (CSV, RFC 4180), and outages for feed readers (Atom, RFC 4287)."""
+"""Outages and observations as CSV for spreadsheets (RFC 4180)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ OBSERVATION_COLUMNS = (
 
 
 def csv_response(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], name: str) -> Response:
-    """Write rows under a head of columns; "duration.min" is what lies within. What a row lacks is left empty."""
+    """Return rows as CSV under a header of `columns`; "duration.min" names a nested key. A missing value is left
+    empty.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
@@ -85,5 +87,5 @@ def _cell(value: object) -> str | float | int:
         return str(value).lower()
     if isinstance(value, int | float):
         return value
-    # A server's words could begin a formula, and a spreadsheet would follow it.
+    # A server's text could begin a formula, which a spreadsheet would execute.
     return f"'{value}" if str(value).startswith(("=", "+", "-", "@", "\t", "\r")) else str(value)

@@ -1,4 +1,4 @@
-"""Headers of each answer: nothing is loaded from elsewhere, nothing is framed, nothing is guessed."""
+"""Security headers of every answer: no loading from other sites, no framing, no content type sniffing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ SECURITY_HEADERS = {
 
 
 _NO_HEAD_PATHS = re.compile(r"/live|/api/v1/outages/[^/]*/evidence\.zip")
-"""What never ends, and what is much work to make."""
+"""Endless or costly answers: no HEAD."""
 
 
 class SecurityHeaders:
-    """Adds them; answers are not cached unless a header allows it. HEAD is answered as GET, without the body."""
+    """Adds the security headers. Answers are not cached unless a header allows it. HEAD is answered as GET,
+    without the body.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,6 +45,6 @@ class SecurityHeaders:
             await send(message)
 
         if scope.get("method") == "HEAD" and not _NO_HEAD_PATHS.fullmatch(scope["path"]):
-            # The server, which has the scope as it was, leaves the body out.
+            # The server has the original scope and leaves the body out.
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, with_headers)

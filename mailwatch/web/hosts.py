@@ -1,8 +1,8 @@
-"""By which name one came, and from where: against DNS rebinding, and for the count of wrong passwords.
+"""The host name and the client address of a request: against DNS rebinding, and to count wrong passwords.
 
-A page of another site can let its own name point to 127.0.0.1, and the browser then takes our answers for its own.
-So where no password protects them, only names count that others cannot have: addresses, localhost, this
-machine's own name, and those of `web.hosts`.
+Another site can point its own name at 127.0.0.1, and the browser then treats our answers as that site's. So where
+no password protects the answers, only names that others cannot have are accepted: addresses, localhost, this
+machine's own name, and the names in `web.hosts`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-for
 
 
 def is_known_host(access: WebAccess, header: str) -> bool:
-    """Whether a Host header is one of ours."""
+    """Return whether a Host header names this server."""
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/?#@\s]+)(:[0-9]{1,5})?", header)
     if found is None:
         return False
@@ -36,17 +36,17 @@ def is_known_host(access: WebAccess, header: str) -> bool:
 
 
 def is_forwarded(headers: Headers) -> bool:
-    """Whether a proxy passed the request on: then it did not come from where it seems to."""
+    """Return whether a proxy passed the request on: then the peer is not the client."""
     return any(name in headers for name in _FORWARDING)
 
 
 def client_address(peer: str, headers: Headers, proxies: Networks) -> str:
-    """Return the address that asks: the peer, or the client that the outermost trusted proxy names.
+    """Return the client's address: the peer, or the client named by the outermost trusted proxy.
 
-    X-Forwarded-For is read from its end, where our own proxies write; what a client puts before is not believed.
-    Not uvicorn's ProxyHeadersMiddleware (0.54): it takes a word that is no address ("unknown") for the client, so
-    that each word has tries of its own, and it does not find an IPv4 proxy that a socket for both families shows
-    as ::ffff:192.0.2.1.
+    X-Forwarded-For is read from its end, where our own proxies write. Entries that a client put before them are
+    not trusted. Not uvicorn's ProxyHeadersMiddleware (0.54): it accepts a word that is no address ("unknown") as
+    the client, so each such word gets its own password attempts. It also fails to match an IPv4 proxy that a
+    dual-stack socket reports as ::ffff:192.0.2.1.
     """
     named = [part.strip() for line in headers.getlist("x-forwarded-for") for part in line.split(",")]
     while named and _in_networks(peer, proxies) and _is_address(named[-1]):

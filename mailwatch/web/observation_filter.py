@@ -1,4 +1,4 @@
-"""Pages of past observations, by a filter that a person filled in."""
+"""Pages of past observations, by the filter form."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mailwatch.web.read_model import ObservationQuery
 
 OBSERVATIONS_PER_PAGE = 100
 MAX_SCANNED_ENTRIES = 500_000
-"""Entries that are read for a page in search of an outcome: no index has it, and ten million take too long."""
+"""Entries read to find a page of one outcome: no index covers outcomes, and ten million entries take too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObservationFilter:
-    """The filter as it was filled in."""
+    """The fields of the filter form, as submitted."""
 
     target: str
     outcome: str
@@ -27,30 +27,30 @@ class ObservationFilter:
     to: str
 
     def times(self) -> tuple[Millis | None, Millis | None]:
-        """Read the times; what is none is left out."""
+        """Return start and end; None for an empty or unreadable time."""
         start, end = (_moment(text) for text in (self.from_, self.to))
         return start, end
 
     @property
     def bad(self) -> bool:
-        """Whether a time could not be read."""
+        """Whether a time is unreadable."""
         return any(text and _moment(text) is None for text in (self.from_, self.to))
 
     @property
     def backwards(self) -> bool:
-        """Whether the time ends before it begins."""
+        """Whether the end is not after the start."""
         start, end = self.times()
         return start is not None and end is not None and end <= start
 
     def export(self) -> str:
-        """Write what the API is to be asked for the same, and for more of it at once."""
+        """Return the API query of this filter, with a higher limit."""
         times = dict(zip(("from", "to"), self.times(), strict=True))
         fields = {"target": self.target, "outcome": self.outcome, "limit": "10000"}
         fields |= {key: rfc3339(at) for key, at in times.items() if at is not None}
         return urlencode({key: text for key, text in fields.items() if text})
 
     def query(self, before: int | None = None) -> str:
-        """Write the address of the newest, or of those before an index."""
+        """Return the page query of the newest observations, or of those before an index."""
         fields = {"target": self.target, "outcome": self.outcome, "from": self.from_, "to": self.to}
         fields["before"] = "" if before is None else str(before)
         return urlencode({key: text for key, text in fields.items() if text})
@@ -61,7 +61,7 @@ def page_of(
     filter_: ObservationFilter,
     before: int | None,
 ) -> tuple[Sequence[ObservationJson], int | None]:
-    """Return a page of observations, and before which index there may be older ones; None when there are none."""
+    """Return a page of observations, and the index before which older ones may exist; None if there are none."""
     start, end = filter_.times()
     outcome = Outcome(filter_.outcome) if filter_.outcome else None
     after = None

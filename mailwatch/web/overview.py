@@ -16,9 +16,9 @@ MAX_NAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class StatusSummary:
-    """The first thing on the page, so it must be true and plain.
+    """The headline. It comes first on the page, so it must be true and plain.
 
-    `answer` says it in words (`answer` and `answer_text` of the pages); `state` is its colour and sign.
+    `answer`: key of its texts (`answer` and `answer_text` of the pages). `state`: its colour and symbol.
     """
 
     answer: str
@@ -26,15 +26,16 @@ class StatusSummary:
     count: int
     of: int
     names: tuple[str, ...]
-    """Some of those that are not up, or of which nothing is known."""
+    """Some of the targets that are not up: those that are down, else those of unknown state."""
     more: int
-    """How many of them are not named."""
+    """Number of those targets that are not in `names`."""
 
 
 def status_summary(targets: Sequence[PublicTargetJson], *, stale: bool) -> StatusSummary:
-    """Summarise the states of all targets. `stale`: what is shown may be old, so no state of mail is given.
+    """Summarise the states of all targets. `stale`: the data may be old, so no state of mail is given.
 
-    One that is down outweighs all; what is not known is not called up, nor all the rest unknown because of it.
+    One target that is down outweighs all others. An unknown target does not count as up, and does not make the
+    others unknown.
     """
     up = [target["target"] for target in targets if target["state"] == "up"]
     down = [target["target"] for target in targets if target["state"] == "down"]
@@ -55,7 +56,7 @@ def _named(answer: str, state: str, count: int, of: int, names: Sequence[str]) -
 
 @dataclass(frozen=True, slots=True)
 class PhaseBar:
-    """A phase of a probe to draw, in per cent of the whole."""
+    """The bar of one phase of a probe; `x` and `width` in per cent of all phases."""
 
     name: str
     seconds: float
@@ -65,7 +66,7 @@ class PhaseBar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnTarget:
-    """A target with its card; `number` is its place on the page."""
+    """A target with its card, ready to draw. `number`: its place on the page."""
 
     target: PublicTargetJson
     number: int
@@ -73,7 +74,7 @@ class DrawnTarget:
     phases: Sequence[PhaseBar]
     bars: Sequence[DayBar]
     listed: Sequence[DayBar]
-    """The days that are also written, newest first: today, and those on which not all was up."""
+    """The days also listed as text, newest first: today, and the days with anything but up."""
     ratio: AvailabilityRatio
     is_filling: bool
 
@@ -81,7 +82,7 @@ class DrawnTarget:
 def draw_targets(
     read_model: ReadModel, targets: Iterable[PublicTargetJson], at: Millis
 ) -> list[tuple[str, list[DrawnTarget]]]:
-    """Draw the cards, by provider."""
+    """Lay out the cards of targets, grouped by provider."""
     groups: dict[str, list[DrawnTarget]] = defaultdict(list)
     for number, target in enumerate(targets):
         card = read_model.target_card(target["target"], at)

@@ -1,4 +1,4 @@
-"""The pages: everything can be read without JavaScript, and nothing is written by any of them."""
+"""The pages: all work without JavaScript, and none writes anything."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ NAVIGATION = tuple((name, "" if name == "overview" else name) for name in
 OUTAGES_PER_PAGE = 50
 MAX_STREAMS = 32
 MAX_STREAMS_PER_PEER = 8
-"""Streams at once; a browser that gets none shows the page as it was loaded."""
+"""Concurrent event streams of one peer. A browser without a stream shows the page as it was loaded."""
 POLL_SECONDS = 2.0
 LIVE_PAGES = ("outages", "outages/{outage_id}", "incidents", "observations", "ledger")
-"""Those that change, besides the overview."""
+"""Pages that update live, besides the overview."""
 PUBLIC_PAGES = ("overview", "outages", "incidents", "about")
-"""Those that anonymous clients have."""
+"""Pages that anonymous clients may see."""
 _TYPES = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audience:
-    """The visitors that the pages are drawn for."""
+    """The visitors that the pages are rendered for."""
 
     public: bool = False
-    """Anonymous clients: the page says that it leaves things out."""
+    """Whether they are anonymous: the page then says that it omits details."""
     account: str = ""
-    """Which link is shown: "login", "logout", or none."""
+    """Which account link to show: "login", "logout", or "" for none."""
     hint: bool = False
-    """Whether to say how more can be seen."""
+    """Whether to explain how to see more."""
 
 
 class Pages:
-    """Draws the pages over what they show."""
+    """Renders the pages from the read model."""
 
     def __init__(self, read_model: ReadModel, audience: Audience) -> None:
         self._read_model, self._audience = read_model, audience
@@ -64,7 +64,7 @@ class Pages:
         self._cache = ResponseCache()
 
     def add_to(self, app: FastAPI) -> None:
-        """Put the pages into `app`."""
+        """Add the routes of the pages to `app`."""
         router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
         router.add_api_route("/", self._overview)
         for path, page in (
@@ -85,7 +85,7 @@ class Pages:
         self._app = app
 
     async def _note_change_token(self, request: Request) -> None:
-        # Before anything is read, so that no change is missed between the page and its stream.
+        # Taken before any data is read, so that no change is missed between the page and its stream.
         request.state.change_token = self._read_model.change_token()
 
     def _render_response(
@@ -99,7 +99,7 @@ class Pages:
 
     def _render(self, request: Request, template: str, language: str, here: str, **facts: object) -> str:
         vantage = ", ".join(filter(None, (self._read_model.vantage_point, self._read_model.place)))
-        # Not by request.url: it raises for a query that is no UTF-8.
+        # Not request.url: it raises for a query that is not UTF-8.
         path = str(request.scope["path"]).removeprefix(request.scope.get("root_path", ""))
         root = "../" * (path.count("/") - 1) or "./"
         return (
@@ -186,7 +186,7 @@ class Pages:
         if outage is None:
             return self.problem(request, 404)
         marks = charts.timeline_marks(outage)
-        # One that is over and sealed changes no more.
+        # An ended outage under a checkpoint no longer changes.
         settled = outage["state"] != "open" and outage.get("range", True)
         return self._render_response(
             request,
@@ -226,11 +226,13 @@ class Pages:
         )  # fmt: skip
 
     def login(self, request: Request, *, to: str = "", who: str = "", status: int = 200) -> Response:
-        """Draw the page to log in; `to` is where one wanted to go, `who` is wrong or waits."""
+        """Render the login page. `to`: the page requested first. `who`: an AuthResult value, wrong or
+        rate-limited.
+        """
         return self._render_response(request, "login.html", "login", status, to=to, who=who)
 
     def problem(self, request: Request, status: int, advice: str = "", why: str = "") -> Response:
-        """Draw why there is nothing to see. To a name that is not ours nothing else is shown."""
+        """Render an error page. Under an unknown host name (421) it has no navigation."""
         text = texts(_language(request))["problem"][why or TEXTS_BY_STATUS.get(status, "asked")]
         bare = status == 421
         return self._render_response(
@@ -255,7 +257,7 @@ class Pages:
 
     async def _event_stream(self, request: Request, seen: Annotated[str, Query(max_length=40)] = "") -> Response:
         peer = getattr(request.state, "peer", "")
-        # Behind a proxy on this machine that is not trusted are many, and they seem to be one.
+        # Many clients behind an untrusted proxy on this machine appear as one peer.
         full = not is_loopback(peer) and self._streams[peer] >= MAX_STREAMS_PER_PEER
         if full or self._streams.total() >= MAX_STREAMS:
             return PlainTextResponse("too many listen\n", 503, {"retry-after": "60"})
@@ -264,20 +266,20 @@ class Pages:
         return StreamingResponse(changes, media_type="text/event-stream", headers=headers)
 
     async def _changes(self, seen: str, peer: str) -> AsyncIterator[bytes]:
-        """Send an event when something changed since the page was drawn, or since the token `seen`."""
+        """Yield an event when something changed since the page was rendered, or since the token `seen`."""
         self._streams[peer] += 1
         try:
             yield b"retry: 5000\n\n"
             seen = seen or self._read_model.change_token()
             while True:
                 pulse = self._read_model.change_token()
-                # A comment else, so that a client that is gone is noticed.
+                # Otherwise a comment, so that a client that has gone is noticed.
                 yield b": \n\n" if pulse == seen else f"id: {pulse}\nevent: changed\ndata: {pulse}\n\n".encode()
                 seen = pulse
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             self._streams[peer] -= 1
-            self._streams += Counter()  # Without those that are zero.
+            self._streams += Counter()  # Drops the peers at zero.
 
 
 def _language(request: Request) -> str:

@@ -1,8 +1,8 @@
-"""What anyone may see: states and outages with their bounds, under pseudonyms.
+"""The public view: states and outages with their bounds, under pseudonyms.
 
-Each answer is made anew from the keys that its shape names here, so that what is added elsewhere stays inside. A
-target is called by its provider and channel, numbered where there are several; an outage has another id than on
-record, since that id is a hash of the target's name, which could be tried out.
+Each answer is built from the keys that its public shape names, so that keys added elsewhere stay private. A target
+is named by its provider and channel, numbered if there are several. An outage gets another id than on record,
+since that id is a hash of the target's name, which could be guessed and tested.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _PAGE = ("provider", "kind", "state", "last_good", "first_bad", "last_bad", "fir
 
 
 class PublicReadModel:
-    """Answers anonymous visitors from a read model; what is not shown to them gives nothing.
+    """The read model of anonymous visitors, over the full one. Whatever is not public comes back empty.
 
-    `secret` is the ledger's own, so that ids stay over restarts.
+    `secret` belongs to the ledger, so that public ids survive restarts.
     """
 
     vantage_point = ""
@@ -53,14 +53,14 @@ class PublicReadModel:
     def __init__(self, full: ReadModel, secret: bytes) -> None:
         self._full, self._secret = full, secret
         self._real_names: Mapping[str, str] = {}
-        """The true name of each target that was shown last: put in place whole, so that no lock is needed."""
+        """Real names of the targets last shown, by pseudonym: replaced as a whole, so that no lock is needed."""
 
     def is_unguarded(self) -> bool:
         """Not shown."""
         return False
 
     def targets(self) -> Sequence[PublicTargetJson]:
-        """Return all that is watched, each under its pseudonym."""
+        """Return the watched targets under their pseudonyms."""
         name, found = self._names(), self._full.targets()
         self._real_names = {name(target): target["target"] for target in found}
         return [
@@ -73,11 +73,11 @@ class PublicReadModel:
         ]
 
     def target_card(self, name: str, at: Millis) -> TargetCard:
-        """Return availability and days; the latest observation is not shown."""
+        """Return availability and days, without the latest observation."""
         return replace(self._full.target_card(self._real_names[name], at), phases={}, duration=0.0)
 
     def unknown_reason(self, asked: str) -> str:
-        """Say why a name is none that is shown: only such may be named."""
+        """Return why a name is not public; only public names may be suggested."""
         name = self._names()
         known = {*map(name, self._full.targets()), *map(name, self._full.outages())}
         return "" if asked in known else str(UnknownTargetError(asked, known, where="", see=SEE_API))
@@ -89,11 +89,11 @@ class PublicReadModel:
         return self._outages(self._full.outages(only_open=only_open, start=start, end=end))
 
     def recent_outages(self) -> Sequence[PublicOutageJson]:
-        """Return those in memory, under their pseudonyms."""
+        """Return the outages in memory, under their pseudonyms."""
         return self._outages(self._full.recent_outages())
 
     def outage(self, asked: str) -> dict[str, Any] | None:
-        """Return one outage; what a server or a control said of it is not shown."""
+        """Return one outage, without the texts of servers and control servers."""
         real = self._real_id(asked, self._full.outages())
         found = real and self._full.outage(real)
         if not found:
@@ -138,7 +138,7 @@ class PublicReadModel:
         return None
 
     def change_token(self) -> str:
-        """Return what changes when something that the pages show has changed."""
+        """Return a token that changes when anything on the pages changes."""
         return self._full.change_token()
 
     def unready_reasons(self) -> list[str]:
@@ -146,7 +146,7 @@ class PublicReadModel:
         return []
 
     def stale_reasons(self) -> list[str]:
-        """Say whether what is shown may be old, not why."""
+        """Return whether the data may be stale, without the reasons."""
         return ["ill"] if self._full.stale_reasons() else []
 
     def metrics(self) -> Iterator[bytes]:
@@ -154,7 +154,7 @@ class PublicReadModel:
         return iter(())
 
     async def evidence(self, identity: str, language: str) -> Path:
-        """Raise EvidenceUnavailableError: no one is answered."""
+        """Raise EvidenceUnavailableError: evidence is never public."""
         raise EvidenceUnavailableError("evidence is not public; log in")
 
     def _outages(self, outages: Iterable[PublicOutageJson]) -> list[PublicOutageJson]:
@@ -190,14 +190,14 @@ class PublicReadModel:
         }
 
     def _pseudonym(self, real: str) -> str:
-        """Another id of the same form."""
+        """Return the public id of a real id, in the same form."""
         return hmac.digest(self._secret, f"public\n{real}".encode(), hashlib.sha256).hex()[:12]
 
     def _real_id(self, public_id: str, candidates: Iterable[Mapping[str, Any]]) -> str | None:
         return next((item["id"] for item in candidates if self._pseudonym(item["id"]) == public_id), None)
 
     def _names(self) -> Callable[[Mapping[str, Any]], str]:
-        """Return what names a target by its provider and channel."""
+        """Return a function that names a target by its provider and channel."""
         known = self._full.targets()
         several = Counter((target["provider"], target["kind"]) for target in known)
         counted: Counter[tuple[str, str]] = Counter()
@@ -206,12 +206,12 @@ class PublicReadModel:
             place = target["provider"], target["kind"]
             counted[place] += 1
             named[target["target"]] = _name(*place) + (f" {counted[place]}" if several[place] > 1 else "")
-        # What is no longer watched has no number.
+        # A target that is no longer watched has no number.
         return lambda target: named.get(target["target"]) or _name(target["provider"], target["kind"])
 
 
 def _only(json: Mapping[str, object], facts: type[T]) -> T:
-    """Take over the facts that a shape names, and no more."""
+    """Return only the facts that the shape `facts` names."""
     return cast(T, {key: json[key] for key in facts.__annotations__ if key in json})
 
 

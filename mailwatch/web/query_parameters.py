@@ -1,6 +1,6 @@
-"""What may be asked of the API: the parameters, and how they are read.
+"""The query parameters of the API, and how they are parsed.
 
-A parameter that a path does not know is refused, since the answer would mislead.
+A parameter that a path does not have is rejected, since an answer that ignores it would mislead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mailwatch.times import Millis, check_bounds, parse_rfc3339, rfc3339
 from mailwatch.web.read_model import ObservationQuery
 
 MAX_NUMBER = 2**53
-"""More than any number that is asked for."""
+"""Upper bound of numbers in queries."""
 TIME_DESCRIPTION = "RFC 3339 time with its offset, from 1970 to 2100"
 _TIME_ADVICE = "write a time between 1970-01-01 and 2100-01-01 with its offset, such as 2026-01-22T21:55:00Z"
 FromParameter = Annotated[str | None, Query(alias="from", description=TIME_DESCRIPTION, max_length=40)]
@@ -42,13 +42,13 @@ def observation_query(
     outcome: Outcome | None = None,
     before: BeforeParameter = None,
 ) -> ObservationQuery:
-    """Read which observations are wanted. Raises HTTPException."""
+    """Return the query for observations. Raises HTTPException."""
     start, end = window(from_, to)
     return ObservationQuery(target=target, outcome=outcome, start=start, end=end, before=before, limit=limit)
 
 
 def window(from_: str | None, to: str | None) -> tuple[Millis | None, Millis | None]:
-    """Read a window of time. Raises HTTPException."""
+    """Parse a window of time. Raises HTTPException."""
     start, end = _time(from_, "from"), _time(to, "to")
     if start is not None and end is not None and end <= start:
         raise HTTPException(422, f"to ({rfc3339(end)}) must be later than from ({rfc3339(start)})")
@@ -59,14 +59,14 @@ def _time(text: str | None, name: str) -> Millis | None:
     if text is None:
         return None
     try:
-        # A "+" of an offset arrives as a space when the client did not escape it.
+        # The "+" of an offset arrives as a space if the client did not escape it.
         return check_bounds(parse_rfc3339(text.replace(" ", "+")), text)
     except ValueError as error:
         raise HTTPException(422, f"{name}: {error}; {_TIME_ADVICE}") from None
 
 
 async def refuse_unknown_parameters(request: Request) -> None:
-    """Refuse what the route that was found has no parameter for. Pages are not asked by programs; they go on."""
+    """Reject a parameter that the matched route does not have. Pages ignore it: programs do not request pages."""
     if not request.scope["path"].startswith("/api/v1/"):
         return
     known = set(_parameters(request.scope["route"].dependant))

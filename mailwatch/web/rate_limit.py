@@ -1,4 +1,4 @@
-"""How often a password may be tried: counted per peer, and in all, since an attacker has many addresses."""
+"""Rate limit for password attempts: counted per peer and in total, since an attacker has many addresses."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import time
 from collections import OrderedDict, deque
 
 MAX_WRONG_PER_PEER = 10
-"""Of one peer, within a minute."""
+"""Wrong attempts of one peer within WINDOW_SECONDS."""
 MAX_WRONG_TOTAL = 60
-"""Of all peers, within a minute: what argon2 may cost. Peers that were right before do not wait for others."""
+"""Wrong attempts of all peers within WINDOW_SECONDS: bounds the cost of argon2. Peers that once succeeded are
+exempt.
+"""
 WINDOW_SECONDS = 60.0
-"""Seconds."""
+"""Seconds that a wrong attempt counts."""
 _MAX_PEERS = 1000
 
 
 class LoginRateLimit:
-    """Remembers who was wrong, and when. A try counts from its beginning, so that many at once gain nothing."""
+    """Remembers wrong attempts by peer. An attempt counts from its start, so parallel attempts gain nothing."""
 
     def __init__(self) -> None:
         self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
@@ -24,7 +26,7 @@ class LoginRateLimit:
         self._right: OrderedDict[str, None] = OrderedDict()
 
     def must_wait(self, peer: str) -> bool:
-        """Whether what a peer sends is not even checked."""
+        """Return whether to reject a peer's password unchecked."""
         since = time.monotonic() - WINDOW_SECONDS
         own = self._wrong.get(peer)
         if own is not None and len(own) == MAX_WRONG_PER_PEER and own[0] > since:
@@ -32,7 +34,7 @@ class LoginRateLimit:
         return peer not in self._right and len(self._all) == MAX_WRONG_TOTAL and self._all[0] > since
 
     def begin_attempt(self, peer: str) -> float:
-        """Count a try as wrong until it turns out right."""
+        """Count an attempt as wrong until `undo`; return its time."""
         at = time.monotonic()
         self._wrong.setdefault(peer, deque(maxlen=MAX_WRONG_PER_PEER)).append(at)
         self._wrong.move_to_end(peer)
@@ -42,13 +44,13 @@ class LoginRateLimit:
         return at
 
     def undo(self, peer: str, begun: float) -> None:
-        """It was right after all."""
+        """Uncount the attempt begun at `begun`: the password was right."""
         for times in (self._wrong.get(peer), self._all):
             if times is not None and begun in times:
                 times.remove(begun)
 
     def note_success(self, peer: str) -> None:
-        """Know a peer from now on."""
+        """Exempt a peer from the total limit from now on."""
         self._right[peer] = None
         self._right.move_to_end(peer)
         while len(self._right) > _MAX_PEERS:
@@ -56,7 +58,9 @@ class LoginRateLimit:
 
 
 def peer_key(address: str) -> str:
-    """Name who asks: an IPv4 address, or the /64 of an IPv6 address, of which one person has very many."""
+    """Return the key that peers are counted by: an IPv4 address, or the /64 of an IPv6 address, since one client
+    has very many IPv6 addresses.
+    """
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

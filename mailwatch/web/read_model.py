@@ -1,7 +1,8 @@
-"""What the pages, the API, the feed and /metrics may ask of the monitor. Each answer holds what is committed.
+"""The data access of the pages, the API, the feed and /metrics. Each answer holds committed data only.
 
-Two classes answer: `MonitorReadModel` (monitor/read_model.py) from the running monitor and its ledger, and
-`PublicReadModel` (public.py) what anonymous visitors see of that. Until the first is there, StartingApp answers.
+Two classes implement it: `MonitorReadModel` (monitor/read_model.py), from the running monitor and its ledger, and
+`PublicReadModel` (public.py), the part of it that anonymous visitors may see. Until the first is ready,
+StartingApp answers.
 """
 
 from __future__ import annotations
@@ -139,12 +140,12 @@ AnyIncidentJson = IncidentJson | PublicIncidentJson
 
 
 class EvidenceUnavailableError(Exception):
-    """The evidence file cannot be made; says why."""
+    """The evidence file cannot be made; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservationQuery:
-    """Which observations are wanted. `before` and `after` are indices of the ledger: [after, before)."""
+    """A query for observations. `before` and `after` are ledger indices: [after, before)."""
 
     target: str | None = None
     outcome: Outcome | None = None
@@ -157,17 +158,17 @@ class ObservationQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetCard:
-    """What the overview shows of a target: its latest observation, and its availability of 90 days."""
+    """A target on the overview: its latest observation, and its availability over 90 days."""
 
     phases: Mapping[str, float]
     """Seconds in each phase of the latest observation."""
     duration: float
-    """Seconds of it in all."""
+    """Total seconds of the latest observation."""
     ratio: AvailabilityRatio
     days: Sequence[DayAvailability]
-    """Oldest first."""
+    """The last 90 days, oldest first."""
     is_filling: bool
-    """The ledger is still being read for it: days and availability are not what they will be."""
+    """Whether the ledger is still being read for this target: days and availability are incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ class CheckpointSummary:
 
 @dataclass(frozen=True, slots=True)
 class TokenSummary:
-    """A token by which an outside authority has stamped a checkpoint over so many entries."""
+    """An outside authority's timestamp token. `checkpoint`: number of entries in the stamped checkpoint."""
 
     time: Millis
     authority: str
@@ -190,7 +191,7 @@ class TokenSummary:
 
 @dataclass(frozen=True, slots=True)
 class AuditSummary:
-    """The latest audit of the ledger by itself."""
+    """The latest self-audit of the ledger."""
 
     at: Millis
     entries: int
@@ -199,7 +200,7 @@ class AuditSummary:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSummary:
-    """The ledger as its page shows it."""
+    """The data of the ledger page."""
 
     size: int
     checkpoint: CheckpointSummary | None
@@ -208,7 +209,7 @@ class LedgerSummary:
 
 
 class ReadModel(Protocol):
-    """What may be asked. Targets, outages and incidents come ready to be written as JSON."""
+    """The data access. Targets, outages and incidents come ready to be written as JSON."""
 
     @property
     def vantage_point(self) -> str:
@@ -216,62 +217,62 @@ class ReadModel(Protocol):
 
     @property
     def place(self) -> str:
-        """Where it stands."""
+        """The location of this vantage point."""
 
     def is_unguarded(self) -> bool:
-        """Whether there is no check of our own line, so that its failures are taken for the providers'."""
+        """Return whether the guard is off, so that failures of our own line count as the providers'."""
 
     def targets(self) -> Sequence[PublicTargetJson]:
-        """Return all that is watched."""
+        """Return the watched targets."""
 
     def target_card(self, name: str, at: Millis) -> TargetCard:
-        """Return what the overview shows of a target of `targets`. It is in memory, whatever the ledger's size."""
+        """Return the card of a target in `targets`, from memory, whatever the ledger's size."""
 
     def unknown_reason(self, name: str) -> str:
-        """Say why a name is no target's that is watched or on record; "" if it is one's."""
+        """Return why a name is not a target, watched or on record; "" if it is one."""
 
     def outages(
         self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
     ) -> Sequence[PublicOutageJson]:
-        """Return the outages on record, newest first; those that touch [start, end) when given."""
+        """Return the outages on record, newest first; only those that overlap [start, end), if given."""
 
     def recent_outages(self) -> Sequence[PublicOutageJson]:
-        """Return those that are in memory, newest first."""
+        """Return the outages in memory, newest first."""
 
     def outage(self, identity: str) -> dict[str, Any] | None:
-        """Return one outage with its transitions, guard, clock and integrity."""
+        """Return one outage with its transitions, guard, clock and integrity; None if unknown."""
 
     def incidents(
         self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
     ) -> Sequence[AnyIncidentJson]:
-        """Return the incidents, newest first; those that touch [start, end) when given."""
+        """Return the incidents, newest first; only those that overlap [start, end), if given."""
 
     def incident(self, identity: str) -> AnyIncidentJson | None:
-        """Return one incident, with each change of its trouble."""
+        """Return one incident with each change of its trouble; None if unknown."""
 
     def observations(self, query: ObservationQuery) -> Sequence[ObservationJson]:
-        """Return the observations that are wanted, newest first."""
+        """Return the observations that match the query, newest first."""
 
     def offline(self, start: Millis | None, end: Millis | None) -> Sequence[OfflineJson]:
-        """Return the times in which our own line was down, newest first."""
+        """Return the periods when our own line was down, newest first."""
 
     def availability(self, target: str | None, start: Millis, end: Millis) -> Sequence[AvailabilityJson]:
         """Return the availability of a target, or of all, in [start, end)."""
 
     def ledger(self) -> LedgerSummary | None:
-        """Return how far the ledger has come; None where that is not shown."""
+        """Return the summary of the ledger; None if it is not public."""
 
     def change_token(self) -> str:
-        """Return what changes when something that the pages show has changed."""
+        """Return a token that changes when anything on the pages changes."""
 
     def unready_reasons(self) -> list[str]:
-        """Say why /readyz must fail."""
+        """Return why /readyz must fail; empty if it succeeds."""
 
     def stale_reasons(self) -> list[str]:
-        """Say why what is shown may be old: not ready, or no observation was put on record for long."""
+        """Return why the data may be stale: not ready, or no observation was recorded for long."""
 
     def metrics(self) -> Iterator[bytes]:
-        """Yield /metrics, piece by piece."""
+        """Yield the text of /metrics in parts."""
 
     async def evidence(self, identity: str, language: str) -> Path:
         """Make the evidence file of an outage in a language. The caller deletes it. Raises

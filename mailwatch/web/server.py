@@ -1,4 +1,4 @@
-"""Serves the app on a socket of our own, so that a taken port is reported before anything else is done."""
+"""Serves the app on a socket opened here, so that a port in use is reported before anything else is done."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 RECEIVE_BUFFER_BYTES = 1 << 15
 SEND_BUFFER_BYTES = 1 << 18
-"""Bytes of a connection that the kernel keeps; it doubles them for its own needs."""
+"""Bytes that the kernel buffers per connection; it doubles them for its own needs."""
 GONE_AFTER_SECONDS = 60
-"""Seconds after which a client that acknowledges nothing is gone (TCP_USER_TIMEOUT), or does when it is asked."""
+"""Seconds without acknowledgement after which a client counts as gone (TCP_USER_TIMEOUT), and of silence before a
+keep-alive probe (TCP_KEEPIDLE).
+"""
 
 FINISH_SECONDS = 1.0
-"""Seconds for answers under way, when we end. A stream never ends by itself."""
+"""Seconds for answers in progress at shutdown. A stream never ends by itself."""
 
 
 class ListenError(OperationError):
-    """The address of the pages cannot be had; says what to change."""
+    """The web server cannot listen on its address. The message says what to change."""
 
 
 @contextlib.asynccontextmanager
@@ -42,12 +44,13 @@ async def serving(
     proxies: Callable[[], Networks] = tuple,
     handles: Callable[[], int] = lambda: MAX_HANDLES,
 ) -> AsyncIterator[None]:
-    """Serve `app` while the context lasts; `proxies` gives those that are trusted now, `handles` how many file
-    handles all connections together may hold now. Raises ListenError.
+    """Serve `app` while the context lasts. `proxies` returns the trusted proxies, `handles` the file handles that
+    all connections together may hold. Raises ListenError.
     """
     listener = await asyncio.to_thread(open_listener, host, port)
     connections = Connections(proxies, handles)
-    # uvicorn would believe the X-Forwarded-For of any process on this machine; web/hosts.py believes those named.
+    # uvicorn would trust X-Forwarded-For from any process on this machine; web/hosts.py trusts configured proxies
+    # only.
     config = uvicorn.Config(
         RequestLimit(app, connections.is_near), http=partial(Connection, connections=connections),  # type: ignore[arg-type]
         log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2,
@@ -77,7 +80,7 @@ class _Server(uvicorn.Server):
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Take an address. Raises ListenError."""
+    """Return a socket that listens on `host` and `port`. Raises ListenError."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, proto)
@@ -85,7 +88,7 @@ def open_listener(host: str, port: int) -> socket.socket:
         raise ListenError(f"web.listen: {_listen_error_text(error, host, port)}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # What is accepted inherits these.
+        # Accepted sockets inherit these options.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -100,7 +103,7 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 def _listen_error_text(error: OSError, host: str, port: int) -> str:
-    """Say what is wrong with an address, and what to change."""
+    """Return what is wrong with the address and what to change."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     everywhere = "use 127.0.0.1 for this machine only, 0.0.0.0 for all its addresses"
     if isinstance(error, socket.gaierror):

@@ -1,6 +1,6 @@
-"""What answers until the app is there: health, and to all else how far the start has come.
+"""Answers requests until the app is ready: health, and for all else the progress of the start.
 
-It shows nothing of any mailbox, and so needs no authentication.
+It reveals nothing of any mailbox, so it needs no authentication.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _PAGE = """<!doctype html>
 
 
 class StartingApp:
-    """Hands requests to the app once that is there."""
+    """Passes requests to the app once the app is ready."""
 
     def __init__(self, progress: StartupProgress, unready: Callable[[], list[str]]) -> None:
         self._progress, self._unready = progress, unready
         self._app: ASGIApp = SecurityHeaders(self._starting)
 
     def open(self, app: ASGIApp) -> None:
-        """The start is over: let all in."""
+        """Pass all requests to `app` from now on."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

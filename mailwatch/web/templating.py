@@ -1,6 +1,6 @@
-"""The texts of the pages in English and Italian, and how they write times, durations and shares.
+"""The texts of the pages in English and Italian, and the formats of times, durations and shares.
 
-en.yaml and it.yaml have the same keys; a test keeps it so. No figure says more than is known.
+en.yaml and it.yaml have the same keys; a test enforces it. No figure claims more than is known.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ COOKIE = "mailwatch_lang"
 
 
 def texts(language: str) -> Mapping[str, Any]:
-    """Return the texts of a language, as the templates read them."""
+    """Return the texts in a language, for the templates."""
     return i18n.load_texts("mailwatch.web", f"{language}.yaml").loaded
 
 
 def choose_language(requested: str, remembered: str, accepted: str) -> str:
-    """Choose a language: the one asked for, the one kept from before, or the browser's (RFC 9110, 12.5.4)."""
+    """Return the language requested, remembered in the cookie, or accepted by the browser (RFC 9110, 12.5.4)."""
     for wanted in (requested, remembered):
         if wanted in LANGUAGES:
             return wanted
@@ -44,7 +44,7 @@ def choose_language(requested: str, remembered: str, accepted: str) -> str:
 
 @cache
 def template_environment(language: str) -> Environment:
-    """Return what draws the pages of a language: its words and its ways of writing."""
+    """Return the template environment of a language, with its texts and formats."""
     made = Environment(
         loader=PackageLoader("mailwatch.web"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -57,28 +57,28 @@ def template_environment(language: str) -> Environment:
 
 
 def iso(at: Millis | str) -> str:
-    """Write a time as RFC 3339, whichever way it is given."""
+    """Return a time as RFC 3339 text; text is returned as it is."""
     return at if isinstance(at, str) else rfc3339(at)
 
 
 def format_utc(at: Millis | str) -> str:
-    """Write a time for people, to the second."""
+    """Format a time in UTC for people, to the second."""
     millis = parse_rfc3339(at) if isinstance(at, str) else at
     return f"{datetime.fromtimestamp(millis // 1000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def format_exact(at: Millis) -> str:
-    """Write a time for people, to the millisecond."""
+    """Format a time in UTC for people, to the millisecond."""
     return f"{format_utc(at)}.{at % 1000:03d}"
 
 
 def format_duration(language: str, seconds: float, up: bool = False) -> str:
-    """Write a duration, cut down or rounded `up`: 1 d 2 h 3 min, and in Italian 1 g 2 h 3 min."""
+    """Format a duration, rounded down or `up`: 1 d 2 h 3 min, in Italian 1 g 2 h 3 min."""
     return i18n.format_duration(seconds, up, language)
 
 
 def format_share(language: str, ratio: float | None, up: bool = False) -> str:
-    """Write a share in per cent, cut down or rounded `up`: what is not all is never cut to 100."""
+    """Format a share in per cent, rounded down or `up`: rounding down never gives 100 for less than all."""
     if ratio is None:
         return "–"
     if ratio in (0, 1):
