@@ -1,11 +1,11 @@
-"""The running service: it schedules probes, records what they observe, and publishes what follows.
+"""The running service: schedules probes, records observations, and publishes states, outages and metrics.
 
-schedule, runner    when to probe a target, and one probe of it, with its login or without
+schedule, runner    when to probe a target, and one probe of it, with or without its login
 pipeline            probe, attribute, commit, detect, publish
-restore             what the ledger says of the targets, at the start and at a reload
-background          clock, guard, checkpoints, availability: what runs beside the probes
-recorder            puts facts and outages on record
-read_model          what the API and the pages show
-startup, service    put together step by step; running, with its reload
+restore             restores targets from the ledger, at the start and at a reload
+background          loops beside the probes: clock, guard, checkpoints, availability
+recorder            records facts and outages
+read_model          data for the API and the pages
+startup, service    the start, step by step; the running service, with its reload
 process             the life of the process, with its signals and its watchdog
 """

@@ -1,4 +1,4 @@
-"""What runs beside the probes: clock, guard, checkpoints, availability. Each loop until it is cancelled."""
+"""The loops that run beside the probes, each until it is cancelled: clock, guard, checkpoints, availability."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AVAILABILITY_SECONDS = 60.0
 MAINTENANCE_SECONDS = 5.0
 RENEW_SECONDS = 60.0
 SURVEY_SECONDS = 3600.0
-"""Seconds."""
+"""Seconds between two clock surveys."""
 CHECKPOINT_MS: Millis = 600_000
 QUARTER_MS = 90 * 24 * HOUR_MS
 AVAILABILITY_WINDOWS = {"24h": 24 * HOUR_MS, "7d": 7 * 24 * HOUR_MS, "30d": 30 * 24 * HOUR_MS, "90d": QUARTER_MS}
@@ -48,7 +48,7 @@ ONLINE_TEXTS = {
 
 
 class BackgroundTasks:
-    """`time_servers` (host, port) are asked how far our clock is off; `others` are loops of other modules."""
+    """Runs the background loops. `time_servers` are (host, port) pairs; `others` are loops of other modules."""
 
     def __init__(
         self,
@@ -62,17 +62,17 @@ class BackgroundTasks:
         self._time_servers = tuple(time_servers)
         self._others = others
         self._logged: set[tuple[str, str]] = set()
-        """What has failed for which target; logged once."""
+        """(target, task) of each failure: each is logged once."""
 
     def set_time_servers(self, time_servers: Sequence[tuple[str, int]]) -> None:
-        """Ask these time servers from now on, and if they are others than before at once."""
+        """Replace the time servers; if they differ from the current ones, ask them at once."""
         if tuple(time_servers) != self._time_servers:
             self._time_servers = tuple(time_servers)
             self._monitor.attribution.clock_check_wanted.set()
 
     @contextlib.asynccontextmanager
     async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
-        """Run the background tasks while the context lasts. A loop that fails is our bug: `give_up` is called."""
+        """Run the background tasks while the context lasts. If a loop fails (our bug), call `give_up`."""
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and task.exception() is not None:
@@ -101,13 +101,13 @@ class BackgroundTasks:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep_running(self, loop: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Restart a loop that the store ended: neither a damaged page nor a failing disk ends the probing."""
+        """Restart a loop that raised StoreError: neither a damaged page nor a failing disk may end the probing."""
         logged = ""
         while True:
             try:
                 return await loop()
             except* StoreError as group:
-                # Alone, or from a TaskGroup of the loop's own; what else is in one goes on up.
+                # A bare StoreError, or one in a loop's TaskGroup; the group's other errors propagate.
                 error = first_of(group)
                 if error.public_reason != logged:
                     logged = error.public_reason
@@ -121,14 +121,14 @@ class BackgroundTasks:
             await asyncio.sleep(CLOCK_SECONDS)
 
     async def survey(self) -> None:
-        """How far the clock may be off, at the start, each hour, and when it was set."""
+        """Measure how far the clock may be off: at the start, each hour, and when the clock was set."""
         attribution = self._monitor.attribution
         while True:
             attribution.clock_check_wanted.clear()
             asked = await survey(self._time_servers)
             await self._monitor.check_clock()
             if attribution.clock_check_wanted.is_set():
-                # It was set while the servers were asked.
+                # The clock was set while the servers were asked.
                 continue
             attribution.clock_bound.set(asked.error_bound_us)
             add_survey(attribution.expiry.evidence, asked, monotonic.offset())
@@ -141,22 +141,22 @@ class BackgroundTasks:
                     await attribution.clock_check_wanted.wait()
 
     async def guard(self) -> None:
-        """Check regularly, and when an observation was attributed to our line, so that being offline is itself on
-        record.
+        """Check the line regularly, and whenever an observation is attributed to it, so that offline periods are
+        recorded.
         """
         monitor, attribution, changes = self._monitor, self._monitor.attribution, GuardLog()
         logged: bool | None = True
         while True:
             attribution.line_check_wanted.clear()
             if attribution.guard is None:
-                # Until a reload names one.
+                # No guard is configured; a reload may add one.
                 monitor.metrics.guard(None)
                 logged = True
                 await attribution.line_check_wanted.wait()
                 continue
             offset = monotonic.offset()
             answer = await attribution.guard.check(dns=True)
-            # It is not known which clock its times are of where that was set meanwhile: the next answer counts.
+            # The clock was set during the check, so the answer's times are ambiguous: wait for the next.
             stepped = abs(monotonic.offset() - offset) > monotonic.STEP_MS
             monitor.metrics.guard(answer.online, answer.online4, answer.online6)
             if (
@@ -175,10 +175,10 @@ class BackgroundTasks:
                     await attribution.line_check_wanted.wait()
 
     async def ledger(self) -> None:
-        """Sign a checkpoint every ten minutes, also in quiet times, and show how the ledger stands."""
+        """Sign a checkpoint every ten minutes, also in quiet times, and update the metrics of the ledger."""
         while True:
             last = await asyncio.to_thread(self._reader.last_checkpoint)
-            # Also when the clock was set back: else none would be signed until it has caught up.
+            # Also after the clock was set back: else no checkpoint would be signed until the clock has caught up.
             if last is None or not 0 <= now() - last.time_ms < CHECKPOINT_MS:
                 await self._monitor.writer.checkpoint()
                 last = await asyncio.to_thread(self._reader.last_checkpoint)
@@ -188,7 +188,7 @@ class BackgroundTasks:
             await asyncio.sleep(LEDGER_SECONDS)
 
     async def backfill(self) -> None:
-        """Count what the ledger has of the last 90 days towards availability; after a reload too."""
+        """Add the last 90 days of the ledger to each target's availability, after a reload too."""
         while True:
             for runtime in [
                 runtime for runtime in self._monitor.targets.values() if self._needs_backfill(runtime)
@@ -199,12 +199,12 @@ class BackgroundTasks:
             await asyncio.sleep(BACKFILL_SECONDS)
 
     def _needs_backfill(self, runtime: TargetRuntime) -> bool:
-        # What our own fault keeps us from reading is not read again every few seconds.
+        # A target whose backfill failed by our own fault is not retried every few seconds.
         return runtime.pending_backfill is not None and (runtime.target.name, READING_TASK) not in self._logged
 
     def _rolling_availability(self, target: Target) -> tuple[RollingAvailability, int]:
         excluded = partial(self._monitor.maintenance.windows_of, target.name)
-        # Where no interval is on record, it is found in the record itself; today's says nothing of the past.
+        # Where no interval is recorded, infer it from the record: today's interval says nothing about the past.
         since, last = now() - QUARTER_MS, -1
         watched = recorded_change_at(self._reader, target.name, since)
         interval = inferred_interval(self._reader, target.name, since) / 1000
@@ -218,7 +218,7 @@ class BackgroundTasks:
         return buckets, last
 
     async def maintenance(self) -> None:
-        """Show which targets are in announced maintenance."""
+        """Update the metric of which targets are in announced maintenance."""
         monitor = self._monitor
         while True:
             for runtime in list(monitor.targets.values()) if monitor.maintenance.announced.announcements else ():
@@ -230,13 +230,13 @@ class BackgroundTasks:
             await asyncio.sleep(MAINTENANCE_SECONDS)
 
     async def renew_target_records(self) -> None:
-        """Put on record once a day how each target is watched."""
+        """Record the settings of each watched target once a day."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             await renew_records(self._monitor)
 
     async def availability(self) -> None:
-        """Bring the gauges up to date, giving way to the probes between targets."""
+        """Update the availability gauges, yielding to the probes between targets."""
         while True:
             for runtime in list(self._monitor.targets.values()):
                 with self._isolated(runtime, "its availability"):
@@ -246,7 +246,7 @@ class BackgroundTasks:
 
     @contextlib.contextmanager
     def _isolated(self, runtime: TargetRuntime, what: str) -> Iterator[None]:
-        """What fails for one target by our own fault is counted and logged once; the others go on."""
+        """Count a failure that is our own fault, and log it once per target and task; the other targets go on."""
         try:
             yield
         except StoreError:

@@ -1,4 +1,4 @@
-"""What the config names, with its secrets read: all that can fail comes before anything is changed."""
+"""Targets, channels and authorities, built from the config; all that can fail comes before any change."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mailwatch.config import (
 from mailwatch.settings import Channel, Target, TimestampAuthority
 
 RESTART_ONLY_KEYS = ("vantage_point", "data_dir", "database", "detection", "web.listen")
-"""What takes effect at the next start only; a reload changes everything else (why: docs/reference/reload.md)."""
+"""Config keys that take effect only at the next start; a reload applies all others (docs/reference/reload.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltConfig:
-    """What the config names."""
+    """Targets, authorities, channels, heartbeat and access, built from the config with their secrets."""
 
     targets: Sequence[Target]
     authorities: Sequence[TimestampAuthority]
@@ -35,7 +35,7 @@ class BuiltConfig:
 
 
 def build_config(config: Config) -> BuiltConfig:
-    """Read what the config names. Raises ConfigError."""
+    """Build the objects that the config describes, and read their secrets. Raises ConfigError."""
     check_references(config)
     return BuiltConfig(
         build_targets(config),
@@ -47,7 +47,7 @@ def build_config(config: Config) -> BuiltConfig:
 
 
 def merge_reload(before: Config, given: Config) -> tuple[Config, list[str]]:
-    """Return what is in force after a reload of the file, and the keys in it that wait for the next start."""
+    """Return the config in force after a reload, and the changed keys that wait for the next start."""
     waiting = [key for key in RESTART_ONLY_KEYS if _value(before, key) != _value(given, key)]
     kept = {key: _value(before, key) for key in RESTART_ONLY_KEYS if "." not in key}
     web = given.web.model_copy(update={"listen": before.web.listen})

@@ -1,6 +1,6 @@
-"""Notifies people at once that the ledger of the running MailWatch is damaged, or is not at its place any more.
+"""Notifies people at once that the ledger of the running MailWatch is damaged or was moved away.
 
-Not by the outbox, which is in the same database: each channel is tried from memory.
+The outbox is in the same database, so each channel is tried from memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class DamageAlarm:
-    """Made in the event loop, which does the notifying. `trigger` may be called from any thread."""
+    """Created in the event loop, which sends the messages. `trigger` may be called from any thread."""
 
     def __init__(self, channels: Sequence[Channel], data_dir: Path, metrics: Metrics) -> None:
         self._data_dir, self._metrics = data_dir, metrics
@@ -30,12 +30,12 @@ class DamageAlarm:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def trigger(self, error: StoreError) -> None:
-        """Say what was found in the log, to the metrics and over all channels that want to hear of the ledger."""
+        """Report the finding in the log, in the metrics, and over all channels that subscribe to ledger events."""
         logger.error("ledger: %s", error)
         if isinstance(error, StoreDamagedError):
             self._metrics.audited(False)
         with contextlib.suppress(RuntimeError):
-            # The loop has ended, and with it MailWatch; the next start says it.
+            # The loop has ended, and MailWatch with it; the next start reports the finding.
             self._loop.call_soon_threadsafe(self._notify, str(error), isinstance(error, StoreMovedError))
 
     def _notify(self, finding: str, moved: bool) -> None:
@@ -44,6 +44,6 @@ class DamageAlarm:
         task.add_done_callback(self._tasks.discard)
 
     async def finish(self, seconds: float) -> None:
-        """Give messages under way that long to arrive."""
+        """Wait up to `seconds` for messages under way."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)

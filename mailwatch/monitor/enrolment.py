@@ -1,8 +1,8 @@
-"""Puts on record which targets are watched, and how: at a start, at a reload, and once a day.
+"""Records which targets are watched, and how: at a start, at a reload, and once a day.
 
-Each entry is a fact like an observation: the outage rules take it in at its place (detector.py), so that a
-replay comes to what was decided live. What is on record and not in the config any more ends here, also when it was
-taken out while MailWatch was stopped, or by a MailWatch that did not yet put such changes on record.
+Each entry is a fact like an observation: the outage rules process it in ledger order (detector.py), so that a
+replay reaches the decisions made live. A target on record that the config no longer names ends here, also when it
+was removed while MailWatch was stopped, or by a version that did not yet record such changes.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from mailwatch.times import HOUR_MS, Millis, now
 logger = logging.getLogger(__name__)
 
 RENEW_AFTER_MS = 24 * HOUR_MS
-"""How old the settings on record may be, so that the bundle of a window holds those in force."""
+"""Milliseconds after which settings are recorded again, so that the bundle of a window holds those in force."""
 RENEW_SPREAD_MS = 6 * HOUR_MS
-"""By how much earlier those of some targets are written: not all in one batch."""
+"""Spread of the renewals in milliseconds, so that the targets are not all written in one batch."""
 
 
 async def record_targets(
     monitor: Pipeline, reader: Reader, targets: Collection[Target], reason: str = START
 ) -> None:
-    """Put on record that `targets` are watched; to be called before they are taken up."""
+    """Record that `targets` are watched; call this before restore_targets()."""
     wanted = {target.name: recorded_settings(target, monitor.rules, monitor.secret) for target in targets}
 
     def read() -> dict[str, list[TargetStep]]:
@@ -63,12 +63,12 @@ async def record_targets(
 
 async def _write(monitor: Pipeline, name: str, happening: Iterable[TargetStep]) -> None:
     drafts = [target_change(monitor, name, event, settings, why) for event, settings, why in happening]
-    # Handed in together, they stay in order.
+    # Submitted together, the entries stay in order.
     await asyncio.gather(*(monitor.recorder.append("watch", change.at, name, change) for change in drafts))
 
 
 async def end_targets(monitor: Pipeline, reader: Reader, names: Collection[str]) -> None:
-    """End the watching of all targets on record but `names`; what was open of them becomes unwatched."""
+    """Record the end of all targets on record but `names`; their open outages become unwatched."""
 
     def read() -> tuple[dict[str, TargetChange], dict[str, dict[str, dict[str, Any]]]]:
         gone = set(reader.targets()) - set(names)
@@ -85,10 +85,10 @@ async def end_targets(monitor: Pipeline, reader: Reader, names: Collection[str])
         name for name, outages in recorded.items() if any(o["state"] == "open" for o in outages.values())
     }
     for name in sorted(still_open - latest.keys()):
-        # On record before such changes were. Without an open outage nothing would follow from its end.
+        # Recorded before such changes were. Without an open outage, nothing would follow from an end.
         watched[name] = await asyncio.to_thread(_inferred_settings, reader, name, recorded[name])
     for name in watched:
-        # Should a crash have kept the opening of an outage from the record.
+        # A crash may have kept the opening of an outage from the record.
         await _record_missing(monitor, reader, name, recorded.setdefault(name, {}))
     ends = [(name, [(TargetEvent.END, settings, REMOVED)]) for name, settings in watched.items()]
     await asyncio.gather(*(_write(monitor, name, happening) for name, happening in ends))
@@ -101,7 +101,7 @@ async def end_targets(monitor: Pipeline, reader: Reader, names: Collection[str])
 async def _record_missing(
     monitor: Pipeline, reader: Reader, name: str, recorded: dict[str, dict[str, Any]]
 ) -> None:
-    """Put on record what follows from the entries of a target that is not watched any more."""
+    """Record the outages that follow from the entries of a target that is no longer watched."""
     replayed = await asyncio.to_thread(lambda: restore_state(reader, name, rule_book(reader)))
     for outage, settings in zip(replayed.unrecorded, replayed.unrecorded_settings, strict=True):
         identity: Mapping[str, Any] | None = recorded.get(outage.id)
@@ -112,7 +112,7 @@ async def _record_missing(
 
 
 async def apply_config(monitor: Pipeline, targets: Mapping[str, Target]) -> list[Target]:
-    """Take over a changed config while running. Return the targets that are to be taken up."""
+    """Apply a changed config while running. Return the targets that are new and must be restored."""
     ends, changes = [], []
     for name, runtime in monitor.targets.items():
         target = targets.get(name)
@@ -131,21 +131,21 @@ async def apply_config(monitor: Pipeline, targets: Mapping[str, Target]) -> list
 def target_change(
     monitor: Pipeline, name: str, event: TargetEvent, settings: TargetSettings, reason: str
 ) -> TargetChange:
-    """Make what is to be put on record of the watching of a target."""
+    """Return the record of a change in how a target is watched."""
     here = monotonic.milliseconds()
     clock = ClockSpan(monotonic.origin().boot, here, here, monitor.attribution.clock_bound.milliseconds())
     return TargetChange(target=name, at=now(), event=event, settings=settings, reason=reason, clock=clock)
 
 
 async def confirm_target(monitor: Pipeline, runtime: TargetRuntime, reason: str) -> None:
-    """Put on record once more how a target is watched."""
+    """Record the settings of a target again."""
     async with runtime.lock:
         if monitor.is_watched(runtime) and runtime.settings is not None:
             await _record_change(monitor, runtime, TargetEvent.CONTINUE, runtime.settings, reason)
 
 
 async def apply_settings(monitor: Pipeline, runtime: TargetRuntime, target: Target, reason: str) -> None:
-    """Go on with the same service under changed settings, which are put on record first."""
+    """Apply changed settings to a target whose service stays the same; they are recorded first."""
     settings = recorded_settings(target, monitor.rules, monitor.secret)
     async with runtime.lock:
         if not monitor.is_watched(runtime):
@@ -156,9 +156,9 @@ async def apply_settings(monitor: Pipeline, runtime: TargetRuntime, target: Targ
 
 
 async def end_target(monitor: Pipeline, runtime: TargetRuntime, reason: str) -> None:
-    """Watch a target no more: put it on record, with what was open, and forget it.
+    """Stop watching a target: record its end and the end of its open outage, then forget it.
 
-    A probe that is still under way is not put on record.
+    A probe that is still under way is not recorded.
     """
     async with runtime.lock:
         if not monitor.is_watched(runtime):
@@ -172,7 +172,7 @@ async def end_target(monitor: Pipeline, runtime: TargetRuntime, reason: str) -> 
 async def _record_change(
     monitor: Pipeline, runtime: TargetRuntime, event: TargetEvent, settings: TargetSettings, reason: str
 ) -> None:
-    """Put a change on record, and let the rules take it in there. The lock is held."""
+    """Record a change, and apply the rules to it. The caller holds the lock."""
     name = runtime.target.name
     change = target_change(monitor, name, event, settings, reason)
     entry = await monitor.recorder.append("watch", change.at, name, change)
@@ -190,7 +190,7 @@ def _is_another(monitor: Pipeline, runtime: TargetRuntime, target: Target) -> bo
 
 
 async def renew_records(monitor: Pipeline) -> None:
-    """Say once more how targets are watched whose settings on record are a day old."""
+    """Record again the settings of the targets whose settings on record are a day old."""
     at = monotonic.milliseconds()
     due_targets = [
         w
@@ -207,7 +207,7 @@ async def renew_records(monitor: Pipeline) -> None:
 
 
 async def _await_all(changes: Iterable[Awaitable[None]]) -> None:
-    """Await all; the first that fails is raised when the others are done, so that it takes nothing from them."""
+    """Await all changes; only when all are done, raise the first failure, so that it cancels no other."""
     done = await asyncio.gather(*changes, return_exceptions=True)
     for failure in (each for each in done if isinstance(each, BaseException)):
         raise failure
@@ -219,9 +219,9 @@ def _renewal_period(name: str) -> Millis:
 
 
 def latest_changes(reader: Reader, names: Collection[str]) -> dict[str, TargetChange]:
-    """Return the latest change on record of each target, as far as there is one."""
+    """Return the latest recorded change of each target that has one."""
     found: dict[str, TargetChange] = {}
-    # Each target has one of the last day: read together, they come a hundred times as fast.
+    # Each target has a change within the last day: one query is a hundred times as fast as one per target.
     for entry in reader.entries(kinds=["watch"], descending=True, limit=3 * len(names)) if names else ():
         if entry.target in names and entry.target not in found and isinstance(fact := entry.fact, TargetChange):
             found[fact.target] = fact
@@ -233,7 +233,7 @@ def latest_changes(reader: Reader, names: Collection[str]) -> dict[str, TargetCh
 
 
 def _inferred_settings(reader: Reader, name: str, recorded: Mapping[str, Mapping[str, Any]]) -> TargetSettings:
-    """Say what an old record gives of a target: its host, port, timeout and trust are not known ("", 0)."""
+    """Infer the settings of a target from an old record: host, port, timeout and trust are unknown ("", 0)."""
     outage = list(recorded.values())[-1]
     newest = reader.entries(target=name, kinds=["observation"], descending=True, limit=INTERVAL_SAMPLE_SIZE)
     due_times = [entry.payload["scheduled"] for entry in newest][::-1]

@@ -1,4 +1,4 @@
-"""When there was no probe of a target: what is put on record of it as gaps. Pure; the pipeline records them."""
+"""Computes the gaps, the times without a probe of a target. Pure; the pipeline records them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHORTEST_GAP_MS: Millis = 1000
 
 
 def gap_before_first_probe(runtime: TargetRuntime, wall: Millis, here: ClockSpan) -> Gap | None:
-    """Return the gap of a target that was never probed since it is watched; None for others."""
+    """Return the gap of a target that has not been probed since it is watched; None for other targets."""
     if runtime.latest is not None or runtime.trailing_gap is not None:
         return None
     start, length = runtime.settings_written, here.end - runtime.settings_written
@@ -24,21 +24,21 @@ def gap_before_first_probe(runtime: TargetRuntime, wall: Millis, here: ClockSpan
 def gaps_since_latest(
     runtime: TargetRuntime, wall: Millis, here: ClockSpan, disruptions: Sequence[Disruption]
 ) -> list[Gap]:
-    """Return the times without a probe from what is on record last to `here`, which is `wall` by the wall clock.
+    """Return the gaps between the target's latest record and `here`, which is `wall` by the wall clock.
 
-    A time much longer than the interval is one gap, and so is one over a restart of the machine; in a shorter one
-    only `disruptions` count. The interval is the one that was in force.
+    A time much longer than the interval is one gap, and so is a restart of the machine; in a shorter time only
+    `disruptions` count. The interval is the one that was in force.
     """
     blind, latest = runtime.trailing_gap, runtime.latest
     if blind is None and (runtime.observed_until is None or latest is None):
         return []
-    # What is on record as a gap already is not put there again.
+    # A gap that is already on record is not recorded again.
     before = blind.clock if blind is not None else latest.clock if latest is not None else None
     seen_until = blind.end if blind is not None else runtime.observed_until or wall
     name = runtime.target.name
     assert here.start is not None
     if before is None or before.boot != here.boot:
-        # The machine was restarted, or an older MailWatch wrote the record: only the wall clock is left.
+        # The machine was restarted, or an older MailWatch wrote the record: only the wall clock can be used.
         known = None not in (before and before.bound, here.bound)
         bound = (before.bound or 0) + (here.bound or 0) if before and known else None
         clock = ClockSpan(here.boot, None, here.start, bound)
@@ -49,7 +49,7 @@ def gaps_since_latest(
             reason=GapReason.NOT_RUNNING,
             clock=clock,
         )
-        # Also where the wall clock runs backwards over it: there was no probe while the machine was off.
+        # Also if the wall clock ran backwards meanwhile: there was no probe while the machine was off.
         return [gap]
     since, until = before.end, here.start
     if runtime.observed_at is None and runtime.gap_recorded_at is None:
@@ -69,7 +69,7 @@ def gaps_since_latest(
             why = GapReason.THROTTLED if runtime.state.throttled else GapReason.MISSED
             found = [(since, until, found[-1][2] if found else why)]
         else:
-            # The machine did not sleep while the clock was set: that is no time without probes.
+            # A clock step is not a time without probes: the machine did not sleep.
             found = short
     shift = wall - here.start
     return [

@@ -1,10 +1,10 @@
-"""The pipeline: what becomes of each observation. `Pipeline.run_probe` carries it through.
+"""The pipeline: the steps that `Pipeline.run_probe` takes with each observation.
 
-1. *Probe* the target (runner.py), with its login or while that is held back.
-2. *Attribute* a failure: to the provider, or to our line, our clock, our machine (guard/attribution.py).
+1. *Probe* the target (runner.py), without its login while logins are suspended.
+2. *Attribute* a failure to the provider, or to our line, our clock, our machine (guard/attribution.py).
 3. *Commit* the observation to the ledger, after the gap before it, if there was one (gaps.py).
-4. *Detect* outages (analysis/detector.py); each change goes on record and is sealed.
-5. *Publish*: the state, the metrics and what the pages show. Nothing is counted or shown before it is committed.
+4. *Detect* outages (analysis/detector.py); each change is recorded and sealed.
+5. *Publish* the state, the metrics and the data of the pages. Nothing is counted or shown before it is committed.
 6. *Schedule* the next probe: sooner in doubt, later where the server throttles us.
 """
 
@@ -54,24 +54,24 @@ from mailwatch.times import Millis, now
 logger = logging.getLogger(__name__)
 
 STALL_SECONDS = 1.0
-"""Seconds by which a tick may be late on a machine that has other work to do."""
+"""Seconds by which a tick may be late on a busy machine."""
 UNWRITABLE_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
-"""What the making of an entry raises for what it cannot hold; what the store itself raises is none of these."""
+"""Errors raised when an observation cannot be encoded as an entry; the store itself raises none of these."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """An observation that is on record, with its index there."""
+    """A recorded observation, with its index in the ledger."""
 
     index: int
     observation: Observation
 
 
 class Pipeline:
-    """Probes targets and keeps the record. Everything it works with is passed in.
+    """Probes targets and records the results. All its collaborators are passed in.
 
-    `secret` is the ledger's, for the keyed digests of passwords. `time_servers` (host, port) are asked when it
-    matters whether our clock is right.
+    `secret` is the ledger's, for the keyed digests of passwords. `time_servers` (host, port) are asked when a
+    verdict depends on our clock.
     """
 
     def __init__(
@@ -113,41 +113,41 @@ class Pipeline:
         self._clock = clock
         self.secret = secret
         self.former_outages: dict[str, dict[str, Any]] = {}
-        """Outages on record of targets that are not watched any more, by their ids, in the public form."""
+        """Recorded outages of targets that are no longer watched, by id, in the public form."""
         self.schedule = Schedule(self.run_probe)
 
     def add_target(self, runtime: TargetRuntime) -> None:
-        """Begin to probe a target, or go on under a changed config."""
+        """Start probing a target, or continue under a changed config."""
         self.targets[runtime.target.name] = runtime
         self.metrics.declare(runtime.target)
         self.schedule.add(runtime.target)
 
     def change_target(self, runtime: TargetRuntime, target: Target) -> None:
-        """Go on with the same target under changed settings: its record and open outage stay."""
+        """Change the settings of a target: its record and open outage stay."""
         self.metrics.change(runtime.target, target)
         runtime.target = target
         self.schedule.add(target)
         self._schedule_recheck(runtime)
 
     def forget_target(self, name: str) -> None:
-        """Stop probing the target; what is on record stays."""
+        """Stop probing the target; its record stays."""
         runtime = self.targets.pop(name)
         self.schedule.remove(name)
         self.metrics.forget(runtime.target)
 
     def is_watched(self, runtime: TargetRuntime) -> bool:
-        """Whether a target is watched in this form: after an end, another may stand under its name."""
+        """Return whether this runtime is current: after an end, another one may have the same name."""
         return self.targets.get(runtime.target.name) is runtime
 
     async def run_probe(self, target: Target, scheduled_at: Millis) -> None:
-        """Probe a target once, and carry the observation through all the steps."""
+        """Probe a target once, and take the observation through all the steps."""
         runtime = self.targets.get(target.name)
         if runtime is None:
             return
         try:
             observation = await self._probe_and_attribute(runtime, target, scheduled_at)
             async with runtime.lock:
-                # Not of what is watched no more: another service may stand under its name by now.
+                # Skip a target that is no longer watched: its name may now stand for another service.
                 if self.is_watched(runtime):
                     committed = await self._commit(runtime, observation)
                     detector = await self._detect(runtime, committed)
@@ -164,14 +164,14 @@ class Pipeline:
     async def _probe_and_attribute(
         self, runtime: TargetRuntime, target: Target, scheduled_at: Millis
     ) -> Observation:
-        """Probe and attribute. Whatever raises in that is our own fault, and an observation too."""
+        """Probe and attribute. Any exception here is our own fault, and is returned as an observation."""
         begun, observation = ProbeStart(), None
         try:
             observation = await self.runner.run(runtime, target, scheduled_at)
             if observation.cause is Cause.MONITOR:
                 self.metrics.internal_error()
-            # Also after an up observation: it may have begun before the tick that notices a suspend, and hide the
-            # gap.
+            # Also after an up observation: the probe may have begun before the tick that notices a suspend, and
+            # hide the gap.
             await self.check_clock()
             attributed = await self.attribution.attribute(runtime.target, observation, runtime.probe_began)
         except Exception as error:
@@ -196,7 +196,7 @@ class Pipeline:
             )
 
     async def _commit(self, runtime: TargetRuntime, observation: Observation) -> Committed:
-        """Put the observation on record, after the gap before it; of one that cannot be written, its minimum."""
+        """Record the observation, after the gap before it; if it cannot be encoded, record a minimal one."""
         name = runtime.target.name
         assert observation.clock is not None
         await self._record_gap(runtime, observation.started_at, observation.clock)
@@ -209,7 +209,7 @@ class Pipeline:
         return Committed(entry.index, observation)
 
     async def _detect(self, runtime: TargetRuntime, committed: Committed) -> Detector:
-        """Let the rules take in the observation, and put on record which outages it opens or closes."""
+        """Apply the rules to the observation, and record the outages that it opens or closes."""
         detector, changed = runtime.detector.feed(IndexedFact(committed.index, committed.observation), self.rules)
         for outage in changed:
             await self.recorder.record_outage_change(runtime, outage, runtime.settings)
@@ -218,9 +218,7 @@ class Pipeline:
         return detector
 
     def _publish(self, runtime: TargetRuntime, committed: Committed, detector: Detector) -> None:
-        """Show the state and the observation, all at once: no page shows a state whose outage is not yet on
-        record.
-        """
+        """Publish state and observation together: no page shows a state whose outage is not yet recorded."""
         runtime.apply(committed.index, committed.observation, detector)
         open_outage = runtime.state.outage
         least = None if open_outage is None else open_outage.durations.least / 1000
@@ -233,17 +231,17 @@ class Pipeline:
         self._schedule_recheck(runtime)
 
     def _schedule_recheck(self, runtime: TargetRuntime) -> None:
-        """Where the state is in doubt, probe again before the next interval."""
+        """If the state is in doubt, probe again before the next interval."""
         delay = next_delay(runtime.state, runtime.target.interval, self.rules)
-        # A round trip sends a message: in doubt too, its interval is enough.
+        # A round trip sends a message, so it keeps its interval also in doubt.
         if delay < runtime.target.interval and not KINDS[runtime.target.kind].awaits_delivery:
-            # Counted from the probe's end: the guard, the diagnosis and the disk may have taken their time.
+            # Counted from the probe's end: guard, diagnosis and disk may have taken time since.
             self.schedule.advance_to(
                 runtime.target.name, max(0.0, delay - (time.monotonic() - runtime.probe_ended))
             )
 
     def max_probe_interval(self, runtime: TargetRuntime) -> float:
-        """Return the seconds within which a target is to be probed again: its interval, or longer if throttled."""
+        """Return the seconds within which the next probe of a target is due: its interval, more if throttled."""
         return max(
             next_delay(runtime.state, runtime.target.interval, self.rules),
             runtime.target.interval,
@@ -251,11 +249,12 @@ class Pipeline:
         )
 
     async def record_overdue(self, runtime: TargetRuntime) -> None:
-        """Put on record that a target is not probed now, while it is so: MailWatch may be killed before the next
-        observation, which takes the rest of the gap.
+        """Record now that a target is not being probed: MailWatch may be killed before the next observation.
+
+        The next observation records the rest of the gap.
         """
         async with runtime.lock:
-            # Meanwhile a probe may have begun, or come back.
+            # A probe may have begun or ended meanwhile.
             if not self.is_watched(runtime) or runtime.probing_since is not None or runtime.unrecorded:
                 return
             here = monotonic.milliseconds()
@@ -265,19 +264,18 @@ class Pipeline:
     async def _record_gap(
         self, runtime: TargetRuntime, wall: Millis, here: ClockSpan, *, overdue: bool = False
     ) -> None:
-        """Put on record when there was no probe between the latest observation and `wall`, where the next one
-        began.
+        """Record the gaps between the latest observation and `wall`, where the next probe began.
 
-        A time much longer than the interval is a gap as a whole, and so is one over a restart; in a shorter one,
-        only while MailWatch was asleep or stopped. The interval is the one that was in force: a shorter one that
-        was configured meanwhile makes no gap.
+        A time much longer than the interval is one gap, and so is a restart; in a shorter time, only while
+        MailWatch was suspended or stopped. The interval is the one that was in force: a shorter one configured
+        meanwhile makes no gap.
         """
         found = gap_before_first_probe(runtime, wall, here) if overdue else None
         for gap in (
             gaps_since_latest(runtime, wall, here, self.attribution.disruptions) if found is None else [found]
         ):
             entry = await self.recorder.append("gap", gap.end, runtime.target.name, gap)
-            # A gap opens and closes nothing.
+            # A gap opens and closes no outage.
             runtime.detector, _ = runtime.detector.feed(IndexedFact(entry.index, gap), self.rules)
             runtime.feed(entry.index, gap)
             runtime.trailing_gap, runtime.gap_recorded_at = gap, time.monotonic()
@@ -286,7 +284,7 @@ class Pipeline:
                 self.metrics.mark_unknown(runtime.target)
 
     async def check_clock(self) -> None:
-        """Note suspends and steps since the last call; after a step the due times are set anew."""
+        """Record suspends and steps since the last call; after a step, realign the due times."""
         events = self._clock.tick()
         if self._clock.late > STALL_SECONDS:
             self.attribution.note_stall(self._clock.late)
@@ -302,7 +300,7 @@ class Pipeline:
 
 
 def _failure_text(observation: Observation) -> str:
-    """Say how long an up observation took, or why another one failed."""
+    """Return how long an up observation took, or why another one failed."""
     if observation.outcome is Outcome.UP:
         return f", {format_duration((observation.ended_at - observation.started_at) / 1000)}"
     where = f" at {observation.failed_phase}" if observation.failed_phase else ""

@@ -1,4 +1,4 @@
-"""`mailwatch run`: the life of the process. Signals are heeded and health is answered from the first moment."""
+"""`mailwatch run`: the life of the process, which handles signals and answers /healthz from the start."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from mailwatch.web.starting import StartingApp
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 LOG_SECONDS = 5.0
-"""Seconds between two lines about a start that takes long."""
+"""Seconds between two log lines about a long start."""
 
 
 class DaemonError(OperationError):
-    """It ended, but not as it should."""
+    """The process ended because of a failure."""
 
 
 class Daemon:
     """One process of MailWatch: start, run, reload on request, end.
 
-    `pages` gives how many file handles the pages may hold beside so many targets, so many of them probed at once.
+    `pages` takes the numbers of targets and of concurrent probes, and returns the file handles the pages may use.
     """
 
     def __init__(self, path: Path, config: Config, pages: Callable[[int, int], int]) -> None:
@@ -61,12 +61,12 @@ class Daemon:
         self._reload_wanted.set()
 
     def fail(self) -> None:
-        """End, since a part failed."""
+        """Stop because a part failed."""
         self._failed = True
         self.stop()
 
     def _unwritten_ledger(self) -> str:
-        """Say what of the ledger would be lost, or is damaged; "" if nothing."""
+        """Return which part of the ledger would be lost or is damaged, "" if none."""
         return "" if self._service is None else self._service.writer.unwritten()
 
     async def run(self) -> None:
@@ -96,7 +96,7 @@ class Daemon:
             try:
                 await served.enter_async_context(serving(front, web.host, web.port, self._proxies, self._handles))
             except ListenError:
-                # Of one that was started twice this is the better news.
+                # If MailWatch was started twice, the holder of the lock is the more useful error.
                 if error := await asyncio.to_thread(lock_holder, self.config.data_dir):
                     raise error from None
                 raise
@@ -123,7 +123,7 @@ class Daemon:
             await self.ending.wait()
 
     async def _unless_ended(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do some work; None when the end came before it was done. What it does in threads is left then."""
+        """Await `work`; return None if the daemon is stopped first. Threads of the work are then left running."""
         task = asyncio.create_task(work)
         ended = asyncio.create_task(self.ending.wait())
         try:
@@ -138,7 +138,7 @@ class Daemon:
             await asyncio.wait((task, ended))
 
     async def _reloads(self, service: Service) -> None:
-        """Reload when it is wanted, one after the other."""
+        """Reload on request, one reload at a time."""
         while True:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
@@ -152,7 +152,7 @@ class Daemon:
 
 
 async def _log_progress(start: Startup) -> None:
-    """Say in the log how far a long start has come: every few seconds, or each minute where it stands still."""
+    """Log the progress of a long start: every few seconds, or each minute if it does not advance."""
     logged, silent = "", 0
     while True:
         watchdog.starting("; ".join(start.unready_reasons()), 12 * LOG_SECONDS)
@@ -166,7 +166,7 @@ async def _log_progress(start: Startup) -> None:
 
 @contextlib.asynccontextmanager
 async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do some work beside, while the context lasts."""
+    """Run `work` as a task while the context lasts."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -176,7 +176,7 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def run(path: Path, config: Config, pages: Callable[[int, int], int]) -> None:
-    """Run a daemon with the signals of the process: SIGTERM and SIGINT end it, SIGHUP reloads."""
+    """Run a daemon. SIGTERM and SIGINT stop it, SIGHUP reloads its config."""
     daemon = Daemon(path, config, pages)
     watchdog_limit = watchdog.watchdog_seconds()
     every = min(HEARTBEAT_SECONDS, watchdog_limit / 3) if watchdog_limit else HEARTBEAT_SECONDS

@@ -1,4 +1,4 @@
-"""What the pages, the API and /metrics get: from the memory of the monitor and, for the past, from its ledger."""
+"""The data of the pages, the API and /metrics, from the monitor's memory and, for the past, from the ledger."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from mailwatch.web.read_model import (
 )
 
 MAX_OBSERVATIONS = 5000
-"""Observations of an outage that are read for its transitions."""
+"""The number of observations of an outage that are read for its transitions."""
 MAX_TRANSITIONS = 100
 
 
 class MonitorReadModel:
-    """Answers from a service that runs, and from its ledger."""
+    """The read model of a running service, from its memory and its ledger."""
 
     def __init__(self, service: Service, *, vantage_point: str, place: str) -> None:
         self.vantage_point, self.place = vantage_point, place
@@ -55,15 +55,15 @@ class MonitorReadModel:
         self._reports = ReportJobs(service.path, service.config.data_dir)
 
     def is_unguarded(self) -> bool:
-        """Whether there is no check of our own line, so that its failures are taken for the providers'."""
+        """Return whether our own line is unchecked, so that its failures are attributed to the providers."""
         return self._monitor.attribution.guard is None
 
     def targets(self) -> list[TargetJson]:
-        """Return all that is watched."""
+        """Return all watched targets."""
         return [target_json(runtime) for runtime in list(self._monitor.targets.values())]
 
     def target_card(self, name: str, at: Millis) -> TargetCard:
-        """Return what the overview shows of a target. It is in memory, whatever the ledger's size."""
+        """Return the overview's data of a target, from memory, so that the ledger's size does not matter."""
         runtime = self._monitor.targets[name]
         latest = runtime.latest
         last = latest.deciding_attempt if latest else None
@@ -76,7 +76,7 @@ class MonitorReadModel:
         )
 
     def unknown_reason(self, name: str) -> str:
-        """Say why a name is no target's that is watched or on record; "" if it is one's."""
+        """Return why no target of that name is watched or on record; "" if there is one."""
         try:
             queries.select_targets(self._reader, name, list(self._monitor.targets), see=SEE_API)
         except UnknownTargetError as error:
@@ -86,18 +86,18 @@ class MonitorReadModel:
     def outages(
         self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
     ) -> list[OutageJson]:
-        """Return the outages on record, newest first; those that touch [start, end) when given."""
+        """Return the recorded outages, newest first; with `start` or `end`, those that overlap [start, end)."""
         live = open_outages(self._monitor)
         return queries.outages(self._reader, only_open=only_open, start=start, end=end, live=live)
 
     def recent_outages(self) -> list[OutageJson]:
-        """Return those that are in memory, newest first."""
+        """Return the outages in memory, newest first."""
         monitor = self._monitor
         found = dict(monitor.former_outages)
         for runtime in list(monitor.targets.values()):
             outages = dict(runtime.outages)
             if (outage := runtime.state.outage) is not None:
-                # What was written when it opened is as old as that.
+                # The payload in memory dates from the opening.
                 target = runtime.target
                 outages[outage.id] = outage_json(outage, target.provider, target.kind, monitor.vantage_point.name)
             found |= outages
@@ -131,26 +131,26 @@ class MonitorReadModel:
     def incidents(
         self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
     ) -> list[IncidentJson]:
-        """Return the incidents, newest first; those that touch [start, end) when given."""
+        """Return the incidents, newest first; with `start` or `end`, those that overlap [start, end)."""
         live = open_outages(self._monitor)
         found = queries.incidents(self._reader, only_open=only_open, start=start, end=end, live=live)
         return [incident_json(incident) for incident in found]
 
     def incident(self, identity: str) -> IncidentJson | None:
-        """Return one incident, with each change of its trouble."""
+        """Return one incident, with each change of its symptoms."""
         for item in queries.incidents(self._reader, live=open_outages(self._monitor)):
             if item.id == identity:
                 return incident_json(queries.with_symptoms(self._reader, item))
         return None
 
     def observations(self, query: ObservationQuery) -> list[ObservationJson]:
-        """Return the observations that are wanted, newest first."""
+        """Return the observations that match the query, newest first."""
         watched = [runtime.target for runtime in list(self._monitor.targets.values())]
         known = {target.name: (target.provider, target.kind.value) for target in watched}
         return queries.observations(self._reader, known, **asdict(query))
 
     def offline(self, start: Millis | None, end: Millis | None) -> list[OfflineJson]:
-        """Return the times in which our own line was down, newest first."""
+        """Return the periods in which our own line was down, newest first."""
         return queries.offline(self._reader, start=start, end=end)
 
     def availability(self, target: str | None, start: Millis, end: Millis) -> list[AvailabilityJson]:
@@ -159,7 +159,7 @@ class MonitorReadModel:
         return queries.availability(self._reader, wanted, start, end)
 
     def ledger(self) -> LedgerSummary:
-        """Return how far the ledger has come."""
+        """Return the ledger's size, latest checkpoint, latest token and latest audit."""
         row, audit = self._reader.last_checkpoint(), self._service.auditing.latest
         token = next(iter(self._reader.entries(kinds=["token"], descending=True, limit=1)), None)
         return LedgerSummary(
@@ -172,7 +172,7 @@ class MonitorReadModel:
         )
 
     def change_token(self) -> str:
-        """Return what changes when something that the pages show has changed."""
+        """Return a token that changes whenever the data of the pages changes."""
         states = (
             (w.target.name, w.state.name, w.latest.started_at if w.latest else 0, _newest_fact(w))
             for w in list(self._monitor.targets.values())
@@ -180,11 +180,11 @@ class MonitorReadModel:
         return str(hash(tuple(states)))
 
     def unready_reasons(self) -> list[str]:
-        """Say why /readyz must fail."""
+        """Return why /readyz must fail."""
         return self._service.unready_reasons()
 
     def stale_reasons(self) -> list[str]:
-        """Say why what is shown may be old."""
+        """Return why the data may be old."""
         return self._service.stale_reasons()
 
     def metrics(self) -> Iterator[bytes]:
@@ -202,12 +202,10 @@ class MonitorReadModel:
 
 
 def only_public_targets(monitor: Pipeline, reader: Reader) -> Callable[[], bool]:
-    """Return a predicate that is true while every recorded target is a public catalogue server probed without a
-    login.
+    """Return a predicate: is every recorded target a public catalogue server probed without a login?
 
-    So it is with config.example.yaml, whose pages anyone may see. What was private once
-    stays on record, and is shown, when it is watched no longer: so this is asked before each reload, and a no is
-    for good.
+    True for config.example.yaml, whose pages anyone may see. A private target stays on record, and on the pages,
+    after its end; so call the predicate before each reload. Once false, it stays false.
     """
     open_to_all: bool | None = None
 
@@ -220,7 +218,7 @@ def only_public_targets(monitor: Pipeline, reader: Reader) -> Callable[[], bool]
             try:
                 open_to_all = {target.name for target in watched}.issuperset(reader.targets())
             except StoreError:
-                # Whose it is is not known now: only those who may see all are let in.
+                # The recorded targets cannot be read now: admit only those who may see everything.
                 return False
         return open_to_all
 
@@ -234,7 +232,7 @@ def _is_public_target(target: Target) -> bool:
 
 
 def target_json(runtime: TargetRuntime) -> TargetJson:
-    """Return the target as GET /api/v1/targets has it."""
+    """Return the target as GET /api/v1/targets shows it."""
     target, latest = runtime.target, runtime.latest
     return {
         "target": target.name,
@@ -252,7 +250,7 @@ def target_json(runtime: TargetRuntime) -> TargetJson:
 
 
 def open_outages(monitor: Pipeline) -> dict[str, dict[str, Any]]:
-    """Return what the ledger would say of each outage that is open now, by its id."""
+    """Return the ledger payload of each outage that is open now, by its id."""
     vantage = monitor.vantage_point.name
     opened = [(w.target, w.state.outage) for w in list(monitor.targets.values())]
     return {
@@ -263,7 +261,7 @@ def open_outages(monitor: Pipeline) -> dict[str, dict[str, Any]]:
 
 
 def _newest_fact(runtime: TargetRuntime) -> tuple[str, str]:
-    """An outage is on record a moment after the observation that opened or closed it."""
+    """Return id and state of the newest outage: it is recorded a moment after the observation that changed it."""
     newest = next(reversed(runtime.outages.values()), None)
     return (newest["id"], newest["state"]) if newest else ("", "")
 
@@ -285,7 +283,7 @@ def _transitions(observations: list[Observation], reference: Moment | None) -> l
         if here != before and len(transitions) < MAX_TRANSITIONS:
             transitions.append(
                 {
-                    # As the bounds are taken: the last up observation counts from its start, others from their
+                    # As for an outage's bounds: the last up observation counts from its start, others from their
                     # end.
                     "at": by_reference_clock(
                         fact_start(observation)
@@ -304,7 +302,7 @@ def _transitions(observations: list[Observation], reference: Moment | None) -> l
 
 
 def _clock_bound(reader: Reader, index: int) -> float | None:
-    """Return the error bound in seconds by the last survey before an entry, None without one."""
+    """Return the clock's error bound in seconds by the last survey before an entry, None without a survey."""
     for entry in reader.entries(kinds=["clock"], to_index=index, descending=True, limit=20):
         if entry.payload["event"] == "survey":
             bound = entry.payload.get("error_bound_us")

@@ -1,4 +1,4 @@
-"""Puts facts on record, and the outages that follow from them, each sealed with a checkpoint."""
+"""Records facts, and the outages that follow from them, each sealed with a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mailwatch.times import Millis, now
 logger = logging.getLogger(__name__)
 
 SLOW_COMMIT_MS: Millis = 10_000
-"""A commit that takes longer is itself a reason for missing probes."""
+"""Milliseconds; a commit that takes longer is itself a reason for missing probes."""
 
 
 class Recorder:
-    """Writes for one monitor. `secret` is the ledger's, for the digests of accounts."""
+    """Writes the ledger entries of one monitor. `secret` is the ledger's, for the digests of accounts."""
 
     def __init__(
         self,
@@ -41,12 +41,12 @@ class Recorder:
         self._writer, self._attribution, self._metrics = writer, attribution, metrics
         self._rules, self._vantage_point, self._secret = rules, vantage_point, secret
         self.on_outage_recorded: list[Callable[[], None]] = []
-        """Called when an outage has been put on record and sealed."""
+        """Callbacks, called when an outage has been recorded and sealed."""
         self._writing: dict[object, float] = {}
-        """Since when each entry waits for the disk, on time.monotonic(), the oldest first."""
+        """When each pending entry began to wait for the disk (time.monotonic()), the oldest first."""
 
     async def append(self, kind: str, at: Millis, target: str | None, payload: Fact | dict[str, Any]) -> Entry:
-        """Put something on record; return when it is on disk."""
+        """Append an entry to the ledger; return it when it is on disk."""
         began = monotonic.milliseconds()
         waiting = object()
         self._writing[waiting] = time.monotonic()
@@ -55,21 +55,21 @@ class Recorder:
         finally:
             del self._writing[waiting]
         if (ended := monotonic.milliseconds()) - began > SLOW_COMMIT_MS:
-            # No probe is made while its record cannot be written: the gap has a name.
+            # No target is probed while its record cannot be written: name the reason of the gap.
             self._attribution.note_disruption(began, ended, GapReason.STORE)
         return entry
 
     def wait_seconds(self) -> float:
-        """Return for how many seconds the oldest entry that is not on disk yet has waited; 0 without one."""
+        """Return how many seconds the oldest entry has waited for the disk; 0 if none waits."""
         oldest = next(iter(self._writing.values()), None)
         return 0.0 if oldest is None else time.monotonic() - oldest
 
     async def record_outage_change(
         self, runtime: TargetRuntime, outage: Outage, settings: TargetSettings | None
     ) -> None:
-        """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it.
+        """Record the opening or closing of an outage, seal it with a checkpoint, then publish it.
 
-        `settings` are those that were in force when it was decided, None where the record did not say.
+        `settings` are those in force when it was decided, None where the record has none.
         """
         target = runtime.target
         identity = {"provider": target.provider, "kind": target.kind.value, "account": self._account(target)}
@@ -80,9 +80,9 @@ class Recorder:
     async def record_outage(
         self, outage: Outage, identity: Mapping[str, Any], settings: TargetSettings | None
     ) -> dict[str, Any]:
-        """Put an outage on record, seal it with a checkpoint, and return its payload.
+        """Record an outage, seal it with a checkpoint, and return its payload.
 
-        `identity` says whose it is: provider, kind and, if known, account. `settings` are those in force.
+        `identity` holds the provider, kind and, if known, account of the target. `settings` are those in force.
         """
         provider, kind = identity["provider"], Kind(identity["kind"])
         payload = outage_payload(outage, provider, kind, self._vantage_point.name)
@@ -105,6 +105,6 @@ class Recorder:
             self._metrics.outages(runtime.target, list(runtime.outages.values()))
 
     def _account(self, target: Target) -> str:
-        """Return a digest that targets of the same account share; a round trip has its reader's."""
+        """Return a digest common to targets of the same account; a round trip has its reader's."""
         login = target.task.to.login if isinstance(target.task, RoundtripTask) else target.login
         return account_id(self._secret, target.provider, login.username) if login else ""

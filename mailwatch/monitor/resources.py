@@ -1,4 +1,4 @@
-"""What this process uses of the machine, and how much it may: file handles, threads, memory."""
+"""The resources that this process uses, and their limits: file handles, threads, memory."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _NO_HANDLES_ERRNOS = (errno.EMFILE, errno.ENFILE)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How much is used, and the limit, None where there is none."""
+    """The amount used of a resource, and its limit, None where there is none."""
 
     used: int
     limit: int | None
 
     @property
     def share(self) -> float:
-        """Which part of the limit is used; 0 without one."""
+        """The used part of the limit; 0 without a limit."""
         return self.used / self.limit if self.limit else 0.0
 
 
 def open_files() -> Usage | None:
-    """Count the file handles against RLIMIT_NOFILE (getrlimit(2)); None where the system does not show them."""
+    """Return the open file handles and RLIMIT_NOFILE (getrlimit(2)); None where the system does not show them."""
     limit = _soft(resource.RLIMIT_NOFILE)
     for folder in (_PROC / "fd", Path("/dev/fd")):
         try:
-            # One of them is the listing's own.
+            # One handle belongs to the listing itself.
             return Usage(sum(1 for _ in folder.iterdir()) - 1, limit)
         except OSError as error:
             if error.errno in _NO_HANDLES_ERRNOS and limit is not None:
@@ -43,14 +43,14 @@ def open_files() -> Usage | None:
 
 
 def threads() -> Usage:
-    """Count the threads against the cgroup's pids.max and RLIMIT_NPROC, both of which count others' too."""
+    """Return the threads against the cgroup's pids.max and RLIMIT_NPROC, which count other processes too."""
     used = next((int(line.split()[1]) for line in _lines(_PROC / "status") if line.startswith("Threads:")), 0)
     limits = [_soft(resource.RLIMIT_NPROC) if os.geteuid() else None, *_cgroup_limits("pids.max")]
     return Usage(used or threading.active_count(), _least(limits))
 
 
 def memory() -> dict[str, Usage]:
-    """Return the resident memory (bytes) against the cgroup's limit, and the address space against RLIMIT_AS.
+    """Return the resident memory and the cgroup's limit, and the address space and RLIMIT_AS, all in bytes.
 
     Empty where the system does not show them.
     """
@@ -58,7 +58,7 @@ def memory() -> dict[str, Usage]:
     if len(words) < 2:
         return {}
     page = os.sysconf("SC_PAGE_SIZE")
-    # Version 1 of cgroups writes a number near 2**63 for none.
+    # Version 1 of cgroups writes a number near 2**63 for "no limit".
     limits = [limit for limit in _cgroup_limits("memory.max", "memory.limit_in_bytes") if limit < 2**60]
     return {
         "resident": Usage(int(words[1]) * page, _least(limits)),
@@ -76,7 +76,7 @@ def _least(limits: list[int | None] | list[int]) -> int | None:
 
 
 def _cgroup_limits(*names: str) -> Iterator[int]:
-    """Yield the limits of our cgroup and of all that it lies in (cgroups(7)); in a container that is the root."""
+    """Yield the limits of our cgroup and of its parents (cgroups(7)); in a container our cgroup is the root."""
     for line in _lines(_PROC / "cgroup"):
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         for controller in controllers.split(","):

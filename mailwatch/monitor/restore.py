@@ -1,4 +1,4 @@
-"""Takes targets up where the ledger left them: at the start, and when a reload adds some."""
+"""Restores the state of targets from the ledger: at the start, and when a reload adds some."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from mailwatch.store import Reader
 
 MAX_OBSERVATIONS = 1000
-"""Observations of a target that was never up: more than an hour of them."""
+"""Observations read of a target that was never up: more than an hour of them."""
 REMEMBERED_MS = 30 * 24 * HOUR_MS
-"""How far back messages of round trips are searched on record."""
+"""Milliseconds of the record that are searched for messages of round trips."""
 
 
 async def restore_targets(
     monitor: Pipeline, reader: Reader, targets: Iterable[Target], progress: StartupProgress | None = None
 ) -> None:
-    """Begin to watch `targets`, each in the state that its entries give; record what a crash left out.
+    """Start watching `targets`, each in the state that its entries give; record outages that a crash left out.
 
-    `progress` gets how much is read.
+    `progress` gets the number of entries read.
     """
     wanted = list(targets)
 
@@ -68,12 +68,12 @@ async def restore_targets(
             settings=replayed.settings,
             settings_written=monotonic.milliseconds(),
             latest=replayed.latest,
-            # Of a target that was overdue, or before an observation that a kill lost.
+            # The gap of an overdue target, or one before an observation that a kill lost.
             trailing_gap=replayed.trailing_gap,
             outages={identity: evidence_json(payload) for identity, payload in replayed.recorded.items()},
         )
         if replayed.detector.state.outage:
-            # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
+            # Its entry dates from its opening; a restart must not lower the durations that the metrics add up.
             runtime.outages[replayed.detector.state.outage.id] = outage_json(
                 replayed.detector.state.outage, target.provider, target.kind, monitor.vantage_point.name
             )
@@ -83,7 +83,7 @@ async def restore_targets(
         for outage, settings in zip(replayed.unrecorded, replayed.unrecorded_settings, strict=True):
             await _record_missing(monitor, runtime, outage, settings, replayed.recorded.get(outage.id))
         monitor.recorder.update_outage_metrics(runtime)
-        # Of ten thousand targets too, health is answered meanwhile.
+        # So that /healthz is answered meanwhile, with ten thousand targets too.
         await asyncio.sleep(0)
 
 
@@ -94,7 +94,7 @@ async def _record_missing(
     settings: TargetSettings | None,
     recorded: dict[str, Any] | None,
 ) -> None:
-    """Put on record what a crash or the end of an earlier watching left out: that one may be another service's."""
+    """Record an outage that a crash or an earlier end left out; it may belong to another service of this name."""
     if settings is None or (runtime.settings and settings.service == runtime.settings.service):
         await monitor.recorder.record_outage_change(runtime, outage, settings)
         return
@@ -103,18 +103,18 @@ async def _record_missing(
 
 
 def login_observations(reader: Reader, targets: Iterable[Target]) -> list[tuple[Target, Observation]]:
-    """Read what the login back-off must know, oldest first: from each target's last up observation on, or the
+    """Return the observations that the login back-off needs, oldest first: from each target's last up one, or the
     latest.
 
-    Accounts are rejected together that began to be; what began longer ago than an hour must not seem to begin
-    with the first rejection within it.
+    Accounts are rejected together if their rejections began together; one that began more than an hour ago must
+    not seem to begin with the first rejection within the hour.
     """
     found: dict[int, tuple[Target, Observation]] = {}
     for target in targets:
         if target.login is None:
             continue
         good = reader.last_index(target=target.name, outcome=Outcome.UP)
-        # Not by their wall times: these may be off by years.
+        # Not by wall time, which may be off by years.
         some = MAX_OBSERVATIONS if good is None else None
         newest = reader.entries(
             target=target.name, kinds=["observation"], from_index=good, descending=True, limit=some
@@ -126,19 +126,19 @@ def login_observations(reader: Reader, targets: Iterable[Target]) -> list[tuple[
 
 
 def _restore_roundtrips(monitor: Pipeline, reader: Reader, runtime: TargetRuntime) -> None:
-    """Learn which messages are on their way, and which logins were rejected within the hour."""
+    """Restore which messages are under way, and which logins were rejected within the hour."""
     name, at = runtime.target.name, now()
     begun = 0
     for entry in reader.entries(target=name, kinds=["watch"], start_ms=at - REMEMBERED_MS):
         if isinstance(fact := entry.fact, TargetChange) and fact.event is TargetEvent.BEGIN:
-            # What was sent between other mailboxes before arrives in none of these.
+            # Messages sent earlier, between other mailboxes, never arrive in these.
             begun = entry.index
     entries = reader.entries(target=name, kinds=["observation"], start_ms=at - REMEMBERED_MS, from_index=begun)
     observations = [fact for entry in entries if isinstance(fact := entry.fact, Observation)]
     runtime.outstanding = Outstanding.restore(observations)
     for observation in observations:
         for end, endpoint_observation in endpoint_observations(runtime.target, observation):
-            # Which password was accepted is known from the observations of the ends themselves.
+            # The accepted password is known from the observations of the two mailboxes themselves.
             if endpoint_observation.cause is not None and endpoint_observation.ended_at >= at - HOUR_MS:
                 monitor.runner.login_backoff.record(
                     end, endpoint_observation, min(endpoint_observation.ended_at, monitor.runner.steady_now())
@@ -146,11 +146,11 @@ def _restore_roundtrips(monitor: Pipeline, reader: Reader, runtime: TargetRuntim
 
 
 MAX_RECALLED_ENTRIES = 100
-"""How many entries are read for a time that is known."""
+"""The number of entries searched for a usable time."""
 
 
 def restore_evidence(evidence: TimeEvidence, reader: Reader) -> None:
-    """Take in what the time is not earlier than: the newest trusted token, the newest time of known bound."""
+    """Add lower bounds of the true time: the newest trusted token, the newest time of known bound."""
     for entry in reader.entries(kinds=["token"], descending=True, limit=MAX_RECALLED_ENTRIES):
         if "distrust" not in entry.payload:
             evidence.add_floor(

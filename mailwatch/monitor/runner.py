@@ -1,4 +1,4 @@
-"""Runs one probe of a target: with its login or while that is held back, and records what came of it."""
+"""Runs one probe of a target, without its login while logins are suspended, and records the login's result."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from mailwatch.times import Millis, now
 logger = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 2.0
-"""Seconds that a probe has to end once it was cancelled; one that does not is left behind."""
+"""Seconds that a cancelled probe has to end; after that it is abandoned."""
 
 
 class ProbeRunner:
-    """Runs probes, `at_once` at the most. `secret` is the ledger's, for the keyed digests of passwords.
+    """Runs at most `at_once` probes at a time. `secret` is the ledger's, for the keyed digests of passwords.
 
-    `while_probing` is entered for as long as a probe lasts, but for round trips. `clock_bound` gives by how many
+    `while_probing` is a context entered during each probe, except round trips. `clock_bound` returns by how many
     milliseconds the wall clock may be off now.
     """
 
@@ -60,30 +60,30 @@ class ProbeRunner:
         self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
         self.abandoned: set[asyncio.Task[Observation]] = set()
-        """Probes that were ended by our own deadline, and go on all the same."""
+        """Probes that exceeded our own deadline and have not ended although cancelled."""
         self._started = now() - _running()
 
     def reconfigure(self, at_once: int) -> None:
-        """Take over a limit, and read the files of certificates anew. Probes under way end under the old ones."""
+        """Set the limit, and reload the certificate files. Probes under way keep the old ones."""
         if at_once != self._limit:
             self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
 
     async def run(self, runtime: TargetRuntime, target: Target, scheduled_at: Millis) -> Observation:
-        """Probe the target; the failure is not attributed yet."""
+        """Probe the target and return the observation; a failure is not attributed yet."""
         async with contextlib.AsyncExitStack() as held:
             for limit in (self._at_once, *self.login_backoff.limits(target)):
                 await held.enter_async_context(limit)
             self._metrics.lag((now() - scheduled_at) / 1000)
             roundtrip, awaits_delivery = None, KINDS[target.kind].awaits_delivery
             if awaits_delivery:
-                # Once it has logged in it only waits, and must not keep other probes from starting.
+                # After its login a round trip only waits, and must not keep other probes from starting.
                 roundtrip = RoundtripContext(self._secret, runtime.outstanding, logged_in=held.aclose)
             for end in target.endpoints:
                 if end.login and end.login.oauth2:
                     self.login_backoff.credentials_changed(end, self._secret_used(end.login))
             with_login = self.login_backoff.may_login(target, self.steady_now())
-            # A round trip waits for minutes in any case: for it the regular rounds are enough.
+            # A round trip waits for minutes in any case: the guard's regular rounds are enough.
             watched = contextlib.nullcontext() if awaits_delivery else self._while_probing()
             request = ProbeRequest(
                 target,
@@ -112,8 +112,8 @@ class ProbeRunner:
         return self._record_login(target, observation)
 
     async def _bounded(self, seconds: float, probe: Awaitable[Observation]) -> Observation:
-        """Await a probe for so long at the most. Raises MonitorError: it should have ended by deadlines of its
-        own.
+        """Await a probe for at most `seconds`. Raises MonitorError after that, since its own deadlines should have
+        ended it.
         """
         task = asyncio.ensure_future(probe)
         try:
@@ -133,11 +133,11 @@ class ProbeRunner:
     def _late_result(self, task: asyncio.Task[Observation]) -> None:
         self.abandoned.discard(task)
         if not task.cancelled():
-            # What it saw came too late to be judged; asking for its exception keeps asyncio from logging it.
+            # The result came too late to count; retrieving the exception keeps asyncio from logging it.
             task.exception()
 
     def _record_login(self, target: Target, observation: Observation) -> Observation:
-        """Record what came of the login, and return what follows from it."""
+        """Record the result of the login, and return the resulting observation."""
         if observation.with_login and target.login:
             observation = replace(observation, secret=self._secret_used(target.login))
             observation = self._judge_silence(target, observation)
@@ -146,11 +146,12 @@ class ProbeRunner:
             logger.warning("%s: login rejected: %s; MailWatch tries again later", target.name, observation.detail)
             together = self.login_backoff.correlated_rejections(target)
             if together > 1:
-                # One bad password is its owner's; good ones that fail together are the provider's broken login.
+                # One bad password is its owner's fault; good ones rejected together are the provider's broken
+                # login.
                 words = f"rejected together with the logins of {together - 1} other account(s) that worked before"
                 return replace(observation, outcome=Outcome.DOWN, detail=f"{words}: {observation.detail}")
         if target.login and not observation.with_login and observation.outcome is Outcome.UP:
-            # The greeting alone is less than was asked for: it is no proof that the mailbox can be used.
+            # The greeting alone does not prove that the mailbox can be used.
             return replace(
                 observation,
                 outcome=Outcome.UNKNOWN,
@@ -166,7 +167,7 @@ class ProbeRunner:
         return result
 
     def _record_endpoint_logins(self, target: Target, observation: Observation) -> Observation:
-        """Record what came of the logins at both ends of a round trip, and return what follows from it."""
+        """Record the results of the logins at both ends of a round trip; return the resulting observation."""
         observation = self._judge_silence(target, observation)
         for end, endpoint_observation in endpoint_observations(target, observation):
             if end.login:
@@ -180,20 +181,18 @@ class ProbeRunner:
         return secret_used(self._secret, login, self._tokens)
 
     def steady_now(self) -> Millis:
-        """Return the time by the clock as it was at the start: steps of the wall clock do not change it."""
+        """Return the Unix time in milliseconds, unaffected by steps of the wall clock since the start."""
         return self._started + _running()
 
 
 def secret_used(secret: bytes, login: Login, tokens: AccessTokens) -> str:
-    """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
+    """Return the keyed digest of the login's password or OAuth grant, "" without either."""
     proof = tokens.identity(login) if login.oauth2 else login.password.get_secret_value()
     return secret_id(secret, login.username, proof) if proof else ""
 
 
 def _attempts_span(observation: Observation, began: Millis, bound: Millis | None) -> ClockSpan:
-    """Return from when to when the attempts lasted, on the steady clock; since `began` without
-    any.
-    """
+    """Return the span of all attempts on the steady clock; from `began` on if there are none."""
     spans = [attempt.clock for attempt in observation.attempts if attempt.clock is not None]
     starts = [span.start for span in spans if span.start is not None]
     if not starts:
@@ -202,7 +201,7 @@ def _attempts_span(observation: Observation, began: Millis, bound: Millis | None
 
 
 def widened_bound(bound: Millis | None, stepped: Millis) -> Millis | None:
-    """Return the bound of times that were read before the clock was set by `stepped`; `bound` is that of now."""
+    """Return the bound for times read before the clock was set by `stepped`; `bound` is the current bound."""
     return bound if bound is None or abs(stepped) <= monotonic.STEP_MS else bound + abs(stepped)
 
 

@@ -1,7 +1,7 @@
-"""When to probe: a steady interval for each target, sooner probes on request, and nothing else.
+"""When to probe: a steady interval for each target, and sooner probes on request.
 
-APScheduler keeps the intervals. Late runs are run and never dropped (its default drops what is a second late);
-what was missed shows as a longer time between two probes, which the pipeline records as a gap.
+APScheduler keeps the intervals. Late runs are run and never dropped (its default drops runs that are a second
+late); missed runs lengthen the time between two probes, which the pipeline records as a gap.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from mailwatch.settings import Target
 from mailwatch.times import EPOCH, Millis
 
 ProbeStarter = Callable[[Target, Millis], Coroutine[Any, Any, None]]
-"""Probes a target once; gets the time at which the probe was due."""
+"""Probes a target once; its argument is the time at which the probe was due."""
 
 logger = logging.getLogger(__name__)
-# One line per run at INFO and above would drown MailWatch's own words at 10,000 targets a minute.
+# At 10,000 targets a minute, one line per run would drown MailWatch's own log.
 logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
 class FixedPhaseTrigger(BaseTrigger):  # type: ignore[misc]
-    """Fires at `offset + k * interval` seconds of the Unix time.
+    """Fires at `offset + k * interval` seconds of Unix time.
 
-    The offset comes from the target's name: targets spread over the interval, and a restart keeps their phase.
-    Reckoned in whole microseconds: a time that rounding puts at `now` again would fire for ever.
+    The offset comes from the target's name: targets spread over the interval, and keep their phase over a restart.
+    Computed in whole microseconds: a time that rounding puts at `now` again would fire for ever.
     """
 
     def __init__(self, name: str, interval: float) -> None:
@@ -43,17 +43,17 @@ class FixedPhaseTrigger(BaseTrigger):  # type: ignore[misc]
         self.offset = int.from_bytes(digest[:8]) * self.interval >> 64
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        """Return the first time after `now`."""
+        """Return the first due time after `now`."""
         since = (now - EPOCH) // timedelta(microseconds=1)
         intervals = (since - self.offset) // self.interval + 1
         return EPOCH + timedelta(microseconds=self.offset + intervals * self.interval)
 
 
 class _ProbeExecutor(BaseExecutor):  # type: ignore[misc]
-    """Starts a probe as a task of the running loop and passes on when it was due.
+    """Starts a probe as a task of the running loop, and passes its due time on.
 
-    APScheduler's own asyncio executor does not pass the due time on. A second probe of a target that is
-    still being probed is refused by `max_instances`.
+    APScheduler's own asyncio executor does not pass the due time on. `max_instances` prevents a second probe of a
+    target that is still being probed.
     """
 
     def __init__(self, start_probe: ProbeStarter) -> None:
@@ -63,12 +63,12 @@ class _ProbeExecutor(BaseExecutor):  # type: ignore[misc]
 
     @staticmethod
     def placeholder(target: Target) -> None:
-        """What APScheduler believes it runs; `_do_submit_job` starts the probe itself."""
+        """The job's function for APScheduler, never called; `_do_submit_job` starts the probe."""
 
     def _do_submit_job(self, job: Job, run_times: list[datetime]) -> None:
         scheduled_at = (run_times[-1] - EPOCH) // timedelta(
             milliseconds=1
-        )  # cut off as now() is: never after the probe
+        )  # rounded down like now(): never after the probe
         task = asyncio.ensure_future(self._start_probe(job.args[0], scheduled_at))
         self.tasks.add(task)
         task.add_done_callback(lambda done: self._ended(job.id, done))
@@ -82,13 +82,13 @@ class _ProbeExecutor(BaseExecutor):  # type: ignore[misc]
 
 class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]
     def _start_timer(self, wait_seconds: float | None) -> None:
-        # The loop's timers count whole milliseconds: without this one it wakes just before the due time, for
-        # nothing.
+        # The loop's timers count whole milliseconds: without this extra one, the loop would wake just before the
+        # due time.
         super()._start_timer(None if wait_seconds is None else wait_seconds + 0.001)
 
 
 class Schedule:
-    """The triggers of all targets. `start_probe` is awaited once an interval, never twice at a time for one
+    """The triggers of all targets. `start_probe` is awaited once an interval, and never twice at a time for one
     target.
     """
 
@@ -103,20 +103,20 @@ class Schedule:
 
     @property
     def running(self) -> bool:
-        """Whether probes are being started."""
+        """Whether the scheduler starts probes."""
         return bool(self._scheduler.running)
 
     def start(self) -> None:
-        """Begin; needs a running event loop."""
+        """Start the scheduler; needs a running event loop."""
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Start no further probe; those under way go on."""
+        """Start no further probes; probes under way continue."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     async def finish(self, seconds: float) -> None:
-        """Wait for the probes under way; those that take longer than `seconds` are cancelled."""
+        """Wait up to `seconds` for the probes under way, then cancel the rest."""
         if self._executor.tasks:
             _, late = await asyncio.wait(self._executor.tasks, timeout=seconds)
             for task in late:
@@ -124,7 +124,7 @@ class Schedule:
             await asyncio.gather(*late, return_exceptions=True)
 
     def add(self, target: Target) -> None:
-        """Probe `target` from its next due time on; a target of that name is replaced."""
+        """Probe `target` from its next due time on; it replaces a target of the same name."""
         trigger = self._triggers[target.name] = FixedPhaseTrigger(target.name, target.interval)
         self._scheduler.add_job(
             _ProbeExecutor.placeholder,
@@ -141,7 +141,7 @@ class Schedule:
         self._scheduler.remove_job(name)
 
     def advance_to(self, name: str, seconds: float) -> None:
-        """Probe again in `seconds`, unless the next due time comes first; later ones are as before."""
+        """Probe again in `seconds`, unless the next due time is earlier; later due times do not change."""
         job: Job = self._scheduler.get_job(name)
         if job is None:  # removed by a reload while the probe was under way
             return
@@ -150,7 +150,7 @@ class Schedule:
             job.modify(next_run_time=wanted)
 
     def skip(self, name: str, seconds: float) -> None:
-        """Leave the due times of the next `seconds` out, but for the last: probes keep their phase."""
+        """Skip the due times of the next `seconds`, except the last: probes keep their phase."""
         job: Job = self._scheduler.get_job(name)
         if job is None:
             return
@@ -159,7 +159,7 @@ class Schedule:
         job.modify(next_run_time=trigger.get_next_fire_time(None, after))
 
     def realign(self) -> None:
-        """After a step of the wall clock: due times of the old clock would hold probes back or hurry them."""
+        """Recompute the due times after a step of the wall clock, which would delay or hasten the probes."""
         now = datetime.now(UTC)
         for name, trigger in self._triggers.items():
             try:

@@ -1,4 +1,4 @@
-"""The running MailWatch audits its own ledger, slowly: ten minutes after its start, and then once a day."""
+"""Audits the ledger of the running MailWatch, slowly: ten minutes after its start, and then once a day."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 FIRST_AFTER_SECONDS = 600.0
 INTERVAL_SECONDS = 86_400.0
-"""Seconds."""
+"""Seconds between two audits."""
 MAX_CPU_SHARE = 0.05
-"""How much of a processor it takes at most: ten million entries take it the better part of an hour."""
+"""The largest share of a processor that an audit uses: ten million entries take most of an hour."""
 MAX_FINDINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """The result of an audit that ended `at`. `findings` are the first few of what does not fit."""
+    """The result of an audit that ended `at`. `findings` are the first faults found."""
 
     at: Millis
     entries: int
@@ -35,11 +35,11 @@ class AuditResult:
 
 
 class _StoppedError(Exception):
-    """MailWatch ends; the audit need not be finished."""
+    """MailWatch is stopping; the audit need not be finished."""
 
 
 class LedgerSelfAudit:
-    """`notify` takes notifications for people. `latest` is None until the first audit has ended."""
+    """Runs the audits. `notify` sends notifications. `latest` is None until the first audit has ended."""
 
     def __init__(
         self, reader: Reader, keys: Keys, metrics: Metrics, notify: Callable[[Notification], None]
@@ -56,11 +56,11 @@ class LedgerSelfAudit:
                 await asyncio.to_thread(self.audit)
                 await asyncio.sleep(INTERVAL_SECONDS)
         finally:
-            # A thread cannot be cancelled, and MailWatch would wait for it at its end.
+            # A thread cannot be cancelled, and MailWatch would wait for it when it stops.
             self._stopping.set()
 
     def audit(self) -> None:
-        """Audit once, and report the findings. A ledger that cannot be read says nothing of what is in it."""
+        """Audit once, and report the findings. A ledger that cannot be read yields no finding."""
         keys = self._keys
         try:
             entries = self._size()
@@ -75,7 +75,7 @@ class LedgerSelfAudit:
             self._metrics.internal_error()
             return
         except Exception:
-            # A database that is locked or gone for a moment must not end the probing.
+            # A database that is locked or unavailable for a moment must not end the probing.
             logger.exception("ledger: the audit failed: internal error")
             self._metrics.internal_error()
             return
@@ -87,7 +87,7 @@ class LedgerSelfAudit:
         for line in details:
             logger.error("ledger: %s", line)
         if found and not self._reader.is_damaged:
-            # Damage is reported at once, past the outbox, which lies in the same file.
+            # Damage is reported at once, past the outbox, which is in the same file.
             facts = {"finding": details[0]}
             at = self.latest.at
             self._notify(
@@ -98,7 +98,7 @@ class LedgerSelfAudit:
         try:
             return self._reader.size()
         except StoreDamagedError:
-            # That is for the audit to find.
+            # Left for the audit to find.
             return 0
 
     def _throttle(self) -> Callable[[int], None]:

@@ -1,9 +1,8 @@
-"""Watches MailWatch itself: is the loop on time, does each probe end, is each target probed, is the disk fast?
+"""Checks MailWatch itself: is the loop on time, does each probe end, is each target probed, is the disk fast?
 
-Once a second a few counters are read. What is wrong for a while is a problem: it is shown on /metrics, a serious
-one makes /readyz answer 503 with its reason, and its begin and end are news of the topic `monitor`. That a target
-is not probed goes on record as a gap while it is so. A suspend is no problem: the clock used here stands still in
-it.
+It reads a few counters once a second. A check that fails for a while is a problem: /metrics shows it, a serious
+one makes /readyz answer 503 with the reason, and its begin and end are notified as events of type `monitor`. While
+a target is not probed, a gap is recorded. A suspend is no problem: the clock used here stops during it.
 """
 
 from __future__ import annotations
@@ -28,31 +27,31 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 OVERDUE_INTERVALS = 3.0
-"""Intervals without a probe, after which a target is overdue."""
+"""Intervals without a probe after which a target is overdue."""
 SWEEP_TICKS = 10
-"""In so many ticks all targets are gone through."""
+"""Ticks in which all targets are checked once."""
 RESOURCES_SECONDS = 5.0
 MAX_LAG_SECONDS = 1.0
 MAX_STORE_WAIT_SECONDS = 10.0
 COMMIT_SECONDS = 60.0
-"""Seconds that judging an observation, and putting it on record, may take while the disk takes entries."""
+"""Seconds that attributing and recording an observation may take while the disk takes entries."""
 GRACE_SECONDS = 5.0
-"""Seconds by which a probe may outlast its deadline."""
+"""Seconds by which a probe may exceed its deadline."""
 WARNING_SHARE, SERIOUS_SHARE = 0.8, 0.95
-"""Shares of a limit."""
+"""Used shares of a limit."""
 MAX_THREADS = 1000
-"""Where nothing limits them: no more than a few hundred are ever needed at once."""
+"""The limit where the system sets none: no more than a few hundred are ever needed at once."""
 BEGIN_SECONDS, END_SECONDS = 15.0, 30.0
-"""Seconds for which something is wrong before it is a problem, and right again before the problem is over."""
+"""Seconds for which a check must fail before its problem begins, and pass before its problem ends."""
 CONFIRMING_TICKS = 3
-"""Of our own, for which it is so besides: after a standstill one is no evidence."""
+"""Consecutive ticks needed besides: one tick after a standstill is no evidence."""
 MAX_NAMES = 3
-"""Overdue targets that are named."""
+"""The number of overdue targets that are named."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthFinding:
-    """What one check shows now. `reason` is a sentence without a name of a target: it is public."""
+    """The current result of one check. `reason` is a sentence without target names: it is public."""
 
     area: HealthArea
     is_wrong: bool
@@ -63,17 +62,17 @@ class HealthFinding:
 
 @dataclass(slots=True)
 class HealthProblem:
-    """Follows one sign. What comes and goes within a few seconds is no problem."""
+    """Tracks one area over time. A disturbance of a few seconds is no problem."""
 
     finding: HealthFinding
     begun: Millis | None = None
-    """Since when it is a problem; None while it is none."""
+    """When the problem began; None while there is none."""
     turned: float | None = None
-    """Since when (time.monotonic()) the sign says otherwise than `begun`."""
+    """Since when (time.monotonic()) the findings contradict `begun`; None while they agree."""
     ticks: int = 0
 
     def update(self, finding: HealthFinding, at: float) -> Notification | None:
-        """Take in a finding; return the news that the problem has begun or is over."""
+        """Process a finding; return the notification that the problem has begun or ended, if it has."""
         if finding.is_wrong or self.begun is None:
             self.finding = finding
         if finding.is_wrong is (self.begun is not None):
@@ -89,7 +88,7 @@ class HealthProblem:
         return self._begin() if self.begun is None else self._end(self.begun)
 
     def reason(self, at: float) -> str:
-        """Say what is, or was until a moment ago, wrong at `at` on time.monotonic()."""
+        """Return what is wrong at `at` (time.monotonic()), or was until a moment ago."""
         if self.begun is None or self.turned is None:
             return self.finding.reason
         recovering = f"it has been normal again for {at - self.turned:.0f} s; ready after {END_SECONDS:g} s"
@@ -113,16 +112,16 @@ class HealthProblem:
 
 
 class SelfCheck:
-    """`notify` takes news to people; however long that takes, the ticks go on."""
+    """Runs the checks. `notify` sends a notification to people; the ticks do not wait for it."""
 
     def __init__(self, monitor: Pipeline, notify: Callable[[Notification], Awaitable[None]]) -> None:
         self._monitor, self._notify = monitor, notify
         self._began = time.monotonic()
         self._problems: dict[HealthArea, HealthProblem] = {}
         self._overdue: dict[str, float] = {}
-        """The overdue targets, and when (time.monotonic()) their gap is to be put on record."""
+        """The overdue targets, and when (time.monotonic()) to record the gap of each."""
         self._stalled: set[str] = set()
-        """The targets whose probe, or the judging of it, does not end."""
+        """The targets whose probe, or its attribution, does not end."""
         self._rest: Iterator[TargetRuntime] = iter(())
         self._resources_at = float("-inf")
         self._used: dict[HealthArea, HealthFinding] = {}
@@ -130,13 +129,13 @@ class SelfCheck:
         self._work: set[asyncio.Task[None]] = set()
 
     def reasons(self) -> list[str]:
-        """Say what is seriously wrong now: why MailWatch is not ready."""
+        """Return the serious problems: why MailWatch is not ready."""
         at = time.monotonic()
         found = self._problems.values()
         return [each.reason(at) for each in found if each.begun is not None and each.finding.is_serious]
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Check once a second until cancelled."""
         self._began = next_tick = time.monotonic()
         try:
             while True:
@@ -146,7 +145,7 @@ class SelfCheck:
                 try:
                     self._act(at, max(0.0, at - next_tick))
                 except Exception:
-                    # A fault in here must not end what it watches.
+                    # A bug in the checks must not stop what they check.
                     self._monitor.metrics.internal_error()
                     logger.exception("self-check: one round failed: internal error")
         finally:
@@ -160,7 +159,7 @@ class SelfCheck:
             self._in_background(self._record_gaps(late))
 
     def tick(self, at: float, lag: float) -> list[Notification]:
-        """Read all signs at `at` on time.monotonic(), the loop being `lag` seconds late; return the news."""
+        """Run all checks at `at` (time.monotonic()), the loop being `lag` seconds late; return notifications."""
         self._on_time = self._on_time + 1 if lag < MAX_LAG_SECONDS else 0
         itself = self._monitor.metrics.self_check
         itself.lag.observe(lag)
@@ -180,12 +179,12 @@ class SelfCheck:
         return HealthFinding(HealthArea.LOOP, lag >= MAX_LAG_SECONDS, True, reason, {"seconds": round(lag)})
 
     def _sweep(self, at: float) -> None:
-        """Go on through the targets, a part of them each time, and through all that something was wrong with."""
+        """Check the next part of the targets, and all targets that were overdue or stalled."""
         runtimes = self._monitor.targets
         size = len(runtimes) // SWEEP_TICKS + 1
         part = [runtime.target.name for runtime in itertools.islice(self._rest, size)]
         if len(part) < size:
-            # A copy: targets come and go by reloads.
+            # A copy, since reloads add and remove targets.
             self._rest = iter(list(runtimes.values()))
         waits = self._monitor.recorder.wait_seconds() > MAX_STORE_WAIT_SECONDS
         for name in {*part, *self._stalled}:
@@ -218,7 +217,7 @@ class SelfCheck:
     def _is_overdue(self, name: str, at: float) -> bool:
         runtime = self._monitor.targets.get(name)
         if runtime is None or runtime.probing_since is not None or runtime.unrecorded:
-            # What is under way for too long is a stalled probe.
+            # A probe that is under way for too long counts as stalled instead.
             return False
         since = max(runtime.observed_at or 0.0, runtime.watched_since, self._began)
         return at - since > OVERDUE_INTERVALS * self._monitor.max_probe_interval(runtime) + GRACE_SECONDS
@@ -252,9 +251,9 @@ class SelfCheck:
             yield _limit_finding(HealthArea.MEMORY, megabytes, "MB of memory")
 
     def _gaps_to_record(self, at: float) -> list[TargetRuntime]:
-        """Return the overdue targets whose gap is to be put on record now.
+        """Return the overdue targets whose gap must be recorded now.
 
-        Not just after a standstill of ours, when the probes are about to come, nor on a disk that takes nothing.
+        None just after a standstill of ours, when the probes are about to start, nor on a disk that takes nothing.
         """
         if (
             self._on_time < CONFIRMING_TICKS
@@ -265,7 +264,7 @@ class SelfCheck:
         due_names = [name for name, when in self._overdue.items() if when <= at]
         for name in due_names:
             runtime = self._monitor.targets[name]
-            # As long again as it is overdue by now: a target that stays so fills no ledger.
+            # Wait as long again as it is overdue by now: a target that stays so does not fill the ledger.
             self._overdue[name] = at + (at - max(runtime.observed_at or 0.0, runtime.watched_since, self._began))
         return [self._monitor.targets[name] for name in due_names]
 
@@ -273,7 +272,7 @@ class SelfCheck:
         await asyncio.gather(*(self._monitor.record_overdue(runtime) for runtime in late))
 
     def _in_background(self, work: Awaitable[None]) -> None:
-        """Do what may hang beside the ticks."""
+        """Run work that may hang, without delaying the ticks."""
         task = asyncio.ensure_future(work)
         self._work.add(task)
         task.add_done_callback(self._done)

@@ -1,4 +1,4 @@
-"""The running MailWatch: what was put together at the start (startup.py), and what a SIGHUP changes of it."""
+"""The running MailWatch: the parts that the start built (startup.py), and what a SIGHUP changes in them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ FIRST_PROBES_SECONDS = 0.05
 
 @dataclass(slots=True, kw_only=True)
 class Service:
-    """All that runs. `path` is the config file, read again at a reload; `config` is the one in force."""
+    """All running parts. `path` is the config file, which a reload reads again; `config` is the one in force."""
 
     path: Path
     config: Config
@@ -68,15 +68,15 @@ class Service:
     selfwatch: SelfCheck
     timestamping: TimestampScheduler
     built_config: BuiltConfig
-    """What the config in force names."""
+    """The objects built from the config in force."""
     only_public_targets: Callable[[], bool]
-    """Whether all on record is public."""
+    """Returns whether all targets on record are public."""
     app_for: Callable[[WebAccess], ASGIApp] | None = field(default=None, init=False)
-    """Makes what answers, for who may see what."""
+    """Builds the web application for the given access rules."""
     open_app: Callable[[ASGIApp], None] = field(default=lambda _: None, init=False)
-    """Has it answer from then on."""
+    """Makes an application answer from then on."""
     began: float | None = field(default=None, init=False)
-    """On time.monotonic()."""
+    """When probing began, on time.monotonic()."""
     _heartbeat: Heartbeat = field(init=False)
     _housekeeping: BackgroundTasks = field(init=False)
 
@@ -89,7 +89,7 @@ class Service:
         self._housekeeping = BackgroundTasks(self.monitor, self.reader, time_servers(self.config), *others)
 
     async def restore(self, targets: Sequence[Target], findings: Sequence[str], progress: StartupProgress) -> None:
-        """Put the start on record, and take up the targets where the record left them."""
+        """Record the start, and restore the targets from the ledger."""
         progress.update(StartupStep.WRITING)
         await self.record_node_event("start", findings=list(findings))
         progress.update(StartupStep.READING)
@@ -102,7 +102,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
-        """Probe, and run the background tasks, while the context lasts. `give_up` is called when a loop fails."""
+        """Probe, and run the background tasks, while the context lasts. If a loop fails, call `give_up`."""
         async with self._housekeeping.running(give_up):
             self.began = time.monotonic()
             self.monitor.schedule.start()
@@ -114,16 +114,16 @@ class Service:
                 await self.monitor.schedule.finish(self.shutdown_seconds(5.0))
 
     def shutdown_seconds(self, seconds: float) -> float:
-        """Return how long to wait at the end for what goes on record; less for a disk that takes nothing."""
+        """Return how many seconds to wait for records at the end: less if the disk takes none."""
         return min(seconds, 1.0) if self.writer.problems() else seconds
 
     def _probe_soon(self, names: Iterable[str]) -> None:
         for number, name in enumerate(names):
-            # Half an hour is long to wait for the first probe; but not all at once.
+            # An interval of half an hour would be a long wait for the first probe; but do not probe all at once.
             self.monitor.schedule.advance_to(name, number * FIRST_PROBES_SECONDS)
 
     async def record_node_event(self, event: str, **more: object) -> None:
-        """Put a start, reload or stop on record, with the rules and the maintenance that hold from here on."""
+        """Record a start, reload or stop, with the rules and the maintenance in force from here on."""
         payload = {
             "event": event,
             "version": __version__,
@@ -139,7 +139,7 @@ class Service:
         await self.writer.submit(NewEntry(kind="node", time=now(), target=None, payload=payload))
 
     async def _apply_announcements(self) -> None:
-        """Take maintenance as it is on record; an announcement is sealed at once."""
+        """Load the announced maintenance from the ledger; seal a new announcement at once."""
         maintenance = self.monitor.maintenance
         before = maintenance.announced
         maintenance.announced = await asyncio.to_thread(read_announcements, self.reader)
@@ -147,9 +147,9 @@ class Service:
             await self.writer.checkpoint()
 
     async def reload(self) -> None:
-        """Read the config again, and take over all of it but what waits for the next start (building.AT_START).
+        """Read the config again, and apply all keys but build.RESTART_ONLY_KEYS. One call at a time.
 
-        A faulty one, or a secret that cannot be read, changes nothing; the log has each mistake. One at a time.
+        A faulty config, or an unreadable secret, changes nothing; the log has each mistake.
         """
         try:
             given = await asyncio.to_thread(load, self.path)
@@ -172,7 +172,7 @@ class Service:
             logger.error("the config was only partly applied: %s", error)
 
     async def _apply_targets(self, wanted: Sequence[Target]) -> None:
-        """Put a reload on record, and watch these targets from now on."""
+        """Record a reload, and watch exactly these targets from now on."""
         self.only_public_targets()
         await self.record_node_event("reload")
         await self._apply_announcements()
@@ -185,7 +185,7 @@ class Service:
         logger.info("config reloaded: monitoring %d target%s", len(targets), "s" * (len(targets) != 1))
 
     async def _apply_settings(self, config: Config, built: BuiltConfig) -> None:
-        """Have all but the targets go on under a changed config. Nothing of it can fail."""
+        """Apply a changed config to all parts but the targets. Nothing here can fail."""
         before, self.config, self.built_config = (self.config, self.built_config), config, built
         self.monitor.runner.reconfigure(config.limits.max_concurrent)
         attribution, servers = self.monitor.attribution, time_servers(config)
@@ -200,11 +200,11 @@ class Service:
         self.alarm.channels = built.channels
         self._heartbeat.change(*_heartbeat_settings(config, built))
         if self.app_for is not None and built.access != before[1].access:
-            # Who was logged in by an old password is not any more.
+            # Sessions of an old password end here.
             self.open_app(self.app_for(built.access))
 
     def stale_reasons(self) -> list[str]:
-        """Say why the heartbeat must stop: not ready, or no observation was put on record for long."""
+        """Return why the heartbeat must stop: not ready, or no observation recorded for long."""
         runtimes = list(self.monitor.targets.values())
         newest = max((runtime.observed_at or 0.0 for runtime in runtimes), default=0.0)
         shortest = min((runtime.target.interval for runtime in runtimes), default=0.0)
@@ -212,7 +212,7 @@ class Service:
         return [*self.unready_reasons(), *(["no observation was recorded"] if runtimes and late else [])]
 
     def unready_reasons(self) -> list[str]:
-        """Say why /readyz must fail."""
+        """Return why /readyz must fail."""
         problems = self.writer.problems()
         if not self.monitor.schedule.running:
             problems.append("the schedule is not running")
@@ -220,22 +220,22 @@ class Service:
 
 
 def build_guards(config: Config) -> tuple[Guard | None, Port25 | None]:
-    """Return who is asked whether our own line works."""
+    """Return the guard of our own line and the check of port 25, None where the config has them off."""
     return Guard.from_config(config.guard), Port25(config.guard.port25_controls) if config.guard else None
 
 
 def _guard_reads_files(config: Config) -> bool:
-    """Whether what it trusts may have changed though the config has not."""
+    """Return whether the guard's trusted certificates may have changed without a change of the config."""
     return config.guard is not None and any(control.ca_file for control in config.guard.controls)
 
 
 def time_servers(config: Config) -> list[tuple[str, int]]:
-    """Return who is asked for the time: host and port."""
+    """Return the time servers: host and port."""
     return [split_endpoint(server) for server in config.clock.servers]
 
 
 def _heartbeat_settings(config: Config, built: BuiltConfig) -> tuple[SecretStr | None, float]:
-    """Return the address to request while MailWatch is healthy, and every how many seconds."""
+    """Return the address to request while MailWatch is healthy, and the seconds between two requests."""
     return built.heartbeat, config.heartbeat.every if config.heartbeat else 0.0
 
 

@@ -1,8 +1,7 @@
-"""From the config to a running MailWatch, step by step; each step can be left at any time.
+"""Starts MailWatch from its config, step by step; each step can be cancelled at any time.
 
-What takes long is done in threads, and what must be closed again goes on the stack `undo` as soon as it is there.
-A disk that is full is waited for. What cannot pass is raised:
-ConfigError, StoreError or OSError.
+Slow steps run in threads, and whatever must be closed goes on the stack `undo` as soon as it is open. The start
+waits while the disk is full. It raises ConfigError, StoreError or OSError for what cannot pass.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ from mailwatch.web.app import create_app
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
-"""Seconds until a disk that was full is tried again."""
+"""Seconds until a full disk is tried again."""
 CLOSE_SECONDS = 3.0
-"""Seconds for a disk to take what waits, and for the record of the end: it must not keep us from ending."""
+"""Seconds to write pending entries and the record of the stop: the disk must not keep us from stopping."""
 
 
 @dataclass(slots=True)
 class Startup:
-    """One start. What it has come to is in `progress`, and `unready_reasons` says it."""
+    """One start. `progress` is how far it has come."""
 
     path: Path
     config: Config
@@ -63,11 +62,11 @@ class Startup:
     writer: Writer | None = None
 
     def unready_reasons(self) -> list[str]:
-        """Say why /readyz must fail: how far the start has come, and what it waits for."""
+        """Return why /readyz must fail: how far the start has come, and what it waits for."""
         return [f"starting: {self.progress}", *(self.writer.problems() if self.writer else [])]
 
     async def run(self) -> tuple[Service, ASGIApp]:
-        """Start. Return what runs from then on, and what answers for it."""
+        """Start. Return the running service and its web application."""
         built = await asyncio.to_thread(build_config, self.config)
         store = await self._store(built.channels)
         service = await self._service(built, store)
@@ -83,7 +82,7 @@ class Startup:
         return service, app_for(built.access)
 
     async def _store(self, channels: Sequence[Channel]) -> Store:
-        """Open the store, once the disk has space for it."""
+        """Open the store as soon as the disk has space."""
         health = StoreHealth()
         while True:
             try:
@@ -102,7 +101,7 @@ class Startup:
         return store
 
     async def _service(self, built: BuiltConfig, store: Store) -> Service:
-        """Put the parts together."""
+        """Build the parts and connect them."""
         config, metrics = self.config, self.metrics
         alarm = DamageAlarm(built.channels, config.data_dir, metrics)
         self.undo.push_async_callback(alarm.finish, CLOSE_SECONDS)
@@ -127,7 +126,7 @@ class Startup:
             time_servers=time_servers(config),
         )
         self.undo.push_async_callback(monitor.tokens.finish, CLOSE_SECONDS)
-        metrics.audited(True)  # Store.open raises else.
+        metrics.audited(True)  # else Store.open had raised
         metrics.channels([channel.name for channel in built.channels])
         notifier = Notifier(
             built.channels,
@@ -155,7 +154,7 @@ class Startup:
         )
 
     async def _start_notifier(self, notifier: Notifier) -> None:
-        """Take up the outbox, once the disk takes it."""
+        """Restore the outbox's cursor as soon as the disk is writable."""
         self.progress.update(StartupStep.WRITING)
         while True:
             try:
@@ -166,7 +165,7 @@ class Startup:
 
 
 async def record_stop(service: Service) -> None:
-    """Put the end on record, if the disk takes it."""
+    """Record the stop, if the disk takes it in time."""
     await _within(service.shutdown_seconds(CLOSE_SECONDS), lambda: service.record_node_event("stop"))
 
 

@@ -1,7 +1,7 @@
-"""Has checkpoints stamped by outside authorities: on a schedule, and when an outage opens or closes.
+"""Has checkpoints timestamped by outside authorities: on a schedule, and when an outage opens or closes.
 
-The digest of each reply is an entry of the ledger. So what lies between two such entries was written after the
-first token and before the second, whatever our own clock showed. Nothing waits for an authority.
+The ledger records the digest of each reply. So the entries between two such records were written after the first
+token and before the second, whatever our own clock showed. Nothing waits for an authority.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 60.0
 MAX_RETRY_SECONDS = 3600.0
-"""Seconds after a failure, doubled with each further one."""
+"""Seconds to wait after a failure, doubled with each further one up to the maximum."""
 
 
 class TimestampScheduler:
-    """One loop for each authority; a dead one delays neither the probes nor the others."""
+    """Runs one loop for each authority; a dead authority delays neither the probes nor the other loops."""
 
     def __init__(
         self, monitor: Pipeline, reader: Reader, tokens: Tokens, authorities: Sequence[TimestampAuthority]
@@ -41,7 +41,7 @@ class TimestampScheduler:
         self.set_authorities(authorities)
 
     def set_authorities(self, authorities: Sequence[TimestampAuthority]) -> None:
-        """Ask these from now on; those that were asked before keep their time, unless they changed."""
+        """Replace the authorities; those that did not change keep their schedule."""
         before, self._authorities = self._authorities, {authority.name: authority for authority in authorities}
         for name in before.keys() | self._authorities.keys():
             wanted = self._wanted.setdefault(name, asyncio.Event())
@@ -52,12 +52,12 @@ class TimestampScheduler:
         self._others.set()
 
     def request_now(self) -> None:
-        """An outage opened or closed: have that stamped now."""
+        """Request timestamps now, since an outage opened or closed."""
         for wanted in self._wanted.values():
             wanted.set()
 
     async def run(self) -> None:
-        """Stamp until cancelled."""
+        """Request timestamps until cancelled."""
         asked: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
@@ -72,9 +72,9 @@ class TimestampScheduler:
                 await self._others.wait()
 
     async def _serve(self, name: str, covered: int, last: int, outage_entry: int) -> None:
-        """Have checkpoints stamped by an authority, until it is no longer among those that are asked."""
+        """Request timestamps from one authority until a reload removes it."""
         failures, authority = 0, self._authorities[name]
-        # A clock that was set back must not put off the next stamp until it has caught up.
+        # If the clock was set back, the next request must not wait until the clock has caught up.
         wait = min(authority.every, max(0.0, authority.every - (now() - last) / 1000))
         wanted = self._wanted[name]
         wanted.clear()
@@ -87,14 +87,14 @@ class TimestampScheduler:
             except TimeoutError:
                 pass
             wanted.clear()
-            # A reload may have changed how it is asked, or taken it away.
+            # A reload may have changed or removed the authority.
             if (current := self._authorities.get(name)) is None:
                 return
             authority = current
             try:
                 await self._timestamp(authority)
             except Exception as error:
-                # A full disk too: whatever keeps a token from us must not stop the probes.
+                # No failure to get a token, a full disk included, may stop the probes.
                 if not isinstance(error, TimestampError | OSError):
                     self._monitor.metrics.internal_error()
                     logger.exception("timestamps: the request failed: internal error")
@@ -115,12 +115,12 @@ class TimestampScheduler:
         before = monotonic.milliseconds()
         reply = await request_timestamp(authority, signed.note)
         after = monotonic.milliseconds()
-        # First the reply, then the entry that names it: a crash between the two leaves a file too many.
+        # Save the reply before the entry that names it: a crash in between leaves only an unused file.
         digest = await asyncio.to_thread(self._tokens.save, reply.reply)
         await self._monitor.recorder.append("token", now(), None, _payload(authority, signed.size, digest, reply))
         self._monitor.metrics.token(reply.token.time)
         if not reply.distrust_reason:
-            # Its time lies between the asking and the answer: so far our clock may be off, and no further.
+            # The token's time lies between request and reply, which bounds the error of our clock.
             accuracy = max(1000, reply.token.accuracy_ms or 0)
             apart = max(abs(reply.token.time - at) for at in (reply.asked_at, reply.answered_at))
             self._monitor.attribution.clock_bound.tighten((apart + accuracy) * 1000)
@@ -132,7 +132,7 @@ class TimestampScheduler:
             logger.warning("timestamps: %s: %s; the token is stored", authority.name, reply.distrust_reason)
 
     def _last(self) -> dict[str, tuple[int, int]]:
-        """How many entries the last token of each authority covers, and its time."""
+        """Return for each authority how many entries its last token covers, and the token's time."""
         found: dict[str, tuple[int, int]] = {}
         for entry in self._reader.entries(
             kinds=["token"], descending=True, limit=50 * max(1, len(self._authorities))
@@ -142,9 +142,7 @@ class TimestampScheduler:
         return {name: at for name, at in found.items() if name in self._authorities}
 
     def _last_outage_entry(self) -> int:
-        """The entry of the latest outage: an authority that has not stamped it, since we were stopped, does so
-        now.
-        """
+        """Return the index of the latest outage entry, -1 if none; authorities that missed it are asked now."""
         newest = next(self._reader.entries(kinds=["outage"], descending=True, limit=1), None)
         return -1 if newest is None else newest.index
 

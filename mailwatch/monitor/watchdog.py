@@ -1,15 +1,15 @@
-"""Ends a process whose event loop stands still, so that its supervisor starts it again.
+"""Ends a process whose event loop stands still, so that its supervisor restarts it.
 
-The loop ticks every few seconds, and two watch it, for neither sees every standstill:
+The loop ticks every few seconds, and two watchers check it, since neither detects every standstill:
 
-1. A thread counts how often it woke without a tick in between. It counts itself and no clock, so that a suspended
-   machine or a stopped process (SIGSTOP) is none, however long that lasts.
-2. Code that keeps the interpreter to itself, such as a regular expression, lets no thread run. The kernel then
-   ends the process (ITIMER_PROF), once that has taken as much of the processor; stopped, it takes none.
+1. A thread counts how often it woke without a tick in between. It uses no clock, so that a suspended machine or a
+   stopped process (SIGSTOP) is no standstill, however long it lasts.
+2. Code that never releases the interpreter, such as a regular expression, lets no thread run. Then the kernel ends
+   the process (ITIMER_PROF) after as much processor time; a stopped process uses none.
 
-Either way the stacks of all threads are written to stderr: where they stand, and none of their values.
+Either way the stacks of all threads are written to stderr, without the values of variables.
 
-What MailWatch reports to systemd about its state (sd_notify(3)), over the socket that systemd names, if it does.
+This module also reports MailWatch's state to systemd (sd_notify(3)), if systemd names a socket.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator, Callable
 
 
 def notify(*lines: str) -> None:
-    """Send it. A socket that is full or gone is passed over: nothing must wait for it."""
+    """Send lines to systemd. Ignore a socket that is full or gone: nothing must wait for it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -40,32 +40,32 @@ def notify(*lines: str) -> None:
 
 
 def starting(status: str, seconds: float) -> None:
-    """Ask for so many seconds more, from now on, to become ready."""
+    """Report progress of the start, and extend the start timeout to `seconds` from now."""
     notify(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
 
 
 def reloading() -> None:
-    """A reload has begun; `ready` ends it."""
+    """Report that a reload has begun; `ready` ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def ready(status: str) -> None:
-    """The start, or a reload, is over."""
+    """Report that the start or a reload is complete."""
     notify("READY=1", f"STATUS={status}")
 
 
 def stopping() -> None:
-    """The end has begun."""
+    """Report that MailWatch is stopping."""
     notify("STOPPING=1", "STATUS=ending")
 
 
 def keep_alive() -> None:
-    """Keep its watchdog quiet."""
+    """Send a keep-alive to systemd's watchdog."""
     notify("WATCHDOG=1")
 
 
 def watchdog_seconds() -> float | None:
-    """Return after how many seconds without `keep_alive` it ends us (WatchdogSec=); None if never."""
+    """Return the seconds without `keep_alive` after which systemd ends us (WatchdogSec=); None for no limit."""
     pid, text = os.environ.get("WATCHDOG_PID", ""), os.environ.get("WATCHDOG_USEC", "")
     if not text.isdecimal() or int(text) == 0 or pid not in ("", str(os.getpid())):
         return None
@@ -77,13 +77,13 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0
 """Seconds from tick to tick."""
 MAX_MISSED = 60
-"""Ticks that may be missed: five minutes."""
+"""Ticks that may be missed; 60 of them are five minutes."""
 EXIT_STATUS = 70
-"""The exit status: MailWatch itself is wrong (EX_SOFTWARE)."""
+"""The exit status for an error in MailWatch itself (EX_SOFTWARE)."""
 
 
 class _LoopWatchdog:
-    """Ticks in the loop, and is watched in a thread."""
+    """A ticker in the loop, and the thread that checks it."""
 
     def __init__(self, every: float, missed: int, also: Callable[[], None]) -> None:
         self._every, self._most, self._also = every, missed, also
@@ -91,7 +91,7 @@ class _LoopWatchdog:
         self.over = threading.Event()
 
     async def tick(self) -> None:
-        """Tick until cancelled."""
+        """Count ticks until cancelled."""
         while True:
             self._ticks += 1
             signal.setitimer(signal.ITIMER_PROF, self._every * self._most)
@@ -99,7 +99,7 @@ class _LoopWatchdog:
             await asyncio.sleep(self._every)
 
     def watch(self) -> None:
-        """End the process when it has not beaten for long."""
+        """End the process when the loop has not ticked for long."""
         last_tick, missed = 0, 0
         while not self.over.wait(self._every):
             last_tick, missed, before = self._ticks, missed + 1, last_tick
@@ -108,7 +108,7 @@ class _LoopWatchdog:
             elif missed >= self._most:
                 writer = threading.Thread(target=_log_standstill, daemon=True)
                 writer.start()
-                # It may stand still because our log is not read.
+                # The loop may stand still because nothing reads our log.
                 writer.join(5.0)
                 os._exit(EXIT_STATUS)
 
@@ -122,9 +122,9 @@ def _log_standstill() -> None:
 async def watch_loop(
     on_tick: Callable[[], None], every: float = HEARTBEAT_SECONDS, missed: int = MAX_MISSED
 ) -> AsyncIterator[None]:
-    """Watch the running loop while the context lasts; `on_tick` is called at each tick."""
+    """Watch the running loop while the context lasts; call `on_tick` at each tick."""
     watchdog = _LoopWatchdog(every, missed, on_tick)
-    # It writes the stacks without the interpreter, and then lets the signal do what it does.
+    # faulthandler needs no interpreter; it writes the stacks, then lets the signal end the process.
     faulthandler.register(signal.SIGPROF, sys.stderr, all_threads=True, chain=True)
     threading.Thread(target=watchdog.watch, name="standstill", daemon=True).start()
     ticks = asyncio.create_task(watchdog.tick())
