@@ -45,10 +45,10 @@ fuzz: $(VENV)/.dev  ## readers of strangers' bytes on changed inputs: 200,000 (o
 chaos: $(VENV)/.dev servers  ## killed, starved, damaged, lied to (or ARGS="kills pages --seed 7"); docs/explanation/reliability.md
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-chaos-all: $(VENV)/.dev servers  ## every case, and as many kills as the issue had
+chaos-all: $(VENV)/.dev servers  ## every case, and 214 kills
 	$(BIN)/python -m tests.chaos --thorough --kills 214 --hours 3 --seed $(or $(SEED),1)
 
-test-all: $(VENV)/.dev servers lint  ## also what takes longer than the gate may
+test-all: $(VENV)/.dev servers lint  ## also what `make test` has no time for
 	MAILWATCH_MUTATIONS=20000 $(if $(SEED),MAILWATCH_TEST_SEED=$(SEED)) $(PYTEST)
 
 # What is random has a seed of its own each night; `make nightly SEED=...` repeats one.

@@ -73,6 +73,14 @@ class Reply:
     """Whether the connection is without TLS."""
     before: Sequence[str] = ()
 
+    @classmethod
+    def parse(cls, written: str, *, clear: bool = False, before: Sequence[str] = ()) -> Reply:
+        """Read "PROTOCOL COMMAND: STATUS text", as replies.toml writes its examples."""
+        head, _, answer = written.partition(": ")
+        protocol, _, command = head.partition(" ")
+        status, _, text = answer.partition(" ")
+        return cls(protocol, command, status, text, clear, before)
+
     @property
     def stage(self) -> str:
         """Where in the dialogue it came."""
@@ -126,6 +134,9 @@ class Reply:
         return frozenset(codes), first, _ADDRESS.sub("", " ".join(lines))
 
 
+_LINE_BREAK = re.compile(r"(?:^|\n) {4,}")
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyRow:
     """A row of replies.toml, whose head says what each field means."""
@@ -135,6 +146,7 @@ class ReplyRow:
     source: str
     says: tuple[str, ...]
     words: re.Pattern[str] | None = None
+    not_words: re.Pattern[str] | None = None
     code: frozenset[str] = frozenset()
     unless: frozenset[str] = frozenset()
     protocols: frozenset[str] = frozenset()
@@ -156,7 +168,10 @@ class ReplyRow:
             return False
         if (self.code and not self.code & reply.codes) or self.unless & reply.codes:
             return False
-        return self.words is None or self.words.search(reply.plain_text) is not None
+        text = reply.plain_text
+        if self.words is not None and self.words.search(text) is None:
+            return False
+        return self.not_words is None or self.not_words.search(text) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +210,13 @@ def rows() -> tuple[ReplyRow, ...]:
 
 
 def _row(plain: dict[str, Any]) -> ReplyRow:
-    words = plain.get("words", "")
     return ReplyRow(
         id=plain["id"],
         cause=Cause(plain["cause"]),
         source=plain["source"],
         says=tuple(plain["says"]),
-        words=re.compile(words, re.IGNORECASE) if words else None,
+        words=_pattern(plain.get("words", [])),
+        not_words=_pattern(plain.get("not_words", [])),
         code=frozenset(plain.get("code", ())),
         unless=frozenset(plain.get("unless", ())),
         protocols=frozenset(plain.get("in", ())),
@@ -213,6 +228,13 @@ def _row(plain: dict[str, Any]) -> ReplyRow:
         hint=plain.get("hint", ""),
         why=plain.get("why", ""),
     )
+
+
+def _pattern(words: str | list[str]) -> re.Pattern[str] | None:
+    """Compile the words of a row: of a list any one, without line breaks and the spaces after them."""
+    alternatives = [words] if isinstance(words, str) else words
+    joined = "|".join(_LINE_BREAK.sub("", words) for words in alternatives)
+    return re.compile(joined, re.IGNORECASE) if joined else None
 
 
 def classify(reply: Reply) -> ReplyMeaning:

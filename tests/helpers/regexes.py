@@ -59,8 +59,9 @@ def every() -> list[UsedPattern]:
 
 def _rows() -> Iterator[UsedPattern]:
     for row in classify.rows():
-        if row.words is not None:
-            yield UsedPattern(f"replies.toml: {row.id}", row.words, frozenset({"search"}))
+        for pattern in (row.words, row.not_words):
+            if pattern is not None:
+                yield UsedPattern(f"replies.toml: {row.id}", pattern, frozenset({"search"}))
 
 
 def _inline() -> Iterator[UsedPattern]:

@@ -1,8 +1,7 @@
-"""All faults, and the page docs/reference/failures.md, which `python -m tests.helpers.faults.table` prints."""
+"""All faults, and the page docs/reference/failures.md, which `make docs-generate` writes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from mailwatch.probes.classify import ReplyRow, rows
@@ -24,7 +23,7 @@ HEAD = """\
 # Failures
 
 This page lists each way in which a mailbox fails, and what MailWatch reports. It is printed from the data of
-the tests (`python -m tests.helpers.faults.table > docs/reference/failures.md`); a server plays each line over
+the tests (`make docs-generate`); a server plays each line over
 real sockets in the tests. *Down* counts towards an outage of the provider. *Unknown* does not: our line,
 MailWatch itself or the owner is the reason, or the server asks for fewer logins. A number in brackets marks a
 mistake that another monitor made.
@@ -135,7 +134,3 @@ Where mail programs have a way around a refusal, MailWatch uses it too, once:
   `defaults.helo_name`.
 - Of POP3 it reads the header of the newest message and no more, though some servers send all.
 """
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

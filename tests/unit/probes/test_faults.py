@@ -52,7 +52,7 @@ async def _observation_of(fault: Fault) -> Observation:
 
 
 def test_the_page_shows_this_very_table() -> None:
-    assert PAGE.read_text() == page(), "run: python -m tests.helpers.faults.table > docs/reference/failures.md"
+    assert PAGE.read_text() == page(), "run: make docs-generate"
 
 
 def test_the_table_is_large_and_no_line_is_twice() -> None:

@@ -33,12 +33,9 @@ LOGIN = Login(username="mario.rossi@example.org", password=SecretStr("canary-of-
 EXAMPLES = [(row, said) for row in rows() for said in row.says]
 
 
-def told(said: str, *, clear: bool = False, before: Sequence[str] = ()) -> ReplyMeaning:
-    """Judge "PROTOCOL COMMAND: STATUS words", as the table's examples are written."""
-    head, _, text = said.partition(": ")
-    protocol, _, command = head.partition(" ")
-    status, _, rest = text.partition(" ")
-    return classify(Reply(protocol, command, status, rest, clear, before))
+def judge(written: str, *, clear: bool = False, before: Sequence[str] = ()) -> ReplyMeaning:
+    """Judge a reply that is written as the table's examples are."""
+    return classify(Reply.parse(written, clear=clear, before=before))
 
 
 # The table
@@ -47,7 +44,7 @@ def told(said: str, *, clear: bool = False, before: Sequence[str] = ()) -> Reply
 def test_each_example_matches_its_own_row(subtests: pytest.Subtests) -> None:
     for row, said in EXAMPLES:
         with subtests.test(row=row.id, said=said):
-            found = told(said, clear=row.clear)
+            found = judge(said, clear=row.clear)
             assert (found.row and found.row.id, found.cause) == (row.id, row.cause)
 
 
@@ -65,7 +62,7 @@ def test_each_row_is_whole_and_has_a_name_of_its_own() -> None:
 @pytest.mark.slow
 def test_each_pattern_is_linear(row: ReplyRow) -> None:
     """Eight times the length costs about eight times the processor's time, and not 64 times."""
-    assert row.words is not None
+    patterns = [pattern for pattern in (row.words, row.not_words) if pattern is not None]
     words = sorted({word for said in row.says for word in said.lower().split()})
     for seed in (*words[:4], "a", "too many ", "unable to x ", "account x ", "exceeded x "):
         costs = []
@@ -74,7 +71,8 @@ def test_each_pattern_is_linear(row: ReplyRow) -> None:
             runs = []
             for _ in range(2):
                 began = time.process_time()
-                row.words.search(text)
+                for pattern in patterns:
+                    pattern.search(text)
                 runs.append(time.process_time() - began)
             costs.append(min(runs))
         assert costs[1] < 30 * max(costs[0], 1e-4), (seed, costs)
@@ -112,7 +110,7 @@ PLACES = [
 def test_the_same_reply_gets_the_same_cause_everywhere(subtests: pytest.Subtests) -> None:
     for place, (words, cause) in itertools.product(PLACES, SAME.items()):
         with subtests.test(place=place, words=words):
-            assert told(f"{place} {words}").cause is cause
+            assert judge(f"{place} {words}").cause is cause
 
 
 @pytest.mark.parametrize(
@@ -133,7 +131,7 @@ def test_the_same_reply_gets_the_same_cause_everywhere(subtests: pytest.Subtests
     ],
 )
 def test_an_unlisted_reply_is_classified_by_its_code_and_marked_unknown(said: str, cause: Cause) -> None:
-    found = told(said)
+    found = judge(said)
     assert (found.cause, found.known) == (cause, False)
 
 
@@ -150,12 +148,12 @@ def test_an_unlisted_reply_is_classified_by_its_code_and_marked_unknown(said: st
     ],
 )
 def test_all_lines_of_an_answer_are_read(said: str, before: list[str], cause: Cause) -> None:
-    assert told(said, before=before).cause is cause
+    assert judge(said, before=before).cause is cause
 
 
 def test_an_address_that_is_repeated_says_nothing() -> None:
-    assert told("smtp RCPT: 550 5.1.1 <throttled@banned.example>: no").cause is Cause.REJECTED
-    assert told("imap LOGIN: NO user abuse@dynamic.example: no").known is False
+    assert judge("smtp RCPT: 550 5.1.1 <throttled@banned.example>: no").cause is Cause.REJECTED
+    assert judge("imap LOGIN: NO user abuse@dynamic.example: no").known is False
 
 
 def test_plain_text_instead_of_the_protocol_is_read() -> None:
@@ -175,15 +173,15 @@ def test_lines_of_a_reply_are_read_as_one_and_kept_apart() -> None:
 
 def test_a_server_that_demands_tls_over_tls_is_at_fault() -> None:
     said = "imap LOGIN: NO [PRIVACYREQUIRED] x"
-    assert told(said, clear=True).cause is Cause.CREDENTIALS
-    assert told(said).cause is Cause.PROTOCOL
+    assert judge(said, clear=True).cause is Cause.CREDENTIALS
+    assert judge(said).cause is Cause.PROTOCOL
 
 
 # Whose limit, whose lock
 
 
 def reports(said: str) -> tuple[Outcome, Cause]:
-    cause = told(said).cause
+    cause = judge(said).cause
     return cause.outcome, cause
 
 
@@ -236,8 +234,8 @@ def test_an_internal_failure_of_a_server_is_the_servers(subtests: pytest.Subtest
 
 
 def test_a_missing_mailbox_has_the_cause_mailbox() -> None:
-    assert told("pop3 PASS: -ERR [SYS/PERM] Fatal: Mailbox does not exist").cause is Cause.MAILBOX
-    assert told("pop3 PASS: -ERR [AUTH] Mailbox does not exist").cause is Cause.CREDENTIALS
+    assert judge("pop3 PASS: -ERR [SYS/PERM] Fatal: Mailbox does not exist").cause is Cause.MAILBOX
+    assert judge("pop3 PASS: -ERR [AUTH] Mailbox does not exist").cause is Cause.CREDENTIALS
 
 
 GMX = "421 gmx.net (mrgmx) Nemesis ESMTP Service not available\nService unavailable\nFor explanation visit "
@@ -281,7 +279,7 @@ ABOUT_US = [
 def test_replies_about_our_own_behaviour_are_caused_by_us(subtests: pytest.Subtests) -> None:
     for said, cause in ABOUT_US:
         with subtests.test(said=said):
-            assert told(said).cause is cause
+            assert judge(said).cause is cause
 
 
 # Over real sockets

@@ -11,7 +11,7 @@ from tests.helpers.regexes import UsedPattern, busy, every, modules
 
 BUILT = {
     "mailwatch.config.yaml_file": "_pattern",  # YAML 1.1's own, of short words of the owner's
-    "mailwatch.probes.classify": "words",  # the rows of replies.toml, which are collected
+    "mailwatch.probes.classify": "joined",  # the rows of replies.toml, which are collected
     "mailwatch.probes.roundtrip.delivery_report": "re.escape(TOKEN_PREFIX).encode() + b'([0-9a-f]{32})\\\\b'",
 }
 """Where a pattern is compiled from what is no literal."""
