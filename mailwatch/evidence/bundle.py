@@ -20,11 +20,11 @@ import contextlib
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
-from typing import IO, Any
+from typing import IO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -34,15 +34,6 @@ from mailwatch.ledger.merkle import CompactRange
 from mailwatch.store import CheckpointRow, RawEntry, Reader, StoreDamagedError
 
 INSTRUCTION_FILES = {"en": "VERIFY.md", "it": "VERIFICA.md"}
-
-
-def instructions(language: str, statement: dict[str, Any]) -> tuple[str, bytes]:
-    """Return the file's name and content."""
-    name = INSTRUCTION_FILES[language]
-    text = (resources.files("mailwatch.evidence") / "standalone" / name).read_text(encoding="utf-8")
-    if "window" in statement:
-        text = text.replace("outage.json", "period.json")
-    return name, text.replace("{ledger}", statement["ledger"]).encode()
 
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -61,6 +52,13 @@ class File:
     content: bytes
 
 
+def instructions(language: str, origin: str, statement_name: str) -> File:
+    """Enclose how to check a bundle of the ledger `origin`."""
+    name = INSTRUCTION_FILES[language]
+    text = (resources.files("mailwatch.evidence") / "standalone" / name).read_text(encoding="utf-8")
+    return File(name, text.replace("outage.json", statement_name).replace("{ledger}", origin).encode())
+
+
 def standalone_checker() -> File:
     """Enclose the script that checks a bundle with nothing but Python."""
     return File("verify.py", (resources.files("mailwatch.evidence") / "standalone" / "verify.py").read_bytes())
@@ -71,7 +69,7 @@ class Bundle:
 
     def __init__(self, out: IO[bytes]) -> None:
         self._zip = zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL)
-        self._manifest: dict[str, dict[str, Any]] = {}
+        self._manifest: dict[str, dict[str, str | int]] = {}
 
     def add(self, name: str, parts: Iterable[bytes]) -> None:
         """Write one file from its parts."""
@@ -171,7 +169,7 @@ def _subtrees(row: CheckpointRow) -> CompactRange:
     return tree
 
 
-def proof(range_: LedgerRange, origin: str) -> dict[str, Any]:
+def proof(range_: LedgerRange, origin: str) -> dict[str, object]:
     """Return what ties the range to signed checkpoints. Raises StoreDamagedError."""
     start = _subtrees(range_.start)
     return {
@@ -192,6 +190,6 @@ def proof(range_: LedgerRange, origin: str) -> dict[str, Any]:
     }
 
 
-def pretty_json(value: dict[str, Any]) -> bytes:
+def pretty_json(value: Mapping[str, object]) -> bytes:
     """Write JSON for people: two spaces, keys as given."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

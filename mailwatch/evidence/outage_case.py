@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from mailwatch.evidence import bundle
-from mailwatch.evidence.bundle import File, pretty_json, standalone_checker, write_bundle
+from mailwatch.evidence.bundle import File, instructions, pretty_json, standalone_checker, write_bundle
 from mailwatch.evidence.claims.owner_statement import OwnerClaim
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, select_range
 from mailwatch.evidence.statement import clock_error_of, outage_statement
@@ -64,7 +63,7 @@ def write_outage_bundle(
     inside = [
         File("outage.json", pretty_json(evidence.statement)),
         *files,
-        File(*bundle.instructions(language, evidence.statement)),
+        instructions(language, keys.origin, "outage.json"),
         standalone_checker(),
     ]
     write_bundle(out, reader, evidence.range, keys.private, [evidence.payload["target"]], inside)

@@ -15,8 +15,7 @@ import orjson
 from mailwatch import __version__
 from mailwatch.analysis.outage import evidence_json
 from mailwatch.analysis.replay import MONITOR_KINDS, FactListener, PeriodReplay
-from mailwatch.evidence import bundle
-from mailwatch.evidence.bundle import File, pretty_json, standalone_checker, write_bundle
+from mailwatch.evidence.bundle import File, instructions, pretty_json, standalone_checker, write_bundle
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile, select_range
 from mailwatch.evidence.statement import clock_error_of, error_statement, outside_times
 from mailwatch.ledger.payloads import rules_payload
@@ -128,7 +127,7 @@ def write_period_bundle(
     inside = [
         File("period.json", pretty_json(evidence.statement)),
         *files,
-        File(*bundle.instructions(language, evidence.statement)),
+        instructions(language, keys.origin, "period.json"),
         standalone_checker(),
     ]
     write_bundle(out, reader, evidence.range, keys.private, list(evidence.replay.accounts), inside)

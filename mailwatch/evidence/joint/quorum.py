@@ -169,7 +169,7 @@ def _contradictions(group: ChannelGroup) -> Iterator[Contradiction]:
 
 def joint_statement(
     groups: list[ChannelGroup], members: list[JointMember], left_out: list[tuple[JointMember, str]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return joint.json. The same members give the same, in whatever order they were named."""
     return {
         "format": FORMAT,
@@ -198,7 +198,7 @@ def joint_statement(
     }
 
 
-def _group_json(group: ChannelGroup) -> dict[str, Any]:
+def _group_json(group: ChannelGroup) -> dict[str, object]:
     return {
         "provider": group.provider,
         "kind": group.kind,
@@ -228,7 +228,7 @@ def _group_json(group: ChannelGroup) -> dict[str, Any]:
     }
 
 
-def _span_json(spans: list[Span]) -> dict[str, Any]:
+def _span_json(spans: list[Span]) -> dict[str, object]:
     return {
         "seconds": total_length(spans) / 1000,
         "times": [[rfc3339(start), rfc3339(end)] for start, end in spans],

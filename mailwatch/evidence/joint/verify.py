@@ -13,8 +13,8 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.bundle import pretty_json
@@ -73,6 +73,28 @@ def check_joint(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) ->
     return made.claims
 
 
+@dataclass(frozen=True, slots=True)
+class StatedMember:
+    """A bundle that joint.json names."""
+
+    file: str
+    sha256: str
+
+    @property
+    def enclosed_name(self) -> str:
+        """The name that it has in the zip, if it is enclosed."""
+        return f"members/{self.sha256}.zip"
+
+
+@dataclass(frozen=True, slots=True)
+class StatedJoint:
+    """What joint.json says, as far as its members go; `json` is all of it."""
+
+    members: tuple[StatedMember, ...]
+    left_out_count: int
+    json: dict[str, object]
+
+
 class _JointCheck:
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
@@ -94,11 +116,11 @@ class _JointCheck:
         if whole:
             self._follows(stated)
         elif all(claim.valid or claim.detail.startswith(UNCHECKED_PREFIX) for claim in self.claims):
-            missing = len(stated["members"]) - len(self._found)
+            missing = len(stated.members) - len(self._found)
             self.claims.append(
                 Claim(
                     "joint", False,
-                    f"{UNCHECKED_PREFIX}{missing} of its {len(stated['members'])} bundles are missing; put them "
+                    f"{UNCHECKED_PREFIX}{missing} of its {len(stated.members)} bundles are missing; put them "
                     "beside "
                     "members.sha256 and `sha256sum -c members.sha256` compares them, `--member FILE.zip` checks "
                     "them here and computes joint.json again",
@@ -110,51 +132,50 @@ class _JointCheck:
     def _add_claim(self, name: str, detail: str) -> None:
         self.claims.append(Claim(name, True, detail))
 
-    def _stated(self, archive: Archive) -> dict[str, Any]:
+    def _stated(self, archive: Archive) -> StatedJoint:
         """Read joint.json as far as its members go."""
         stated = archive.json(JOINT_FILE)
         members = stated.get("members")
         if not isinstance(members, list) or not 0 < len(members) <= MAX_MEMBERS:
             raise VerificationError(f"{JOINT_FILE} lists no members")
+        read = []
         for one in members:
             if not isinstance(one, dict) or not all(isinstance(one.get(key), str) for key in ("file", "sha256")):
                 raise VerificationError(f"{JOINT_FILE} lists a member without a file and a SHA-256")
             if not _DIGEST.fullmatch(one["sha256"]):
                 raise VerificationError(f"{JOINT_FILE} lists a member whose SHA-256 is none")
-        digests = [one["sha256"] for one in members]
+            read.append(StatedMember(one["file"], one["sha256"]))
+        digests = [one.sha256 for one in read]
         if digests != sorted(set(digests)):
             raise VerificationError(f"the members of {JOINT_FILE} are not each listed once, in order")
-        if not isinstance(stated.get("left_out"), list) or not isinstance(stated.get("made_by"), str):
+        left_out = stated.get("left_out")
+        if not isinstance(left_out, list) or not isinstance(stated.get("made_by"), str):
             raise VerificationError(f"{JOINT_FILE} does not say what was left out, or who made it")
-        return stated
+        return StatedJoint(tuple(read), len(left_out), stated)
 
-    def _listed(self, archive: Archive, stated: dict[str, Any]) -> None:
+    def _listed(self, archive: Archive, stated: StatedJoint) -> None:
         """Compare members.sha256 and the enclosed files with joint.json."""
         enclosed = {name for name in archive.names if name.startswith("members/")}
-        listed = {f"members/{one['sha256']}.zip": one for one in stated["members"]}
-        if unlisted := sorted(enclosed - listed.keys()):
+        listed = {one.enclosed_name for one in stated.members}
+        if unlisted := sorted(enclosed - listed):
             raise VerificationError(f"{unlisted[0]} is enclosed, but no member of {JOINT_FILE}")
-        if enclosed and enclosed != listed.keys():
-            raise VerificationError(
-                f"{sorted(listed.keys() - enclosed)[0]} is missing, though others are enclosed"
-            )
-        names = {
-            one["sha256"]: f"members/{one['sha256']}.zip" if enclosed else one["file"] for one in stated["members"]
-        }
-        lines = "".join(f"{digest}  {name}\n" for digest, name in names.items())
+        if enclosed and enclosed != listed:
+            raise VerificationError(f"{sorted(listed - enclosed)[0]} is missing, though others are enclosed")
+        names = ((one, one.enclosed_name if enclosed else one.file) for one in stated.members)
+        lines = "".join(f"{one.sha256}  {name}\n" for one, name in names)
         if archive.read("members.sha256") != lines.encode():
             raise VerificationError(f"members.sha256 does not list the members of {JOINT_FILE}")
         how = "enclosed" if enclosed else "not enclosed"
         self._add_claim(
-            "members", f"members.sha256 names the {len(names)} bundles of {JOINT_FILE}, which are {how}"
+            "members", f"members.sha256 names the {len(stated.members)} bundles of {JOINT_FILE}, which are {how}"
         )
 
-    def _members(self, archive: Archive, stated: dict[str, Any], folder: Path, given: Sequence[Path]) -> bool:
+    def _members(self, archive: Archive, stated: StatedJoint, folder: Path, given: Sequence[Path]) -> bool:
         """Check each member, one claim each; return whether all were there and hold."""
         beside = {_digest(path): path for path in given}
         whole = True
-        for one in stated["members"]:
-            digest, name = one["sha256"], f"members/{one['sha256']}.zip"
+        for one in stated.members:
+            digest, name = one.sha256, one.enclosed_name
             label = f"member {digest[:12]}"
             path = beside.pop(digest, None)
             if name in archive.names:
@@ -171,25 +192,23 @@ class _JointCheck:
             member = read_member(path, self._trust)
             if name in archive.names:
                 path.unlink()
-            member.name = one["file"]
+            member.name = one.file
             if member.sha256 != digest:
                 self.claims.append(Claim(label, False, f"it is another file: its SHA-256 is {member.sha256}"))
             elif member.reason:
-                self.claims.append(Claim(label, False, f"{one['file'][:80]}: {member.reason}"))
+                self.claims.append(Claim(label, False, f"{one.file[:80]}: {member.reason}"))
             else:
                 self._found[digest] = member
-                self._add_claim(
-                    label, f"{one['file'][:80]}: a valid bundle, of {member.vantage} ({member.ledger})"
-                )
+                self._add_claim(label, f"{one.file[:80]}: a valid bundle, of {member.vantage} ({member.ledger})")
                 continue
             whole = False
         for digest, path in beside.items():
             self.claims.append(Claim(f"member {digest[:12]}", False, f"{path.name} is no member of it"))
         return whole and not beside
 
-    def _follows(self, stated: dict[str, Any]) -> None:
+    def _follows(self, stated: StatedJoint) -> None:
         """Compute joint.json again from its members and compare."""
-        members, left_out = partition_members(self._found[one["sha256"]] for one in stated["members"])
+        members, left_out = partition_members(self._found[one.sha256] for one in stated.members)
         if left_out:
             self.claims.append(
                 Claim("joint", False, f"{left_out[0][0].name[:80]} does not count: {left_out[0][1]}")
@@ -197,14 +216,16 @@ class _JointCheck:
             return
         again = json.loads(pretty_json(joint_statement(group_channels(members), members, [])))
         # Who is left out is named, but not enclosed; and another version may compute it again.
-        again |= {"left_out": stated["left_out"], "made_by": stated["made_by"]}
-        if different := sorted(key for key in again.keys() | stated.keys() if again.get(key) != stated.get(key)):
+        again |= {key: stated.json[key] for key in ("left_out", "made_by")}
+        if different := sorted(
+            key for key in again.keys() | stated.json.keys() if again.get(key) != stated.json.get(key)
+        ):
             self.claims.append(Claim("joint", False, f"{different[0][:40]} does not follow from the members"))
             return
         points = len({one.ledger for one in members})
         words = f"{JOINT_FILE} follows from its {len(members)} bundles of {points} vantage points"
-        if stated["left_out"]:
-            words += f"; {len(stated['left_out'])} left out are listed, but not enclosed: they cannot be checked"
+        if stated.left_out_count:
+            words += f"; {stated.left_out_count} left out are listed, but not enclosed: they cannot be checked"
         self._add_claim("joint", words)
 
 

@@ -112,32 +112,10 @@ class _BundleCheck:
         self._claims: list[Claim] = []
 
     def run(self, path: Path) -> VerificationResult:
-        opened: list[Archive] = []
-
-        def open_it() -> str:
-            opened.append(Archive(path))
-            self._archive = opened[0]
-            return f"{len(self._archive.names)} files, each once and within its bounds"
-
+        self._path = path
+        failed = ""
         try:
-            steps: dict[str, Callable[[], str]] = {
-                "archive": open_it,
-                "key": self._key,
-                "checkpoints": self._checkpoints,
-                "entries": self._entries,
-                "order": lambda: _none(self._scan.order, f"indexes {self._range()} follow one another"),
-                "numbers": lambda: _none(self._scan.numbers, "each target's own numbers run without a hole"),
-                "clock": self._clock,
-                "watched": self._watched,
-                "nothing left out": self._payloads_shown,
-                "tokens": self._tokens,
-                "times": self._times,
-                "outage": self._outage,
-                "report": self._report,
-                "files": self._files,
-            }
-            failed = ""
-            for name, step in steps.items():
+            for name, step in self._steps().items():
                 # The order of the entries and what follows says nothing once they are not the signed ones.
                 if failed in ("archive", "key", "checkpoints", "entries"):
                     self._claims.append(Claim(name, False, f"not checked, because {failed} is not valid"))
@@ -146,12 +124,35 @@ class _BundleCheck:
                     name = "period"
                 failed = self._step(name, step) or failed
         finally:
-            for archive in opened:
-                archive.close()
-        if not self._claims[0].valid or not all(claim.valid for claim in self._claims):
+            if self._claims and self._claims[0].valid:
+                self._archive.close()
+        if not all(claim.valid for claim in self._claims):
             return VerificationResult(self._claims)
         signed = {size: made.root for size, made in self._signed.items()}
         return VerificationResult(self._claims, self._stated, signed)
+
+    def _steps(self) -> dict[str, Callable[[], str]]:
+        """What is checked for each claim, in the order of CLAIMS."""
+        return {
+            "archive": self._open,
+            "key": self._key,
+            "checkpoints": self._checkpoints,
+            "entries": self._entries,
+            "order": lambda: _none(self._scan.order, f"indexes {self._range()} follow one another"),
+            "numbers": lambda: _none(self._scan.numbers, "each target's own numbers run without a hole"),
+            "clock": self._clock,
+            "watched": self._watched,
+            "nothing left out": self._payloads_shown,
+            "tokens": self._tokens,
+            "times": self._times,
+            "outage": self._outage,
+            "report": self._report,
+            "files": self._files,
+        }
+
+    def _open(self) -> str:
+        self._archive = Archive(self._path)
+        return f"{len(self._archive.names)} files, each once and within its bounds"
 
     def _step(self, name: str, step: Callable[[], str]) -> str:
         try:

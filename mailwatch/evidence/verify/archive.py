@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from mailwatch.errors import is_local_failure
 from mailwatch.ledger.timestamp import MAX_REPLY_BYTES
@@ -107,7 +107,7 @@ class Archive:
             if is_local_failure(error):
                 raise
             raise VerificationError(f"not a readable zip: {str(error)[:120]}") from None
-        self.seen: dict[str, dict[str, Any]] = {}
+        self.seen: dict[str, dict[str, str | int]] = {}
         self._shape = shape
         try:
             self._infos = _check_files(infos, shape)
@@ -135,7 +135,7 @@ class Archive:
             raise VerificationError(f"{name} is missing")
         return b"".join(self._parts(name))
 
-    def json(self, name: str) -> dict[str, Any]:
+    def json(self, name: str) -> dict[str, object]:
         """Return a file that holds a JSON object. Raises VerificationError."""
         return parse_object(self.read(name), name)
 
@@ -222,7 +222,7 @@ def _check_files(infos: list[zipfile.ZipInfo], shape: ZipShape) -> dict[str, zip
     return found
 
 
-def parse_object(raw: bytes, name: str) -> dict[str, Any]:
+def parse_object(raw: bytes, name: str) -> dict[str, object]:
     """Read a JSON object in which no name stands twice. Raises VerificationError."""
     if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise VerificationError(f"{name} holds more than {MAX_VALUES} values")
@@ -235,7 +235,7 @@ def parse_object(raw: bytes, name: str) -> dict[str, Any]:
     return value
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a name stands twice in an object")

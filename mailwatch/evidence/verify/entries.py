@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 
@@ -36,7 +35,7 @@ MAX_NAME_CHARS = 1000
 MAX_REPLY_CHARS = 8192
 """Characters that a server's reply may have: 500 are kept, of which one may be written as ten."""
 
-EntryHandler = Callable[[int, str, int, str, dict[str, Any]], None]
+EntryHandler = Callable[[int, str, int, str, dict[str, object]], None]
 """Given each entry that is shown: index, kind, time, the name of its target ("": none), payload."""
 
 
@@ -50,10 +49,10 @@ class TokenEntry:
     index: int
     boot: str
     clock: Millis
-    checkpoint: Any
-    time: Any
-    asked: Any
-    answered: Any
+    checkpoint: object
+    time: object
+    asked: object
+    answered: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +89,8 @@ class LedgerScan:
     boots: int = 0
     tokens: dict[str, TokenEntry] = field(default_factory=dict)
     """What entries say of the tokens enclosed, by the SHA-256 of the reply."""
-    first_rules: Any = None
-    rules: Any = None
+    first_rules: object = None
+    rules: object = None
     """Those of the first and of the last start of MailWatch."""
     steps: list[tuple[int, Millis]] = field(default_factory=list)
     """By entry, how far the wall clock was set."""
@@ -119,7 +118,7 @@ EARLIEST_MS: Millis = -(10**12)
 def scan(
     lines: Iterable[bytes],
     start: CompactRange,
-    checkpoints: dict[int, Checkpoint],
+    checkpoints: Mapping[int, Checkpoint],
     enclosed: Collection[str],
     handle: EntryHandler,
 ) -> LedgerScan:
@@ -127,82 +126,174 @@ def scan(
 
     Raises VerificationError where the bundle cannot be read on; other faults are noted.
     """
-    found = LedgerScan(start=start.copy(), next_index=start.size)
-    tree, numbers, closed = start.copy(), dict[bytes, int](), set[bytes]()
-    if tree.size in checkpoints:
-        found.roots[tree.size] = tree.root()
-    begun, earliest, latest, named = tree.size, NEVER_MS, -NEVER_MS, 0
-    fullmatch, append, sha256 = ENTRY_LINE.fullmatch, tree.append, hashlib.sha256
-    here, last_run, ticked = b"", b"", 0
+    scanner = _Scanner(start, checkpoints, enclosed, handle)
+    fullmatch, feed = ENTRY_LINE.fullmatch, scanner.feed
     for line in lines:
         match, header_fault = fullmatch(line), None
         if match is None:
             match, header_fault = _match_without_reading(line)
         if match is None:
-            raise VerificationError(f"entries.jsonl: line {found.count + 1} is not an entry in canonical form")
-        header, boot, clock, number_of, kind, number, digest, run, target, at, version, payload = match.groups()
-        index, time = int(number_of), int(at)
+            raise VerificationError(
+                f"entries.jsonl: line {scanner.found.count + 1} is not an entry in canonical form"
+            )
+        feed(match.groups(), header_fault)
+    return scanner.finish()
+
+
+class _Scanner:
+    """Checks one entry after the other: its clock reading, its place and number, its hash, its payload."""
+
+    def __init__(
+        self,
+        start: CompactRange,
+        checkpoints: Mapping[int, Checkpoint],
+        enclosed: Collection[str],
+        handle: EntryHandler,
+    ) -> None:
+        self.found = LedgerScan(start=start.copy(), next_index=start.size)
+        self._first = start.size
+        self._tree = start.copy()
+        self._checkpoints, self._enclosed, self._handle = checkpoints, enclosed, handle
+        self._numbers: dict[bytes, int] = {}
+        self._closed: set[bytes] = set()
+        """Targets with an entry whose payload is not shown."""
+        self._boot, self._run, self._clock = b"", b"", 0
+        self._span_begin, self._earliest, self._latest, self._named = start.size, NEVER_MS, -NEVER_MS, 0
+        if start.size in checkpoints:
+            self.found.roots[start.size] = self._tree.root()
+
+    def feed(self, fields: tuple[bytes, ...], header_fault: dict[str, object] | None) -> None:
+        """Take in an entry: the groups of ENTRY_LINE, and the header whose clock reading is not canonical."""
+        header, boot, clock, number_of, kind, number, digest, run, target, at, version, payload = fields
+        found, index, time = self.found, int(number_of), int(at)
         if (
             header_fault is None
             and version == b"2"
-            and boot == here
-            and run == last_run
+            and boot == self._boot
+            and run == self._run
             and clock
-            and int(clock) >= ticked
+            and int(clock) >= self._clock
         ):
             # Nearly all entries: the same run, a little later.
-            ticked = int(clock)
-            found.readings.advance(ticked)
+            self._clock = int(clock)
+            found.readings.advance(self._clock)
         else:
-            read = header_fault or {"v": int(version)} | {
-                key: value.decode() for key, value in (("boot", boot), ("run", run)) if value is not None
-            } | ({} if clock is None else {"clock": int(clock)})
-            for fault in found.readings.check_header(read):
-                _note_fault(found.clock, f"entry {index}: {fault}")
-            found.boots += boot is not None and boot != here
-            here, last_run, ticked = boot or b"", run or b"", int(clock or 0)
+            self._check_reading(index, boot, clock, run, version, header_fault)
         found.clocked += boot is not None
-        if index != start.size + found.count:
-            _note_fault(found.order, f"expected entry {start.size + found.count}, got {index}")
-        if (target is None) != (number == b"null") or (target is None) == (kind in TARGET_KINDS):
-            _note_fault(found.order, f"entry {index}: kind, target and number do not go together")
-        elif target is not None:
-            _count(found, index, target, int(number), numbers)
-        append(
-            leaf_hash(header if header_fault is None else orjson.dumps(header_fault, option=orjson.OPT_SORT_KEYS))
-        )
+        self._check_place(index, kind, target, number)
+        if header_fault is not None:
+            header = orjson.dumps(header_fault, option=orjson.OPT_SORT_KEYS)
+        self._tree.append(leaf_hash(header))
         if found.count == 0:
             found.first_time = time
         found.count += 1
         found.last_time = time
-        if payload is not None:
-            if sha256(payload).hexdigest().encode() == digest:
-                _handle_shown(
-                    found, index, kind.decode(), time, target, payload, enclosed, handle, (here.decode(), ticked)
-                )
-            else:
-                _note_fault(found.payloads, f"the payload of entry {index} is not the one that its header seals")
+        if payload is not None and hashlib.sha256(payload).hexdigest().encode() == digest:
+            self._handle_shown(index, kind.decode(), time, target, payload)
+        elif payload is not None:
+            _note_fault(found.payloads, f"the payload of entry {index} is not the one that its header seals")
         elif target is not None:
-            closed.add(target)
+            self._closed.add(target)
         elif kind in PUBLIC_KINDS:
             _note_fault(found.hidden, f"entry {index} ({kind.decode()}) has no payload")
         if kind != b"gap":
             # A gap is written when it is over, however long after; all others as soon as they are known.
-            earliest, latest = min(earliest, time), max(latest, time)
-        if tree.size in checkpoints:
-            found.roots[tree.size] = tree.root()
-        if tree.size in checkpoints or len(found.tokens) > named:
-            found.spans.append(WriteTimes(begun, tree.size, earliest, latest, here.decode(), ticked))
-            begun, earliest, latest, named = tree.size, NEVER_MS, -NEVER_MS, len(found.tokens)
-    found.next_index = tree.size
-    for target in closed & found.names.keys():
-        _note_fault(found.hidden, f"entries of {found.names[target]} appear without their payload")
-    if len(set(found.names.values())) != len(found.names):
-        _note_fault(found.hidden, "two targets have the same name")
-    return found
+            self._earliest, self._latest = min(self._earliest, time), max(self._latest, time)
+        if self._tree.size in self._checkpoints or len(found.tokens) > self._named:
+            self._cut_span()
+
+    def finish(self) -> LedgerScan:
+        """Return what was found, once all entries were fed."""
+        found = self.found
+        found.next_index = self._tree.size
+        for target in self._closed & found.names.keys():
+            _note_fault(found.hidden, f"entries of {found.names[target]} appear without their payload")
+        if len(set(found.names.values())) != len(found.names):
+            _note_fault(found.hidden, "two targets have the same name")
+        return found
+
+    def _check_place(self, index: int, kind: bytes, target: bytes | None, number: bytes) -> None:
+        """Check that an entry follows the one before it, in the ledger and of its target."""
+        found = self.found
+        if index != self._first + found.count:
+            _note_fault(found.order, f"expected entry {self._first + found.count}, got {index}")
+        if (target is None) != (number == b"null") or (target is None) == (kind in TARGET_KINDS):
+            _note_fault(found.order, f"entry {index}: kind, target and number do not go together")
+        elif target is not None:
+            _count(found, index, target, int(number), self._numbers)
+
+    def _check_reading(
+        self,
+        index: int,
+        boot: bytes | None,
+        clock: bytes | None,
+        run: bytes | None,
+        version: bytes,
+        header_fault: dict[str, object] | None,
+    ) -> None:
+        """Check the reading of the clock where it does not follow that of the entry before."""
+        read = header_fault
+        if read is None:
+            read = {"v": int(version)}
+            read |= {key: value.decode() for key, value in (("boot", boot), ("run", run)) if value is not None}
+            read |= {} if clock is None else {"clock": int(clock)}
+        for fault in self.found.readings.check_header(read):
+            _note_fault(self.found.clock, f"entry {index}: {fault}")
+        self.found.boots += boot is not None and boot != self._boot
+        self._boot, self._run, self._clock = boot or b"", run or b"", int(clock or 0)
+
+    def _cut_span(self) -> None:
+        """End a span of times at a checkpoint, or at an entry that names an enclosed token."""
+        found, size = self.found, self._tree.size
+        if size in self._checkpoints:
+            found.roots[size] = self._tree.root()
+        found.spans.append(
+            WriteTimes(self._span_begin, size, self._earliest, self._latest, self._boot.decode(), self._clock)
+        )
+        self._span_begin, self._named = size, len(found.tokens)
+        self._earliest, self._latest = NEVER_MS, -NEVER_MS
+
+    def _handle_shown(self, index: int, kind: str, time: Millis, target: bytes | None, payload: bytes) -> None:
+        found = self.found
+        found.shown_count += 1
+        read = _read_payload(payload, index)
+        if target is None:
+            self._keep_monitor_entry(index, kind, read)
+            self._handle(index, kind, time, "", read)
+            return
+        name = read.get("target")
+        if not isinstance(name, str) or len(name) > MAX_NAME_CHARS or found.names.setdefault(target, name) != name:
+            _note_fault(found.payloads, f"entry {index} does not name its target as the others do")
+            return
+        for fault in found.readings.check_payload(kind, name, read):
+            _note_fault(found.clock, f"entry {index}: {fault}")
+        if kind == "watch":
+            _check_target_change(found, index, read)
+        if kind == "observation":
+            _check_times(found, index, time, target, read)
+            if len(payload) > MAX_REPLY_CHARS and not _has_short_replies(read):
+                raise VerificationError(f"entry {index} contains a server reply longer than MailWatch records")
+        if kind == "outage" and len(payload) > 16 * MAX_REPLY_CHARS:
+            raise VerificationError(f"entry {index} is longer than any outage that MailWatch records")
+        self._handle(index, kind, time, name, read)
+
+    def _keep_monitor_entry(self, index: int, kind: str, payload: dict[str, object]) -> None:
+        """Keep what other claims ask for of MailWatch's own entries; its size does not grow with the range."""
+        found = self.found
+        if kind == "node":
+            found.rules = payload.get("rules", found.rules)
+            if index == 0:
+                found.first_rules = payload.get("rules", {})
+        elif kind == "clock" and isinstance(millis := payload.get("milliseconds"), int):
+            found.clock_disturbance += abs(millis)
+            if payload.get("event") == "step" and len(found.steps) < MAX_STEPS:
+                found.steps.append((index, millis))
+        elif kind == "token" and isinstance(reply := payload.get("reply"), str) and reply in self._enclosed:
+            values = (payload.get(key) for key in ("checkpoint", "time", "asked", "answered"))
+            found.tokens.setdefault(reply, TokenEntry(index, self._boot.decode(), self._clock, *values))
 
 
-def _match_without_reading(line: bytes) -> tuple[re.Match[bytes] | None, dict[str, Any] | None]:
+def _match_without_reading(line: bytes) -> tuple[re.Match[bytes] | None, dict[str, object] | None]:
     """Read a line that is canonical but for the reading of the clock in its header, which is noted as a fault."""
     try:
         entry = orjson.loads(line)
@@ -225,50 +316,17 @@ def _count(result: LedgerScan, index: int, target: bytes, number: int, numbers: 
     numbers[target] = number
 
 
-def _handle_shown(
-    result: LedgerScan,
-    index: int,
-    kind: str,
-    time: Millis,
-    target: bytes | None,
-    payload: bytes,
-    enclosed: Collection[str],
-    handle: EntryHandler,
-    reading: tuple[str, Millis],
+def _check_target_change(result: LedgerScan, index: int, payload: dict[str, object]) -> None:
+    try:
+        change_from(payload)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        _note_fault(result.target_change_faults, f"entry {index}: {type(error).__name__} {error}"[:200])
+    result.target_changes += 1
+
+
+def _check_times(
+    result: LedgerScan, index: int, time: Millis, target: bytes, observation: dict[str, object]
 ) -> None:
-    result.shown_count += 1
-    read = _read_payload(payload, index)
-    name = ""
-    if target is not None:
-        target_name = read.get("target")
-        if (
-            not isinstance(target_name, str)
-            or len(target_name) > MAX_NAME_CHARS
-            or result.names.setdefault(target, target_name) != target_name
-        ):
-            _note_fault(result.payloads, f"entry {index} does not name its target as the others do")
-            return
-        for fault in result.readings.check_payload(kind, target_name, read):
-            _note_fault(result.clock, f"entry {index}: {fault}")
-        if kind == "watch":
-            try:
-                change_from(read)
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
-                _note_fault(result.target_change_faults, f"entry {index}: {type(error).__name__} {error}"[:200])
-            result.target_changes += 1
-        if kind == "observation":
-            _check_times(result, index, time, target, read)
-            if len(payload) > MAX_REPLY_CHARS and not _has_short_replies(read):
-                raise VerificationError(f"entry {index} contains a server reply longer than MailWatch records")
-        if kind == "outage" and len(payload) > 16 * MAX_REPLY_CHARS:
-            raise VerificationError(f"entry {index} is longer than any outage that MailWatch records")
-        name = target_name
-    else:
-        _keep_monitor_entry(result, index, kind, read, enclosed, reading)
-    handle(index, kind, time, name, read)
-
-
-def _check_times(result: LedgerScan, index: int, time: Millis, target: bytes, observation: dict[str, Any]) -> None:
     """An observation is on record as of its end, begins before that, and after the one before it had ended."""
     start, end = observation.get("start"), observation.get("end")
     if type(start) is not int or type(end) is not int or end != time or not EARLIEST_MS <= start <= end:
@@ -278,7 +336,7 @@ def _check_times(result: LedgerScan, index: int, time: Millis, target: bytes, ob
         result.ends[target] = end
 
 
-def _has_short_replies(observation: dict[str, Any]) -> bool:
+def _has_short_replies(observation: dict[str, object]) -> bool:
     """Whether the replies that an outage keeps of an observation are as short as those on record."""
     attempts = observation.get("attempts")
     replies_lists = (
@@ -288,29 +346,7 @@ def _has_short_replies(observation: dict[str, Any]) -> bool:
     return all(len(str(word)) <= MAX_REPLY_CHARS for word in (*words, observation.get("detail", "")))
 
 
-def _keep_monitor_entry(
-    result: LedgerScan,
-    index: int,
-    kind: str,
-    payload: dict[str, Any],
-    enclosed: Collection[str],
-    reading: tuple[str, Millis],
-) -> None:
-    """Keep what other claims ask for of MailWatch's own entries, in a size that does not grow with the range."""
-    if kind == "node":
-        result.rules = payload.get("rules", result.rules)
-        if index == 0:
-            result.first_rules = payload.get("rules", {})
-    elif kind == "clock" and isinstance(payload.get("milliseconds"), int):
-        result.clock_disturbance += abs(payload["milliseconds"])
-        if payload.get("event") == "step" and len(result.steps) < MAX_STEPS:
-            result.steps.append((index, payload["milliseconds"]))
-    elif kind == "token" and isinstance(reply := payload.get("reply"), str) and reply in enclosed:
-        values = (payload.get(key) for key in ("checkpoint", "time", "asked", "answered"))
-        result.tokens.setdefault(reply, TokenEntry(index, *reading, *values))
-
-
-def _read_payload(payload: bytes, index: int) -> dict[str, Any]:
+def _read_payload(payload: bytes, index: int) -> dict[str, object]:
     """Read a payload in its canonical form, in which no name can stand twice. Raises VerificationError."""
     try:
         value = orjson.loads(payload)
