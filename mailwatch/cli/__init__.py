@@ -1,7 +1,7 @@
-"""The command line: one file per verb; each parses, calls, prints and returns its exit status.
+"""The command line: one file per verb. Each adds its arguments, calls, prints and returns an exit status.
 
-Data goes to stdout, talk to stderr. Exit 0 fine, 1 found a problem, 2 used wrongly; 70 a defect of ours and 71 the
-machine lacks something (errors.py).
+Data goes to stdout, messages to stderr. Exit status: 0 success, 1 a problem found, 2 wrong usage, 70 a defect in
+MailWatch, 71 a lack of resources (errors.py).
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ VERBS = {
 
 
 def parse(given: Sequence[str]) -> argparse.Namespace:
-    """Read the words of one command; its `run` does it. Exits with 2 where they mean nothing."""
+    """Parse one command; its `run` attribute executes it. Exits with status 2 on wrong usage."""
     return parser_with({command_verb(given)}).parse_args(given)
 
 
 def parser_with(complete: Collection[str]) -> argparse.ArgumentParser:
-    """Return the parser of all verbs, with the options of those in `complete`: only their modules are loaded."""
+    """Return the parser of all verbs. Only the verbs in `complete` have their modules loaded and options added."""
     parser = argparse.ArgumentParser(
         prog="mailwatch",
         description="Monitors mailboxes by logging in to them, and proves their outages.",

@@ -1,4 +1,4 @@
-"""mailwatch availability: how much of a window each target was up, at least and at most."""
+"""mailwatch availability: bounds of each target's availability in a window of time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_DATA = "no data"
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     add_options(verb)
     when = "2026-01, 2026-01-22 (local time) or 2026-01-22T21:55:00+01:00"
     verb.add_argument("--from", dest="start", required=True, metavar="TIME", help=when)
@@ -65,7 +65,7 @@ def _table(answers: Sequence[AvailabilityJson], *, with_maintenance: bool) -> Ta
         counted: FiguresJson = answer.get("with_maintenance", answer) if with_maintenance else answer
         share, down = counted["availability"], counted["downtime"]
         bounds = [_percent(share["lower"]), _percent(share["upper"], up=True), _percent(counted["coverage"])]
-        # Where nothing was observed nothing is known of downtime: that it was none least of all.
+        # Without observations the downtime is unknown, not zero.
         lasted = [NO_DATA] * 2
         if down["min"] is not None and down["max"] is not None:
             lasted = [format_duration(down["min"]), format_duration(down["max"], round_up=True)]

@@ -1,4 +1,4 @@
-"""mailwatch backup: the ledger with its keys, tokens and grants in one file, also while `mailwatch run` writes."""
+"""mailwatch backup: ledger, keys, tokens and grants in one file, even while `mailwatch run` writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mailwatch.store import backup
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     verb.add_argument(
         "file", type=Path, metavar="FILE", help="a new file, for example mailwatch-2026-11-24.tar.gz"
     )

@@ -1,4 +1,6 @@
-"""mailwatch claim: the letter of complaint about an outage as PDF and to edit, and the log of what was sent."""
+"""mailwatch claim: a letter of complaint about an outage, as PDF and as DOCX to edit, and the log of sent
+messages.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,11 @@ from mailwatch.store import Tokens
 from mailwatch.store.keys import load_keys as load_keys
 
 SENT_OPTIONS = {"sent": "date", "by": "means", "to": "to", "ticket": "reference", "answer": "answer"}
-"""The options of the log, and what they are called in the config."""
+"""Options of `claim log`, and their keys in the config."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     verb.epilog = (
         "`mailwatch claim log OUTAGE_ID` lists what was sent to the provider about an outage. With --sent "
         "and --by, it adds an entry, which report and letter then mention."
@@ -72,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _log(args: argparse.Namespace, wanted: str) -> int:
-    """List what was sent about an outage, after adding a message if one is given."""
+    """List the messages sent about an outage, after adding the given message, if any."""
     config = open_config(args)
     try:
         with open_reader(config) as reader:
@@ -84,7 +86,7 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
             message = NotifiedSection.model_validate(fields)
             if message.date > date.today():  # noqa: DTZ011 - the owner's own day
                 raise ValueError(f"--sent: {args.sent} is in the future")
-            sent_log.sent_messages(config.data_dir, outage)  # Repair a log that cannot be read first.
+            sent_log.sent_messages(config.data_dir, outage)  # An unreadable log must be repaired first.
             sent_log.add_message(config.data_dir, outage, message)
         messages = sent_log.sent_messages(config.data_dir, outage)
     except ValidationError as error:
@@ -111,7 +113,7 @@ def _letter(args: argparse.Namespace, wanted: str) -> int:
     for suffix in (".pdf", ".docx"):
         check_writable(stem.with_name(stem.name + suffix) if stem.name else stem)
     check_pdf_resources()
-    zone = local_zone()  # Before the work: where there is none, it would be for nothing.
+    zone = local_zone()  # Checked first: without a time zone the work would be wasted.
     config = open_config(args)
     place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
     try:
@@ -140,7 +142,7 @@ def _copy(content: bytes, out: IO[bytes]) -> None:
 
 
 def _open_points(letter: Letter) -> list[str]:
-    """Say what is left to the owner."""
+    """Return what the owner still has to do."""
     hints = ["fill in the marked places, and read the whole letter before you send it; this is not legal advice"]
     if letter.claim is None:
         hints.append(
@@ -153,7 +155,7 @@ def _open_points(letter: Letter) -> list[str]:
 
 
 def days_left(letter: Letter, today: date) -> list[str]:
-    """Say until when the provider wants to be asked, window by window."""
+    """Return the deadline for claims, for each window of the rule."""
     lines = []
     reading = None if letter.claim is None else letter.claim.reading
     for window in () if reading is None else reading.windows:

@@ -1,4 +1,4 @@
-"""What several verbs need: the config, the ledger that it names, windows of time, and the owner's signature."""
+"""Shared by several verbs: the config, its ledger, windows of time, and the owner's signature."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
 
 
 def config_path(args: argparse.Namespace) -> Path:
-    """Return the config file that was named, else the usual one. Raises ConfigNotFoundError."""
+    """Return the config file given on the command line, else the default. Raises ConfigNotFoundError."""
     given: Path | None = args.config
     return given or default_path()
 
@@ -51,13 +51,13 @@ def open_config(args: argparse.Namespace) -> Config:
 
 @contextlib.contextmanager
 def open_reader(config: Config) -> Iterator[Reader]:
-    """Open the ledger for reading, also while `mailwatch run` writes it. Raises FileNotFoundError."""
+    """Open the ledger for reading, even while `mailwatch run` writes it. Raises FileNotFoundError."""
     with contextlib.closing(Reader.open(config.data_dir)) as reader:
         yield reader
 
 
 def stdout() -> Console:
-    """Return the console for data: as wide as the terminal, and in a pipe wide enough to cut nothing."""
+    """Return the console for data: as wide as the terminal, or in a pipe wide enough to cut nothing."""
     console = Console()
     if not console.is_terminal:
         console.width = PIPE_COLUMNS
@@ -65,7 +65,7 @@ def stdout() -> Console:
 
 
 def parse_window_options(text_from: str, text_to: str) -> tuple[Millis, Millis]:
-    """Read --from and --to; exits with status 2 when they are no window."""
+    """Parse --from and --to. Exits with status 2 if they are not a window of time."""
     try:
         return parse_window(text_from, text_to, local_zone())
     except ValueError as error:
@@ -74,7 +74,7 @@ def parse_window_options(text_from: str, text_to: str) -> tuple[Millis, Millis]:
 
 
 def parse_time(text: str | None, name: str) -> Millis | None:
-    """Read one optional time; exits with status 2 when it is none."""
+    """Parse the optional time of --`name`. Exits with status 2 if it is not a time."""
     if text is None:
         return None
     try:
@@ -85,17 +85,17 @@ def parse_time(text: str | None, name: str) -> Millis | None:
 
 
 def language() -> str:
-    """Return the language of documents: Italian where the machine speaks it."""
+    """Return the default language of documents: Italian in an Italian locale, else English."""
     words = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return "it" if next(filter(None, words), "").startswith("it") else "en"
 
 
 def open_signer(config: Config) -> SimpleSigner | None:
-    """Return what signs, None if the config has no `signing`. Raises EvidenceError."""
+    """Return the signer of PDFs, None if the config has no `signing`. Raises EvidenceError."""
     section = config.signing
     if section is None:
         return None
-    from mailwatch.evidence.pdf_signature import load_signer  # It loads pyHanko, which takes its time.
+    from mailwatch.evidence.pdf_signature import load_signer  # Loading pyHanko is slow.
 
     for path in (section.key_file, section.certificate_file):
         if path is not None and (what := file_problem(path)):

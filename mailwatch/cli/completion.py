@@ -1,6 +1,6 @@
 """mailwatch completion SHELL: print the script that completes commands, options and file names in a shell.
 
-shtab writes it from the parsers of all verbs, so that it cannot fall behind them.
+shtab generates it from the parsers of all verbs, so that it is always up to date.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     verb.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
     verb.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    # Here, since the table of verbs imports this module.
+    # Imported here, since the table of verbs imports this module.
     from mailwatch.cli import VERBS, parser_with
 
     parser = parser_with(VERBS)
@@ -31,7 +31,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
     """Let the shell complete file names wherever a parser, or one of its subcommands, takes a path."""
-    # argparse has no public way to list them.
+    # argparse has no public way to list a parser's actions.
     for action in parser._actions:  # noqa: SLF001
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for subparser in action.choices.values():

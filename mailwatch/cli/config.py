@@ -1,4 +1,4 @@
-"""mailwatch config: check, explain and show config.yaml; make the hash of a password for it."""
+"""mailwatch config: checks and shows config.yaml, prints its JSON Schema, and hashes a password for it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mailwatch.evidence.ledger_range import EvidenceError
 from mailwatch.settings import Target
 
 _MAX_PASSWORD_CHARS = 4096
-"""Characters of a password on stdin: what is longer never ends."""
+"""Most characters of a password on stdin: the input may be endless."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     actions = verb.add_subparsers(required=True, metavar="check|schema|show|hash-password")
     check = actions.add_parser("check", help="list all mistakes with file:line; exit 1 if there are any")
     check.set_defaults(run=_check)
@@ -58,7 +58,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _check_references(loaded: config.Config) -> tuple[tuple[config.ConfigProblem, ...], int]:
-    """Open all that the config names, as `run` does; return every mistake, and how many targets there are."""
+    """Open everything that the config names, as `run` does. Return every mistake, and the number of targets."""
     problems: list[config.ConfigProblem] = []
     targets: list[Target] = []
     for step in (
@@ -79,10 +79,10 @@ def _check_references(loaded: config.Config) -> tuple[tuple[config.ConfigProblem
 
 
 def _check_signing(loaded: config.Config) -> list[config.ConfigProblem]:
-    """Open the owner's key as `report` will; return what is wrong with it."""
+    """Open the signing key as `report` will, and return its mistakes."""
     if loaded.signing is None:
         return []
-    from mailwatch.cli.common import open_signer  # It loads pyHanko, which takes its time.
+    from mailwatch.cli.common import open_signer  # Loading pyHanko is slow.
 
     try:
         open_signer(loaded)
@@ -129,7 +129,7 @@ def _hash_password(args: argparse.Namespace) -> int:
     try:
         print(PasswordHasher().hash(password))
     except HashingError as error:
-        # It gives a text only; to hash takes 64 MiB, and a thread for each of four lanes.
+        # HashingError carries only text. Hashing takes 64 MiB, and one thread for each of four lanes.
         raise RuntimeError("can't start new thread") if "hread" in str(error) else MemoryError from None
     return 0
 

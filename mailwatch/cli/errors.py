@@ -1,7 +1,7 @@
-"""The edge of every verb: whatever comes out of it becomes a sentence on stderr and an exit status, no traceback.
+"""The error handling of every verb: each exception becomes a sentence on stderr and an exit status, no traceback.
 
-0 to 3 are the verb's own answers. What says nothing of the matter that was asked about has a status of its own, so
-that a script never takes our failure for an answer such as "the bundle is not valid".
+Exit statuses 0 to 3 are the verb's own results. Failures of MailWatch or of the machine have other statuses, so
+that a script never takes them for a result such as "the bundle is not valid".
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mailwatch.cli.resource_limits import ResourceLimitError
 from mailwatch.errors import OperationError, UsageError
 
 EXIT_DEFECT = 70
-"""MailWatch itself is wrong (EX_SOFTWARE of sysexits.h)."""
+"""A defect in MailWatch (EX_SOFTWARE of sysexits.h)."""
 EXIT_RESOURCES = 71
-"""The machine did not give what was needed: memory, threads, file handles (EX_OSERR)."""
+"""The machine lacks memory, threads or file handles (EX_OSERR)."""
 EXIT_INTERRUPTED = 130
 
 _MEMORY_TEXT = "memory ran out; raise the limit (ulimit -v, docker --memory) or stop other programs"
@@ -52,23 +52,24 @@ _OS_ADVICE = {
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run a command and return its exit status; what it raises becomes a sentence."""
+    """Run a command and return its exit status. An exception becomes a sentence on stderr."""
     try:
         try:
             return command()
         finally:
-            # Here, not by the interpreter at its end: a disk that is full under `> file` has an exit status too.
+            # Flushed here, not by the interpreter at exit, so that a full disk under `> file` gives an exit status
+            # too.
             if sys.stdout is not None:
                 sys.stdout.flush()
     except BrokenPipeError:
-        _drop_stdout()  # The reader of our output went away (`| head`).
+        _drop_stdout()  # The reader of our output has gone (`| head`).
         return 1
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:
         words, status = error_text(error)
     except BaseException as error:
-        # A panic of a library in Rust is no Exception.
+        # A panic in a Rust library is not an Exception.
         if type(error).__name__ != "PanicException":
             raise
         words, status = error_text(error)
@@ -78,7 +79,7 @@ def run_command(command: Callable[[], int]) -> int:
 
 
 def error_text(error: BaseException) -> tuple[str, int]:
-    """Return what to say of an error, and the exit status."""
+    """Return the message for an error and the exit status."""
     if isinstance(error, BaseExceptionGroup):
         return error_text(error.exceptions[0])
     if isinstance(error, UsageError):
@@ -96,7 +97,7 @@ def error_text(error: BaseException) -> tuple[str, int]:
 
 
 def os_error_text(error: OSError) -> str:
-    """Say in words what the system refused, and what to do; errors that carry their own words keep them."""
+    """Return what the system refused and what to do. Errors with a message of their own keep it."""
     if error.errno is None or error.strerror is None:
         return str(error)
     if error.errno == errno.ENOENT and error.filename is None and not _has_folder():
@@ -107,13 +108,13 @@ def os_error_text(error: OSError) -> str:
 
 
 def print_error(words: str) -> None:
-    """Write a line to stderr, where there is one that takes it."""
+    """Write a line to stderr, if stderr accepts it."""
     with contextlib.suppress(OSError, ValueError):
         print(words, file=sys.stderr, flush=True)
 
 
 def _resource_text(error: BaseException) -> str:
-    """Say what the machine did not give, "" if it is not that."""
+    """Return which resource the machine lacks, "" if the error is of another kind."""
     for one in _causes(error):
         if isinstance(one, MemoryError):
             return _MEMORY_TEXT
@@ -130,7 +131,7 @@ def _resource_text(error: BaseException) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and what it came of, first the outermost; bounded, for a chain may be a ring."""
+    """Yield an error and its causes, outermost first; bounded, since a chain may be circular."""
     for _ in range(20):
         if error is None:
             return
@@ -139,7 +140,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _defect_text(error: BaseException) -> str:
-    """Say that MailWatch is wrong, and where: without the error's own words, which may hold a secret."""
+    """Return the message for a defect, with its place. It omits the error's own text, which may contain a
+    secret.
+    """
     where = next(
         (
             f" in {Path(frame.filename).name}:{frame.lineno}"
@@ -158,7 +161,7 @@ def _defect_text(error: BaseException) -> str:
 
 
 def _frames(error: BaseException) -> str:
-    """Write where an error and its causes came from: files and lines, no values."""
+    """Return the tracebacks of an error and its causes: files and lines, no values."""
     parts = []
     for one in reversed(list(_causes(error))):
         frames = "".join(traceback.format_tb(one.__traceback__))
@@ -175,7 +178,7 @@ def _has_folder() -> bool:
 
 
 def _drop_stdout() -> None:
-    """Let what could not be written go; Python would complain once more at its end."""
+    """Discard unwritten output; Python would report the error again at exit."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
         return

@@ -1,4 +1,4 @@
-"""Files of the command line: those given are read only if they end, those made are whole or not there."""
+"""Files of the command line: reads only regular files, and writes output whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mailwatch.errors import RESOURCE_ERRNOS, UsageError
 
 
 def is_pdf(path: Path) -> bool:
-    """Whether the report alone is wanted, without the evidence around it."""
+    """Return whether to write only the report, without the evidence around it."""
     return path.suffix.lower() == ".pdf"
 
 
 def check_writable(path: Path) -> None:
-    """Raise UsageError where no file can be made, before the work is done that would be for nothing."""
+    """Raise UsageError if no file can be created at `path`, before any work is wasted."""
     if path.name in ("", "..") or "\0" in str(path):
         raise UsageError(f"mailwatch: {str(path)!r} is not a file name; name a new file")
-    # To rename a file over a device, as root may, would take the device from all.
+    # Renaming a file over a device, as root may, would remove the device for everyone.
     if os.path.lexists(path) and not path.is_file():
         raise UsageError(f"mailwatch: {path} exists and is not a file; name a new file")
     if not path.parent.is_dir():
@@ -29,13 +29,12 @@ def check_writable(path: Path) -> None:
 
 
 def write_atomic(path: Path, fill: Callable[[IO[bytes]], object]) -> int:
-    """Write beside the wanted name first, for its owner's eyes only; return the size in bytes.
-
-    Raises OSError and UsageError.
+    """Write a temporary file (mode 0600), then rename it to `path`. Return its size in bytes. Raises OSError and
+    UsageError.
     """
     check_writable(path)
     torn = path.with_name(path.name + ".part")
-    # What a killed one left, or a link that another put there, is not written to.
+    # Do not write to what a killed process left, or to a link planted by someone else.
     torn.unlink(missing_ok=True)
     file = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -49,17 +48,17 @@ def write_atomic(path: Path, fill: Callable[[IO[bytes]], object]) -> int:
 
 
 MAX_TRUST_BYTES = 16 << 20
-"""Bytes of a file of --trust; the authorities of a whole system are a quarter of a MiB."""
+"""Most bytes of a --trust file; all authorities of a system take a quarter of a MiB."""
 
 
 def check_regular_files(paths: Iterable[Path], most: int | None = None) -> None:
-    """Raise UsageError for the first that is no file which can be read, or has more than `most` bytes.
+    """Raise UsageError for the first path that is not a readable file, or has more than `most` bytes.
 
-    A device, a pipe or a folder is refused before a byte is read: /dev/zero never ends, a pipe may never begin.
+    A device, pipe or folder is rejected before a byte is read: /dev/zero never ends, a pipe may never begin.
     """
     for path in paths:
         try:
-            # Not blocking: opening a pipe without a writer would wait for ever.
+            # Non-blocking: opening a pipe without a writer would wait for ever.
             file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise UsageError(f"mailwatch: {path} does not exist") from None

@@ -1,4 +1,6 @@
-"""mailwatch health: is the one that runs here alive? For health checks, often: it loads next to nothing."""
+"""mailwatch health: is the monitor on this machine alive? Run often by health checks, so it imports almost
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,16 @@ from pathlib import Path
 from mailwatch.errors import UsageError
 
 TIMEOUT_SECONDS = 3.0
-"""Seconds for all of it."""
+"""Seconds for the whole check."""
 MAX_REPLY_BYTES = 1 << 16
-"""Bytes of the answer."""
+"""Most bytes of the answer."""
 LISTEN_VARIABLE = "MAILWATCH_LISTEN"
 _WILDCARDS = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S104 - the address to ask, where that is served
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
-    # As in cli/common.py, which would load the whole config.
+    """Add the arguments."""
+    # As in cli/common.py, which would import the whole config package.
     verb.add_argument(
         "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="path of the config file"
     )
@@ -43,14 +45,14 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _configured(args: argparse.Namespace) -> str:
-    """Return web.listen of the config. Raises ConfigError."""
+    """Return `web.listen` from the config. Raises ConfigError."""
     from mailwatch.cli.common import open_config
 
     return open_config(args).web.listen
 
 
 def _get(host: str, port: int, path: str) -> tuple[int, str]:
-    """Send a GET; return the status, 0 without an answer, and the answer."""
+    """Send a GET. Return the status and the body; without an answer, 0 and the reason."""
     why, until = "", time.monotonic() + TIMEOUT_SECONDS
     for address in _WILDCARDS.get(host, (host,)):
         try:
@@ -63,7 +65,7 @@ def _get(host: str, port: int, path: str) -> tuple[int, str]:
 
 
 def _answer(connection: socket.socket, until: float) -> bytes:
-    """Read until the end, the bound or the time is reached."""
+    """Read until the answer ends, MAX_REPLY_BYTES is reached, or the time `until` passes."""
     answer = b""
     while len(answer) < MAX_REPLY_BYTES:
         connection.settimeout(max(0.01, until - time.monotonic()))

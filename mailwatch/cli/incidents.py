@@ -1,4 +1,4 @@
-"""mailwatch incidents: overlapping outages of one provider as one, with a picture of what was down when."""
+"""mailwatch incidents: overlapping outages of one provider as one incident, with a timeline."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from mailwatch.store import queries
 from mailwatch.times import Millis, now
 
 WIDE_COLUMNS = 110
-"""Columns from which a table shows more."""
+"""Terminal columns from which tables show more."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     add_options(verb)
     verb.add_argument("--open", action="store_true", help="only incidents in which a channel is still down")
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that overlap the time from here")
@@ -80,7 +80,7 @@ def _show(wanted: str, found: list[Incident], as_json: bool) -> int:
 
 
 def incident_table(found: list[Incident], width: int) -> Table:
-    """Lay incidents out in a table; what was down is listed by channel where the width allows."""
+    """Return a table of incidents, with the channels that were down if `width` allows."""
     what = "channels" if width >= WIDE_COLUMNS else "targets"
     table = _table("incident", "provider", "first failure", "all up again", "at least", what)
     table.padding = (0, 2 if width >= WIDE_COLUMNS else 1, 0, 0)
@@ -201,10 +201,10 @@ def _table(*columns: str) -> Table:
 
 
 def _columns_left(table: Table, width: int, used: int) -> int:
-    """Columns that are left beside those of known width."""
+    """Return the terminal columns left beside the table columns of known width."""
     return max(12, width - used - 2 * (len(table.columns) - 1))
 
 
 def _state_text(part: Incident | IncidentOutage) -> Text:
-    """Say why there is no end."""
+    """Return why there is no end."""
     return Text("still down", "bold red") if part.state == "open" else Text("no longer monitored", "yellow")

@@ -1,4 +1,4 @@
-"""mailwatch ledger audit: recomputes the whole ledger and says whether it is as it was written."""
+"""mailwatch ledger audit: recomputes the whole ledger and reports whether it is as it was written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mailwatch.store.replay import audit_maintenance, audit_outages, rule_book
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     actions = verb.add_subparsers(required=True, metavar="audit")
     action = actions.add_parser(
         "audit", help="recompute all hashes, signatures and outages; exit 1 if one differs"
@@ -46,7 +46,7 @@ def _audit(args: argparse.Namespace) -> int:
 
 
 class _Audit:
-    """What was found, part by part: what a damaged database does not give is a finding, and the rest goes on."""
+    """The findings, part by part. A part that a damaged database cannot supply is a finding; the audit goes on."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
@@ -54,14 +54,14 @@ class _Audit:
 
     @contextlib.contextmanager
     def part(self, what: str) -> Iterator[None]:
-        """Run a part of the audit."""
+        """Run one part of the audit. Records StoreDamagedError as a finding."""
         try:
             yield
         except StoreDamagedError as error:
             self.add([Finding(None, f"{what}: {error.public_reason}")])
 
     def add(self, found: list[Finding]) -> None:
-        """Add findings; each once."""
+        """Add findings, each once."""
         for one in found:
             same = self.pending if one.pending else self.findings
             if one not in same:
@@ -70,7 +70,7 @@ class _Audit:
 
 @dataclass(frozen=True, slots=True)
 class _Ledger:
-    """Of which ledger, and how much of it."""
+    """The ledger audited and its size."""
 
     origin: str
     entries: int

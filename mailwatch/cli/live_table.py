@@ -1,4 +1,4 @@
-"""Probes as they happen, as a table: which phase is under way, and what the earlier ones took."""
+"""A live table of probes: the running phase, and the durations of the earlier phases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING)
 
 
 class LiveProbe:
-    """One probe as it happens: which phase is under way and what the earlier ones took."""
+    """One running probe: its running phase, and the durations of its earlier phases."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -29,11 +29,11 @@ class LiveProbe:
         self.observation: Observation | None = None
 
     def phase_event(self, phase: Phase, event: str, microseconds: int) -> None:
-        """Take in what the probe reports of its phases."""
+        """Record the begin or end of a phase, as the probe reports it."""
         self.phases[phase] = microseconds if event == "end" else None
 
     def cell(self, phase: Phase) -> Text:
-        """Draw one phase: its milliseconds, a mark while it runs, a dot before."""
+        """Return the cell of one phase: its milliseconds, a mark while it runs, a dot before."""
         if self.observation is not None and self.observation.failed_phase is phase:
             return Text("✗", style="bold red" if self.observation.outcome is Outcome.DOWN else "bold yellow")
         if phase not in self.phases:
@@ -42,13 +42,13 @@ class LiveProbe:
         return Text("…", style="bold cyan") if spent is None else Text(f"{spent / 1000:.0f} ms")
 
     def outcome_cell(self) -> Text:
-        """Draw the outcome."""
+        """Return the cell of the outcome."""
         if self.observation is None:
             return Text("looking", style="cyan")
         return Text(_MARKS[self.observation.outcome], style=f"bold {_COLOURS[self.observation.outcome]}")
 
     def detail(self) -> str:
-        """Say why it is not up, else where it was seen."""
+        """Return why the target is not up, else the server that answered."""
         if self.observation is None:
             return ""
         if self.observation.outcome is Outcome.UP:
@@ -57,7 +57,7 @@ class LiveProbe:
 
 
 async def run_live(probes: Awaitable[T], rows: Sequence[LiveProbe], console: Console) -> T:
-    """Wait for the probes, showing them as they happen at a terminal and at their end elsewhere."""
+    """Wait for the probes; show them live at a terminal, elsewhere once they have ended."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=12, get_renderable=lambda: live_table(rows)):
             return await probes
@@ -67,13 +67,13 @@ async def run_live(probes: Awaitable[T], rows: Sequence[LiveProbe], console: Con
 
 
 def live_table(rows: Sequence[LiveProbe]) -> Table:
-    """Draw them all, one a row."""
+    """Return the table of all probes, one per row."""
     phases_run = {phase for pulse in rows for phase in _phases_of(pulse.target)}
     phases = [phase for phase in Phase if phase in phases_run]
     drawn = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
     for pulse in rows:
         cells = (pulse.cell(phase) for phase in phases)
-        # As Text: a server's words in brackets are no markup.
+        # As Text, so that brackets in a server's reply are not markup.
         drawn.add_row(Text(pulse.target.name), *cells, pulse.outcome_cell(), Text(pulse.detail()))
     return drawn
 
@@ -84,7 +84,7 @@ def _phases_of(target: Target) -> tuple[Phase, ...]:
 
 
 def _served_by(observation: Observation) -> str:
-    """Write the exchanger and the address that served, and where redirects led from it."""
+    """Return the exchanger and the address that answered, and the redirects from it."""
     served = observation.deciding_attempt
     if served is None:
         return ""

@@ -29,7 +29,7 @@ from mailwatch.times import now
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     add_options(verb, json=False)
     verb.add_argument("address", metavar="ADDRESS", help="the address of an account, or the user name of a target")
     verb.add_argument("--device", action="store_true", help="show a code that you enter on any device")
@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    # Reading is what most people mean by "does it work".
+    # To most people, "it works" means that they can read mail.
     target = next((t for t in targets if t.kind is Kind.IMAP), targets[0])
     os.umask(0o077)
     try:
@@ -107,7 +107,7 @@ async def _grant_by_device(client: OAuth2) -> Grant:
 
 
 def _open_browser(url: str) -> None:
-    """Open a browser that has a window of its own: one in this terminal would be in the way."""
+    """Open a graphical browser only: a text browser would take over this terminal."""
     windows = sys.platform in ("darwin", "win32") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     )
@@ -116,7 +116,7 @@ def _open_browser(url: str) -> None:
 
 
 def _read_pasted_urls(flow: BrowserFlow) -> None:
-    """Take in pasted lines. A thread that ends with the process: reading from a terminal cannot be interrupted."""
+    """Read pasted lines in a daemon thread: reading from a terminal cannot be interrupted."""
     loop = asyncio.get_running_loop()
 
     def read() -> None:
@@ -129,7 +129,7 @@ def _read_pasted_urls(flow: BrowserFlow) -> None:
 
 @contextlib.contextmanager
 def _countdown(what: str, seconds: float) -> Iterator[None]:
-    """Show how much time is left, at a terminal."""
+    """Show the time left, if stderr is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield

@@ -1,4 +1,4 @@
-"""mailwatch merge: several people's bundles as one case. Needs no config and no ledger."""
+"""mailwatch merge: combines several people's bundles into one case. Needs no config and no ledger."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.verify import Trust
 
 MIN_FOR_POOL = 4
-"""So many bundles are read sooner than a pool of processes starts."""
+"""Up to this number, reading the bundles in this process is faster than starting a process pool."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     verb.add_argument("files", type=Path, nargs="+", metavar="FILE.zip", help="evidence bundles")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="JOINT.zip", help="file to write")
     verb.add_argument("--lang", choices=("it", "en"), default=language(), help="language of the report")
@@ -87,11 +87,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _members(paths: Sequence[Path], trust: Sequence[Path]) -> Iterator[JointMember]:
-    """Read the bundles, in order; many of them on all processors."""
+    """Yield the bundles in order, read on all processors if there are many."""
     if len(paths) <= MIN_FOR_POOL:
         yield from (read_member(path, Trust.read(trust)) for path in paths)
         return
-    # Spawned, for a fork of a process with threads may hang.
+    # Spawned, since a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
         yield from pool.map(partial(_read, trust=tuple(trust)), paths, chunksize=1)

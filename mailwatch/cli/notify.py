@@ -1,4 +1,4 @@
-"""mailwatch notify: try the notification channels."""
+"""mailwatch notify: tests the notification channels and lists rejected messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_LISTED = 1000
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     actions = verb.add_subparsers(required=True, metavar="test|list")
     test = actions.add_parser("test", help="send a test message to each channel; exit 1 if one fails")
     test.add_argument("channels", nargs="*", metavar="CHANNEL", help="only these channels, for example ntfys-1")
@@ -32,7 +32,7 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     config = open_config(args)
-    # First as every verb opens a ledger: it says whether there is none yet, or none any more.
+    # The ledger first, as in every verb: it reports whether there is none yet, or no longer one.
     with open_reader(config), contextlib.closing(Outbox(config.data_dir, read_only=True)) as outbox:
         found = outbox.failed_messages(MAX_LISTED)
     if args.json:

@@ -16,7 +16,7 @@ from mailwatch.store import queries
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     add_options(verb)
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that overlap the time from here")
     verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")

@@ -19,7 +19,7 @@ from mailwatch.times import rfc3339
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     add_options(verb)
     verb.add_argument("--open", action="store_true", help="only ongoing outages")
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that overlap the time from here")
@@ -97,7 +97,7 @@ def _remarks_text(payload: dict[str, Any]) -> str:
 
 
 def outage_record(payload: dict[str, Any]) -> Table:
-    """Lay one outage out in full, as its ledger entry has it."""
+    """Return a table of one outage with all fields of its ledger entry."""
     table = Table(show_header=False, title=f"Outage {payload['id']} of {payload['target']}")
     table.add_column(style="bold")
     table.add_column()
@@ -142,13 +142,13 @@ def outage_record(payload: dict[str, Any]) -> Table:
 
 
 def _watched_text(settings: dict[str, Any]) -> str:
-    """Say what was watched. Of records from before 2026-11 the host is not known."""
+    """Return how the target was watched. Records from before 2026-11 lack the host."""
     where = f" {settings['host']}:{settings['port']} (tls: {settings['tls']})" if settings["host"] else ""
     return f"{settings['kind']}{where}, every {format_millis(settings['interval'])}"
 
 
 def _clock(clock: dict[str, Any] | None) -> str:
-    """Say what happened to the wall clock meanwhile, "" if nothing did."""
+    """Return what happened to the wall clock during the outage, "" if nothing did."""
     if clock is None or not (clock["stepped_ms"] or clock["reboots"]):
         return ""
     parts = (
@@ -165,5 +165,5 @@ def _clock(clock: dict[str, Any] | None) -> str:
 
 
 def format_millis(millis: int | None, *, up: bool = False) -> str:
-    """Write a duration that may not be known."""
+    """Format a duration in milliseconds, "unknown" for None."""
     return "unknown" if millis is None else i18n.format_duration(millis / 1000, up)

@@ -1,4 +1,4 @@
-"""What a probe outside `mailwatch run` concludes of a password that got no answer: the same as `mailwatch run`."""
+"""Judges unanswered passwords for probes outside `mailwatch run`, as `mailwatch run` does."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mailwatch.times import now
 
 
 class PendingLogins:
-    """Asks the ledger of `config`, where it can be read, which passwords their servers have accepted.
+    """Reads from the ledger of `config`, if readable, which passwords their servers have accepted.
 
-    `targets` are all of the config: what one of them saw of an account at a server holds for the others.
+    `targets`: all targets of the config. What one target saw of an account at a server holds for the others.
     """
 
     def __init__(self, config: Config, targets: Sequence[Target], tokens: AccessTokens) -> None:
@@ -25,12 +25,12 @@ class PendingLogins:
         self._ends = [end for target in targets for end in (target, *target.endpoints) if end.login]
 
     async def judge_silence(self, target: Target, observation: Observation) -> Observation:
-        """Judge a silence after a password; what was answered stays as it is."""
+        """Judge an observation whose password got no answer; return any other observation unchanged."""
         end = unanswered_endpoint(target, observation)
         return observation if end is None else await asyncio.to_thread(self._judge, target, end, observation)
 
     def _judge(self, target: Target, end: Target, observation: Observation) -> Observation:
-        # Imported when first used: most probes get an answer, and commands should start at once.
+        # Imported on first use: most probes get an answer, and commands should start fast.
         from mailwatch.monitor.restore import login_observations
         from mailwatch.monitor.runner import secret_used
         from mailwatch.store import UNREADABLE, Reader
@@ -43,13 +43,13 @@ class PendingLogins:
             with contextlib.closing(Reader.open(self._config.data_dir)) as reader:
                 gate.restore(login_observations(reader, at_server.values()), now())
         except UNREADABLE:
-            # Without a record, or without the right to read it, nothing is known to have been accepted.
+            # Without a readable ledger, no password is known to have been accepted.
             gate = LoginBackoff()
         return gate.judge_silence(target, observation, lambda login: secret_used(secret, login, self._tokens))
 
 
 def _same_account(one: Target, other: Target) -> bool:
-    """Whether both are the same account at the same server."""
+    """Return whether both log in to the same account at the same server."""
     return (
         (one.host, one.port, one.provider) == (other.host, other.port, other.provider)
         and one.login is not None
@@ -59,7 +59,7 @@ def _same_account(one: Target, other: Target) -> bool:
 
 
 def password_notice(targets: Sequence[Target]) -> str:
-    """Say where passwords are going to be sent, "" if nowhere."""
+    """Return a notice of the hosts that passwords will be sent to, "" if none."""
     ends = [end for target in targets for end in target.endpoints if end.login and not end.login.oauth2]
     hosts = list(dict.fromkeys(end.host for end in ends))
     return f"logs in: the password is sent to {', '.join(hosts)}" if hosts else ""

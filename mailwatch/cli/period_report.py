@@ -1,4 +1,4 @@
-"""mailwatch report --from --to: a month or a year as one file."""
+"""mailwatch report --from --to: the report on a month or a year, as one file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def make_period_report(
     service: ServiceLookup,
     enclosed: EnclosedFiles,
 ) -> tuple[PeriodEvidence, int] | None:
-    """Make the case of --from, --to and --target, and write it; None when there is none, after saying why."""
+    """Write the report on --from, --to and --target. Return the evidence and the size in bytes; None, with the
+    reason on stderr, if it cannot be made.
+    """
     zone, bounds = local_zone(), parse_window_options(args.start, args.end)
     calendar = AvailabilityCalendar(bounds, zone)
     with Console(stderr=True).status("reading the entries") as status:
@@ -76,7 +78,7 @@ def make_period_report(
 def _report_targets(
     config: Config, reader: Reader, names: list[str] | None, service: ServiceLookup
 ) -> list[ReportTarget]:
-    """What is asked for: the targets of the config, or those named, also when they are watched no more."""
+    """Return the targets to report on: those named, even if no longer watched, else all of the config."""
     watched = []
     for name in names or [target["name"] for target in effective(config)["targets"]]:
         recorded = service(config, reader, name)

@@ -1,4 +1,4 @@
-"""mailwatch probe: probes each target once now, and shows it phase by phase."""
+"""mailwatch probe: probes each target once, and shows the progress phase by phase."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mailwatch.times import now
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     add_options(verb)
     verb.add_argument("targets", nargs="*", metavar="TARGET", help="names from the config; default: all")
     verb.set_defaults(run=_run)
@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     wanted = [target for target in targets if not args.targets or target.name in args.targets]
     if notice := password_notice(wanted):
-        # JSON is for programs: it stays alone on its output.
+        # JSON is for programs: nothing else goes to stdout with it.
         print(notice, file=sys.stderr if args.json else sys.stdout, flush=True)
     found = asyncio.run(_probe(config, targets, wanted, show=not args.json))
     if args.json:
@@ -86,7 +86,7 @@ async def _probe(
                 answer = await guard.check(target.provider or target.host, dns=names, since=observation.started_at)
                 observation = await port25.attribute(target, attribute(observation, answer))
         except Exception as error:
-            # One target's answer is never taken away by another's.
+            # An error at one target must not lose the results of the others.
             return internal_error_observation(target, begun.at, begun, error, observation)
         return observation
 

@@ -13,7 +13,7 @@ from mailwatch.config import catalogue
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     verb.add_argument(
         "word", nargs="?", default="", metavar="WORD", help="find by key, name, domain, address or host"
     )

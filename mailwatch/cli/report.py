@@ -1,4 +1,4 @@
-"""mailwatch report: the evidence of an outage, or the account of a month or a year, as one file."""
+"""mailwatch report: the evidence of an outage, or the report on a month or a year, as one file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mailwatch.times import parse_duration
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     add_options(verb, json=False)
     verb.add_argument(
         "outage",
@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _make(args: argparse.Namespace, config: Config, reader: Reader, whole: bool) -> int:
     keys = load_keys(config.data_dir)
-    zone = local_zone()  # Before the work: where there is none, it would be for nothing.
+    zone = local_zone()  # Checked first: without a time zone the work would be wasted.
     if whole:
         try:
             configured = [target["name"] for target in effective(config)["targets"]]
@@ -140,9 +140,8 @@ def _enclosed_certificates(config: Config, found: LedgerRange) -> list[File]:
 def _recorded_service(
     config: Config, reader: Reader, name: str, at_most: int | None = None
 ) -> dict[str, Any] | None:
-    """Return how the target was watched, without anything of its login: by the record, up to entry `at_most`.
-
-    Where the record does not say, as the config has it today.
+    """Return the target's settings without its login: as recorded up to entry `at_most`, else as in today's
+    config.
     """
     shown_keys = ("kind", "provider", "host", "port", "tls", "interval", "timeout", "url")
     today = next((target for target in effective(config)["targets"] if target["name"] == name), None)

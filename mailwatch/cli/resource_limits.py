@@ -1,7 +1,7 @@
-"""What the process may use of the machine, asked before it is needed.
+"""Checks the resource limits of the process before the resources are needed.
 
-Libraries in Rust and C abort without a word where memory or a thread is not given in the middle of their work; so
-a limit that is too low is reported at the beginning, in numbers.
+Libraries in Rust and C abort without a message when an allocation or a thread fails in mid-work. So a limit that
+is too low is reported at the start, in numbers.
 """
 
 from __future__ import annotations
@@ -14,37 +14,36 @@ from pathlib import Path
 
 MIB = 1 << 20
 PDF_BYTES = 192 * MIB
-"""Bytes of address space that a PDF takes, besides those of its threads."""
+"""Bytes of address space to make a PDF, besides those of its threads."""
 THREAD_BYTES = 80 * MIB
 """Bytes of address space that a thread reserves: its stack, and the arena of its allocator (malloc(3))."""
 RUN_BYTES = 128 * MIB
 RUN_THREADS = 24
-"""So many `mailwatch run` has at work at once: the ledger's, the loop's, those of its executors."""
+"""Concurrent threads of `mailwatch run`: ledger, event loop and executors."""
 RUN_HANDLES = 96
-"""File handles besides those of probes and pages: the ledger's, the loop's, names, tokens, notifications."""
+"""File handles besides those of probes and pages: ledger, event loop, DNS, tokens, notifications."""
 HANDLES_PER_PROBE = 2
-"""File handles of a probe at work: its connection, and one that asks for names or goes beside it."""
+"""File handles of a running probe: its connection, and one for DNS or a parallel connection."""
 PAGE_HANDLES = 656
-"""File handles that the pages hold at most: web.connections.WANTED, without its imports."""
+"""Most file handles of the pages: web.connections.MAX_HANDLES, without its imports."""
 MIN_PAGE_HANDLES = 24
-"""File handles without which a few people together with a health check could not see the pages."""
+"""Fewest file handles with which a few visitors and a health check can be served at once."""
 
 
 class ResourceLimitError(Exception):
-    """The machine, or a limit set on it, does not give what is needed; says what, how much, and what to
+    """The machine, or a limit set on it, does not provide enough. The message says what, how much, and what to
     do.
     """
 
 
 def check_pdf_resources() -> None:
-    """Raise ResourceLimitError where a PDF could not be made. It is drawn by a thread for each processor."""
+    """Raise ResourceLimitError if memory does not suffice for a PDF, which takes a thread per processor."""
     _check_memory(PDF_BYTES + THREAD_BYTES * (os.cpu_count() or 1), "to make the PDF")
 
 
 def check_run_resources(targets: int, at_once: int) -> str:
-    """Raise the number of file handles to what is allowed; return a warning where it is less than may be needed.
-
-    Raises ResourceLimitError.
+    """Raise the limit of file handles as far as allowed; return a warning if it may not suffice, else "". Raises
+    ResourceLimitError.
     """
     _check_memory(RUN_BYTES + THREAD_BYTES * (RUN_THREADS // 4), "to run")
     _check_threads()
@@ -62,7 +61,7 @@ def check_run_resources(targets: int, at_once: int) -> str:
 
 
 def page_handles(targets: int, at_once: int) -> int:
-    """Return how many file handles the pages may hold: what the probes and the rest do not need of the limit."""
+    """Return how many file handles the pages may hold: the limit less what probes and the rest need."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return PAGE_HANDLES
@@ -87,7 +86,7 @@ def _check_memory(need: int, why: str) -> None:
 
 
 def _check_threads() -> None:
-    """Start as many threads as will be needed, and end them. Raises ResourceLimitError."""
+    """Start RUN_THREADS threads, then end them. Raises ResourceLimitError."""
     done, started = threading.Event(), list[threading.Thread]()
     try:
         for _ in range(RUN_THREADS):
@@ -106,10 +105,10 @@ def _check_threads() -> None:
 
 
 def _raise_handle_limit() -> int | None:
-    """Raise the soft limit of file handles to the hard one; return it, None without one."""
+    """Raise the soft limit of file handles towards the hard limit. Return the soft limit, None if unlimited."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
-        # Not beyond: some programs go through all possible handles when they start.
+        # At most 65,536: some programs iterate over all possible handles when they start.
         wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
         if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

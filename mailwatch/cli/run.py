@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     add_options(verb, json=False)
     verb.set_defaults(run=_run)
 
@@ -42,17 +42,18 @@ def _run(args: argparse.Namespace) -> int:
         logger.warning("%s", note)
     if narrow := check_run_resources(sum(1 for _ in resolved_targets(config)), config.limits.max_concurrent):
         logger.warning("%s", narrow)
-    # What is loaded stays; probes leave few cycles behind. Collecting as often as Python does costs a twentieth.
+    # Loaded modules stay, and probes leave few reference cycles. Python's default thresholds would cost a
+    # twentieth of the CPU time.
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(path, config, page_handles))
-        # At once: to close the loop would be to wait for threads that hang.
+        # Exit at once: closing the loop would wait for threads that hang.
         exit_now(0)
 
 
 def _log_to_stderr() -> None:
-    """Colour for a person at a terminal; plain lines for a journal. Each has its time with the offset from UTC."""
+    """Log in colour to a terminal, else in plain lines. Each line has its time with the offset from UTC."""
     for library in ("alembic", "uvicorn", "httpx"):
         logging.getLogger(library).setLevel(logging.WARNING)
     handler: logging.Handler = logging.StreamHandler()
@@ -63,7 +64,7 @@ def _log_to_stderr() -> None:
 
 
 def coloured_handler(console: Console) -> logging.Handler:
-    """Return a handler that writes to a terminal."""
+    """Return a log handler that writes to a terminal in colour."""
     handler = RichHandler(
         console=console, show_path=False, rich_tracebacks=False,
         log_time_format=lambda at: Text(at.astimezone().isoformat(timespec="seconds")),
@@ -73,7 +74,7 @@ def coloured_handler(console: Console) -> logging.Handler:
 
 
 class _IsoTimeFormatter(logging.Formatter):
-    """Writes times as ISO 8601 has them."""
+    """Formats times as ISO 8601."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""Stdin, stdout and stderr, made such that no verb can fail by what stands behind them."""
+"""Makes stdin, stdout and stderr safe: no verb fails because of what they are connected to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ESCAPE = "mailwatch.escape"
 
 
 class _Stderr(io.FileIO):
-    """Stderr. What it does not take is lost: a full disk under the log must not end the monitor."""
+    """Stderr that drops what it cannot write: a full disk under the log must not end the monitor."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         with suppress(OSError):
@@ -21,15 +21,16 @@ class _Stderr(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Open those of the three that are closed on /dev/null, and let the outputs take any text.
+    """Open closed standard streams on /dev/null, and let the outputs accept any text.
 
-    Else the next file that is opened, such as the ledger, would be written to by code that means stdout.
+    Otherwise the next file opened, such as the ledger, would get the descriptor and receive output meant for
+    stdout.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # It gets the lowest number that is free: this one.
+            os.open(os.devnull, os.O_RDWR)  # It gets the lowest free descriptor: this one.
     codecs.register_error(_ESCAPE, _escape)
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False, encoding="utf-8")  # noqa: SIM115 - stays open
@@ -37,7 +38,7 @@ def prepare_streams() -> None:
         sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=_ESCAPE)
-    # A disk under stderr that is full for a moment must not end what only wanted to say something.
+    # A disk that is full for a moment under stderr must not end a command that only prints a message.
     sys.stderr = io.TextIOWrapper(
         io.BufferedWriter(_Stderr(2, "w", closefd=False)),
         encoding=getattr(sys.stderr, "encoding", "utf-8"),
@@ -47,7 +48,9 @@ def prepare_streams() -> None:
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    r"""Write what an encoding lacks, such as a file name that is not UTF-8, as \uXXXX: also JSON reads that."""
+    r"""Write characters that the encoding lacks, such as a file name that is not UTF-8, as \uXXXX, as JSON
+    does.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

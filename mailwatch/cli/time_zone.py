@@ -1,4 +1,4 @@
-"""The time zone of this machine, in which dates on the command line are meant and reports are written."""
+"""The local time zone, for dates on the command line and in reports."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ _ADVICE = "set its name, for example TZ=Europe/Rome"
 
 
 class TimeZoneError(UsageError):
-    """TZ, or where it is not set the machine, names no time zone."""
+    """TZ, or the machine's setting if TZ is unset, names no time zone."""
 
 
 def local_zone() -> ZoneInfo:
-    """Return the zone that TZ names, else the machine's. Raises TimeZoneError: another one must not be taken
-    silently.
-    """
+    """Return the zone that TZ names, else the machine's. Raises TimeZoneError rather than fall back silently."""
     given = os.environ.get("TZ")
     if given is not None:
         return _zone_of(given)
@@ -34,14 +32,14 @@ def local_zone() -> ZoneInfo:
 
 
 def normalise_zone() -> None:
-    """Take quotes off TZ, as a list of compose leaves them on it: else the C library would silently use UTC."""
+    """Strip quotes from TZ, which a list in a compose file leaves on it. The C library would silently use UTC."""
     given = os.environ.get("TZ")
     if given is not None and unquoted(given) != given:
         _set_zone(unquoted(given))
 
 
 def zone_or_utc() -> str:
-    """For what must go on: where there is no zone use UTC from here on, and return why, else ""."""
+    """Check the zone for a command that must go on. Without a zone, set UTC and return the reason, else ""."""
     try:
         local_zone()
     except TimeZoneError as error:
@@ -51,7 +49,7 @@ def zone_or_utc() -> str:
 
 
 def unquoted(given: str) -> str:
-    """Return TZ without the blanks and quotes around it."""
+    """Return the value of TZ without surrounding blanks and quotes."""
     name = given.strip()
     while len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
         name = name[1:-1].strip()
@@ -59,7 +57,7 @@ def unquoted(given: str) -> str:
 
 
 def _zone_of(given: str) -> ZoneInfo:
-    # An empty one is UTC (POSIX); a colon may stand before a name.
+    # An empty TZ means UTC, and a colon may precede the name (POSIX).
     name = unquoted(given).removeprefix(":") or "UTC"
     if name.startswith("/"):
         path = Path(os.path.realpath(name))

@@ -1,4 +1,4 @@
-"""A picture of when things were down, a bar for each, as wide as the terminal."""
+"""A timeline of outages in text: one bar per target, as wide as the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MIN_CELLS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A row. `sure` and `possible` are times [start, end] in which it was surely, or possibly down."""
+    """One row. `sure` and `possible`: periods [start, end] in which the target was surely, or possibly, down."""
 
     label: str
     sure: Sequence[tuple[Millis, Millis]]
@@ -27,7 +27,7 @@ class Bar:
 
 
 def draw_timeline(bars: Sequence[Bar], start: Millis, end: Millis, width: int) -> Text:
-    """Draw the bars from `start` to `end` in `width` columns, under a line with the times."""
+    """Return the bars from `start` to `end` in `width` columns, under an axis of times."""
     note = max((len(bar.note) for bar in bars), default=0)
     label = min(max((len(bar.label) for bar in bars), default=0), max(8, (width - note) // 3))
     cells = max(_MIN_CELLS, width - label - note - 4)
@@ -50,7 +50,7 @@ def draw_timeline(bars: Sequence[Bar], start: Millis, end: Millis, width: int) -
 
 
 def draw_axis(start: Millis, end: Millis, cells: int) -> str:
-    """Write as many times under a bar of `cells` as fit with space between them: the first stands at its cell."""
+    """Return an axis for bars of `cells` cells: as many times as fit, each starting at its cell."""
     form = "%m-%d %H:%M" if end - start >= 86_400_000 else "%H:%M:%S" if end - start < 3_600_000 else "%H:%M"
     length = len(f"{datetime.fromtimestamp(0, UTC):{form}}")
     count = max(1, (cells + 4) // (length + 4))
@@ -63,7 +63,7 @@ def draw_axis(start: Millis, end: Millis, cells: int) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut a long name in its middle: both its begin and its end carry meaning."""
+    """Shorten a long name in the middle: both its ends carry meaning."""
     if len(text) <= width:
         return text
     tail = (width - 1) // 2
@@ -71,17 +71,17 @@ def shorten(text: str, width: int) -> str:
 
 
 def format_second(at: Millis) -> str:
-    """Write a time to the second, UTC: 2026-01-22 21:55:00Z."""
+    """Format a time to the second, UTC: 2026-01-22 21:55:00Z."""
     return f"{rfc3339(at)[:19].replace('T', ' ')}Z"
 
 
 def format_minute(at: Millis) -> str:
-    """Write a time to the minute, UTC: 2026-01-22 21:55Z."""
+    """Format a time to the minute, UTC: 2026-01-22 21:55Z."""
     return f"{rfc3339(at)[:16].replace('T', ' ')}Z"
 
 
 def format_month_second(at: Millis) -> str:
-    """Write a time without its year: 01-22 21:55:00."""
+    """Format a time without its year, UTC: 01-22 21:55:00."""
     return rfc3339(at)[5:19].replace("T", " ")
 
 
@@ -89,7 +89,7 @@ def _cells(bar: Bar, start: Millis, end: Millis, cells: int) -> str:
     row = [SERVED_MARK] * cells
     for mark, spans in ((POSSIBLE_MARK, bar.possible), (SURE_MARK, bar.sure)):
         for begin, until in spans:
-            # What is short still fills a cell: an outage must not vanish from a picture of days.
+            # A short period still fills a cell: an outage must not vanish from a chart of days.
             first = min(cells - 1, (begin - start) * cells // max(1, end - start))
             last = max(first + 1, -((start - until) * cells // max(1, end - start)))
             row[max(0, first) : min(cells, last)] = mark * (min(cells, last) - max(0, first))

@@ -1,4 +1,4 @@
-"""mailwatch verify: checks a bundle or a joint zip, offline; one line a claim. Needs no config and no ledger."""
+"""mailwatch verify: checks a bundle or a joint zip offline, one line per claim. Needs no config and no ledger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNCHECKED_TEXT = "[yellow]not checked[/]"
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     verb.add_argument(
         "file", type=Path, metavar="FILE.zip", help="the bundle, or a joint zip from `mailwatch merge`"
     )
@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     for claim in claims:
         mark = "[green]valid      [/]" if claim.valid else "[bold red]NOT VALID  [/]"
         line = f"{_UNCHECKED_TEXT if _unchecked(claim) else mark}  [bold]{claim.claim:{wide}}[/]  "
-        # soft_wrap: one line a claim, also in a pipe.
+        # soft_wrap: one line per claim, also in a pipe.
         console.print(line + _printable(claim.detail), soft_wrap=True)
     if valid:
         console.print("[bold green]The bundle is valid.[/]")
@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _printable(text: str) -> str:
-    """What an untrusted bundle says, as one line of text: no line feed, no command to the terminal, no markup."""
+    """Return text of an untrusted bundle as one line: no line feeds, terminal escapes or markup."""
     escaped = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return escape(escaped)
 

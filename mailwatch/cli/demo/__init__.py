@@ -1,4 +1,4 @@
-"""mailwatch demo: an outage from its begin to its record, in a minute, without account or network."""
+"""mailwatch demo: an outage from its start to its record, in a minute, without account or network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from mailwatch.times import rfc3339
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     verb.add_argument(
         "--speed",
         type=_parse_speed,
@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(words["stopped"], file=sys.stderr)
-        # One that goes on until it is stopped has done what it should.
+        # With --serve the demo runs until it is stopped, so that is success.
         return 0 if args.serve else 130
     finally:
         print(words["kept"].format(folder=folder, config=folder / "config.yaml"), file=sys.stderr)
@@ -112,7 +112,7 @@ def _print_result(words: display.DemoTexts, result: DemoResult, files: list[Path
 
 
 def _folder(wanted: Path | None) -> Path | None:
-    """Make the folder for the demo's files; None when it holds others already."""
+    """Create the folder for the demo's files; return None if it is not empty."""
     folder = (wanted or Path(tempfile.mkdtemp(prefix="mailwatch-demo-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     return None if any(folder.iterdir()) else folder
@@ -120,7 +120,7 @@ def _folder(wanted: Path | None) -> Path | None:
 
 @contextlib.contextmanager
 def _display(words: display.DemoTexts) -> Iterator[Display]:
-    """Show each moment: drawn anew on a terminal, else the news as lines."""
+    """Display snapshots: redrawn on a terminal, else each change as a line."""
     console = Console(stderr=True)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as screen:

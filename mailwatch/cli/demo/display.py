@@ -1,4 +1,4 @@
-"""What the demo shows: the truth above, and below what MailWatch reports over its HTTP API."""
+"""The display of the demo: the provider's true state, and below it what MailWatch reports over its HTTP API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mailwatch.cli.demo.line_connection import Behaviour
 from mailwatch.times import Millis
 
 SHOWN_OBSERVATIONS = 40
-"""How many of the latest outcomes are shown of each target."""
+"""Number of latest outcomes displayed for each target."""
 _TIMEOUT_SECONDS = 5.0
 
 Json = dict[str, Any]
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSnapshot:
-    """The answers of one moment. `outcomes` are by target, oldest first."""
+    """The API's answers at one moment. `outcomes`: by target, oldest first."""
 
     targets: list[Json]
     outages: list[Json]
@@ -33,7 +33,7 @@ class ApiSnapshot:
 
     @property
     def over(self) -> bool:
-        """Whether every target had an outage, and every outage has closed."""
+        """Whether every target has had an outage, and every outage has closed."""
         had = {outage["target"] for outage in self.outages}
         return had >= {target["target"] for target in self.targets} and all(
             outage["state"] == "closed" for outage in self.outages
@@ -42,34 +42,34 @@ class ApiSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutageComparison:
-    """An outage on record beside the truth."""
+    """An outage on record and the true duration (seconds)."""
 
     outage: Json
     truth: float
 
     @property
     def bounds(self) -> tuple[float, float | None]:
-        """The least and the most that the outage lasted by the record; seconds."""
+        """The recorded bounds of the outage's duration (seconds)."""
         duration = self.outage["duration"]
         return duration["min"], duration["max"]
 
     @property
     def holds(self) -> bool:
-        """Whether the true duration lies inside the bounds of a closed outage."""
+        """Whether the outage has closed and the true duration lies within its bounds."""
         least, most = self.bounds
         return self.outage["state"] == "closed" and most is not None and least <= self.truth <= most
 
 
 class ApiClient:
-    """Reads the API on 127.0.0.1. Every call blocks; raises OSError when there is no answer."""
+    """Reads the API on 127.0.0.1. Every call blocks; raises OSError without an answer."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        # A proxy of the environment would be asked for 127.0.0.1, and would connect to itself.
+        # A proxy from the environment would get the request for 127.0.0.1, and connect to itself.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def is_ready(self) -> bool:
-        """Whether MailWatch is probing and writing."""
+        """Return whether MailWatch is probing and writing."""
         try:
             with self._opener.open(f"{self.url}/readyz", timeout=_TIMEOUT_SECONDS):
                 return True
@@ -77,7 +77,7 @@ class ApiClient:
             return False
 
     def snapshot(self) -> ApiSnapshot:
-        """Ask for the state of all targets, their latest outcomes and all outages."""
+        """Fetch the state of all targets, their latest outcomes and all outages."""
         targets = self._get("targets")
         observations = {}
         for target in targets:
@@ -95,7 +95,7 @@ class ApiClient:
 def compare_outages(
     snapshot: ApiSnapshot, down_time: tuple[Millis, Millis | None] | None
 ) -> list[OutageComparison]:
-    """Lay each outage beside the truth; none while the provider has not been down and up again."""
+    """Compare each outage with the true downtime; empty until the provider has been down and up again."""
     if down_time is None or down_time[1] is None:
         return []
     truth = (down_time[1] - down_time[0]) / 1000
@@ -103,7 +103,7 @@ def compare_outages(
 
 
 def all_hold(found: Sequence[OutageComparison], targets: Sequence[str]) -> bool:
-    """Whether each target had exactly one outage, and the truth lies inside the bounds of each."""
+    """Return whether each target had exactly one outage, with the true duration within its bounds."""
     return sorted(v.outage["target"] for v in found) == sorted(targets) and all(v.holds for v in found)
 
 
@@ -113,7 +113,7 @@ _COLOURS = {"up": "green", "down": "red", "unknown": "yellow", "suspect": "yello
 
 
 def live_view(words: DemoTexts, behaviour: Behaviour, snapshot: ApiSnapshot, url: str) -> RenderableType:
-    """Lay out one moment for a terminal."""
+    """Return the view of one snapshot for a terminal."""
     truth = Text.assemble(
         (f"{words['provider']}: ", "bold"), (words[behaviour], "bold green" if behaviour.serves else "bold red")
     )
@@ -129,7 +129,7 @@ def live_view(words: DemoTexts, behaviour: Behaviour, snapshot: ApiSnapshot, url
 
 
 def outage_text(words: DemoTexts, outage: Json | None) -> str:
-    """Write an outage in one line, with its bounds as far as they are known."""
+    """Return an outage in one line, with the bounds known so far."""
     if outage is None:
         return f"{words['outage']}: {words['none']}"
     duration = outage["duration"]
@@ -140,7 +140,7 @@ def outage_text(words: DemoTexts, outage: Json | None) -> str:
 
 
 class PlainNarrator:
-    """Prints only what is new, a line each: for logs and pipes, which cannot show a live display."""
+    """Reports only changes, one line each: for logs and pipes, which cannot show a live display."""
 
     def __init__(self, words: DemoTexts) -> None:
         self._words = words
@@ -155,7 +155,7 @@ class PlainNarrator:
             lines[name] = f"{name}: {words['state']}: {words[target['state']]}"
         changed = [line for key, line in lines.items() if self._shown.get(key) != line]
         for outage in snapshot.outages:
-            # The state and not the line: the bounds of an open outage grow with every observation.
+            # Compare the state, not the line: the bounds of an open outage grow with every observation.
             key, line = outage["id"], f"{outage['target']}: {outage_text(words, outage)}"
             if self._shown.get(key) != outage["state"]:
                 changed.append(line)
@@ -165,7 +165,7 @@ class PlainNarrator:
 
 
 def outage_view(words: DemoTexts, comparison: OutageComparison) -> RenderableType:
-    """Lay out an outage in full, and the truth beside it."""
+    """Return the view of an outage in full, with the true duration."""
     outage = comparison.outage
     table = Table.grid(padding=(0, 2))
     for name in ("last_good", "first_bad", "last_bad", "first_good"):
@@ -185,7 +185,7 @@ def outage_view(words: DemoTexts, comparison: OutageComparison) -> RenderableTyp
 
 
 def comparison_text(words: DemoTexts, comparison: OutageComparison) -> str:
-    """Say whether the truth lies inside the bounds."""
+    """Return the sentence whether the true duration lies within the bounds."""
     least, most = comparison.bounds
     key = "within" if comparison.holds else "outside"
     return words[key].format(truth=_seconds(comparison.truth), min=_seconds(least), max=_seconds(most))

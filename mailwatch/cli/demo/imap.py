@@ -1,4 +1,6 @@
-"""The stand-in's IMAP (RFC 9051): as much as a probe and a mail program need to read three messages' dates."""
+"""IMAP of the fake provider (RFC 9051): enough for a probe or a mail program to read the dates of three
+messages.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ _LITERAL = re.compile(r"\{(\d{1,4})(\+?)\}$")
 
 
 async def serve_imap(dialogue: LineConnection) -> None:
-    """Hold one IMAP conversation, from the greeting to LOGOUT."""
+    """Serve one IMAP connection, from the greeting to LOGOUT."""
     if dialogue.behaviour is Behaviour.BYE:
         await dialogue.write_lines("* BYE the stand-in is closed for repairs")
         return
@@ -51,7 +53,7 @@ async def serve_imap(dialogue: LineConnection) -> None:
 
 
 async def _command(dialogue: LineConnection) -> tuple[str, str, list[str]]:
-    """Return tag, command in capitals, and words; literals are asked for and filled in."""
+    """Return tag, command in capitals, and arguments, with literals read and filled in."""
     line = await dialogue.read_line()
     tag, _, rest = line.partition(" ")
     words: list[str] = []
@@ -108,7 +110,7 @@ async def _open(dialogue: LineConnection, tag: str, words: list[str]) -> bool:
 
 
 async def _fetch(dialogue: LineConnection, tag: str, wanted: str) -> None:
-    """Answer a FETCH of any item with the date, which is all that the stand-in keeps of a message."""
+    """Answer any FETCH with the date, the only item that the fake provider keeps of a message."""
     first, _, last = wanted.replace("*", str(MESSAGE_COUNT)).partition(":")
     if not first.isdecimal() or not (last or first).isdecimal():
         await dialogue.write_lines(f"{tag} BAD not a sequence set")

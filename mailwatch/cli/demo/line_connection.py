@@ -1,4 +1,4 @@
-"""One connection to the stand-in: lines in, lines out, in the mood of the moment."""
+"""A connection to the fake provider: reads and writes lines according to the current behaviour."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SLOW_SECONDS = 0.3
 """Seconds before each answer of a slow provider."""
 
 USERNAME = "demo@provider.example"
-PASSWORD = "no-secret-of-anyone"  # noqa: S105 - the stand-in's only account is known to all
+PASSWORD = "no-secret-of-anyone"  # noqa: S105 - a public password, of the only fake account
 _MAX_LINE_BYTES = 8192
 
 
 class Behaviour(StrEnum):
-    """How the stand-in behaves."""
+    """The behaviours of the fake provider."""
 
     FINE = "fine"
     SLOW = "slow"
@@ -28,16 +28,16 @@ class Behaviour(StrEnum):
 
     @property
     def serves(self) -> bool:
-        """Whether a mail program gets what it came for."""
+        """Whether a mail program can use the provider."""
         return self in (Behaviour.FINE, Behaviour.SLOW)
 
 
 class HangupError(Exception):
-    """This conversation is over."""
+    """The connection is over."""
 
 
 class LineConnection:
-    """Reads and writes lines. Raises HangupError when the other side has gone."""
+    """Reads and writes lines. Raises HangupError when the client has gone."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, behaviour: Callable[[], Behaviour]
@@ -48,11 +48,11 @@ class LineConnection:
 
     @property
     def behaviour(self) -> Behaviour:
-        """The mood now; it may change between two lines."""
+        """The current behaviour; it may change between two lines."""
         return self._behaviour()
 
     async def read_line(self) -> str:
-        """Return the next line without its end."""
+        """Return the next line without its line ending."""
         try:
             line = await self._reader.readline()
         except ValueError:  # longer than the reader's bound
@@ -68,7 +68,7 @@ class LineConnection:
         return (await self._reader.readexactly(size)).decode("utf-8", "replace")
 
     async def write_lines(self, *lines: str) -> None:
-        """Send lines; a silent provider sends nothing more, and waits until the other side gives up."""
+        """Send lines. A silent provider sends nothing, and waits until the client gives up."""
         if self.behaviour is Behaviour.SILENT:
             while await self._reader.read(_MAX_LINE_BYTES):
                 pass
@@ -80,12 +80,12 @@ class LineConnection:
 
 
 def is_plain_login(response: str) -> bool:
-    """Whether a SASL PLAIN response (RFC 4616) carries the right user name and password."""
+    """Return whether a SASL PLAIN response (RFC 4616) has the right user name and password."""
     return decode_base64(response).split("\0")[1:] == [USERNAME, PASSWORD]
 
 
 def decode_base64(response: str) -> str:
-    """Return what a base64 response says, or nothing if it is none."""
+    """Return a base64 response decoded, "" if it is not base64."""
     try:
         return b64decode(response, validate=True).decode("utf-8", "replace")
     except NotBase64:

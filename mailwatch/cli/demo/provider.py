@@ -1,6 +1,6 @@
-"""The fake provider of the demo: its listeners on 127.0.0.1, its behaviour, and the truth about when it was down.
+"""The fake provider of the demo: its listeners on 127.0.0.1, its behaviour, and its true downtime.
 
-Its certificate is from an authority that lives as long as the demo.
+Its certificate comes from an authority that exists only during the demo.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Conversation = Callable[[LineConnection], Awaitable[None]]
 
 
 def server_context(folder: Path) -> ssl.SSLContext:
-    """Make a server's TLS context; its authority is written to `folder`/ca.pem for those who connect."""
+    """Return the server's TLS context. Writes its authority to `folder`/ca.pem for the clients."""
     authority = trustme.CA(organization_name="MailWatch demo authority")
     authority.cert_pem.write_to_path(folder / "ca.pem")
     certificate = authority.issue_cert("127.0.0.1", "localhost", organization_name="MailWatch demo provider")
@@ -35,16 +35,16 @@ def server_context(folder: Path) -> ssl.SSLContext:
 
 
 class FakeProvider:
-    """A mail provider for as long as the context lasts.
+    """A mail provider that runs while the context lasts.
 
-    IMAP over implicit TLS, submission over STARTTLS, and a control endpoint that is always there: the
-    demo's proof of being online. `ca_file` is what to trust. Ports stay the same through all moods.
+    It serves IMAP over implicit TLS, submission over STARTTLS, and a control endpoint that is always up: the
+    demo's proof of being online. `ca_file`: the certificate to trust. Ports stay the same through all behaviours.
     """
 
     def __init__(self, folder: Path) -> None:
         self.ca_file = folder / "ca.pem"
         self.history: list[tuple[Millis, Behaviour]] = []
-        """Since when it was in which mood; the last is the one now."""
+        """Each behaviour with its start; the last is the current one."""
         tls = server_context(folder)
         self._imap = _Port(serve_imap, tls)
         self._smtp = _Port(lambda dialogue: serve_smtp(dialogue, tls), None)
@@ -52,22 +52,22 @@ class FakeProvider:
 
     @property
     def behaviour(self) -> Behaviour:
-        """How it behaves now."""
+        """The current behaviour."""
         return self.history[-1][1] if self.history else Behaviour.FINE
 
     @property
     def imap_port(self) -> int:
-        """Where IMAP is served over TLS from the first byte."""
+        """Port of IMAP over implicit TLS."""
         return self._imap.port
 
     @property
     def smtp_port(self) -> int:
-        """Where submission is served, with STARTTLS."""
+        """Port of submission with STARTTLS."""
         return self._smtp.port
 
     @property
     def control_port(self) -> int:
-        """Where a connection is always accepted."""
+        """Port of the control endpoint, which always accepts connections."""
         return self._control.port
 
     async def __aenter__(self) -> Self:
@@ -84,7 +84,7 @@ class FakeProvider:
             port.release()
 
     async def change(self, behaviour: Behaviour) -> None:
-        """Go on in another mood. A refusing provider hangs up on everyone."""
+        """Switch to another behaviour. A refusing provider also drops its open connections."""
         ports = (self._imap, self._smtp)
         if self.behaviour is Behaviour.REFUSING and behaviour is not Behaviour.REFUSING:
             for port in ports:
@@ -95,7 +95,7 @@ class FakeProvider:
                 await port.close()
 
     def down_time(self) -> tuple[Millis, Millis | None] | None:
-        """The truth: from when to when the provider did not serve; None when it always did."""
+        """Return the true downtime [begin, end), end None while it lasts; None if the provider was never down."""
         began = next((i for i, (_, behaviour) in enumerate(self.history) if not behaviour.serves), None)
         if began is None:
             return None
@@ -105,7 +105,7 @@ class FakeProvider:
 
 
 class _Port:
-    """A port of 127.0.0.1. Closed it still belongs to us: bound but not listening, so that it refuses."""
+    """A port of 127.0.0.1. While closed it stays bound but does not listen, so connections are refused."""
 
     def __init__(self, talk: Conversation, tls: ssl.SSLContext | None) -> None:
         self._talk = talk
@@ -120,7 +120,7 @@ class _Port:
             with contextlib.suppress(HangupError, OSError, EOFError):
                 await self._talk(dialogue)
 
-        # Not a coroutine: one that had not begun when the port is closed would be lost.
+        # Not a coroutine: one that has not begun when the port closes would be lost.
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.create_task(talk(LineConnection(reader, writer, behaviour)))
             self._talks[task] = writer
@@ -129,7 +129,7 @@ class _Port:
         self._server = await asyncio.start_server(serve, sock=self._socket, ssl=self._tls)
 
     async def close(self) -> None:
-        """Refuse from now on, and hang up."""
+        """Refuse new connections from now on, and drop open ones."""
         if self._server is None:
             return
         self._server.close()
@@ -141,12 +141,12 @@ class _Port:
         await asyncio.gather(*self._talks, return_exceptions=True)
 
     def release(self) -> None:
-        """Give the port back."""
+        """Release the port."""
         self._socket.close()
 
 
 async def _control(dialogue: LineConnection) -> None:
-    """To accept is all that is asked."""
+    """Accepts the connection and sends nothing."""
 
 
 def _bound(port: int) -> socket.socket:

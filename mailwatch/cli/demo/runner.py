@@ -1,4 +1,4 @@
-"""The demo from curtain to curtain: the stand-in here, `mailwatch run` in a process of its own."""
+"""Runs the demo: the fake provider in this process, `mailwatch run` in another."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ STOP_SECONDS = 12.0
 _POLL_SECONDS = 0.3
 
 Display = Callable[[Behaviour, ApiSnapshot, str], None]
-"""Shows one moment: the provider's true mood, what MailWatch says, and the address of its pages."""
+"""Displays one moment: the provider's behaviour, the API snapshot, and the URL of the pages."""
 
 
 class DemoError(Exception):
-    """The demo cannot go on. `text_key` is a key of texts.py, `facts` fill it."""
+    """The demo cannot go on. `text_key`: key of its text in texts.py. `facts`: the text's fields."""
 
     def __init__(self, why: str, **facts: object) -> None:
         super().__init__(why)
@@ -40,7 +40,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """How it ended: the outages on record beside the truth, and since when until when that was."""
+    """The result: the outages on record compared with the true downtime."""
 
     verdicts: list[OutageComparison]
     down_time: tuple[Millis, Millis | None] | None
@@ -53,13 +53,13 @@ class _DemoRun:
     api: ApiClient
 
     def check(self) -> None:
-        """Raise DemoError when `mailwatch run` has ended."""
+        """Raise DemoError if `mailwatch run` has ended."""
         if self.monitor.returncode is not None:
             raise DemoError("died", status=self.monitor.returncode)
 
 
 async def run_demo(folder: Path, speed: float, display: Display) -> DemoResult:
-    """Play the script to its end. Raises DemoError; ends on SIGTERM and SIGHUP as on Ctrl-C."""
+    """Play the script to its end. Raises DemoError; on SIGTERM and SIGHUP ends as on Ctrl-C."""
     async with _started(folder, speed, f"127.0.0.1:{_free_port()}") as stage:
         snapshot = await _follow(stage, speed, display)
         truth = stage.provider.down_time()
@@ -69,7 +69,7 @@ async def run_demo(folder: Path, speed: float, display: Display) -> DemoResult:
 async def run_forever(
     folder: Path, speed: float, listen: str, display: Display, *, pause: float = PAUSE_SECONDS
 ) -> None:
-    """Play the script again and again, `pause` seconds apart, with the pages on `listen`, host:port.
+    """Repeat the script, `pause` seconds apart, with the pages on `listen`, HOST:PORT.
 
     Never returns: raises DemoError, or CancelledError on SIGTERM, SIGHUP and Ctrl-C.
     """
@@ -84,7 +84,7 @@ async def run_forever(
 
 @contextlib.asynccontextmanager
 async def _started(folder: Path, speed: float, listen: str) -> AsyncIterator[_DemoRun]:
-    """Set up the stand-in and a `mailwatch run` that is ready and watches it."""
+    """Start the fake provider and a `mailwatch run` that monitors it; yield once that is ready."""
     _end_on_signals()
     async with FakeProvider(folder) as provider:
         config = write_config(provider, folder, listen, speed)
@@ -98,7 +98,7 @@ def _end_on_signals() -> None:
     performance = asyncio.current_task()
 
     def end() -> None:
-        # Once: a second cancellation would break into the tidying up.
+        # Only once: a second cancellation would interrupt the cleanup.
         if performance is not None and not performance.cancelling():
             performance.cancel()
 
@@ -108,10 +108,10 @@ def _end_on_signals() -> None:
 
 @contextlib.asynccontextmanager
 async def _monitor(config: Path, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run `mailwatch run` as its users do, and end it with SIGTERM."""
+    """Start `mailwatch run` as a user would, and end it with SIGTERM."""
     with (folder / LOG_FILE).open("wb") as log:
         command = (sys.executable, "-m", "mailwatch", "--config", str(config), "run")
-        # A container's data_dir and port are not the demo's.
+        # Without a container's data_dir and port: they are not the demo's.
         environment = clean_environment()
         process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, env=environment)
     try:
@@ -138,7 +138,7 @@ async def _ready(stage: _DemoRun) -> None:
 
 
 async def _follow(stage: _DemoRun, speed: float, show: Display) -> ApiSnapshot:
-    """Show what happens until every outage has closed, or should have."""
+    """Display snapshots until every outage has closed, or should have. Return the last."""
     script = asyncio.create_task(play_script(stage.provider, speed))
     snapshot: ApiSnapshot | None = None
     try:
@@ -158,7 +158,7 @@ async def _follow(stage: _DemoRun, speed: float, show: Display) -> ApiSnapshot:
 
 
 def _free_port() -> int:
-    # Another program may take it before `mailwatch run` does; that would be reported, and the demo ends.
+    # Another program may take the port before `mailwatch run` does; then the demo ends with an error.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -166,12 +166,12 @@ def _free_port() -> int:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what a container says of its own MailWatch, not of this one."""
+    """Return the environment without the variables for a container's own MailWatch."""
     return {name: value for name, value in os.environ.items() if name not in VARIABLES.values()}
 
 
 async def make_evidence(folder: Path, outage_id: str, language: str) -> Path:
-    """Make the evidence file of an outage as its owner would. Raises DemoError."""
+    """Make the evidence file of an outage with `mailwatch report`. Raises DemoError."""
     path = folder / f"outage-{outage_id}.zip"
     verb = ("report", outage_id, "-o", str(path), "--lang", language)
     command = (sys.executable, "-m", "mailwatch", "--config", str(folder / "config.yaml"), *verb)

@@ -1,4 +1,4 @@
-"""What breaks when, and the config with which MailWatch watches it."""
+"""The script of the demo's outage, and the config with which MailWatch monitors the fake provider."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mailwatch.cli.demo.line_connection import PASSWORD, USERNAME, Behaviour
 from mailwatch.cli.demo.provider import FakeProvider
 
 SPEEDS = (0.1, 10.0)
-"""The slowest and the fastest that make sense: a login over TLS takes its time."""
+"""The slowest and the fastest useful speed factors: a login over TLS takes time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptStep:
-    """From `at` seconds on, the provider is in that mood."""
+    """From `at` seconds on, the provider shows `behaviour`."""
 
     at: float
     behaviour: Behaviour
@@ -31,18 +31,18 @@ SCRIPT = (
     ScriptStep(32, Behaviour.REFUSING),
     ScriptStep(42, Behaviour.FINE),
 )
-"""An outage with three faces, as real ones have."""
+"""One outage with three kinds of failure, as real outages have."""
 CLOSE_SECONDS = 30.0
-"""Seconds after the last step, at any speed, within which every outage must have been seen to close."""
+"""Seconds after the last step, at any speed, within which every outage must close."""
 
 PAUSE_SECONDS = 120.0
-"""Seconds from one play to the next, when the demo goes on."""
+"""Seconds between two plays of the script with --serve."""
 
 TARGETS = ("demo-imap", "demo-smtp")
 
 
 async def play_script(provider: FakeProvider, speed: float, script: tuple[ScriptStep, ...] = SCRIPT) -> None:
-    """Lead the stand-in through the script, `speed` times as fast."""
+    """Lead the provider through the script, `speed` times as fast."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     for step in script:
@@ -51,7 +51,7 @@ async def play_script(provider: FakeProvider, speed: float, script: tuple[Script
 
 
 def write_config(provider: FakeProvider, folder: Path, listen: str, speed: float) -> Path:
-    """Write config.yaml and the password file into `folder`, and return the config's path."""
+    """Write config.yaml and the password file into `folder`; return the config's path."""
     secret = folder / "password"
     secret.touch(mode=0o600)
     secret.write_text(PASSWORD + "\n", encoding="utf-8")
@@ -71,7 +71,7 @@ def _config(provider: FakeProvider, listen: str, speed: float) -> dict[str, Any]
     return {
         "vantage_point": {"name": "demo"},
         "data_dir": "data",
-        # There is nothing in a demo that must be kept private.
+        # Nothing in the demo is private.
         "web": {"listen": listen, "trust_network": True},
         "defaults": {"interval": _faster(2.0, speed, 0.2), "timeout": _faster(2.0, speed, 1.0)},
         "detection": {
@@ -79,7 +79,7 @@ def _config(provider: FakeProvider, listen: str, speed: float) -> dict[str, Any]
             "close_after": 2,
             "recheck": [_faster(wait, speed, 0.05) for wait in (0.5, 1.0, 1.0)],
         },
-        # No control in the outside world: the demo needs no network, and asks whether this machine is there.
+        # No control server outside: the demo needs no network, and its control endpoint is on this machine.
         "clock": {"servers": []},
         "guard": {"controls": [f"127.0.0.1:{provider.control_port}"], "timeout": "2s"},
         "targets": targets,

@@ -1,4 +1,4 @@
-"""The stand-in's SMTP submission (RFC 6409) with STARTTLS; it takes no message, a probe sends none."""
+"""SMTP submission of the fake provider (RFC 6409) with STARTTLS. It accepts no message: probes send none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOST = "provider.example"
 
 
 async def serve_smtp(dialogue: LineConnection, tls: ssl.SSLContext) -> None:
-    """Hold one SMTP conversation, from the greeting to QUIT."""
+    """Serve one SMTP connection, from the greeting to QUIT."""
     if dialogue.behaviour is Behaviour.BYE:
         await dialogue.write_lines(f"421 4.3.2 {_HOST} is closed for repairs")
         return
@@ -67,7 +67,7 @@ async def _auth(dialogue: LineConnection, line: str, secure: bool) -> bool:
 
 
 async def _credentials(dialogue: LineConnection, words: list[str]) -> bool:
-    """Hear the user name and password, of which the first may stand on the command's line already."""
+    """Read user name and password and return whether they are right. The first may be on the AUTH line already."""
     match [word.upper() for word in words[:1]]:
         case ["PLAIN"]:
             return is_plain_login(words[1] if len(words) > 1 else await _challenge(dialogue, ""))

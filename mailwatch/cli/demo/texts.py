@@ -1,4 +1,4 @@
-"""What the demo says, in two languages."""
+"""The texts of the demo, in English and Italian."""
 
 from __future__ import annotations
 
@@ -105,6 +105,6 @@ LANGUAGES: Mapping[str, Mapping[str, str]] = {"en": ENGLISH, "it": ITALIAN}
 
 
 def language(environment: Mapping[str, str]) -> str:
-    """Give the language that a POSIX environment asks for: Italian, else English."""
+    """Return the language of a POSIX environment: Italian, else English."""
     named = next((environment[key] for key in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(key)), "")
     return "it" if named.startswith("it") else "en"

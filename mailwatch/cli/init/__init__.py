@@ -1,4 +1,4 @@
-"""mailwatch init: asks, discovers the servers, tries the login, writes config.yaml."""
+"""mailwatch init: asks questions, discovers the servers, tests the login, writes config.yaml."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from mailwatch.kinds import MAILBOX_KINDS
 from mailwatch.model import Kind
 
 _AUTHORITIES = {"outlook": "microsoft", "microsoft365": "microsoft"}
-"""Where providers of the catalogue that take OAuth 2 only have their access granted."""
+"""OAuth authority of each catalogue provider that accepts only OAuth 2."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
-    """Say what the verb takes."""
+    """Add the arguments."""
     add_options(verb, json=False)
     verb.add_argument("address", nargs="?", metavar="ADDRESS", help="the mail address; default: ask for it")
     verb.add_argument(
@@ -158,7 +158,7 @@ def _oauth_only(provider: Provider, servers: MailboxServers) -> bool:
 
 
 def _check_options(args: argparse.Namespace, asker: Prompts, draft: ConfigDraft) -> None:
-    """Refuse options that would do nothing. Raises OptionError."""
+    """Reject options that would have no effect. Raises OptionError."""
     provider = draft.servers.provider
     granted = provider is not None and _oauth_only(provider, draft.servers)
     useless = {
@@ -205,6 +205,6 @@ def _print_next_steps(
 
 
 def _config_path_of(file: Path, folder: Path) -> str:
-    """Name a file as a config in `folder` does: relative inside it."""
+    """Return the path of a file as a config in `folder` writes it: relative if inside the folder."""
     absolute = file.absolute()
     return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)

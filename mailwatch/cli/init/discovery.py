@@ -1,9 +1,8 @@
-"""Which servers serve the mailboxes of a domain: first what its name server says, then guesses by usual names.
+"""Discovers the mail servers of a domain: from DNS records, then by guessing usual host names.
 
-No login is tried and no password is known here. A server that is found is a claim of who answered, to be shown to
-the person before a password goes there. SRV: RFC 6186, section 3; RFC 8314, section 5.1. The MX records tell of a
-domain at a provider of the catalogue. Usual names are probed without a login, and only a certificate good for the
-name counts.
+No login happens here. A server found is only a claim by DNS: show it to the user before a password goes there.
+SRV: RFC 6186, section 3; RFC 8314, section 5.1. MX records reveal a domain hosted at a provider of the catalogue.
+Usual host names are probed without a login, and count only with a valid certificate for the name.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ from mailwatch.settings import Target
 from mailwatch.times import now
 
 ORDER = (Kind.IMAP, Kind.POP3, Kind.SMTP)
-"""Reading first: it is what most people mean by their mail."""
+"""Order of questions: reading mail first, which matters most to most people."""
 MAX_ADDRESS_CHARS = 1000
-"""Characters of what is taken for a mail address at all."""
+"""Most characters of a mail address."""
 _HOST = re.compile(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})+", re.ASCII)
 
 
 class Source(StrEnum):
-    """Who says that there is such a server."""
+    """The source of a server candidate."""
 
     CATALOGUE = "catalogue"
     SRV = "srv"
@@ -49,7 +48,7 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerCandidate:
-    """One server of a kind."""
+    """A possible server of one kind."""
 
     kind: Kind
     host: str
@@ -59,12 +58,12 @@ class ServerCandidate:
 
     @property
     def endpoint(self) -> str:
-        """Write host and port."""
+        """HOST:PORT, with an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def ascii_domain(address: str) -> str:
-    """Give the domain of an address as the name server knows it (RFC 5890), "" if it is no name to ask for."""
+    """Return the ASCII domain of an address (RFC 5890), "" if DNS cannot have it."""
     if len(address) > MAX_ADDRESS_CHARS:
         return ""
     try:
@@ -75,20 +74,20 @@ def ascii_domain(address: str) -> str:
 
 
 def is_host_name(text: str) -> bool:
-    """Whether it is the name of a host, of two labels or more; never an address or this machine."""
+    """Return whether `text` is a host name of two labels or more; never an IP address or localhost."""
     return len(text) <= 253 and bool(_HOST.fullmatch(text)) and not text.rpartition(".")[2].isdigit()
 
 
 def is_within(host: str, domain: str) -> bool:
-    """Whether a host belongs to a domain (RFC 6186, section 6)."""
+    """Return whether a host is in a domain (RFC 6186, section 6)."""
     return f".{host}".casefold().endswith(f".{domain}".casefold())
 
 
 def provider_of_exchanger(exchanger: str) -> catalogue.Provider | None:
-    """Give the provider to one of whose domains an exchanger belongs, by the longest such domain.
+    """Return the provider with the longest domain that contains a mail exchanger, if any.
 
-    The catalogue's source lists domains of exchangers for this, such as mail.protection.outlook.com. The host
-    that takes mail need not be the one that keeps it, a filter for instance: ask the person.
+    The catalogue lists exchangers' domains for this, such as mail.protection.outlook.com. The exchanger may be a
+    filter and not the mailbox provider: ask the user.
     """
     labels = exchanger.split(".")
     parents = (".".join(labels[first:]) for first in range(len(labels) - 1))
@@ -96,7 +95,7 @@ def provider_of_exchanger(exchanger: str) -> catalogue.Provider | None:
 
 
 def provider_of_servers(candidates: Sequence[ServerCandidate]) -> catalogue.Provider | None:
-    """Give the one provider whose servers these are, all of them; None if there are none or several."""
+    """Return the only provider that has all these servers; None if there is none or several."""
     wanted = {(candidate.kind, candidate.host, candidate.port) for candidate in candidates}
     fitting = [
         provider
@@ -109,9 +108,9 @@ def provider_of_servers(candidates: Sequence[ServerCandidate]) -> catalogue.Prov
 logger = logging.getLogger(__name__)
 
 DNS_SECONDS = 5.0
-"""How long an answer is waited for; all are asked at once."""
+"""Seconds to wait for DNS answers; all queries run at once."""
 _SERVICES = {
-    # TLS from the first byte first: RFC 8314, section 5.1, wants it tried before STARTTLS.
+    # Implicit TLS first: RFC 8314, section 5.1, prefers it to STARTTLS.
     Kind.IMAP: (("_imaps", TlsMode.IMPLICIT), ("_imap", TlsMode.STARTTLS)),
     Kind.POP3: (("_pop3s", TlsMode.IMPLICIT), ("_pop3", TlsMode.STARTTLS)),
     Kind.SMTP: (("_submissions", TlsMode.IMPLICIT), ("_submission", TlsMode.STARTTLS)),
@@ -120,11 +119,10 @@ _SERVICES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsAnswers:
-    """What the name server answered.
+    """The DNS answers about a domain.
 
-    `candidates` has at most one of a kind; `not_offered` are the kinds of which the domain says that it does not
-    offer them. `exchanger` is its best MX, "" without one. `failure` is why nothing can be known, "" if it
-    answered.
+    `candidates`: at most one of each kind. `not_offered`: the kinds that the domain declares it does not offer.
+    `exchanger`: its best MX, "" without one. `failure`: why DNS gave no answer, "" if it did.
     """
 
     candidates: tuple[ServerCandidate, ...] = ()
@@ -134,7 +132,7 @@ class DnsAnswers:
 
 
 async def query_dns(domain: str, resolver: Resolver, seconds: float = DNS_SECONDS) -> DnsAnswers:
-    """Ask for the services and exchangers of a domain: seven questions, all at once. Raises nothing."""
+    """Query the SRV and MX records of a domain: seven queries, all at once. Raises nothing."""
     kinds = list(_SERVICES)
     (exchanger, silent), services = await asyncio.gather(
         _exchanger(domain, resolver, seconds),
@@ -149,7 +147,7 @@ async def query_dns(domain: str, resolver: Resolver, seconds: float = DNS_SECOND
 
 
 async def _exchanger(domain: str, resolver: Resolver, seconds: float) -> tuple[str, str]:
-    """Give the best exchanger, and why there is none to be known."""
+    """Return the best exchanger, and why the query failed; each "" if none."""
     try:
         named = await lookup_exchangers(domain, resolver, seconds)
     except (ProbeError, MonitorError, OSError) as error:
@@ -162,7 +160,9 @@ async def _exchanger(domain: str, resolver: Resolver, seconds: float) -> tuple[s
 
 
 async def _service(domain: str, kind: Kind, resolver: Resolver, seconds: float) -> ServerCandidate | bool:
-    """Give the server of a kind, else whether the domain leaves it open (True) or refuses it (False)."""
+    """Return the server of a kind; without one, False if the domain declares that it does not offer the kind, else
+    True.
+    """
     ways = _SERVICES[kind]
     answers = await asyncio.gather(*(_records(f"{label}._tcp.{domain}", resolver, seconds) for label, _ in ways))
     for (_, tls), records in zip(ways, answers, strict=True):
@@ -173,7 +173,7 @@ async def _service(domain: str, kind: Kind, resolver: Resolver, seconds: float) 
 
 
 async def _records(name: str, resolver: Resolver, seconds: float) -> list[Any]:
-    """Give the SRV records of a name, the best first (RFC 2782): by priority, then by weight."""
+    """Return the SRV records of a name, best first: by priority, then by weight (RFC 2782)."""
     try:
         answer = await resolver.resolve(name, "SRV", lifetime=seconds, search=False, raise_on_no_answer=False)
     except (dns.exception.DNSException, OSError):
@@ -185,7 +185,7 @@ async def _records(name: str, resolver: Resolver, seconds: float) -> list[Any]:
 
 
 def _best(records: list[Any], kind: Kind, tls: TlsMode) -> ServerCandidate | None:
-    """Give the first record that names a host and a port that can be meant."""
+    """Return the first record with a valid host, and a port that fits `tls`."""
     for record in records:
         host = record.target.to_text(omit_final_dot=True).casefold()
         if is_host_name(host) and record.port and TLS_BY_PORT.get(record.port, tls) is tls:
@@ -194,21 +194,21 @@ def _best(records: list[Any], kind: Kind, tls: TlsMode) -> ServerCandidate | Non
 
 
 def _not_offered(records: list[Any]) -> bool:
-    """Whether "." stands for the host: the service is decidedly not available (RFC 6186, section 3.4)."""
+    """Return whether every host is ".": the service is decidedly not available (RFC 6186, section 3.4)."""
     return all(record.target.to_text() == "." for record in records)
 
 
 GUESS_SECONDS = 6.0
-"""How long an attempt may take; all are made at once."""
+"""Seconds for each guess; all are probed at once."""
 _LABELS = {Kind.IMAP: ("imap", "mail"), Kind.POP3: ("pop", "mail"), Kind.SMTP: ("smtp", "mail")}
 _ADDRESSES = 2
-"""How many addresses of a name are tried: this is a search, not a watch."""
+"""Addresses of a name to try: a search needs fewer than monitoring."""
 
 
 async def guess_servers(
     domain: str, kinds: Collection[Kind], resolver: Resolver, contexts: TlsContexts, seconds: float = GUESS_SECONDS
 ) -> tuple[ServerCandidate, ...]:
-    """Try the usual names of these kinds, a dozen candidates at most; return the best of each kind that serves."""
+    """Probe the usual host names of these kinds, at most a dozen; return the best that works for each kind."""
     names = {f"{label}.{domain}" for kind in kinds for label in _LABELS[kind]}
     known = dict(await asyncio.gather(*(_addresses(name, resolver, seconds) for name in sorted(names))))
     candidates = [

@@ -1,4 +1,4 @@
-"""The text of a config.yaml for one mailbox, with a comment at each line."""
+"""The text of a config.yaml for one mailbox, with a comment on each line."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TIMESTAMP_URL = "http://timestamp.digicert.com"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigDraft:
-    """All that the person entered and the servers showed.
+    """What the user entered and the login test found.
 
-    `password_file` is as the config names it, "" for a login by OAuth 2 (`authority`, `client_id`). `skipped` are
-    the kinds left out, and why; `untested` is whether no login has worked yet.
+    `password_file`: path as the config writes it, "" for a login by OAuth 2 (`authority`, `client_id`). `skipped`:
+    the kinds left out, with the reason. `untested`: whether no login has worked yet.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ConfigDraft:
 
 
 def config_text(draft: ConfigDraft, texts: Texts, today: date) -> str:
-    """Write it."""
+    """Return the text of the config."""
     comments = texts.section("config")
     lines = [
         f"# {comments['head'].format(date=today)}",
@@ -98,7 +98,7 @@ def _targets(draft: ConfigDraft, comments: Texts) -> Iterator[str]:
             (f"      username: {_value(draft.username)}", ""),
             (f"      password_file: {secret}", comments["password_file"]),
         )
-        # Each comment once is enough.
+        # Comments only at the first server.
         yield from (_line(text, comment if number == 0 else "") for text, comment in lines)
 
 
@@ -116,6 +116,6 @@ def _line(text: str, comment: str) -> str:
 
 
 def _value(text: str) -> str:
-    """Write a text so that YAML reads just that: in quotes where it must, which JSON's are too."""
+    """Return `text` as a YAML scalar, in JSON quotes where YAML needs quotes."""
     plain = _PLAIN.fullmatch(text) and text.casefold() not in _WORDS_OF_YAML
     return text if plain else json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Asks for the password and tries it, as `mailwatch run` will, until it is clear what works."""
+"""Asks for the password and tests it as `mailwatch run` will use it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ TEST_SECONDS = 20.0
 
 
 async def try_logins(targets: Sequence[Target], console: Console) -> dict[Kind, Observation]:
-    """Probe each, and return the observations of those that were probed.
+    """Probe the targets, and return the observations of those probed.
 
-    One after the other until a server has answered the password; a rejected one is shown to no
-    other, so that one slip of the fingers is one rejection, and nor is one that got no answer: it may be a slow
-    rejection, as for `mailwatch run`. Then the rest at once.
+    One after the other until a server accepts the password, then the rest at once. A rejected password goes to no
+    other server, so that one typing error is one rejection. Nor does a password without an answer: that may be a
+    slow rejection, as for `mailwatch run`.
     """
     contexts = TlsContexts()
-    # As a config without these sections has them.
+    # With the defaults of a config without these sections.
     expiry = ExpiryAttribution(
         Guard.from_config(GuardSection()), [split_endpoint(server) for server in ClockSection().servers]
     )
@@ -54,12 +54,12 @@ async def try_logins(targets: Sequence[Target], console: Console) -> dict[Kind, 
                 listener=pulse.phase_event,
             )
             observation = await observe(request)
-            # No ledger is there yet: nothing was accepted before.
+            # There is no ledger yet: no password is known to have been accepted.
             pulse.observation = await expiry.attribute(
                 LoginBackoff().judge_silence(target, observation, lambda _: "")
             )
         except Exception as error:
-            # One server's answer is never taken away by another's.
+            # An error at one server must not lose the results of the others.
             pulse.observation = internal_error_observation(target, start.at, start, error, observation)
         return pulse.observation
 
@@ -77,12 +77,12 @@ async def try_logins(targets: Sequence[Target], console: Console) -> dict[Kind, 
 
 
 MAX_TRIES = 3
-"""How often a password is tried in all: providers lock accounts after a few more."""
+"""Most passwords to try: providers lock accounts after a few more."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginTest:
-    """What worked, and what is left out and why; `untested` if nothing could be tried to the end."""
+    """The result: the kinds that work, and those left out with the reason. `untested`: no test was conclusive."""
 
     password: SecretStr
     username: str
@@ -94,10 +94,10 @@ class LoginTest:
 def test_login(
     prompts: Prompts, address: str, servers: MailboxServers, *, username: str | None, password_file: Path | None
 ) -> LoginTest:
-    """Try the login at each server, TRIES times at most. Raises WizardStoppedError, OptionError,
+    """Test the login at each server, with at most MAX_TRIES passwords. Raises WizardStoppedError, OptionError,
     MissingAnswerError, PasswordVisibleError, EOFError.
 
-    The user name is asked for, unless it is given, where the catalogue does not know what the server wants.
+    Asks for the user name if it is not given and the catalogue does not have the server.
     """
     if servers.provider and any("oauth2" in server.auth for server in servers.provider.servers):
         prompts.show("app_password", provider=servers.provider.name)

@@ -1,6 +1,6 @@
-"""Asks the person at the terminal, in English or Italian. All of it goes to stderr.
+"""Asks the user at the terminal, in English or Italian. All output goes to stderr.
 
-An answer is held against the rules of the config itself, and refused in its words.
+An answer is checked by the rules of the config, and rejected with the config's message.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def texts(language: str) -> Texts:
 
 
 def printable_text(text: object) -> str:
-    """Write something that another party may have chosen, a server for instance, so that it is text and no
-    more.
+    """Return text from another party, such as a server, without control characters and at most 200 characters
+    long.
     """
     return "".join(sign if sign.isprintable() else "?" for sign in str(text))[:200]
 
 
 Check = Callable[[object], str]
-"""From a value to what is wrong with it, "" if nothing is."""
+"""Returns what is wrong with a value, "" if nothing is."""
 
 
 def _make_check(rule: TypeAdapter[object]) -> Check:
@@ -48,7 +48,7 @@ USERNAME = CLIENT_ID = LOCATION
 
 
 class MissingAnswerError(Exception):
-    """An answer is needed and there is no one to give it. The argument is the option that would."""
+    """An answer is needed and there is no terminal. The argument is the option that would give it."""
 
 
 class PasswordVisibleError(Exception):
@@ -56,15 +56,15 @@ class PasswordVisibleError(Exception):
 
 
 class OptionError(Exception):
-    """An option cannot be used. The argument says why."""
+    """An option cannot be used. The argument is the reason."""
 
 
 class WizardStoppedError(Exception):
-    """It cannot go on; the reason was printed already."""
+    """The setup cannot go on; the reason has been printed."""
 
 
 class Prompts:
-    """Puts questions in the words of a language. With `yes`, what has a default is not asked."""
+    """Asks questions in one language. With `yes`, questions with a default are not asked."""
 
     def __init__(self, texts: Texts, *, yes: bool) -> None:
         self.texts = texts
@@ -76,7 +76,7 @@ class Prompts:
         print(self.text(key, **facts), file=sys.stderr, flush=True)
 
     def text(self, key: str, **facts: object) -> str:
-        """Give the words of something."""
+        """Return a text with its fields filled in."""
         return self.texts[key].format(**{name: printable_text(fact) for name, fact in facts.items()})
 
     def ask(
@@ -88,7 +88,7 @@ class Prompts:
         check: Callable[[str], str] = lambda _: "",
         **facts: object,
     ) -> str:
-        """Ask for a line until `check` has nothing to say against it. Raises MissingAnswerError, EOFError."""
+        """Ask for a line until `check` accepts it. Raises MissingAnswerError, EOFError."""
         if default is not None and self._yes:
             return default
         self._check_interactive(option)
@@ -143,7 +143,7 @@ class Prompts:
             except getpass.GetPassWarning:
                 raise PasswordVisibleError from None
             except UnicodeError:
-                # From None, and not kept: the error carries what was typed.
+                # Not kept: the error carries what was typed.
                 self.show("not_text")
                 continue
             if word:

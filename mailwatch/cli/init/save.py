@@ -1,4 +1,4 @@
-"""Puts the config and the password where they belong: both whole, or neither."""
+"""Saves the config and the password file: both whole, or neither."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ SECRETS_FOLDER = "secrets"
 
 
 def name_secret(folder: Path, address: str) -> Path:
-    """Choose a name for the password's file that nothing has yet; no address leads out of the folder."""
+    """Return an unused path for the password file. No address can lead out of the folder."""
     name = quote(address, safe="@+")[:100]
     numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, 1000))
     return next(path for one in numbered if not os.path.lexists(path := folder / SECRETS_FOLDER / one))
 
 
 def save(path: Path, text: str, secret: Path | None, password: SecretStr) -> Config:
-    """Write the password to `secret`, if one is named, and the config to `path`; give it as it was read back.
+    """Write the password to `secret`, if given, and the config to `path`. Return the config as read back.
 
-    1. The password's file is created for its owner alone, in a folder of the same kind, and synced.
-    2. The config is written beside its place, and read and resolved by the very code that `run` uses.
-    3. It is linked to its place, which fails if something is there meanwhile.
+    1. Create the password file, readable only by its owner, in an equally private folder, and sync it.
+    2. Write the config to a temporary file beside `path`, and load and build it with the code that `run` uses.
+    3. Link it to `path`, which fails if something exists there by now.
 
-    Whatever fails leaves neither file, and signals wait until it is done. Raises OSError, ConfigError.
+    A failure leaves neither file. Signals are blocked meanwhile. Raises OSError, ConfigError.
     """
     with _signals_blocked(), contextlib.ExitStack() as undo:
         if secret is not None:
@@ -65,13 +65,13 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _link(beside: Path, path: Path) -> None:
-    """Give a file its name, unless something has it. Raises FileExistsError."""
+    """Link `beside` to `path`. Raises FileExistsError if `path` exists."""
     try:
         os.link(beside, path)
     except FileExistsError:
         raise
     except OSError:
-        # A file system without links: then there is a moment between the check and the rename.
+        # Without hard links, `path` could appear between this check and the rename.
         if os.path.lexists(path):
             raise FileExistsError(f"{path} already exists") from None
         beside.rename(path)
@@ -85,7 +85,7 @@ def _write_text(file: int, text: str) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Make the names in a folder outlive a power cut, where folders can be synced."""
+    """Sync a folder, so that its file names survive a power cut, where the system can."""
     with contextlib.suppress(OSError):
         file = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Finds the servers of an address together with the person: prints what was found, asks about what is unusual."""
+"""Finds the servers of an address with the user's help: prints what it finds, and asks about anything unusual."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from mailwatch.probes.mx_lookup import system_resolver
 
 @dataclass(frozen=True, slots=True)
 class MailboxServers:
-    """The servers of an address: those of a provider of the catalogue, else the `candidates` alone.
+    """The servers of an address, with the catalogue provider that they belong to, if any.
 
-    `named_in_config` says whether the config must name the provider, for an address under a domain of its own.
+    `named_in_config`: whether the config must name the provider, since the address has a domain of its own.
     """
 
     candidates: tuple[ServerCandidate, ...]
@@ -45,7 +45,7 @@ class MailboxServers:
 
 
 def parse_server_options(words: Collection[str], asker: Prompts) -> tuple[ServerCandidate, ...]:
-    """Read --server options. Raises ValueError with what to say."""
+    """Parse --server options. Raises ValueError with the message."""
     candidates = []
     for word in words:
         kind, _, where = word.partition("=")
@@ -59,10 +59,10 @@ def parse_server_options(words: Collection[str], asker: Prompts) -> tuple[Server
 
 
 def find_servers(prompts: Prompts, address: str, wanted: Collection[Kind]) -> MailboxServers:
-    """Find them: catalogue, SRV, MX, usual names, and at last the person. Raises MissingAnswerError,
-    WizardStoppedError, EOFError.
+    """Find the servers: by catalogue, SRV, MX, usual names, and at last by asking the user. Raises
+    MissingAnswerError, WizardStoppedError, EOFError.
 
-    `wanted` are the kinds to find; of those nothing may be found but one.
+    `wanted`: the kinds to find; at least one is found.
     """
     domain = address.rpartition("@")[2]
     if provider := catalogue.by_domain(address):
@@ -79,7 +79,7 @@ def find_servers(prompts: Prompts, address: str, wanted: Collection[Kind]) -> Ma
 
 
 def _discover(asker: Prompts, domain: str, wanted: Collection[Kind], resolver: Resolver) -> MailboxServers | None:
-    """Find them with the name server; None if it knows nothing."""
+    """Find the servers by DNS and usual names; None if there are none."""
     asker.show("asking", domain=domain)
     answers = asyncio.run(query_dns(domain, resolver))
     if answers.failure:
@@ -111,7 +111,7 @@ def _discover(asker: Prompts, domain: str, wanted: Collection[Kind], resolver: R
 def _confirm_outside(
     asker: Prompts, domain: str, candidates: list[ServerCandidate]
 ) -> tuple[ServerCandidate, ...]:
-    """Keep the candidates within the domain, and those outside that the person confirms (RFC 6186, section 6)."""
+    """Keep the candidates within the domain, and those outside that the user confirms (RFC 6186, section 6)."""
     _print_found(asker, "by_srv", domain, tuple(candidates))
     answers: dict[str, bool] = {}
     for host in sorted({candidate.host for candidate in candidates if not is_within(candidate.host, domain)}):
@@ -176,7 +176,7 @@ def _ask_server(asker: Prompts, kind: Kind) -> ServerCandidate | None:
 
 
 def _parse_server(kind: Kind, text: str) -> ServerCandidate:
-    """Read HOST or HOST:PORT. Raises ValueError."""
+    """Parse HOST or HOST:PORT. Raises ValueError."""
     bare = ":" not in text
     host, port = (text, KINDS[kind].ports[TlsMode.IMPLICIT]) if bare else split_endpoint(text)
     if wrong := HOST(host) or PORT(port):
