@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import hypothesis
 import pytest
 
 from tests.helpers.marks import MARKS, marks_of, running
-from tests.helpers.paths import TESTS
+from tests.helpers.paths import MEMORY, TESTS
 from tests.helpers.recorded_outage import bundle, recorded_outage, trust  # noqa: F401 - fixtures
 from tests.helpers.requirements import need
 from tests.helpers.seed import SEED
@@ -31,7 +32,8 @@ from tests.servers import (
 
 # No test is timed: a machine that is busy is no defect.
 hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)
-hypothesis.settings.load_profile("untimed")
+hypothesis.settings.register_profile("fast", hypothesis.settings.get_profile("untimed"), max_examples=25)
+hypothesis.settings.load_profile("fast" if "MAILWATCH_TEST_FAST" in os.environ else "untimed")
 
 LONGEST_FIRST = (
     "browser/test_pages", "campaign/test_campaign", "unit/monitor/test_self_check", "e2e/test_end_to_end",
@@ -53,7 +55,9 @@ LONGEST_FIRST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marks known."""
+    """Make the marks known. Have the folders of the tests in memory, unless another place is named."""
+    if MEMORY:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     for name, meaning in MARKS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
 

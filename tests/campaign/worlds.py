@@ -16,20 +16,18 @@ from tests.campaign.run import Run, template
 from tests.campaign.verdict import WorldResult, compare_world
 from tests.campaign.world import make_world
 from tests.helpers.marks import marked
+from tests.helpers.paths import MEMORY
 
 WEEKS = 2.0
 """How long a world lasts."""
-MEMORY = Path("/dev/shm")
-"""Where a commit costs no disk: our kills are kills, not power cuts, which the store's own tests are for."""
 
 
 @marked("campaign")
 def result_of(seed: str, number: int, weeks: float = WEEKS) -> WorldResult:
     """Live through world `number` of a seed."""
     logging.disable(logging.CRITICAL)
-    place = MEMORY if MEMORY.is_dir() else None
     with (
-        tempfile.TemporaryDirectory(prefix="campaign-", dir=place) as name,
+        tempfile.TemporaryDirectory(prefix="campaign-", dir=MEMORY) as name,
         template(Path(name) / "empty") as empty,
     ):
         run = Run(make_world(f"{seed}:{number}", weeks), Path(name) / "world", empty)

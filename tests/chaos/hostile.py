@@ -39,6 +39,7 @@ from tests.campaign.virtual import Clocks, Ticks
 from tests.chaos.crowd import CROWD, HEALTHY, Member
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Lab
+from tests.helpers.paths import MEMORY
 from tests.helpers.scripted_server import scripted_server
 from tests.servers import Certificates
 
@@ -55,7 +56,6 @@ ENOUGH = 30
 GROWTH = 1.1
 MEGABYTES, TASKS, HANDLES = 8, 10, 5
 """What the second half may have more, besides a tenth: the allocator and the moment of the measurement."""
-MEMORY = Path("/dev/shm")
 
 
 class _Jump(selectors.DefaultSelector):
@@ -145,11 +145,10 @@ def among(figures: Figures, hours: float, certificates: Certificates, crowd: Seq
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     served.load_cert_chain(certificates.server.chain, certificates.server.key)
     logging.getLogger().addHandler(complaints)
-    place = MEMORY if MEMORY.is_dir() else None
     loop = JumpingLoop(clocks)
     loop.set_exception_handler(lambda _, what: complaints.found.append(str(what.get("exception") or what)))
     try:
-        with tempfile.TemporaryDirectory(prefix="chaos-", dir=place) as folder, clocks.shown():
+        with tempfile.TemporaryDirectory(prefix="chaos-", dir=MEMORY) as folder, clocks.shown():
             clocks.start()
             asyncio.set_event_loop(loop)
             life = _Life(figures, clocks, loop, Path(folder), complaints)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.helpers.marks import starting
+from tests.helpers.paths import MEMORY
 from tests.helpers.patience import PATIENCE, tries
 
 HOST = "127.0.0.1"
@@ -29,7 +30,7 @@ def server_folder() -> Iterator[Path]:
 
     Its path is short, since a Unix socket's may have no more than 107 bytes (unix(7)).
     """
-    with tempfile.TemporaryDirectory(prefix="mailwatch-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="mailwatch-", dir=MEMORY, ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o755)
         yield Path(name)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import tempfile
+import stat
 from pathlib import Path
 
 import pytest
@@ -133,9 +134,12 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, capsys: pytest.Capt
     if child == 0:
         from mailwatch.config.files import folder_problem
 
-        for folder in (tmp_path, *tmp_path.parents):
-            if Path(tempfile.gettempdir()) in folder.parents:
-                folder.chmod(0o755)
+        # Up to the folder of all users, such as /tmp.
+        for folder in itertools.takewhile(
+            lambda folder: not folder.stat().st_mode & stat.S_ISVTX, tmp_path.parents
+        ):
+            folder.chmod(0o755)
+        tmp_path.chmod(0o755)
         closed.chmod(0o555)
         os.setuid(65534)
         said = folder_problem(closed / "data")
