@@ -30,6 +30,8 @@ keep-alive probe (TCP_KEEPIDLE).
 
 FINISH_SECONDS = 1.0
 """Seconds for answers in progress at shutdown. A stream never ends by itself."""
+ABANDON_SECONDS = 2
+"""Seconds until requests still in progress at shutdown are given up."""
 
 
 class ListenError(OperationError):
@@ -53,7 +55,7 @@ async def serving(
     # only.
     config = uvicorn.Config(
         RequestLimit(app, connections.is_near), http=partial(Connection, connections=connections),  # type: ignore[arg-type]
-        log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2,
+        log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=ABANDON_SECONDS,
         proxy_headers=False, server_header=False, backlog=connections.queue,
     )  # fmt: skip
     server = _Server(config)
