@@ -19,7 +19,7 @@ USER = "mario.rossi@example.org"
 PASSWORD = "a-secret-of-the-table-5d1f"
 TIMEOUT_SECONDS = 20.0
 """A probe's timeout where the server answers at once: a slow machine is not a fault of the server."""
-SHORT_TIMEOUT_SECONDS = 2.0
+SHORT_TIMEOUT_SECONDS = 3.0
 """Where the server never answers."""
 
 Place = Callable[[Target], AbstractAsyncContextManager[Target]]

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch import monotonic
+from mailwatch.guard import expiry
 from mailwatch.guard.clock import survey
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.control_dates import SLACK_MS, parse_http_date
@@ -334,8 +335,11 @@ async def test_the_time_sources_considered_are_on_record(
     ahead: float | None,
     outcome: Outcome,
     fault: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Three in a row: an outage only if it is surely the provider's; time servers are asked once for all."""
+    if ahead is None:
+        monkeypatch.setattr(expiry, "SERVER_TIMEOUT_SECONDS", 0.3)
     leaf = authority.leaf("127.0.0.1", begins=timedelta(days=begins), ends=timedelta(days=ends))
     async with (
         scripted_server([context(leaf), SILENCE]) as port,

@@ -435,6 +435,7 @@ def test_a_window_longer_than_is_remembered_is_refused() -> None:
         buckets.ratio(91 * DAY, 1000 * DAY)
 
 
+@pytest.mark.slow
 def test_ten_thousand_targets_fit() -> None:
     def watched() -> RollingAvailability:
         buckets = RollingAvailability(interval=HOUR / 1000)

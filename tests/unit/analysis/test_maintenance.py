@@ -165,6 +165,7 @@ def test_until_and_count_end_a_rule() -> None:
     assert starts(count, "2025-01-01", "2030-01-01") == ["01-01 02:00", "01-02 02:00"]
 
 
+@pytest.mark.slow
 def test_any_recurrence_is_answered_within_bounded_work() -> None:
     began = time.process_time()
     hourly = when(cron="0 * * * *", duration=HOUR // 2)

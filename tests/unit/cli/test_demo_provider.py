@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import pytest
 
 from mailwatch import config
+from mailwatch.cli.demo import line_connection
 from mailwatch.cli.demo.display import ApiSnapshot, all_hold, compare_outages
 from mailwatch.cli.demo.line_connection import PASSWORD, USERNAME, Behaviour
 from mailwatch.cli.demo.provider import FakeProvider
@@ -88,8 +89,9 @@ async def test_imap_serves_three_dated_messages(standin: FakeProvider) -> None:
 
 @pytest.mark.parametrize("mood", [Behaviour.FINE, Behaviour.SLOW])
 async def test_imap_accepts_sasl_plain_and_refuses_a_wrong_password(
-    standin: FakeProvider, mood: Behaviour
+    standin: FakeProvider, mood: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(line_connection, "SLOW_SECONDS", 0.05)
     await standin.change(mood)
 
     def enter(password: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -352,14 +353,14 @@ async def test_silence_before_the_password_is_the_servers_failure(tmp_path: Path
     """AUTH LOGIN asks for the name first: nothing that could be rejected has been sent by then."""
     hello: list[Step] = [b"220 hi\r\n", "EHLO", b"250-hi\r\n250 AUTH LOGIN\r\n", "AUTH LOGIN"]
     smtp = replace(target(Kind.SMTP), host="127.0.0.1")
-    async with scripted_server([*hello, SILENCE]) as port:
-        (seen,) = await probed(tmp_path / "1", replace(smtp, port=port), 1)
-    assert (seen["outcome"], seen["cause"]) == ("down", "timeout")
-    async with scripted_server(
-        [*hello, b"334 VXNlcm5hbWU6\r\n", ".", b"334 UGFzc3dvcmQ6\r\n", ".", SILENCE]
-    ) as port:
-        (seen,) = await probed(tmp_path / "2", replace(smtp, port=port), 1)
-    assert (seen["outcome"], seen["cause"]) == ("unknown", "credentials")
+    asks_for_both: list[Step] = [*hello, b"334 VXNlcm5hbWU6\r\n", ".", b"334 UGFzc3dvcmQ6\r\n", ".", SILENCE]
+    async with scripted_server([*hello, SILENCE]) as before, scripted_server(asks_for_both) as after:
+        (first,), (second,) = await asyncio.gather(
+            probed(tmp_path / "1", replace(smtp, port=before), 1),
+            probed(tmp_path / "2", replace(smtp, port=after), 1),
+        )
+    assert (first["outcome"], first["cause"]) == ("down", "timeout")
+    assert (second["outcome"], second["cause"]) == ("unknown", "credentials")
 
 
 async def probed(folder: Path, which: Target, times: int) -> list[dict[str, Any]]:
@@ -367,7 +368,7 @@ async def probed(folder: Path, which: Target, times: int) -> list[dict[str, Any]
     folder.mkdir(exist_ok=True)
     harness = PipelineHarness(folder)
     await harness.writer.start()
-    which = replace(which, tls=TlsMode.NONE, timeout=3.0)
+    which = replace(which, tls=TlsMode.NONE, timeout=1.5)
     harness.add_target(which)
     async with harness.ticking():
         for _ in range(times):

@@ -88,6 +88,7 @@ def test_trees_made_by_go_have_the_same_roots() -> None:
     assert len(made) > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vector", SIGNED, ids=lambda vector: vector["key"].partition("+")[0])
 def test_a_note_of_another_implementation_verifies_and_no_bit_may_change(vector: dict[str, Any]) -> None:
     name, key = key_of(vector["key"])
@@ -111,6 +112,7 @@ def test_the_same_key_signs_the_same_note(vector: dict[str, Any]) -> None:
     assert checkpoint.sign_text(text, name, Ed25519PrivateKey.from_private_bytes(secret)) == vector["note"]
 
 
+@pytest.mark.slow
 def test_the_go_implementation_agrees_on_our_ledger() -> None:
     """What crosscheck.go said of ours.json: each note opens, its root is that of the entries, all are in it."""
     assert hashlib.sha256((FOLDER / "ours.json").read_bytes()).hexdigest() == GO["ours_sha256"]

@@ -406,6 +406,7 @@ def test_promtool_accepts_the_exposition() -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
+@pytest.mark.slow
 def test_ten_thousand_targets_are_written_in_pieces_of_bounded_size() -> None:
     metrics = Metrics(CollectorRegistry())
     for n in range(10_000):

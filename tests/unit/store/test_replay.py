@@ -136,6 +136,7 @@ def test_an_outage_reported_as_closed_is_not_reported_again_as_open() -> None:
         assert restore_state(reader, "t", rule_book(reader)).unrecorded == ()
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(MARKS)
 def test_the_audit_agrees_with_the_live_decisions(marks: str) -> None:
