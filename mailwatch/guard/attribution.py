@@ -1,6 +1,6 @@
-"""Whose failure it is: the provider's, or our line's, our clock's, our machine's? In doubt not the provider's.
+"""Attributes failures to the provider, or to our own line, clock or machine; in doubt never to the provider.
 
-`attribute` is a pure function of what was observed and what the guard found. `FaultAttribution` also knows of
+`attribute` is a pure function of the observation and the guard's answer. `FaultAttribution` also considers
 suspends, clock steps and stalls, certificates that our clock calls out of date, and port 25.
 """
 
@@ -34,13 +34,13 @@ from mailwatch.settings import Target
 from mailwatch.times import Millis
 
 Excuse = tuple[Cause, str]
-"""Why a failure is not the provider's."""
+"""The cause and the text of why a failure is not the provider's."""
 
 
 def resolver_matters(observation: Observation, host: str) -> bool:
-    """Whether a wrong answer of the resolver could have caused this failure: then it is asked as well.
+    """Return whether a wrong DNS answer could have caused this failure, so that the resolver must be checked too.
 
-    A peer that showed the certificate of `host` is the provider, however the name came to its address.
+    A peer that presented the certificate of `host` is the provider, wherever its address came from.
     """
     if _is_resolve_failure(observation):
         return True
@@ -51,9 +51,9 @@ def resolver_matters(observation: Observation, host: str) -> bool:
 
 
 def attribute(observation: Observation, answer: ConnectivityResult) -> Observation:
-    """Return the observation with the answer; a failure while we were not surely online is unknown.
+    """Return the observation with the guard's answer; a failure while we were not surely online becomes unknown.
 
-    Where a name has addresses of both families and one of them is broken here, what the other saw decides.
+    If a name has addresses of both families and one family is broken here, the attempts over the other decide.
     """
     with_answer = replace(observation, guard=answer)
     if observation.outcome is not Outcome.DOWN:
@@ -95,19 +95,19 @@ def _line_excuse(answer: ConnectivityResult) -> Excuse | None:
 
 
 def _online(attempt: Attempt, answer: ConnectivityResult) -> bool | None:
-    """Whether we were online for the family of the attempt's address."""
+    """Return whether we were online for the family of the attempt's address; None if unknown."""
     host = host_of(attempt.peer)
     online = answer.online6 if family_of(host) == IPV6 else answer.online4
     if online is not None:
         return online
     if is_loopback(host) or (answer.online4, answer.online6) == (None, None):
         return answer.online
-    # This family was not checked. A connection that came about shows that it works as far as that.
+    # This family was not checked. A connection that was established shows that the family works that far.
     return None if attempt.failed_phase is Phase.CONNECT else answer.online
 
 
 def _excuse_of_attempts(failed: Sequence[Attempt], answer: ConnectivityResult) -> Excuse:
-    """Say why none of the attempts counts."""
+    """Return why none of the attempts counts."""
     if not answer.online and (doubt := _line_excuse(answer)):
         return doubt
     families = sorted({family_of(host_of(attempt.peer)) or IPV4 for attempt in failed})
@@ -128,7 +128,7 @@ def _resolver_excuse(answer: ConnectivityResult) -> Excuse | None:
 
 
 def _spoofing_excuse(attempt: Attempt, answer: ConnectivityResult) -> Excuse | None:
-    """Whether the resolver may have sent us to another host."""
+    """Return an excuse if the resolver may have sent us to another host."""
     if attempt.tls is not None:
         return None
     host = host_of(attempt.peer)
@@ -146,17 +146,17 @@ def _spoofing_detail(answer: ConnectivityResult) -> str:
 
 SLOW_PROBE_SECONDS = 2.0
 RECHECK_SECONDS = 3.0
-"""Seconds: a probe that takes longer than the first has the guard asked, and again after the second."""
+"""Seconds after which a slow probe triggers a check of the line, and seconds between further checks."""
 
 MAX_STALL_SHARE = 0.2
-"""A timeout says nothing of a server that had so much less of its time because we stood still."""
+"""Share of a timeout that our own stalls may take; beyond it, the timeout says nothing about the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disruption:
-    """Why observations in a time may be missing or wrong.
+    """A period in which observations may be missing or wrong, and the reason.
 
-    `noticed` is on time.monotonic(), `start` and `end` in milliseconds of the steady clock.
+    `noticed` is on time.monotonic(); `start` and `end` are milliseconds of the steady clock.
     """
 
     noticed: float
@@ -166,20 +166,20 @@ class Disruption:
 
 
 class FaultAttribution:
-    """Attributes failures, by the guard and by what disturbed this machine meanwhile."""
+    """Attributes failures, using the guard and the disruptions of this machine."""
 
     def __init__(
         self, guard: Guard | None, port25: Port25 | None, time_servers: Sequence[tuple[str, int]] = ()
     ) -> None:
         self.guard, self.port25 = guard, port25
         self.expiry = ExpiryAttribution(guard, time_servers)
-        """Whose failure a certificate is that is out of date by our clock."""
+        """Attributes failures by certificates that are out of date by our clock."""
         self.line_check_wanted = asyncio.Event()
-        """Set when a probe failed while we were offline."""
+        """Set when a probe failed while we were offline: the line must be checked."""
         self.clock_bound = ClockBound()
-        """How far the wall clock may be off."""
+        """The bound of the wall clock's error."""
         self.clock_check_wanted = asyncio.Event()
-        """Set when the wall clock was set: it is to be surveyed anew."""
+        """Set when the wall clock was set: it must be surveyed again."""
         self.disruptions: list[Disruption] = []
         self._stalls: deque[tuple[float, float]] = deque(maxlen=100)
         self._diagnosis = Diagnosis()
@@ -187,18 +187,18 @@ class FaultAttribution:
     def reconfigure(
         self, guard: Guard | None, port25: Port25 | None, time_servers: Sequence[tuple[str, int]]
     ) -> None:
-        """Ask these from now on. What others saw of the line is forgotten; what is known of the time is not."""
+        """Replace guard and time servers. Answers of the old guard are forgotten; knowledge of the time stays."""
         if guard is not self.guard:
             self.line_check_wanted.set()
         self.guard, self.port25 = guard, port25
         self.expiry.reconfigure(guard, time_servers)
 
     def note_stall(self, seconds: float) -> None:
-        """Remember that we stood still just now."""
+        """Record that this process has just stalled for `seconds`."""
         self._stalls.append((time.monotonic(), seconds))
 
     def note_disruption(self, start: Millis, end: Millis, reason: GapReason) -> None:
-        """Remember why observations from `start` to `end`, on the steady clock, may be missing or wrong."""
+        """Record why observations from `start` to `end` (steady clock) may be missing or wrong."""
         self.disruptions.append(Disruption(time.monotonic(), start, end, reason))
         if reason is GapReason.CLOCK_STEP:
             self.clock_bound.set(None)
@@ -207,9 +207,7 @@ class FaultAttribution:
 
     @contextlib.contextmanager
     def check_line_meanwhile(self) -> Iterator[None]:
-        """While a probe hangs, keep checking whether we are online: else an outage of the line within it goes
-        unnoticed.
-        """
+        """While a probe is slow, keep checking the line, so that a line outage within it is noticed."""
         asking: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
         timer = loop.call_later(SLOW_PROBE_SECONDS, lambda: asking.append(loop.create_task(self._keep_checking())))
@@ -226,7 +224,7 @@ class FaultAttribution:
             await asyncio.sleep(RECHECK_SECONDS)
 
     async def attribute(self, target: Target, observation: Observation, began: float) -> Observation:
-        """Is a failure the provider's, or our line's, or that of a machine that slept?
+        """Attribute a failure to the provider, our line, or a machine that was suspended.
 
         `began` is when the probe began, on time.monotonic().
         """
@@ -238,7 +236,7 @@ class FaultAttribution:
         if observation.outcome is not Outcome.DOWN:
             return observation
         for found in self.disruptions:
-            # A slow disk holds up the record, not the probe.
+            # A slow disk delays the record, not the probe.
             if found.noticed >= began and found.reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
                 return replace(
                     observation,
@@ -268,7 +266,7 @@ class FaultAttribution:
         return await self.port25.attribute(target, attributed) if self.port25 else attributed
 
     async def with_diagnosis(self, target: Target, observation: Observation) -> Observation:
-        """Add to a first failure what else is seen at that moment."""
+        """Add a diagnosis, the further findings at that moment, to a first failure."""
         if observation.outcome is not Outcome.DOWN:
             return observation
         found = await self._diagnosis.diagnose(target, observation)

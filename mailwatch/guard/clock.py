@@ -1,4 +1,4 @@
-"""Do we know the time? Suspends, steps and stalls between two ticks; how far the wall clock may be off."""
+"""Detects suspends, steps and stalls between two ticks, and bounds the error of the wall clock."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mailwatch.times import Millis, now
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
-"""Seconds between two ticks; the caller sees to it."""
+"""Seconds between two ticks; the caller keeps this interval."""
 STALL_SECONDS = 5.0
-"""A tick later than this: the process was stopped, or the machine starved it."""
+"""Seconds; after a tick later than this, the process was stopped or the machine starved it."""
 STEP_SECONDS = 0.5
-"""What the wall clock may drift from the machine's own; slewing moves both alike, only steps part them."""
+"""Seconds that the wall clock may drift from the machine's; slewing moves both alike, only steps separate them."""
 SUSPEND_SECONDS = 0.5
 TIME_SERVERS = ("time.cloudflare.com", "ntp1.inrim.it", "ntp2.inrim.it", "time.google.com")
 """Time servers of three operators."""
@@ -36,7 +36,7 @@ _STA_UNSYNC = 0x40
 
 @dataclass(frozen=True, slots=True)
 class ClockReading:
-    """All clocks at one moment, in nanoseconds. `boot` goes on in a suspend, `running` does not."""
+    """All clocks at one moment, in nanoseconds. `boot` advances during a suspend, `running` does not."""
 
     wall: int
     running: int
@@ -45,7 +45,7 @@ class ClockReading:
 
 @dataclass(frozen=True, slots=True)
 class ClockEvent:
-    """What happened to the clock between two ticks. After a step back, of negative `seconds`, `end` may be first.
+    """An event of the clock between two ticks. After a step back (negative `seconds`), `end` may precede `start`.
 
     `since` and `until` are the two ticks on the steady clock, in milliseconds.
     """
@@ -58,13 +58,13 @@ class ClockEvent:
     until: Millis = 0
 
     def as_json(self) -> dict[str, int | str]:
-        """Return the event for the ledger: no floats, so that its canonical form is beyond doubt."""
+        """Return the event for the ledger: without floats, so that its canonical form is unambiguous."""
         millis = round(self.seconds * 1000)
         return {"event": self.kind, "start": self.start, "end": self.end, "milliseconds": millis}
 
 
 def read_clocks() -> ClockReading:
-    """Read all clocks as at one moment; a reading that was itself interrupted is read again."""
+    """Read all clocks at nearly one moment; repeat a reading that was interrupted."""
     running, boot = _CLOCKS
     for _ in range(10):
         before = time.clock_gettime_ns(boot)
@@ -85,12 +85,12 @@ class ClockMonitor:
         self._last = self._base = read()
         self._ticking = False
         self.late = 0.0
-        """Seconds by which the last tick was late: so long the process stood still, or nearly."""
+        """Seconds by which the last tick was late: the process stood still for about that long."""
 
     def tick(self) -> list[ClockEvent]:
-        """Return what happened since the last tick, if anything.
+        """Return the clock events since the last tick.
 
-        Differences are taken from where they last stood still, so that many small steps add up to one.
+        Differences are measured from the last event, so that many small steps add up to one.
         """
         last, self._last = self._last, self._read()
         here, base = self._last, self._base
@@ -98,7 +98,7 @@ class ClockMonitor:
         ticks = last.boot // 1_000_000, here.boot // 1_000_000
         slept = (here.boot - here.running - base.boot + base.running) / 1e9
         stepped = (here.wall - here.boot - base.wall + base.boot) / 1e9
-        # No tick was promised before the first: what comes before it is the start of the program.
+        # There was no due time before the first tick: the time until then is the start of the program.
         self.late = late = (here.running - last.running) / 1e9 - TICK_SECONDS if self._ticking else 0.0
         self._ticking = True
         events = []
@@ -114,10 +114,10 @@ class ClockMonitor:
 
 
 class ClockBound:
-    """How far the wall clock may be off, as it was found last; unknown again once it is set.
+    """The bound of the wall clock's error by the last survey; unknown again once the clock is set.
 
-    Nothing disciplines the clock of a machine without NTP: since it was asked it may have drifted by 100 ppm,
-    which the oscillators of computers keep.
+    Nothing disciplines the clock of a machine without NTP: after the survey it may drift by 100 ppm, which the
+    oscillators of computers keep.
     """
 
     DRIFT = 1e-4
@@ -126,30 +126,30 @@ class ClockBound:
         self._latest: tuple[Millis, Millis, Millis] | None = None
 
     def set(self, bound_us: int | None) -> None:
-        """Record that it is off by at most so many microseconds now; None where that is not known."""
+        """Record that the clock is off by at most `bound_us` microseconds now; None if unknown."""
         self._latest = None
         if bound_us is not None:
             self._latest = -(-bound_us // 1000), monotonic.milliseconds(), monotonic.offset()
 
     def tighten(self, bound_us: int) -> None:
-        """Take in a bound that counts only if it is tighter than what is known."""
+        """Record a bound if it is tighter than the current one."""
         known = self.milliseconds()
         if known is None or -(-bound_us // 1000) < known:
             self.set(bound_us)
 
     def milliseconds(self) -> Millis | None:
-        """Return it as of now, None where it is not known."""
+        """Return the current bound in milliseconds, None if unknown."""
         if self._latest is None:
             return None
         bound, at, offset = self._latest
-        # What it was set by meanwhile counts at once: the tick that notices comes later, and none below STEP.
+        # Steps since then count at once: a tick detects them later, and none below STEP_SECONDS.
         stepped = abs(monotonic.offset() - offset)
         return bound + stepped + math.ceil((monotonic.milliseconds() - at) * self.DRIFT)
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSync:
-    """What the kernel says of its synchronisation (adjtimex(2)); `state` 5 is TIME_ERROR."""
+    """The kernel's synchronisation state (adjtimex(2)); `state` 5 is TIME_ERROR."""
 
     state: int
     synchronised: bool
@@ -157,12 +157,12 @@ class KernelSync:
     estimated_error_us: int
 
     def error_bound_seconds(self) -> float | None:
-        """Return how far the clock may be off; None while nothing disciplines it, for then it is not known."""
+        """Return the bound of the clock's error in seconds; None (unknown) while nothing disciplines the clock."""
         return self.max_error_us / 1e6 if self.synchronised else None
 
 
 class _Timex(ctypes.Structure):
-    """struct timex of <sys/timex.h>."""
+    """The struct timex of <sys/timex.h>."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -176,7 +176,7 @@ class _Timex(ctypes.Structure):
 
 
 def kernel_sync() -> KernelSync | None:
-    """Ask the Linux kernel, which needs no privilege; None where it cannot be asked."""
+    """Ask the Linux kernel, without privileges; None where it cannot be asked."""
     if not sys.platform.startswith("linux"):
         return None
     answer = _Timex()
@@ -184,7 +184,7 @@ def kernel_sync() -> KernelSync | None:
         state: int = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(answer))
     except (OSError, AttributeError):
         return None
-    if state < 0:  # forbidden, by a container's seccomp profile for example
+    if state < 0:  # forbidden, for example by a container's seccomp profile
         return None
     synchronised = state != _TIME_ERROR and not answer.status & _STA_UNSYNC
     return KernelSync(state, synchronised, answer.maxerror, answer.esterror)
@@ -192,7 +192,7 @@ def kernel_sync() -> KernelSync | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockSurvey:
-    """What the kernel and several time servers say of the wall clock. The servers are not authenticated."""
+    """The answers of the kernel and of several time servers, which are not authenticated, about the wall clock."""
 
     at: Millis
     kernel: KernelSync | None
@@ -201,22 +201,22 @@ class ClockSurvey:
 
     @property
     def offset_us(self) -> int | None:
-        """The servers' median: true time minus our clock."""
+        """Median of the servers' offsets: true time minus our clock."""
         offsets = [answer.offset_us for answer in self.answers]
         return round(statistics.median(offsets)) if offsets else None
 
     @property
     def disagreement_us(self) -> int:
-        """How far apart the servers are."""
+        """The largest difference between two servers."""
         offsets = [answer.offset_us for answer in self.answers]
         return max(offsets) - min(offsets) if offsets else 0
 
     @property
     def window_us(self) -> tuple[int, int] | None:
-        """Between what true time minus our clock lies; None when it is not known.
+        """The bounds of true time minus our clock; None if unknown.
 
-        Of three or more servers most are believed, so that the median lies among the honest ones. Of two,
-        either may be right. The kernel's bound is used where no server answered.
+        With three or more servers a majority is trusted, so that the median lies among the honest ones. With two,
+        either may be right. Without any, the kernel's bound is used.
         """
         offset = self.offset_us
         if offset is None:
@@ -230,18 +230,18 @@ class ClockSurvey:
 
     @property
     def error_bound_us(self) -> int | None:
-        """How far our clock may be off; None when it is not known."""
+        """The bound of our clock's error; None if unknown."""
         window = self.window_us
         return None if window is None else max(abs(edge) for edge in window)
 
     @property
     def degraded(self) -> bool:
-        """Whether times of this clock are too vague to date an outage by: more than a second, or unknown."""
+        """Whether this clock is too inaccurate to date an outage: off by more than a second, or unknown."""
         bound = self.error_bound_us
         return bound is None or bound > DEGRADED_US
 
     def error_bound_seconds(self) -> float | None:
-        """Return `error_bound_us` in seconds."""
+        """Return `error_bound_us` in seconds, None if unknown."""
         bound = self.error_bound_us
         return None if bound is None else bound / 1e6
 
@@ -261,7 +261,7 @@ class ClockSurvey:
 
 
 async def survey(servers: Sequence[str | tuple[str, int]] = TIME_SERVERS, timeout: float = 2.0) -> ClockSurvey:
-    """Ask the kernel and all servers (host, or host and port) at once; a silent server is only noted."""
+    """Ask the kernel and all servers (host, or host and port) at once; record a silent server as a failure."""
     at = now()
     places = [(server, 123) if isinstance(server, str) else server for server in servers]
     found = await asyncio.gather(*(sntp(host, port, timeout) for host, port in places), return_exceptions=True)
@@ -273,7 +273,7 @@ async def survey(servers: Sequence[str | tuple[str, int]] = TIME_SERVERS, timeou
             case SntpError() | OSError():
                 failures[f"{host}:{port}"] = str(answer) or type(answer).__name__
             case Exception():
-                # One server's answer never takes the others' away.
+                # A bad answer of one server must not lose the others'.
                 logger.error("the time request to %s failed: internal error", host, exc_info=answer)
                 failures[f"{host}:{port}"] = f"internal error: {type(answer).__name__}"
             case _:

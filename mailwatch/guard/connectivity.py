@@ -1,7 +1,7 @@
-"""Are we online? A failure is a provider's only while this can be shown, for the address family that it failed on.
+"""Checks whether we are online: without proof, for the address family concerned, no failure is the provider's.
 
-Only a control that is reached, and proves its name where that is known, counts. A refusal does not, although it
-mostly comes from afar: a firewall in our own network answers for others with the same packet.
+Only a control that is reached, and proves its name if the name is known, counts. A refusal does not, although it
+mostly comes from the remote host: a firewall in our own network answers for others with the same packet.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from mailwatch.times import Millis, now
 PEER_EVIDENCE_MS: Millis = 30_000
 DEFAULT_NAMES = tuple(OPERATORS)
 _NONE = ""
-"""A control that has no address of the family: it was not asked."""
+"""The result for a control without an address of the family: not asked."""
 
 
 class Guard:
-    """Asks `controls` of several operators, all at once, IPv4 and IPv6 apart, each for `timeout` seconds.
+    """Asks `controls` of several operators, all at once, separately over IPv4 and IPv6, each for `timeout`
+    seconds.
 
-    Whether names resolve, and truly, is asked of `names` and of the host names among the controls.
+    Also checks that `names` and the host names among the controls resolve, and to true addresses.
     """
 
     def __init__(self, controls: Sequence[Control], timeout: float, names: Sequence[str] = DEFAULT_NAMES) -> None:
@@ -47,21 +48,21 @@ class Guard:
         hosts = [control.host for control in self._controls if family_of(control.host) is None]
         self._resolver = ResolverCheck([*hosts, *names], timeout)
         self.line_checks = {family: SharedCheck(partial(self._check_controls, family)) for family in FAMILIES}
-        """The check of the line by each address family: when it began and what it last found."""
+        """The check of the line for each address family, with its latest round."""
         self._resolver_checks = SharedCheck(self._resolver.check)
         self._peers_up: dict[tuple[str, int | None], tuple[Millis, Millis]] = {}
-        """When each was seen last, and the offset of the wall clock then."""
+        """When each (provider, family) was last up, and the offset of the wall clock then."""
 
     @classmethod
     def from_config(cls, section: GuardSection | None) -> Guard | None:
-        """Build what the config describes; None for `guard: off`."""
+        """Build the guard from the config; None for `guard: off`."""
         if section is None:
             return None
         controls = [Control(c.host, c.port, c.name, c.ca_file) for c in section.controls]
         return cls(controls, section.timeout)
 
     def record_up(self, provider: str, at: Millis, peer: str = "") -> None:
-        """Note that a target of `provider` was up; a `peer` ("address:port") near us proves nothing."""
+        """Record that a target of `provider` was up; a `peer` ("address:port") near us proves nothing."""
         host = host_of(peer)
         if not peer or is_outside(host):
             key = provider, family_of(host)
@@ -71,10 +72,10 @@ class Guard:
     async def check(
         self, provider: str | None = None, *, dns: bool = False, since: Millis | None = None
     ) -> ConnectivityResult:
-        """Return whether we were online; with `dns`, whether names resolved, and truly, too.
+        """Return whether we were online; with `dns`, also whether names resolved to true addresses.
 
-        `since` is when the failing probe began. No older proof counts then; and a round since then in
-        which all were silent outweighs a good one now, for the line may have come back in between.
+        `since` is when the failing probe began. Then no older proof counts, and a round since then in which all
+        controls were silent outweighs a good one now: the line may have come back in between.
         """
         called_at = now()
         rounds = [*self.line_checks.values(), *([self._resolver_checks] if dns else [])]
@@ -89,7 +90,7 @@ class Guard:
             proofs = [at for (_, peer_family), at in peer_evidence.items() if peer_family == family]
             online[family] = True if proofs else line.result.good
             if proofs and not line.result.good:
-                # What is proven is that we were online then.
+                # The proof shows that we were online at that time.
                 asked_at = min(asked_at, max(proofs))
         if peer_evidence and not any(line.result.good for line in lines.values()):
             asked_at = min(asked_at, max(peer_evidence.values()))
@@ -107,7 +108,7 @@ class Guard:
         )
 
     async def control_times(self) -> dict[str, ControlTime]:
-        """Return what each control that has a certificate shows of the true time, by its label."""
+        """Return the true time shown by each control that has a certificate, by the control's label."""
         asked = [control for control in self._controls if control.certified]
         times = await asyncio.gather(*(self._control_time(control) for control in asked))
         return {control.label: time for control, time in zip(asked, times, strict=True) if time is not None}
@@ -125,14 +126,14 @@ class Guard:
     def _peer_evidence(
         self, provider: str | None, lines: dict[int, TimedResult], since: Millis | None, called_at: Millis
     ) -> dict[tuple[str, int | None], Millis]:
-        """Return the sightings of other providers that prove the line of their family, and when they were."""
+        """Return when targets of other providers were up, where that proves the line of their family."""
 
         def proves(family: int | None, at: Millis) -> bool:
             asked = [line for each, line in lines.items() if family in (None, each)]
             if not any(self.line_checks[each].answered for each in lines if family in (None, each)):
-                # It may be a firewall of our own that keeps us from the controls.
+                # A firewall of our own may block the controls.
                 return at >= max(asked[0].asked_at - PEER_EVIDENCE_MS, since or 0)
-            # Controls that answered before and are silent now: the line is gone, or was while the probe went on.
+            # Controls that answered before are silent now: the line is down, or was during the probe.
             return all(line.ended_at >= called_at and at >= line.asked_at for line in asked)
 
         up_at = {key: to_wall_clock(*found) for key, found in self._peers_up.items() if key[0] != provider}
@@ -155,7 +156,7 @@ class Guard:
                 if family_of(control.host) is None:
                     found = await self._resolver.lookup(control.host)
                     if found.reason != ControlState.OK:
-                        # Listed once, with IPv4; it is not known which families the name has.
+                        # Listed once, under IPv4: the families of the name are unknown.
                         return _NONE if family == IPV6 else found.reason
                     addresses = tuple(address for address in found.addresses if family_of(address) == family)
                 return await self._line.reach(control, addresses) if addresses else _NONE

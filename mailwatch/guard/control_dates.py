@@ -1,8 +1,8 @@
-"""What a control shows of the true time: its certificate's dates, and the Date of an HTTP answer over TLS.
+"""The true time as a control shows it: the dates of its certificate, and the Date of an HTTP answer over TLS.
 
-Both are authenticated by the control's certificate. Its name, issuer and key are checked as ever, its dates
-are not: our own clock may be what is wrong. An operator renews its certificate in time, so that the true time lies
-between its dates; one that does not is outvoted by the others (guard/time_evidence.py).
+Both are authenticated by the control's certificate. Its name, issuer and key are checked as usual; its dates are
+not, since our own clock may be wrong. Operators renew certificates in time, so the true time lies between the
+dates; an operator that does not is outvoted by the others (guard/time_evidence.py).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mailwatch.model import ControlState
 from mailwatch.times import Millis
 
 NO_CHECK_TIME = 0x200000
-"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL; the ssl module has no name for it."""
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME; the ssl module has no name for it."""
 SLACK_MS: Millis = 2_000
-"""An HTTP Date has whole seconds, and a server's own clock is off by a little."""
+"""Milliseconds: an HTTP Date has whole seconds, and a server's own clock is slightly off."""
 MAX_HEAD_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class ControlTime:
-    """At the reading `at` of the steady clock the true time lay in [earliest, latest]."""
+    """The true time lay in [earliest, latest] at the reading `at` of the steady clock."""
 
     at: Millis
     earliest: Millis
@@ -35,7 +35,7 @@ class ControlTime:
 
 
 def without_dates(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Have a context check everything but dates; return it."""
+    """Make a context check everything but dates; return the context."""
     context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
     return context
 
@@ -43,7 +43,7 @@ def without_dates(context: ssl.SSLContext) -> ssl.SSLContext:
 async def read_control_time(
     sock: socket.socket, context: ssl.SSLContext, name: str, timeout: float
 ) -> ControlTime:
-    """Shake hands over a connected socket and ask what time it is; wait `timeout` seconds for that answer.
+    """Do a TLS handshake over a connected socket, and ask for the time; wait `timeout` seconds for the answer.
 
     Raises OSError; the handshake has no deadline of its own.
     """
@@ -74,7 +74,7 @@ async def read_control_time(
 async def _http_date(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, timeout: float
 ) -> ControlTime | None:
-    """Ask for the Date of an answer (RFC 9110, section 6.6.1); None if that is no web server, or has none."""
+    """Ask for the Date of an HTTP answer (RFC 9110, section 6.6.1); None if there is none."""
     sent = monotonic.milliseconds()
     request = f"HEAD / HTTP/1.1\r\nHost: {name}\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n"
     try:
@@ -87,9 +87,9 @@ async def _http_date(
 
 
 def parse_http_date(head: bytes, sent: Millis, received: Millis) -> ControlTime | None:
-    """Read the head of an answer that was asked for and received at those readings; None without a Date.
+    """Parse the head of an HTTP answer; None without a Date. `sent` and `received`: steady-clock times.
 
-    An answer out of a cache is as old as its Age says (RFC 9111, section 5.1).
+    A cached answer is as old as its Age says (RFC 9111, section 5.1).
     """
     status, *lines = head.decode("latin-1").split("\r\n")
     fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -1,7 +1,7 @@
-"""The controls that the guard asks, and how it knows that they are the ones that answer.
+"""The controls that the guard asks, and how a control proves its identity.
 
-A completed connection alone is no proof: the box of a hotel or a train accepts it in the control's place. So the
-controls whose names are known must show the certificate of that name in a handshake.
+A completed connection alone is no proof: the gateway of a hotel or a train accepts it in the control's place. So a
+control whose name is known must present the certificate of that name in a handshake.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OPERATORS: dict[str, frozenset[str]] = {
     "dns.quad9.net": frozenset({"9.9.9.9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"}),
     "dns.google": frozenset({"8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"}),
 }
-"""Public name servers of several operators: their names, and the addresses for which they are known."""
+"""Public name servers of several operators: their names and known addresses."""
 _NAMES = {address: name for name, addresses in OPERATORS.items() for address in addresses}
 _TLS_PORTS = (443, 853)
 
@@ -38,7 +38,7 @@ _TLS_PORTS = (443, 853)
 class Control:
     """An endpoint to connect to. With a `name`, only its certificate counts (`ca_file`: trust this alone).
 
-    The operators that are known by their addresses are asked for their certificates without configuration.
+    The operators known by their addresses are asked for their certificates without configuration.
     """
 
     host: str
@@ -48,12 +48,12 @@ class Control:
 
     @property
     def label(self) -> str:
-        """Return "host:port", with an IPv6 address in brackets."""
+        """The control as "host:port", with an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def certified(self) -> str:
-        """Return the name whose certificate is asked for, "" when a connection is enough."""
+        """The name whose certificate is required, "" if a connection is enough."""
         if self.name:
             return self.name
         if self.ca_file is not None:
@@ -69,14 +69,14 @@ def family_of(host: str) -> int | None:
 
 
 def is_outside(host: str) -> bool:
-    """Whether `host` is an address beyond our own network."""
+    """Return whether `host` is an address outside our own network."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_global
     return False
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is an address of this very machine."""
+    """Return whether `host` is a loopback address."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return False
@@ -95,18 +95,18 @@ def _plain(host: str) -> str:
 
 logger = logging.getLogger(__name__)
 _NO_DEADLINE_SECONDS = 3600.0
-"""Seconds for a handshake: the caller's deadline comes first."""
+"""Seconds for a handshake, longer than any deadline of a caller."""
 
 
 class Reachability:
-    """Connects to controls; its TLS contexts are made once."""
+    """Connects to controls; creates each TLS context once."""
 
     def __init__(self) -> None:
         self._contexts: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
         self._logged: set[Path | None] = set()
 
     async def reach(self, control: Control, addresses: Sequence[str]) -> str:
-        """Return "ok" or why the control could not be reached at any of `addresses`. Has no deadline."""
+        """Return "ok", or why the control could not be reached at any of `addresses`. Has no deadline."""
         reason = reason_of(OSError(errno.EHOSTUNREACH, "no address"))
         for address in addresses:
             reason = await self._reach(control, address)
@@ -115,9 +115,9 @@ class Reachability:
         return reason
 
     async def control_time(self, control: Control, addresses: Sequence[str], timeout: float) -> ControlTime | None:
-        """Return what time it is by a control that has a certificate, None if none can be had.
+        """Return the time by a control that has a certificate, None if it cannot be had.
 
-        The caller has the deadline; `timeout` seconds of it may go to an answer beyond the certificate.
+        The caller sets the deadline; an answer beyond the certificate may take `timeout` seconds of it.
         """
         context = self._context(control.ca_file, timeless=True)
         if context is None:
@@ -130,7 +130,7 @@ class Reachability:
             try:
                 return await read_control_time(sock, context, control.certified, timeout)
             except (OSError, ValueError):
-                # ValueError: its dates cannot be read.
+                # ValueError: the dates of the certificate cannot be read.
                 continue
             finally:
                 sock.close()
@@ -155,9 +155,9 @@ class Reachability:
             sock.close()
 
     def _context(self, ca_file: Path | None, *, timeless: bool = False) -> ssl.SSLContext | None:
-        """Return the context that trusts `ca_file` or the system's authorities, None while it cannot be made.
+        """Return the context that trusts `ca_file` or the system's authorities, None if it cannot be made.
 
-        A `timeless` one does not mind dates.
+        A `timeless` context ignores dates.
         """
         context = self._contexts.get((ca_file, timeless))
         if context is None:
@@ -172,11 +172,11 @@ class Reachability:
 
 
 def _make_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Make a context. Raises OSError without any authority: every server would seem an impostor."""
+    """Make a context. Raises OSError if it trusts no authority: every server would seem an impostor."""
     context = ssl.create_default_context(cafile=ca_file)
     paths = ssl.get_default_verify_paths()
     folder = paths.capath if ca_file is None else None
-    # What lies in a folder is not counted: it is read when it is needed.
+    # OpenSSL reads a folder only on demand, so its certificates are not counted.
     if not context.cert_store_stats()["x509_ca"] and not (folder and any(Path(folder).iterdir())):
         raise OSError(f"no authority is trusted in {ca_file or 'this system; install ca-certificates'}")
     return context
@@ -200,9 +200,9 @@ async def _handshake(sock: socket.socket, context: ssl.SSLContext, name: str) ->
     )
     try:
         connection = transport.get_extra_info("ssl_object")
-        # A peer that leaves in the handshake can make the loop return a connection without TLS.
+        # If the peer disconnects during the handshake, the loop may return a connection without TLS.
         return ControlState.OK if connection is not None and connection.version() else ControlState.DISCONNECTED
     finally:
         transport.abort()
-        # The socket is closed in the loop's next turn.
+        # The loop closes the socket in its next iteration.
         await asyncio.sleep(0)

@@ -1,11 +1,11 @@
-"""What else can be seen of a failure from here at its first moment: the DNS answers and the route to the host.
+"""Diagnoses the first moment of a failure: the DNS answers and the route to the host.
 
-It decides nothing. It goes into the record of the first failed observation, where it answers later questions.
+The diagnosis decides nothing. It is recorded with the first failed observation, to answer later questions.
 
-*Names*: which answer the name server gives for a host, not only that it does not resolve. *Route*: as far as it
-answers, by UDP with a growing hop limit, which needs no privilege on Linux. Each router on the way says "time
-exceeded" (RFC 792, RFC 4443), which the kernel keeps in the socket's error queue (ip(7), IP_RECVERR). Elsewhere
-than on Linux there is no such queue for an unprivileged program.
+*Names*: which answer the name server gives for a host, not only that it does not resolve. *Route*: the routers
+that answer UDP with an increasing hop limit, which needs no privilege on Linux. Each router on the way reports
+"time exceeded" (RFC 792, RFC 4443), which the kernel keeps in the socket's error queue (ip(7), IP_RECVERR). Other
+systems have no such queue for an unprivileged program.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ async def lookup_names(
     resolver: dns.asyncresolver.Resolver | None = None,
     kinds: tuple[str, ...] = ("A", "AAAA"),
 ) -> dict[str, Any]:
-    """Return the answers to A and AAAA, or other kinds of record, by the system's name server.
+    """Return the system name server's answers for A and AAAA, or other kinds of record.
 
-    Each is {"status", "server", "chain": [canonical names], "addresses": [...], "ttl"}; the status is the
-    answer code of RFC 1035, section 4.1.1 (NOERROR, NXDOMAIN, SERVFAIL, ...), "no data" or "no answer".
+    Each is {"status", "server", "chain": [canonical names], "addresses": [...], "ttl"}; the status is the answer
+    code of RFC 1035, section 4.1.1 (NOERROR, NXDOMAIN, SERVFAIL, ...), "no data" or "no answer".
     """
     with suppress(ValueError):
         ipaddress.ip_address(host)
@@ -60,7 +60,7 @@ async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, se
     except dns.resolver.NXDOMAIN:
         return {"status": "NXDOMAIN"}
     except dns.resolver.NoNameservers as error:
-        # Each server's own answer, such as SERVFAIL or REFUSED.
+        # Each server's own answer, for example SERVFAIL or REFUSED.
         answers = [f"{server.removeprefix('Do53:')} {what}" for server, _, _, what, _ in _server_errors(error)]
         return {"status": "no server answers usefully", "servers": [words[:200] for words in answers[:4]]}
     except dns.exception.Timeout:
@@ -82,16 +82,16 @@ def _server_errors(error: dns.resolver.NoNameservers) -> Iterable[tuple[str, boo
 
 MAX_HOPS = 20
 TRACEROUTE_PORT = 33434
-"""Where traceroute begins: a port without a listener."""
+"""The first port of traceroute, on which nothing listens."""
 _ERR_QUEUE = 0x2000  # MSG_ERRQUEUE
 _RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
 _HOPS = {socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TTL), socket.AF_INET6: (socket.IPPROTO_IPV6, 16)}
 _ARRIVED = {(3, 3), (1, 4)}
-"""Type and code of "port unreachable" in ICMP and ICMPv6: the host itself answers."""
+"""Type and code of "port unreachable" in ICMP and ICMPv6, which the host itself sends."""
 
 
 async def trace(peer: str, seconds: float) -> dict[str, Any]:
-    """Return {"to", "from", "hops": [address or "" for silent ones], "arrived"} for "address:port"."""
+    """Return {"to", "from", "hops": [address, "" if silent], "arrived"} for "address:port"."""
     address = ipaddress.ip_address(peer.rpartition(":")[0].strip("[]").partition("%")[0])
     if not sys.platform.startswith("linux"):
         return {"skipped": "only Linux shows the route without privileges"}
@@ -109,7 +109,7 @@ async def trace(peer: str, seconds: float) -> dict[str, Any]:
 
 
 async def _hop(family: socket.AddressFamily, address: str, hops: int, seconds: float) -> tuple[str, str, bool]:
-    """Return our own address, the router that many hops away ("" if silent), and whether it is the host."""
+    """Return our own address, the router `hops` away ("" if silent), and whether that router is the host."""
     loop = asyncio.get_running_loop()
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
@@ -140,7 +140,7 @@ def _set_readable(future: asyncio.Future[None]) -> None:
 
 
 def _parse_error_queue(family: socket.AddressFamily, ancillary: list[tuple[int, int, bytes]]) -> tuple[str, bool]:
-    """Read struct sock_extended_err and the offender's address behind it (ip(7))."""
+    """Parse struct sock_extended_err and the offender's address after it (ip(7))."""
     for level, kind, data in ancillary:
         if (level, kind) != _RECVERR[family] or len(data) < 16 + 8:
             continue
@@ -154,20 +154,18 @@ def _parse_error_queue(family: socket.AddressFamily, ancillary: list[tuple[int, 
 
 
 DIAGNOSIS_SECONDS = 3.0
-"""The bound of the whole: the record of the observation waits for it."""
+"""Seconds for a whole diagnosis: the record of the observation waits for it."""
 MAX_CONCURRENT = 4
 
 
 class Diagnosis:
-    """Makes diagnoses, few at a time: when everything fails at once, most observations go without one."""
+    """Makes a few diagnoses at a time: when everything fails at once, most observations get none."""
 
     def __init__(self) -> None:
         self._free = MAX_CONCURRENT
 
     async def diagnose(self, target: Target, observation: Observation) -> dict[str, Any]:
-        """Return what is found within three seconds, fit for canonical JSON; what failed is part of it, never
-        raised.
-        """
+        """Return the findings of three seconds, fit for canonical JSON; failures are part of them, not raised."""
         if not self._free:
             return {"skipped": "other diagnoses were running"}
         self._free -= 1
@@ -183,7 +181,7 @@ class Diagnosis:
 
 
 def _host(target: Target, observation: Observation) -> str:
-    """Return the host that failed: a round trip has two."""
+    """Return the host that failed, which for a round trip is one of two."""
     failed = (observation.deciding_attempt and observation.deciding_attempt.facts) or {}
     return target.endpoints[-1].host if failed.get("end") == "to" else target.host
 

@@ -1,7 +1,7 @@
-"""Whose failure a certificate is that our clock calls out of date: the provider's, or our clock's.
+"""Attributes a certificate that our clock calls out of date: to the provider, or to our clock.
 
-What is known of the true time is used first. Only if that does not settle it, time servers and controls are
-asked, at most once a minute, for all probes that wait. What was found goes on record with the observation.
+What is known of the true time is used first. Only if that is not enough, time servers and controls are asked, at
+most once a minute, for all waiting probes. The findings are recorded with the observation.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 ASK_INTERVAL_MS: Millis = 60_000
 SERVER_TIMEOUT_SECONDS = 2.0
-"""How long a time server may take."""
+"""Seconds that a time server may take."""
 ADVICE = "keep this machine's clock right by NTP, or let MailWatch ask time servers (UDP port 123)"
 
 
 def add_survey(evidence: TimeEvidence, survey: ClockSurvey, wall_offset: Millis) -> None:
-    """Take in what the kernel or time servers found of the wall clock, which is `wall_offset` (monotonic.py)."""
+    """Add what the kernel or time servers found of the wall clock, which is at `wall_offset` (monotonic.py)."""
     found = survey.window_us
     evidence.forget("kernel")
     evidence.forget("sntp")
@@ -43,7 +43,7 @@ def add_survey(evidence: TimeEvidence, survey: ClockSurvey, wall_offset: Millis)
 
 
 class ExpiryAttribution:
-    """Judges certificates that are out of date by our clock; `evidence` is what is known of the true time."""
+    """Attributes certificates that are out of date by our clock; `evidence` is what is known of the true time."""
 
     def __init__(
         self, guard: Guard | None, servers: Sequence[tuple[str, int]], evidence: TimeEvidence | None = None
@@ -55,11 +55,11 @@ class ExpiryAttribution:
         self._asked: Millis | None = None
 
     def reconfigure(self, guard: Guard | None, servers: Sequence[tuple[str, int]]) -> None:
-        """Ask these from now on; what is known of the true time stays."""
+        """Replace guard and time servers; knowledge of the true time stays."""
         self._guard, self._servers = guard, tuple(servers)
 
     async def attribute(self, observation: Observation) -> Observation:
-        """Return the observation with what was weighed; unknown unless the certificate is surely out of date."""
+        """Return the observation with the evidence; unknown unless the certificate is surely out of date."""
         attempt = observation.deciding_attempt
         found = (attempt.facts or {}).get("out_of_date") if attempt is not None else None
         if observation.outcome is not Outcome.DOWN or attempt is None or found is None:
@@ -89,14 +89,14 @@ class ExpiryAttribution:
         return expiry_fault(found.get("not_before"), found.get("not_after"), known, attempt.ended_at), known
 
     async def _ask(self) -> None:
-        """Ask time servers and controls, unless that was done within the last minute."""
+        """Ask time servers and controls, unless they were asked within the last minute."""
         if self._asking is None or self._asking.done():
             here = monotonic.milliseconds()
             if self._asked is not None and here - self._asked < ASK_INTERVAL_MS:
                 return
             self._asked = here
             self._asking = asyncio.create_task(self._ask_all())
-        # Shielded: who is cancelled does not take the answer from the others.
+        # Shielded: a cancelled caller must not take the answer from the others.
         await asyncio.shield(self._asking)
 
     async def _ask_all(self) -> None:
@@ -109,7 +109,7 @@ class ExpiryAttribution:
         before = monotonic.offset()
         asked = await survey(self._servers, SERVER_TIMEOUT_SECONDS)
         after = monotonic.offset()
-        # It is not known which clock the answers are of where it was set meanwhile.
+        # If the clock was set meanwhile, it is unknown to which clock the answers refer.
         if abs(after - before) <= monotonic.STEP_MS:
             add_survey(self.evidence, asked, after)
 
@@ -119,12 +119,12 @@ class ExpiryAttribution:
 
 
 def _sources(known: TrueTimeBounds) -> str:
-    """Name what says so. On record the date of this release has a word of its own, "program"."""
+    """Return the sources as text. On record, "program" stands for the date of this release."""
     return ", ".join("the release date of this MailWatch" if each == "program" else each for each in known.sources)
 
 
 def _certainty_detail(known: TrueTimeBounds) -> str:
-    """Write how closely the time is known."""
+    """Return how precisely the time is known, as text."""
     by = _sources(known)
     if known.earliest is not None and known.latest is not None:
         return f"the time is known to {_format_length(known.latest - known.earliest)} ({by})"

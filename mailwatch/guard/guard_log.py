@@ -1,4 +1,4 @@
-"""Which of the guard's regular answers are put on record: each change, and a sign of life now and then."""
+"""Selects the guard's answers to record: each change, and one at a regular interval."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from mailwatch.times import Millis
 
 LOG_INTERVAL_MS: Millis = 3_600_000
 OFFLINE_LOG_INTERVAL_MS: Millis = 300_000
-"""How long nothing may be recorded. An open offline period is known as far as the last entry."""
+"""Milliseconds between two records. An open offline period is known up to the last entry."""
 
 
 class GuardLog:
-    """Remembers what was recorded last. The entry of a change also says when the old state was last seen."""
+    """Remembers the last recorded answer. The entry of a change also dates the last answer of the old state."""
 
     def __init__(self) -> None:
         self._latest: ConnectivityResult | None = None
         self._asked: Millis = 0
         self._logged_at: Millis = 0
-        """When the latest was asked for, and the last one put on record, on the steady clock."""
+        """Steady-clock times of the latest answer (`_asked`) and of the last recorded one (`_logged_at`)."""
 
     def entry(self, answer: ConnectivityResult, bound: Millis | None = None) -> dict[str, Any] | None:
-        """Return the payload that an answer of just now deserves, None for none.
+        """Return the payload to record for a new answer, None for none.
 
-        `bound` is by how many milliseconds the wall clock may be off.
+        `bound` is the bound of the wall clock's error in milliseconds.
 
-        `checked_at`: until then at least all was as the entry before says. The first entry of a run has none,
-        for between two runs there were no checks.
+        `checked_at`: until then at least, the state of the previous entry lasted. The first entry of a run has
+        none, since there were no checks between two runs.
         """
         before, self._latest = self._latest, answer
         asked = answer.asked_at - monotonic.offset()

@@ -1,7 +1,7 @@
-"""Rejected logins: how often they may be tried again, and whether they are the owner's fault or the provider's.
+"""Limits the retries of rejected logins, and decides whether a rejection is the owner's fault or the provider's.
 
-A password that was sent and got no answer counts as rejected while the server has never accepted it: some servers
-(Courier, by five seconds) delay the refusal of a wrong password beyond a short timeout, and each try counts there.
+A password that got no answer counts as rejected while the server has never accepted it: some servers (Courier, by
+five seconds) delay the refusal of a wrong password beyond a short timeout, and each try counts there.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mailwatch.settings import Login, Target
 from mailwatch.times import HOUR_MS, Millis
 
 BACKOFF_MS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR_MS)
-"""After the first, second and third rejection within an hour."""
+"""Milliseconds to wait after the first, second and third rejection within an hour."""
 CORRELATION_WINDOW_MS: Millis = 10 * 60_000
-"""Accounts that begin to be rejected within this time begin together."""
+"""Milliseconds within which the first rejections of several accounts count as simultaneous."""
 PHASES_AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
-"""A probe that fails in one of these has logged in."""
+"""Phases after the login: a probe that fails in one of them has logged in."""
 AccountKey = tuple[str, ...]
-"""An account (provider and user name), or an account at one server (its host and port besides)."""
+"""An account (provider, user name), or an account at one server (host and port in addition)."""
 _UNANSWERED_DETAIL = (
     "{} after the password was sent, which this server has never accepted; it may reject a wrong password"
     " more slowly: check the password, or set a longer timeout"
@@ -31,7 +31,7 @@ _UNANSWERED_DETAIL = (
 
 @dataclass(slots=True)
 class LoginBackoff:
-    """At most three rejected logins an hour for an account, over all its targets and over restarts."""
+    """Allows at most three rejected logins an hour for an account, over all its targets and over restarts."""
 
     backoff: tuple[Millis, ...] = BACKOFF_MS
     _rejected: dict[AccountKey, list[Millis]] = field(default_factory=dict)
@@ -42,18 +42,18 @@ class LoginBackoff:
     _limits: dict[AccountKey, asyncio.Semaphore] = field(default_factory=dict)
 
     def limits(self, target: Target) -> list[asyncio.Semaphore]:
-        """At most three logins of an account under way: were all rejected, it would still be three.
+        """Return the semaphores for three logins of an account at a time: even if all fail, there are only three.
 
-        To be taken in this order, which is the same for all.
+        Acquire them in this order, which is the same for all targets.
         """
         accounts = sorted({_account_key(end) or (target.name, "") for end in target.endpoints})
         return [self._limits.setdefault(account, asyncio.Semaphore(3)) for account in accounts]
 
     def may_login(self, target: Target, at: Millis) -> bool:
-        """Whether the target may log in now; False also for targets that have no login.
+        """Return whether the target may log in now; False also for targets without a login.
 
-        `at` is on the steady clock: an hour is an hour. While one target of a suspect account tries its
-        login, the others wait for what comes of it. A round trip may when both its accounts may.
+        `at` is on the steady clock: an hour is an hour. While one target of a suspect account tries its login, the
+        others wait for its result. A round trip may log in when both its accounts may.
         """
         keys = _all_keys(target)
         if any(end.login is None for end in target.endpoints) or not all(
@@ -73,9 +73,9 @@ class LoginBackoff:
         return key not in self._attempting
 
     def credentials_changed(self, target: Target, secret: str) -> None:
-        """Forget rejections of another secret than the one that would be used now (a digest, "" without one).
+        """Forget rejections of another secret than the current one (`secret` is its digest, "" without one).
 
-        For access that its owner granted anew: a provider counts no wrong tokens towards locking an account.
+        For access that its owner granted anew: a provider does not count wrong tokens towards locking an account.
         """
         account = _account_key(target)
         if account in self._rejected and secret and self._tried.get(account, "") not in ("", secret):
@@ -83,18 +83,18 @@ class LoginBackoff:
             self._since.pop(account, None)
 
     def release(self, target: Target) -> None:
-        """The probe that `may_login` let through has ended, however it ended."""
+        """Record that the probe that `may_login` allowed has ended, with any result."""
         self._attempting.difference_update(_all_keys(target))
 
     def record(self, target: Target, observation: Observation, at: Millis) -> None:
-        """Take in the result of a probe that ended `at`, live or read back from the ledger."""
+        """Record the result of a probe that ended `at`, live or restored from the ledger."""
         account = _account_key(target)
         if account is None or not observation.with_login:
             return
         self._tried[account] = observation.secret
         silent = observation.cause is Cause.CREDENTIALS and unanswered(observation)
         if silent:
-            # The password is good if another server of the provider takes it: then only this one waits.
+            # If another server of the provider accepts the password, it is good: only this server waits.
             good = self._accepts(account, observation.secret)
             self._count_rejection(_server_key(target, account) if good else account, at)
         elif observation.cause is Cause.CREDENTIALS and observation.failed_phase not in PHASES_AFTER_LOGIN:
@@ -116,17 +116,17 @@ class LoginBackoff:
         return bool(secret) and self._accepted.get(key) == secret
 
     def accepted_by_server(self, target: Target, secret: str) -> bool:
-        """Whether this very server has accepted this very secret (its keyed digest) before."""
+        """Return whether this same server has accepted this same secret (its keyed digest) before."""
         account = _account_key(target)
         return account is not None and self._accepts(_server_key(target, account), secret)
 
     def judge_silence(
         self, target: Target, observation: Observation, secret_of: Callable[[Login], str]
     ) -> Observation:
-        """Silence after a password that this server never accepted is no verdict: it may be a slow refusal.
+        """Make silence unknown after a password that this server never accepted: it may be a slow refusal.
 
-        What it did accept before cannot be a wrong password, so that its silence is its own. `secret_of` gives
-        the keyed digest of what a login proves itself with, "" where there is none.
+        A password that it accepted cannot be wrong, so its silence is its own failure. `secret_of` returns the
+        keyed digest of a login's secret, "" without one.
         """
         end = unanswered_endpoint(target, observation)
         if end is None or end.login is None or self.accepted_by_server(end, secret_of(end.login)):
@@ -135,10 +135,10 @@ class LoginBackoff:
         return replace(observation, outcome=Outcome.UNKNOWN, cause=Cause.CREDENTIALS, detail=detail)
 
     def correlated_rejections(self, target: Target) -> int:
-        """How many accounts of the provider, this one among them, began to be rejected together.
+        """Return how many accounts of the provider, this one included, began to be rejected together.
 
-        Only those count whose very password was accepted before, which the record's keyed digest shows: it is
-        not the owners who mistyped. 0 when this account is not one of them.
+        Only accounts count whose same password was accepted before, by the keyed digest on record: their owners
+        did not mistype it. 0 when this account is not one of them.
         """
         account = _account_key(target)
         if account is None or account not in self._since or not self._rejected_after_acceptance(account):
@@ -155,11 +155,11 @@ class LoginBackoff:
         return bool(self._accepted.get(account)) and self._accepted[account] == self._tried.get(account)
 
     def restore(self, observations: Iterable[tuple[Target, Observation]], at: Millis) -> None:
-        """Start-up `at`: learn again what the ledger knows, in its order over all targets of an account.
+        """Restore the state from the ledger at the start `at`, in ledger order over all targets of an account.
 
-        By the steady clock where they are of this boot. Of another one, what seems to be yet to come
-        was written before the wall clock was set back: it counts as just now. What this gate saw itself it knows
-        better.
+        Observations of this boot use the steady clock. One of another boot that seems to lie in the future was
+        written before the wall clock was set back: it counts as just now. Accounts already tried since the start
+        are skipped.
         """
         seen = set(self._tried)
         for target, observation in observations:
@@ -176,22 +176,22 @@ def _ended_at(observation: Observation, at: Millis) -> Millis:
 
 
 def _is_owner_setting(observation: Observation) -> bool:
-    """Whether the account or a setting of the owner's was refused, and not the password.
+    """Return whether the account or a setting of its owner was refused, not the password.
 
-    Two accounts that are disabled together are no broken login.
+    Two accounts disabled together are no broken login.
     """
     deciding = observation.deciding_attempt
     return deciding is not None and "owner" in (deciding.facts or {})
 
 
 def unanswered(observation: Observation) -> bool:
-    """Whether a password was sent and nothing came back: silence, or a hang-up."""
+    """Return whether a password was sent and got no answer: silence, or a disconnect."""
     last = observation.attempts[-1] if observation.attempts else None
     return last is not None and _is_unanswered(last)
 
 
 def unanswered_endpoint(target: Target, observation: Observation) -> Target | None:
-    """Give the server that was sent a password and did not answer: the target, or one end of a round trip."""
+    """Return the server that did not answer a password: the target, or one end of a round trip."""
     if target.login is None and target.kind is not Kind.ROUNDTRIP:
         return None
     if not unanswered(observation):
@@ -211,7 +211,7 @@ def _is_unanswered(attempt: Attempt) -> bool:
 
 
 def endpoint_observations(target: Target, observation: Observation) -> Iterator[tuple[Target, Observation]]:
-    """Split the observation of a round trip into one for the login at each of its ends."""
+    """Split the observation of a round trip into one for the login at each end."""
     for end, name in zip(target.endpoints, ("via", "to"), strict=False):
         for attempt in observation.attempts:
             if attempt.facts and attempt.facts.get("end") == name and Phase.AUTH in attempt.phases:

@@ -1,6 +1,6 @@
-"""Is port 25 open from here? Many lines of homes and clouds block it, which is no fault of any exchanger.
+"""Checks whether port 25 is open from here: many lines of homes and clouds block it, not the exchangers.
 
-Only a greeting counts: what stands between may accept a connection that goes nowhere.
+Only a greeting counts: a middlebox may accept a connection that leads nowhere.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 GREETING_SECONDS = 5.0
 OPEN_VALID_SECONDS = 600.0
 CLOSED_VALID_SECONDS = 60.0
-"""Seconds of the monotonic clock. A blocked line stays so, but silent controls may come back."""
+"""Seconds for which a result is valid. A blocked line stays blocked, but silent controls may come back."""
 
 OK = "ok"
 MONITOR = "monitor"
-"""Why a control could not be asked by our own fault."""
+"""The reason of a control that could not be asked by our own fault."""
 _LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _LOCAL_LOOKUP_ERRORS = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
 _PHASES_BEFORE_GREETING = frozenset({Phase.RESOLVE, Phase.CONNECT, Phase.GREETING})
@@ -35,7 +35,7 @@ _PHASES_BEFORE_GREETING = frozenset({Phase.RESOLVE, Phase.CONNECT, Phase.GREETIN
 
 @dataclass(frozen=True, slots=True)
 class _CheckResult:
-    """What asking some controls showed, and when on the monotonic clock."""
+    """The answers of some controls, and when they were asked on the monotonic clock."""
 
     answers: dict[str, str]
     at: float
@@ -52,7 +52,7 @@ class _CheckResult:
 
 
 class Port25:
-    """Asks exchangers of others (`controls`, host names) for a greeting, when a domain's own are silent."""
+    """Asks other operators' exchangers (`controls`, host names) for a greeting when a domain's own are silent."""
 
     def __init__(self, controls: Sequence[str], *, port: int = 25, seconds: float = GREETING_SECONDS) -> None:
         self._controls = tuple(controls)
@@ -62,7 +62,7 @@ class Port25:
         self._warned = False
 
     async def attribute(self, target: Target, observation: Observation) -> Observation:
-        """Return a failure as unknown if no exchanger at all greets us, with what the controls answered."""
+        """Return a failure with the controls' answers, as unknown if no exchanger at all greets us."""
         if not self._controls or target.port != self._port or not _is_silent(target, observation):
             return observation
         result = await self._check(_independent_controls(self._controls, target, observation))
@@ -88,11 +88,11 @@ class Port25:
         return replace(observation, outcome=Outcome.UNKNOWN, cause=Cause.OFFLINE, detail=why)
 
     async def _check(self, hosts: tuple[str, ...]) -> _CheckResult:
-        """Ask the controls, or return what they showed lately; who asks meanwhile joins."""
+        """Ask the controls, or return their recent answers; concurrent callers share one round."""
         latest = self._rounds.get(hosts)
         if latest is None or _is_spent(latest):
             latest = self._rounds[hosts] = asyncio.ensure_future(self._round(hosts))
-        # Shielded: an asker that is cancelled does not take the answer from the others.
+        # Shielded: a cancelled caller must not take the answer from the others.
         return await asyncio.shield(latest)
 
     async def _round(self, hosts: tuple[str, ...]) -> _CheckResult:
@@ -110,7 +110,7 @@ class Port25:
         return _CheckResult(answers, began)
 
     async def _greeting_reason(self, host: str) -> str:
-        """Return "ok" if a 220 comes, else the reason."""
+        """Return "ok" after a 220 greeting, else the reason."""
         greeting = ""
         try:
             async with asyncio.timeout(self._seconds):
@@ -129,13 +129,13 @@ class Port25:
 
 
 def _is_spent(round_: asyncio.Task[_CheckResult]) -> bool:
-    """Whether a round has to be made anew: also after one that a fault of our own ended."""
+    """Return whether a round must be repeated: it is old, or a fault of our own ended it."""
     return round_.done() and (round_.cancelled() or round_.exception() is not None or not round_.result().is_fresh)
 
 
 async def _addresses(host: str, port: int) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # IPv4 first: where IPv6 is half set up, its addresses are silent.
+    # IPv4 first: with a broken IPv6 setup, its addresses are silent.
     return sorted({str(entry[4][0]) for entry in found}, key=lambda address: ":" in address)
 
 
@@ -151,7 +151,7 @@ async def _greeting(address: str, port: int) -> str:
     except ConnectionRefusedError:
         return "refused"
     except ValueError:
-        return "greets otherwise"  # with a line longer than any
+        return "greets otherwise"  # with a line longer than any greeting
     except OSError as error:
         if isinstance(error, TimeoutError):
             return "timeout"
@@ -162,7 +162,7 @@ async def _greeting(address: str, port: int) -> str:
 
 
 def _is_silent(target: Target, observation: Observation) -> bool:
-    """Whether connections were tried and no exchanger greeted us."""
+    """Return whether connections were tried and no exchanger greeted us."""
     if target.kind is not Kind.MX or observation.outcome is not Outcome.DOWN:
         return False
     attempts = observation.attempts
@@ -172,14 +172,14 @@ def _is_silent(target: Target, observation: Observation) -> bool:
 
 
 def _independent_controls(controls: Sequence[str], target: Target, observation: Observation) -> tuple[str, ...]:
-    """Return the controls that are not the provider's own: its silence would prove nothing against the line."""
+    """Return the controls that are not the provider's own, whose silence would prove nothing about the line."""
     names = [target.host, *(str((made.facts or {}).get("exchanger", "")) for made in observation.attempts)]
     own = {_owner(name) for name in names if name}
     return tuple(control for control in controls if _owner(control) not in own)
 
 
 def _owner(host: str) -> str:
-    """Return the last two labels of a name, which identify most operators; an address as it is."""
+    """Return the last two labels of a name, which identify most operators; an address unchanged."""
     with suppress(ValueError):
         return str(ipaddress.ip_address(host))
     return ".".join(host.lower().rstrip(".").split(".")[-2:])

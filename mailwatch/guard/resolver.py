@@ -1,8 +1,7 @@
-"""Does the resolver work, and does it give true answers?
+"""Checks whether the resolver works and gives true answers.
 
-It is asked for names of several operators, whose addresses are known, and for one that cannot exist
-(RFC 6761, section 6.4: no name under "invalid" ever does). All lookups take the way that the probes' own take:
-the system's resolver, with whatever stands in its configuration.
+It asks for names of several operators, whose addresses are known, and for one that cannot exist (RFC 6761, section
+6.4: no name under "invalid" exists). All lookups use the system's resolver as configured, as the probes do.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from mailwatch.model import ControlState, ResolverState
 logger = logging.getLogger(__name__)
 
 NONEXISTENT_NAME = "*.invalid"
-"""How the name that cannot exist is called among the controls; it is another one each time."""
+"""The label of the nonexistent name among the controls; the name differs each time."""
 MAX_SPOOFED = 16
 
 
 @dataclass(frozen=True, slots=True)
 class LookupResult:
-    """What a lookup came to."""
+    """The result of a lookup."""
 
     reason: str
     addresses: tuple[str, ...] = ()
 
 
 class ResolverCheck:
-    """The system's resolver; each lookup may take `timeout` seconds. `names` should resolve."""
+    """Checks the system's resolver; each lookup may take `timeout` seconds. `names` should resolve."""
 
     def __init__(self, names: Sequence[str], timeout: float) -> None:
         self._names = tuple(dict.fromkeys(names))
@@ -45,8 +44,8 @@ class ResolverCheck:
         self._lookups: dict[str, asyncio.Future[LookupResult]] = {}
 
     async def check(self) -> CheckResult:
-        """Ask for all names at once, and wait for all: one that is wrong says more than two that are right."""
-        # The dot at the end keeps the resolver from trying the name under a domain of our own.
+        """Look up all names at once, and wait for all: one wrong answer outweighs two right ones."""
+        # The final dot keeps the resolver from appending a search domain of ours.
         lookups = [self._lookup_within(NONEXISTENT_NAME, f"{secrets.token_hex(8)}.invalid.")]
         lookups += [self._lookup_within(name, name) for name in self._names]
         nonsense, *found = await asyncio.gather(*lookups)
@@ -61,7 +60,7 @@ class ResolverCheck:
         return CheckResult(controls, good, state, tuple(sorted(lie))[:MAX_SPOOFED])
 
     async def lookup(self, name: str) -> LookupResult:
-        """Resolve a name; a lookup of it that is still under way is joined. Has no deadline."""
+        """Resolve a name, joining a lookup of it that is under way. Has no deadline."""
         return await self._lookup_in_thread(name, name)
 
     async def _lookup_within(self, key: str, name: str) -> LookupResult:
@@ -74,7 +73,7 @@ class ResolverCheck:
     async def _lookup_in_thread(self, key: str, name: str) -> LookupResult:
         """Resolve in a daemon thread.
 
-        The system's resolver cannot be cancelled, and must neither keep the program from ending nor take the
+        The system's resolver cannot be cancelled. It must neither delay the end of the program nor take the
         threads that the probes' own lookups need.
         """
         future = self._lookups.get(key)
@@ -82,13 +81,13 @@ class ResolverCheck:
             future = self._lookups[key] = asyncio.get_running_loop().create_future()
             try:
                 threading.Thread(target=_lookup, args=(name, future), name="guard", daemon=True).start()
-            except RuntimeError:  # no further thread to be had
+            except RuntimeError:  # no further thread is available
                 future.set_result(LookupResult(ControlState.MONITOR))
         return await asyncio.shield(future)
 
 
 def _reason_of_answer(name: str, answer: LookupResult, spoofed: Sequence[str]) -> str:
-    """Return "ok", or what is wrong with the answer to the name of a control."""
+    """Return "ok", or what is wrong with the answer for a control's name."""
     if answer.reason != ControlState.OK:
         return answer.reason
     known = OPERATORS.get(name)
@@ -96,7 +95,7 @@ def _reason_of_answer(name: str, answer: LookupResult, spoofed: Sequence[str]) -
         return ResolverState.POISONED
     if known is None or not known.isdisjoint(answer.addresses):
         return ControlState.OK
-    # Who blocks public resolvers on purpose (a family filter, Pi-hole) gives no address at all, not a false one.
+    # A filter that blocks public resolvers on purpose (family filter, Pi-hole) gives no address, not a false one.
     return (
         ResolverState.BLOCKED
         if all(_is_nowhere(address) for address in answer.addresses)
@@ -127,7 +126,7 @@ def _is_nowhere(address: str) -> bool:
 
 
 def _lookup(name: str, future: asyncio.Future[LookupResult]) -> None:
-    """Resolve a name; runs in a thread of its own."""
+    """Resolve a name, in a thread of its own."""
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         answer = LookupResult(ControlState.OK, tuple(sorted({str(entry[4][0]) for entry in found})))

@@ -1,6 +1,6 @@
-"""A check that all share who ask at the same time; the last silent one is remembered.
+"""A check whose result concurrent callers share; it remembers its last failed round.
 
-What a check of one control comes to is one word (`reason_of`), and many of them amount to yes, no or not known.
+The result for one control is one word (`reason_of`); together they give yes, no or unknown (`combine`).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _EXPIRED, _NOT_YET_VALID = 10, 9
 
 
 def reason_of(error: OSError) -> str:
-    """Name what kept a control from being reached; what has no name is our own fault."""
+    """Return why a control was not reached; an unlisted error is our own fault."""
     match error:
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return ControlState.DISCONNECTED
         case ssl.SSLCertVerificationError() if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
-            # Name and issuer were right: our clock is wrong, or it is not known what is.
+            # Name and issuer are right: our clock is wrong, or it is unknown which side is.
             return ControlState.MONITOR
         case ssl.SSLError():
             return ControlState.INTERCEPTED
         case TimeoutError():
-            # ETIMEDOUT of the kernel is a TimeoutError too, and so is the end of our own patience.
+            # The kernel's ETIMEDOUT is a TimeoutError too, like our own timeout.
             return _REASONS.get(error.errno or errno.ETIMEDOUT, ControlState.MONITOR)
         case ConnectionError() if error.errno is None:
             return ControlState.DISCONNECTED
@@ -52,7 +52,7 @@ def reason_of(error: OSError) -> str:
 
 
 def combine(reasons: Iterable[str]) -> bool | None:
-    """Return whether one is "ok"; None when none is, and not all were asked."""
+    """Return whether any reason is "ok"; None if none is and some control could not be asked."""
     all_reasons = list(reasons)
     if ControlState.OK in all_reasons:
         return True
@@ -62,14 +62,12 @@ def combine(reasons: Iterable[str]) -> bool | None:
 logger = logging.getLogger(__name__)
 
 SHARED_SECONDS = 2.0
-"""Seconds of the monotonic clock during which askers share a round."""
+"""Seconds during which callers share a round."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of a check. `good` is None when it is not known; `spoofed` are addresses that a resolver made
-    up.
-    """
+    """The result of a check. `good` is None if unknown; `spoofed` are addresses that a resolver made up."""
 
     controls: dict[str, str]
     good: bool | None
@@ -79,7 +77,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class TimedResult:
-    """What one round showed. `offset` is that of the wall clock at its end (monotonic.py)."""
+    """The result of one round. `offset` is the wall clock's offset at its end (monotonic.py)."""
 
     asked_at: Millis
     ended_at: Millis
@@ -87,14 +85,14 @@ class TimedResult:
     offset: Millis
 
     def on_wall_clock(self) -> TimedResult:
-        """Return it with its times as the wall clock of now would have shown them."""
+        """Return the result with its times converted to the current wall clock."""
         stepped = to_wall_clock(self.ended_at, self.offset) - self.ended_at
         return replace(self, asked_at=self.asked_at + stepped, ended_at=self.ended_at + stepped)
 
 
 @dataclass(slots=True)
 class SharedCheck:
-    """Rounds of one check. `answered` is whether any was good since the start."""
+    """The rounds of one check. `answered`: any round was good since the start."""
 
     check: Callable[[], Coroutine[None, None, CheckResult]]
     answered: bool = False
@@ -104,8 +102,8 @@ class SharedCheck:
     _asked_at: Millis = field(default=0)
 
     async def ask(self, since: Millis | None) -> TimedResult:
-        """Return the silent round since then, if there was one; else one begun lately, not before it."""
-        # A silent round before the clock was set back must not seem to be later than all that comes.
+        """Return a failed round that ended after `since`, else a recent round begun after `since`."""
+        # A failed round before the clock was set back must not seem later than all that follow.
         silence = self.last_failure.on_wall_clock() if self.last_failure is not None else None
         if since is not None and silence is not None and silence.ended_at >= since:
             return silence
@@ -113,7 +111,7 @@ class SharedCheck:
         if self.latest is None or old or self.latest.cancelled():
             self.began, self._asked_at = time.monotonic(), now()
             self.latest = asyncio.ensure_future(self._run(self._asked_at))
-        # Shielded: an asker that is cancelled does not take the answer from the others.
+        # Shielded: a cancelled caller must not take the answer from the others.
         return await asyncio.shield(self.latest)
 
     async def _run(self, asked_at: Millis) -> TimedResult:
@@ -125,7 +123,7 @@ class SharedCheck:
 
 
 async def first_ok(asking: dict[str, Coroutine[None, None, str]]) -> dict[str, str]:
-    """Run all at once until one is "ok"; what is not known by then is "not awaited"."""
+    """Run all at once until one returns "ok"; the unfinished ones are "not awaited"."""
     tasks = {name: asyncio.ensure_future(coroutine) for name, coroutine in asking.items()}
     pending = set(tasks.values())
     try:

@@ -1,4 +1,4 @@
-"""SNTP: what one time server says of our clock (RFC 4330, RFC 5905); it is not authenticated."""
+"""SNTP: the offset of our clock by one time server (RFC 4330, RFC 5905), which is not authenticated."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 _PACKET = struct.Struct("!BBbbiII8s8s8s8s")
 _EPOCH = 2_208_988_800
-"""Seconds from 1900, where NTP begins, to 1970."""
+"""Seconds from 1900, the NTP epoch, to 1970."""
 _CLIENT = 4 << 3 | 3
-"""No warning, version 4, mode client."""
+"""Leap indicator 0 (no warning), version 4, mode 3 (client)."""
 _SERVER = 4
 _MAX_DISTANCE_US = 1_000_000
-"""MAXDIST of RFC 5905: a server that is itself this unsure is of no use."""
+"""MAXDIST of RFC 5905: a server with a larger distance is of no use."""
 
 
 class SntpError(Exception):
@@ -24,7 +24,7 @@ class SntpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """`server` minus our clock, in microseconds, and how far the truth can be from that."""
+    """The server's time minus our clock, and the bound of its error, in microseconds."""
 
     server: str
     offset_us: int
@@ -34,10 +34,10 @@ class Offset:
 
 
 async def sntp(host: str, port: int = 123, timeout: float = 2.0) -> Offset:
-    """Ask one server once. Raises SntpError, or OSError (TimeoutError among them).
+    """Ask one server once. Raises SntpError, or OSError (also TimeoutError).
 
-    The request carries a random number in place of our time: servers only repeat it, and who did not see
-    the request cannot.
+    The request carries a random number in place of our time: servers only repeat it, and nobody who did not see
+    the request can.
     """
     nonce = secrets.token_bytes(8)
     async with asyncio.timeout(timeout):
@@ -55,7 +55,7 @@ async def sntp(host: str, port: int = 123, timeout: float = 2.0) -> Offset:
 
 
 class _Exchange(asyncio.DatagramProtocol):
-    """Sends one datagram and takes one; how long it took is measured by the monotonic clock."""
+    """Sends one datagram and receives one; measures the elapsed time by the monotonic clock."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -77,9 +77,9 @@ class _Exchange(asyncio.DatagramProtocol):
 
 
 def read_answer(data: bytes, *, nonce: bytes, sent_ns: int, elapsed_ns: int, server: str) -> Offset:
-    """Check an answer (RFC 4330 section 5) and compute offset and bound. Raises SntpError.
+    """Check an answer (RFC 4330, section 5), and compute offset and bound. Raises SntpError.
 
-    The bound is half the way there and back plus what the server says of its own distance to the source.
+    The bound is half the round-trip time plus the distance that the server states to its source.
     """
     if len(data) < _PACKET.size:
         raise SntpError(f"{len(data)} bytes are not an NTP answer, which has {_PACKET.size}")
@@ -110,14 +110,14 @@ def read_answer(data: bytes, *, nonce: bytes, sent_ns: int, elapsed_ns: int, ser
 
 
 def _short_us(fixed: int) -> int:
-    """Seconds as 16.16 bits to microseconds."""
+    """Convert seconds in 16.16 fixed point to microseconds."""
     return fixed * 1_000_000 >> 16
 
 
 def _since_us(timestamp: bytes, sent_ns: int) -> int:
     """Return a server's time minus `sent_ns`, in microseconds.
 
-    NTP seconds begin anew in 2036; the nearest reading is meant (RFC 5905 section 6).
+    NTP seconds wrap in 2036; the interpretation nearest to `sent_ns` is used (RFC 5905, section 6).
     """
     theirs = int.from_bytes(timestamp)
     our_time = ((sent_ns + _EPOCH * 1_000_000_000 << 32) // 1_000_000_000) & (1 << 64) - 1

@@ -1,9 +1,9 @@
-"""What is known of the true time, whatever the wall clock shows; and whose failure a certificate out of date is.
+"""Bounds the true time independently of the wall clock, and attributes certificates that are out of date.
 
-Time servers, the kernel, the certificates and answers of controls, and timestamp tokens say that the true time lay
-in a window at one reading of the steady clock. What most of them agree on counts, as in NTP
-(Marzullo's algorithm; RFC 5905, section 11.2.1). What only says "not earlier than" (the date of this program, the
-record, tokens on record) is no vote: it cuts.
+Time servers, the kernel, the certificates and answers of controls, and timestamp tokens each state that the true
+time lay in a window at one reading of the steady clock. The majority counts, as in NTP (Marzullo's algorithm; RFC
+5905, section 11.2.1). A lower bound (the date of this program, the record, tokens on record) does not vote: it
+cuts the result.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from enum import StrEnum
 from mailwatch.times import Millis
 
 DRIFT = 1e-4
-"""By how much of the time since then a computer's clock may have drifted: its oscillator keeps 100 ppm."""
+"""The largest drift of a computer's clock, as a share of the elapsed time: its oscillator keeps 100 ppm."""
 TRUSTED_ERROR_MS: Millis = 60_000
-"""Milliseconds. So right a clock must be known to be where the dates of a certificate cannot be read."""
+"""Milliseconds: the accuracy needed of our clock if the dates of a certificate cannot be read."""
 RELEASED_AT_MS: Millis = 1_795_478_400_000
-"""2026-11-24: this program is not older, so no true time is earlier. Raised at releases.
+"""2026-11-24: no true time is earlier than this release. Raised at each release.
 
-Not taken from files: the clock of the machine that installs them gives them their times.
+Not taken from files: their times come from the clock of the installing machine.
 """
 
 
@@ -29,8 +29,7 @@ Not taken from files: the clock of the machine that installs them gives them the
 class TrueTimeBounds:
     """The true time lies in [earliest, latest]; None: no bound is known.
 
-    `sources` names the sources that agree on it, sorted. `contradicted`: no majority agrees, so that nothing is
-    known.
+    `sources` names the agreeing sources, sorted. `contradicted`: no majority agrees, so nothing is known.
     """
 
     earliest: Millis | None = None
@@ -41,7 +40,7 @@ class TrueTimeBounds:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """The true time lay in [earliest, latest] at the reading `at` of the steady clock."""
+    """A statement: the true time lay in [earliest, latest] at the reading `at` of the steady clock."""
 
     at: Millis
     earliest: Millis
@@ -54,26 +53,26 @@ class _Window:
 
 
 class TimeEvidence:
-    """Statements of this boot about the true time, the newest of each source, by readings of monotonic.py."""
+    """Statements about the true time in this boot, the newest of each source, by readings of monotonic.py."""
 
     def __init__(self) -> None:
         self._windows: dict[str, _Window] = {}
         self._floors: dict[str, Millis] = {"program": RELEASED_AT_MS}
 
     def add_window(self, source: str, at: Millis, earliest: Millis, latest: Millis) -> None:
-        """Take in that at the reading `bounds_at` the true time lay in [earliest, latest]."""
+        """Add the statement that the true time lay in [earliest, latest] at the reading `at`."""
         self._windows[source] = _Window(at, earliest, latest)
 
     def forget(self, source: str) -> None:
-        """Drop what a source stated of the window: it states nothing any more."""
+        """Drop the window of a source that states nothing any more."""
         self._windows.pop(source, None)
 
     def add_floor(self, source: str, earliest: Millis) -> None:
-        """Take in that the true time is not earlier than that, now and later."""
+        """Add a lower bound of the true time, for now and later."""
         self._floors[source] = max(earliest, self._floors.get(source, earliest))
 
     def bounds_at(self, reading: Millis) -> TrueTimeBounds:
-        """Return what is known of the true time at a reading."""
+        """Return the bounds of the true time at a reading."""
         floor = max(self._floors.values())
         windows = {source: window.at_reading(reading) for source, window in self._windows.items()}
         if not windows:
@@ -95,7 +94,7 @@ def _names(floors: dict[str, Millis], floor: Millis) -> tuple[str, ...]:
 
 
 def _largest_agreement(windows: dict[str, tuple[Millis, Millis]]) -> set[str]:
-    """Return the largest set of windows that share a moment; such a moment is the beginning of one of them."""
+    """Return the largest set of windows that share a moment; the start of one of them is such a moment."""
     return max(
         ({source for source, (a, b) in windows.items() if a <= moment <= b} for moment, _ in windows.values()),
         key=len,
@@ -103,7 +102,7 @@ def _largest_agreement(windows: dict[str, tuple[Millis, Millis]]) -> set[str]:
 
 
 class ExpiryFault(StrEnum):
-    """Whose failure a certificate out of date is."""
+    """The party at fault for a certificate that is out of date."""
 
     PROVIDER = "provider"
     CLOCK = "clock"
@@ -113,19 +112,19 @@ class ExpiryFault(StrEnum):
 def expiry_fault(
     not_before: Millis | None, not_after: Millis | None, known: TrueTimeBounds, wall: Millis
 ) -> ExpiryFault:
-    """Weigh the dates between which all certificates of a chain are valid against the true time.
+    """Compare the dates between which a whole certificate chain is valid with the true time.
 
-    `known` is of the moment at which our clock, which showed `wall`, called them out of date.
+    `known` is for the moment at which our clock, showing `wall`, called the chain out of date.
 
-    1. The whole window lies where they are not valid: the provider's, however far our clock is off.
-    2. The whole window lies where they are valid: our clock is shown wrong.
-    3. Else it is unknown, and what is unknown is not the provider's.
+    1. The whole window lies where the chain is not valid: the provider's fault, however wrong our clock is.
+    2. The whole window lies where the chain is valid: our clock is proven wrong.
+    3. Otherwise unknown, and so not the provider's fault.
     """
     earliest, latest = known.earliest, known.latest
     if known.contradicted:
         return ExpiryFault.UNKNOWN
     if not_before is None or not_after is None:
-        # It is not known by how much it is out of date: our clock must be right to within a minute.
+        # It is unknown how far the chain is out of date, so our clock must be right to within a minute.
         right = (
             earliest is not None
             and latest is not None
@@ -137,7 +136,7 @@ def expiry_fault(
         return ExpiryFault.PROVIDER
     if earliest is None or earliest < not_before:
         return ExpiryFault.UNKNOWN
-    # It is valid by now. Whether it still is, only a window can say; that our clock is behind is shown.
+    # The chain has become valid: a clock before that is behind. Only a window shows that it still is.
     return (
         ExpiryFault.CLOCK
         if wall < not_before or (latest is not None and latest <= not_after)

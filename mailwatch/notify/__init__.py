@@ -1,4 +1,4 @@
-"""Notifies people: what is on record goes into the outbox, and from there to each channel.
+"""Notifies people: notifications of the record go into the outbox, and from there to each channel.
 
 The outbox follows the ledger, so that a crash between the two loses nothing.
 """

@@ -1,4 +1,4 @@
-"""Sends what waits in the outbox for one channel: its turns, its groups, and what it does not take."""
+"""Sends the pending messages of one channel: their order, their grouping, and the handling of failures."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ logger = logging.getLogger(__name__)
 
 BATCH_MESSAGES = 500
 FAILING_AFTER_SECONDS = 3600.0
-"""Seconds in which a channel took nothing until the other channels say so."""
+"""Seconds without a delivered message after which the other channels report a channel."""
 DROP_AFTER_MS = 7 * DAY_MS
-"""Age at which a message is given up."""
+"""Age in milliseconds at which an undelivered message is dropped."""
 OUR_TEXT_ERROR = "text"
-"""The code of a message that we could not write."""
+"""The failure code of a message whose text we could not write."""
 CHANNEL_KEY_PREFIX = "channel:"
-"""How the keys of news about channels begin."""
+"""The prefix of the keys of notifications about channels."""
 
 
 class ChannelWorker:
     """Sends the messages of one channel.
 
-    `count` takes (channel, outcome): sent, failed, refused. `notify_others` has every channel but the given one
-    send a notification. `on_store_error` takes why the outbox could not be read.
+    `count` takes (channel, outcome): sent, failed, refused. `notify_others` sends a notification over every
+    channel but the given one. `on_store_error` takes the error that made the outbox unreadable.
     """
 
     def __init__(
@@ -48,19 +48,19 @@ class ChannelWorker:
         on_store_error: Callable[[StoreError], None],
     ) -> None:
         self.channel: Channel | None = channel
-        """None when it is removed."""
+        """None when the channel is removed."""
         self._outbox = outbox
         self._count, self._notify_others, self._on_store_error = count, notify_others, on_store_error
         self._news = asyncio.Event()
         self._changed = asyncio.Event()
-        """Set when the channel is another one: what its old address did not take is tried again at once."""
+        """Set when the channel changed: messages that failed at its old address are retried at once."""
         self._grouping = Grouping(channel.group)
         self._queue = _new_queue()
         self._denied: set[int] = set()
         self._tried_twice: set[int] = set()
 
     def change(self, channel: Channel | None) -> None:
-        """Send to this address from now on; None ends `run`."""
+        """Send over the changed channel from now on; None ends `run`."""
         if channel == self.channel:
             return
         self.channel = channel
@@ -69,11 +69,11 @@ class ChannelWorker:
         self._changed.set()
 
     def wake(self) -> None:
-        """Read the outbox again: there may be more in it."""
+        """Read the outbox again, since it may have new messages."""
         self._news.set()
 
     async def run(self) -> None:
-        """Send what waits, in the order of its turns, until the channel is removed."""
+        """Send the pending messages in queue order, until the channel is removed."""
         while (channel := self.channel) is not None:
             self._news.clear()
             if self._changed.is_set():
@@ -85,7 +85,7 @@ class ChannelWorker:
                 self._on_store_error(error)
                 wait = RETRY_SECONDS[0]
             except Exception:
-                # Our own fault. The probes and the other channels go on.
+                # Our own fault. The probes and the other channels continue.
                 logger.exception("notify: %s: a message could not be sent: internal error", channel.name)
                 wait = RETRY_SECONDS[-1]
             if wait is None:
@@ -96,7 +96,7 @@ class ChannelWorker:
                         await self._changed.wait()
 
     async def _next(self, channel: Channel) -> float | None:
-        """Send the next message; return the seconds to wait (None: for news)."""
+        """Send the next message; return the seconds to wait, None to wait for new messages."""
         messages = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH_MESSAGES)
         if not messages or in_quiet_hours(channel, now()):
             return None
@@ -115,7 +115,7 @@ class ChannelWorker:
         try:
             title, body = message_text([message.notification for message in together], channel, now())
         except (LookupError, TypeError, ValueError):
-            # As another version may have left it. Else nothing after it would ever be sent.
+            # Another version may have left such a message. It must not block those after it.
             logger.exception("notify: %s: a message could not be written: internal error", channel.name)
             await self._failed(
                 channel,
@@ -134,7 +134,7 @@ class ChannelWorker:
         return 0.0
 
     async def _succeeded(self) -> None:
-        """The channel works: what it denied before is tried once more, for it may not have been the message."""
+        """The channel works: retry denied messages once, since the denial may not have been for the message."""
         self._queue.succeeded()
         denied = self._denied - self._tried_twice
         self._denied = set()
@@ -143,7 +143,7 @@ class ChannelWorker:
             await self._done(partial(self._outbox.retry, now() - DROP_AFTER_MS, denied))
 
     async def _failed(self, channel: Channel, together: Sequence[OutboxMessage], answer: DeliveryFailure) -> None:
-        """Set aside what is refused for good; what is not taken now is tried again in its turn."""
+        """Set aside a message refused for good; retry others in queue order."""
         turns, numbers = self._queue, [message.number for message in together]
         first = turns.failures == 0
         turns.failed(numbers, answer.fault)
@@ -158,7 +158,7 @@ class ChannelWorker:
                 await asyncio.to_thread(self._report, channel, together, "failing", answer)
             return
         if len(together) > 1:
-            # It may be one of them; the others need not suffer for it.
+            # One message may be the cause: send each by itself.
             self._count(channel.name, "failed")
             turns.split(numbers)
             return
@@ -174,11 +174,11 @@ class ChannelWorker:
     def _report(
         self, channel: Channel, messages: Sequence[OutboxMessage], sign: str, answer: DeliveryFailure
     ) -> None:
-        """Have the other channels report, once a day, that this one does not take messages."""
+        """Report over the other channels, once a day, that this channel does not deliver."""
         if answer.code == OUR_TEXT_ERROR or all(
             message.notification.key.startswith(CHANNEL_KEY_PREFIX) for message in messages
         ):
-            # Not the channel's fault; and two that refuse everything would report each other for ever.
+            # Not the channel's fault, or about a channel: two that refuse everything would alternate for ever.
             return
         at = now()
         facts = {"sign": sign, "channel": channel.name, "answer": answer.code or "-"}
@@ -191,7 +191,7 @@ class ChannelWorker:
         self._notify_others(channel, notification)
 
     async def _done(self, noted: Callable[[], None]) -> None:
-        """Note again what was sent, should that have failed; until it is, nothing else is sent."""
+        """Record the outcome in the outbox, retrying on failure; nothing else is sent until it is recorded."""
         while True:
             try:
                 await asyncio.to_thread(noted)
@@ -207,7 +207,7 @@ def _new_queue() -> RetryQueue:
 
 
 def _one_message(messages: Sequence[OutboxMessage], channel: Channel) -> list[OutboxMessage]:
-    """Take from the head what is one message: of one topic all, of several no more than can be written out."""
+    """Return the first messages that form one: all of one event type, or as many as the text lists."""
     if not channel.group:
         return list(messages[:1])
     topic = messages[0].notification.event_type

@@ -1,10 +1,10 @@
-"""Sends by Apprise, which is synchronous: in a thread, with a deadline. TLS is verified.
+"""Sends messages with Apprise, which is synchronous: in a thread, with a deadline. TLS is verified.
 
-Apprise answers True or False. The service's answer stands in what it logs: the HTTP status as `error=404`, of a
-mail server what smtplib raised, `(550, b'...')`. From that follows whether the message was refused, the channel,
-or only this attempt. Words may hold an address or a secret: only codes are kept.
+Apprise returns True or False. It logs the service's answer: the HTTP status as `error=404`, or the exception of
+smtplib for a mail server, `(550, b'...')`. From that follows whether the service refused the message, the channel,
+or only this attempt. Texts may contain an address or a secret, so only codes are kept.
 
-A channel has quiet hours, and waits a moment for more, so that what belongs together is one message.
+A channel has quiet hours, and waits briefly for further messages, to send related ones as one.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from mailwatch.times import Millis
 
 
 class DeliveryFault(StrEnum):
-    """Why a message was not taken."""
+    """The kind of a failed delivery."""
 
     REFUSED = "refused"
-    """For good, and because of the message: the next one may be taken."""
+    """Permanent, because of the message: the next one may be accepted."""
     DENIED = "denied"
-    """For good, by the address or its login: whatever is sent is refused until the owner changes something."""
+    """Permanent, because of the address or its login: everything is refused until the owner changes something."""
     BUSY = "busy"
-    """Not now, by the service's own answer (5xx): it may be this message that it stumbles over."""
+    """Temporary, by an answer of the service (5xx), which this message may cause."""
     SILENT = "silent"
-    """Not now, and whatever it is: no connection, no answer, too many messages."""
+    """Temporary, for any message: no connection, no answer, too many messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFailure:
-    """`code` is the bare reason, such as "HTTP 404", "" without one; `why` says it in words, without addresses."""
+    """A failed delivery. `code` is a bare code such as "HTTP 404", or ""; `why` is a text without addresses."""
 
     fault: DeliveryFault
     why: str
@@ -51,19 +51,19 @@ class DeliveryFailure:
 
 
 _HTTP = re.compile(r"\berror=(\d{3})(?:\d{2})?\b")
-"""ntfy has codes of its own, whose first three digits are the status: 40010."""
+"""ntfy has codes of its own, whose first three digits are the HTTP status: 40010."""
 _SMTP = re.compile(r"\((\d{3}), b['\"]|was refused: (\d{3})\b")
 _RETRY_STATUSES = frozenset({408, 425, 429})
-"""Request timeout, too early, too many requests (RFC 9110, RFC 8470, RFC 6585)."""
+"""HTTP: request timeout, too early, too many requests (RFC 9110, RFC 8470, RFC 6585)."""
 _DENIED_STATUSES = frozenset({401, 402, 403, 404, 407, 410})
 _LOGIN_REPLIES = frozenset({530, 534, 535, 538})
-"""SMTP authentication (RFC 4954, section 6)."""
+"""Replies about SMTP authentication (RFC 4954, section 6)."""
 _SEVERITY = (DeliveryFault.SILENT, DeliveryFault.BUSY, DeliveryFault.DENIED, DeliveryFault.REFUSED)
-"""Of several answers, to the pieces of a long text, the one that leaves most hope decides."""
+"""If the parts of a long text get several answers, the first of these decides: the most hopeful."""
 
 
 def classify_failure(log_lines: Iterable[str]) -> DeliveryFailure:
-    """Judge by what Apprise logged."""
+    """Classify a failure by the lines that Apprise logged."""
     words = " ".join(log_lines)
     found = [(_http(int(code)), f"HTTP {code}") for code in _HTTP.findall(words)]
     found += [(_smtp(int(one or two)), f"SMTP {one or two}") for one, two in _SMTP.findall(words)]
@@ -72,7 +72,7 @@ def classify_failure(log_lines: Iterable[str]) -> DeliveryFailure:
         return DeliveryFailure(fault, f"it answered {code.split()[1]}", code)
     if "onnection error" in words or "Exception" in words:
         return DeliveryFailure(DeliveryFault.SILENT, "no connection, or the login was refused")
-    # Apprise did not even ask, or has a reason of its own: it may be the message.
+    # Apprise sent nothing, or failed for a reason of its own: the message may be the cause.
     return DeliveryFailure(DeliveryFault.BUSY, "no reason was given")
 
 
@@ -81,7 +81,7 @@ def _http(status: int) -> DeliveryFault:
         return DeliveryFault.SILENT
     if status >= 500:
         return DeliveryFault.BUSY
-    # What redirects for ever has moved.
+    # A service that redirects for ever has moved.
     return DeliveryFault.DENIED if status in _DENIED_STATUSES or status < 400 else DeliveryFault.REFUSED
 
 
@@ -94,7 +94,7 @@ def _smtp(code: int) -> DeliveryFault:
 
 
 def in_quiet_hours(channel: Channel, at: Millis) -> bool:
-    """Whether nothing is sent at that time. From is within, until is not; they may lie around midnight."""
+    """Return whether `at` is in the channel's quiet hours, which include their start and may span midnight."""
     if channel.quiet is None:
         return False
     local = datetime.fromtimestamp(at / 1000, ZoneInfo(channel.timezone))
@@ -104,14 +104,14 @@ def in_quiet_hours(channel: Channel, at: Millis) -> bool:
 
 
 INTERVALS_SECONDS = (0.0, *[60.0] * 5, 300.0)
-"""Seconds from one message to the next, by how many there were within the hour before."""
+"""Seconds between two messages, by the number of messages in the hour before."""
 HOUR_SECONDS = 3600.0
 
 
 class Grouping:
-    """Of one channel; `group` seconds are waited for more, and at 0 each goes at once.
+    """Groups the messages of one channel: waits `group` seconds for further ones; 0 sends each at once.
 
-    Ten targets that are probed once a minute go down within a minute; one that flaps does so all night.
+    Ten targets that are probed once a minute go down within a minute; a flapping one changes all night.
     """
 
     def __init__(self, group: float) -> None:
@@ -119,18 +119,18 @@ class Grouping:
         self._sent: deque[float] = deque()
 
     def note_sent(self) -> None:
-        """Note that a message was taken."""
+        """Record that a message was delivered."""
         self._sent.append(time.monotonic())
 
     def wait(self, waited: float) -> float:
-        """Give the seconds until the next message, of which the first news came `waited` seconds ago."""
+        """Return the seconds until the next message, whose first notification came `waited` seconds ago."""
         if not self._group:
             return 0.0
         sent, at = self._sent, time.monotonic()
         while sent and at - sent[0] > HOUR_SECONDS:
             sent.popleft()
         next_one = INTERVALS_SECONDS[min(len(sent), len(INTERVALS_SECONDS) - 1)] - (at - sent[-1]) if sent else 0.0
-        # A clock that was set back delays nothing.
+        # A clock that was set back must delay nothing.
         return max(next_one, self._group - waited if waited >= 0 else 0.0)
 
 
@@ -143,11 +143,10 @@ TIMEOUT_SECONDS = 60.0
 async def deliver(
     channel: Channel, title: str, body: str, on_success: Callable[[], None] = lambda: None
 ) -> DeliveryFailure | None:
-    """Hand a message to the channel; None once it was taken, else why not. Never raises, and shows no address.
+    """Deliver a message; return None on success, else the failure. Never raises, and reveals no address.
 
-    `on_success` is called in the thread once it was taken, also if the caller waits no more: MailWatch may be
-    ending.
-    What ends at the deadline may still arrive later: then it arrives twice.
+    `on_success` is called in the thread on success, even if the caller no longer waits because MailWatch is
+    stopping. A message that exceeds the deadline may still arrive later, and then arrives twice.
     """
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[DeliveryFailure | None] = loop.create_future()
@@ -164,10 +163,10 @@ async def deliver(
         try:
             loop.call_soon_threadsafe(settle, why)
         except RuntimeError:
-            # The loop has ended: the message is sent again at the next start.
+            # The loop has ended: the next start sends the message again.
             return
 
-    # A daemon thread: a channel that hangs must not keep MailWatch from ending.
+    # A daemon thread, so that a channel that hangs cannot keep MailWatch from stopping.
     try:
         threading.Thread(target=work, name=channel.name, daemon=True).start()
     except RuntimeError:
@@ -180,7 +179,7 @@ async def deliver(
 
 
 def sendable(text: str) -> str:
-    """Replace what no service takes: control characters, and halves of characters (surrogates)."""
+    """Replace characters that no service accepts: control characters and surrogates."""
     clean = "".join(
         one if one == "\n" or one.isprintable() or one.isspace() else "\N{REPLACEMENT CHARACTER}" for one in text
     )
@@ -188,16 +187,16 @@ def sendable(text: str) -> str:
 
 
 def _deliver(channel: Channel, title: str, body: str) -> DeliveryFailure | None:
-    # Loaded late: it takes half a second, which only those who have a channel should wait.
+    # Imported late: it takes half a second, which only users with a channel should wait.
     import apprise
 
     for library in ("urllib3", "requests"):
-        # They would log addresses, which hold secrets.
+        # These libraries would log addresses, which contain secrets.
         logging.getLogger(library).disabled = True
-    # So would Apprise: what it says goes nowhere but into its result.
+    # So would Apprise: its log goes only into its result.
     log = logging.getLogger("apprise")
     log.disabled, log.propagate = False, False
-    # What a mail server answered is logged at this level only (notify/delivery.py).
+    # Apprise logs a mail server's answer only at this level.
     log.setLevel(logging.DEBUG)
     try:
         asset = apprise.AppriseAsset(app_id="MailWatch", app_desc="MailWatch", app_url="", async_mode=False)
@@ -205,7 +204,7 @@ def _deliver(channel: Channel, title: str, body: str) -> DeliveryFailure | None:
         if not sender.add(channel.url.get_secret_value()):
             return DeliveryFailure(DeliveryFault.DENIED, "Apprise does not understand its address", "address")
         if "overflow=" not in channel.url.get_secret_value():
-            # As it comes a text that is too long is refused, today and for ever, and holds up all after it.
+            # By default a text that is too long is refused, on each retry, and blocks all after it.
             for service in sender:
                 service.overflow_mode = apprise.OverflowMode.SPLIT
         result = sender.notify(
@@ -213,7 +212,7 @@ def _deliver(channel: Channel, title: str, body: str) -> DeliveryFailure | None:
         )
         return None if result else classify_failure(entry.message for entry in result.logs())
     except OSError as error:
-        # No file handle, no memory: not now. Not its text: it may repeat the address.
+        # Temporary: no file handle, no memory. The error's text is dropped, since it may repeat the address.
         return DeliveryFailure(DeliveryFault.SILENT, f"Apprise failed by {type(error).__name__}")
     except Exception as error:
         return DeliveryFailure(DeliveryFault.BUSY, f"Apprise failed by {type(error).__name__}")

@@ -1,6 +1,6 @@
-"""Messages that do not go through the outbox: that the ledger is damaged or was moved, and the test of a channel.
+"""Messages that bypass the outbox: that the ledger is damaged or was moved, and the test of a channel.
 
-The outbox lies in the same file as the ledger, and may be lost with it.
+The outbox is in the same file as the ledger, and may be lost with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mailwatch.times import DAY_MS, now
 
 
 async def try_channels(channels: Sequence[Channel], vantage_point: str) -> list[str | None]:
-    """Send a test over each, in quiet hours too; return for each why it was not taken, None if it was."""
+    """Send a test over each channel, in quiet hours too; return for each why it failed, None on success."""
     found = await asyncio.gather(
         *(deliver(channel, *trial_message(channel, vantage_point)) for channel in channels)
     )
@@ -33,13 +33,13 @@ logger = logging.getLogger(__name__)
 async def notify_ledger_broken(
     channels: Sequence[Channel], data_dir: Path, finding: str, *, moved: bool = False
 ) -> None:
-    """Notify that the ledger is invalid, or `moved`, past the outbox, which may be as broken: each channel once.
+    """Notify over each channel once, past the outbox, that the ledger is invalid, or `moved`.
 
-    The same finding is sent again a day later at the earliest, also by another process.
+    The same finding is sent again only after a day, also by another process.
     """
     marker = data_dir / "told-broken"
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        # A file of tomorrow was made under another clock: it must not keep us silent until then.
+        # A marker from the future was written under another clock: it must not silence us until then.
         if marker.read_text() == finding and 0 <= time.time() - marker.stat().st_mtime + 1 < DAY_MS / 1000:
             return
     notification = Notification(

@@ -1,4 +1,4 @@
-"""What of the record is news. Keys follow from the record alone, so that reading it again makes no second news."""
+"""The notifications of ledger entries. Keys depend on the record alone: rereading notifies nobody twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mailwatch.store import Entry, Reader
 from mailwatch.times import DAY_MS, Millis
 
 CERTIFICATE_WARNING_DAYS = (3, 14)
-"""How many days before its end a certificate is warned of, the nearest first."""
+"""Days before a certificate expires at which a warning is sent, the nearest first."""
 _OUTAGE = ("id", "target", "provider", "kind", "first_bad", "first_good", "duration_ms", "causes", "vantage_point")
 
 
@@ -22,7 +22,7 @@ def notifications_of(reader: Reader, entry: Entry) -> Iterator[Notification]:
         payload = entry.payload
         facts = {key: payload[key] for key in _OUTAGE}
         if payload["state"] == "unwatched":
-            # Never as one that is over: it is not known whether it is.
+            # Not as an outage that ended: that is unknown.
             facts |= {"unwatched": True, "last_bad": payload["last_bad"]}
             yield Notification(
                 key=f"unwatched:{payload['id']}", event_type=EventType.OPEN, time=entry.time, facts=facts
@@ -42,7 +42,7 @@ def notifications_of(reader: Reader, entry: Entry) -> Iterator[Notification]:
 
 
 def _offline(reader: Reader, entry: Entry) -> Iterator[Notification]:
-    """An offline period can only be reported when it is over."""
+    """Yield an offline period, which can only be reported when it is over."""
     guards = reader.entries(kinds=["guard"], start_ms=entry.time - 30 * DAY_MS, to_index=entry.index + 1)
     for period in offline_payloads((guard.index, guard.payload) for guard in guards):
         if period["part"] == "line" and period["ledger"]["last"] == entry.index and period["state"] == "closed":
@@ -56,7 +56,7 @@ def _offline(reader: Reader, entry: Entry) -> Iterator[Notification]:
 
 
 def _credentials(reader: Reader, entry: Entry, fact: Observation) -> Iterator[Notification]:
-    """One for all rejections between two up observations."""
+    """Yield one notification for all rejections between two up observations."""
     if fact.outcome is Outcome.UNKNOWN and fact.cause is Cause.CREDENTIALS:
         before = reader.last_index(target=fact.target, outcome=Outcome.UP, before=entry.index)
         key = f"credentials:{fact.target}:{-1 if before is None else before}"
@@ -65,7 +65,7 @@ def _credentials(reader: Reader, entry: Entry, fact: Observation) -> Iterator[No
 
 
 def _clock(reader: Reader, entry: Entry, fact: Observation) -> Iterator[Notification]:
-    """A certificate seemed out of date, and our clock was wrong or not known to be right; once until it was up."""
+    """Yield one notification until the next up observation: certificate out of date, our clock unverified."""
     weighed = (fact.facts or {}).get("out_of_date")
     if fact.outcome is Outcome.UNKNOWN and fact.cause is Cause.MONITOR and weighed:
         before = reader.last_index(target=fact.target, outcome=Outcome.UP, before=entry.index)
@@ -76,7 +76,7 @@ def _clock(reader: Reader, entry: Entry, fact: Observation) -> Iterator[Notifica
 
 
 def certificate_notifications(fact: Observation, at: Millis) -> Iterator[Notification]:
-    """Yield the warning that the certificate of an observation ends soon: once at 14 days and once at 3."""
+    """Yield a warning that the certificate of an observation expires soon: at 14 days and at 3, once each."""
     until = fact.deciding_attempt.tls.not_after if fact.deciding_attempt and fact.deciding_attempt.tls else None
     if until is None or until <= at:
         return

@@ -15,7 +15,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 class Heartbeat:
-    """Asks for an address that may be changed while it runs; None asks for nothing."""
+    """Requests an address regularly; `change` replaces it while running, and None stops the requests."""
 
     def __init__(self, url: SecretStr | None, every: float, healthy: Callable[[], bool]) -> None:
         self._url, self._every, self._healthy = url, every, healthy
@@ -23,17 +23,17 @@ class Heartbeat:
 
     @property
     def settings(self) -> tuple[SecretStr | None, float]:
-        """What it asks for, and each how many seconds."""
+        """The requested address, and the seconds between two requests."""
         return self._url, self._every
 
     def change(self, url: SecretStr | None, every: float) -> None:
-        """Ask for this from now on."""
+        """Replace the address and the interval."""
         if (url, every) != self.settings:
             self._url, self._every = url, every
             self._changed.set()
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Send heartbeats until cancelled."""
         while True:
             self._changed.clear()
             async with asyncio.TaskGroup() as group:
@@ -44,9 +44,7 @@ class Heartbeat:
 
 
 async def send_heartbeats(url: SecretStr, every: float, healthy: Callable[[], bool]) -> None:
-    """Request `url` each `every` seconds while `healthy` returns True, until cancelled; failures are logged
-    once.
-    """
+    """Request `url` every `every` seconds while `healthy` returns True, until cancelled. Log a failure once."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     failing = False
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False) as client:
@@ -60,7 +58,7 @@ async def send_heartbeats(url: SecretStr, every: float, healthy: Callable[[], bo
                         ok = answer.is_success
                         why = f"status {answer.status_code}"
                 except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-                    # Not the error's text: it may repeat the address.
+                    # The error's text is dropped, since it may repeat the address.
                     ok, why = False, type(error).__name__
                 if not ok and not failing:
                     logger.warning("heartbeat: it was not taken: %s; it is tried again", why)

@@ -1,4 +1,4 @@
-"""Follows the ledger into the outbox; a worker for each channel empties it (channel_worker.py)."""
+"""Puts notifications of the ledger into the outbox; a worker for each channel sends them (channel_worker.py)."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ STATE_SECONDS = 60.0
 KEEP_MS = 30 * DAY_MS
 BATCH_ENTRIES = 500
 PUT_WITHIN_SECONDS = 15.0
-"""Seconds that the disk has for news that may be about itself."""
+"""Seconds for the disk to take a notification, which may be about the disk itself."""
 LOW_DISK_BYTES = 500_000_000
-"""Bytes."""
+"""Bytes of free disk space below which people are notified."""
 
 
 class Notifier:
-    """`latest` returns the latest observation of each target.
+    """Follows the ledger, and runs the channels' workers. `latest` returns the latest observation of each target.
 
-    `count` takes (channel, outcome): sent, failed, refused, dropped. `in_maintenance` is whether a target was in
-    announced maintenance at a time.
+    `count` takes (channel, outcome): sent, failed, refused, dropped. `in_maintenance` returns whether a target was
+    in announced maintenance at a time.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Notifier:
         self._offset = monotonic.offset()
         self._changed = asyncio.Event()
         self._workers = {channel.name: self._new_worker(channel) for channel in channels}
-        """By name, those of removed channels too."""
+        """The workers by channel name, with those of removed channels."""
 
     def _new_worker(self, channel: Channel) -> ChannelWorker:
         return ChannelWorker(
@@ -74,20 +74,20 @@ class Notifier:
         )
 
     def restore_cursor(self) -> None:
-        """Go on where the ledger was last read; what happened before there was a channel is not sent.
+        """Continue where the ledger was last read; events before the first channel existed are not sent.
 
-        Called before anything is probed.
+        Call this before anything is probed.
         """
         known = self._outbox.cursor() if self._channels else None
         self._cursor = self._reader.size() if known is None else known
         self._outbox.put([], at=now(), cursor=self._cursor)
-        # The address or the login that a service denied may be another one by now.
+        # The address or login that a service denied may have changed meanwhile.
         self._outbox.retry(now() - DROP_AFTER_MS)
 
     async def change(self, channels: Sequence[Channel]) -> None:
-        """Send over these channels from now on. What waits for one that is gone is given up in time."""
+        """Send over these channels from now on. Messages for a removed channel are dropped in time."""
         if not self._channels:
-            # What happened while there was no channel is not sent.
+            # Events while there was no channel are not sent.
             with contextlib.suppress(StoreError):
                 await asyncio.to_thread(self.restore_cursor)
         self._channels = tuple(channels)
@@ -98,7 +98,7 @@ class Notifier:
             name: self._new_worker(channel) for name, channel in present.items() if name not in self._workers
         }
         with contextlib.suppress(StoreError):
-            # The address or the login that a service denied is another one now.
+            # The address or login that a service denied has changed now.
             await asyncio.to_thread(self._outbox.retry, now() - DROP_AFTER_MS)
         self._wake_workers()
         self._changed.set()
@@ -108,7 +108,7 @@ class Notifier:
         self._outbox.close()
 
     async def run(self) -> None:
-        """Send until cancelled."""
+        """Follow the ledger and send, until cancelled."""
         delivering: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_running(self._follow, FOLLOW_SECONDS))
@@ -137,7 +137,7 @@ class Notifier:
             worker.wake()
 
     def _follow(self) -> None:
-        """Put into the outbox what the ledger has gained."""
+        """Put the notifications of new ledger entries into the outbox."""
         if not self._channels:
             return
         while entries := list(self._reader.entries(from_index=self._cursor, limit=BATCH_ENTRIES)):
@@ -155,26 +155,26 @@ class Notifier:
         try:
             return [self._with_maintenance(notification) for notification in notifications_of(self._reader, entry)]
         except (StoreDamagedError, LookupError, TypeError, ValueError):
-            # Else it would be read again each second, and nothing after it be sent.
+            # Skip this entry: else it would be read each second, and block all after it.
             logger.exception("notify: no message for entry %d: internal error", entry.index)
             return []
 
     def _with_maintenance(self, notification: Notification) -> Notification:
-        """Mark an outage that began in announced maintenance: it is sent all the same."""
+        """Mark an outage that began in announced maintenance; it is sent all the same."""
         opened = notification.event_type is EventType.OPEN and not notification.facts.get("unwatched")
         if opened and self._in_maintenance(notification.facts["target"], notification.facts["first_bad"]):
             return replace(notification, facts={**notification.facts, "maintenance": True})
         return notification
 
     def notify(self, notification: Notification) -> None:
-        """Put a notification that no entry gives into the outbox; not from the event loop."""
+        """Put a notification without a ledger entry into the outbox. Not to be called in the event loop."""
         try:
             self._put([notification])
         except StoreError as error:
             logger.error("notify: no message is sent of %s: %s", notification.key, error)
 
     async def notify_directly(self, notification: Notification) -> None:
-        """Have news sent that no entry gives: past the outbox, once, if the disk does not take it soon."""
+        """Send a notification without a ledger entry; if the disk is slow or fails, past the outbox, once."""
         put = asyncio.create_task(asyncio.to_thread(self._put, [notification]))
         try:
             async with asyncio.timeout(PUT_WITHIN_SECONDS):
@@ -189,7 +189,7 @@ class Notifier:
                     failed = await deliver(channel, *message_text([notification], channel, at))
                     self._count(channel.name, "sent" if failed is None else "failed")
         finally:
-            # Should it end later with an error of its own.
+            # Retrieves the exception of a task that fails later.
             put.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _put(self, found: Sequence[Notification], cursor: int | None = None, but: Channel | None = None) -> None:
@@ -213,9 +213,9 @@ class Notifier:
         self._outbox.put(messages, at=at, cursor=cursor, superseded=moot)
 
     def _is_wanted(self, channel: Channel, notification: Notification, at: Millis) -> bool:
-        """That an outage is watched no more matters to channels that were sent its begin.
+        """Return whether a channel wants a notification; "unwatched" only goes where the opening was sent.
 
-        Of one that opened so long ago that the outbox has forgotten it, all are notified.
+        If the outage opened before the outbox's memory, all channels get it.
         """
         if not notification.facts.get("unwatched"):
             return True
@@ -223,9 +223,9 @@ class Notifier:
         return at - notification.facts["first_bad"] >= KEEP_MS or self._outbox.has_message(channel.name, key)
 
     def _check_states(self) -> None:
-        """Notify of what is not an entry: certificates and the disk; give up what is too old."""
+        """Notify of certificates and disk space, which have no ledger entry; drop messages that are too old."""
         if not self._channels:
-            # So that a new channel is not sent everything that ever happened.
+            # So that a new channel does not get the whole past.
             self.restore_cursor()
             return
         at = now()
@@ -240,7 +240,7 @@ class Notifier:
             found.append(Notification(key=f"disk:{at // DAY_MS}", event_type=EventType.DISK, time=at, facts=facts))
         if found:
             self._put(found)
-        # A clock that was set ahead since the start made nothing older.
+        # A clock set ahead since the start makes no message older.
         ahead = max(0, monotonic.offset() - self._offset)
         for channel, key in self._outbox.drop(at - ahead - DROP_AFTER_MS, at):
             logger.error(
@@ -256,14 +256,14 @@ class Notifier:
             logger.error("notify: no message is sent of %s: %s", notification.key, error)
 
     def _log_unusable(self, error: StoreError) -> None:
-        """Say once why nothing can be read or sent; it is tried again each second."""
+        """Log once why ledger and outbox cannot be used; each second MailWatch tries again."""
         if error.public_reason not in self._logged:
             self._logged.add(error.public_reason)
             logger.error("notify: ledger and outbox cannot be used now: %s", error)
 
 
 def _may_notify(entry: Entry) -> bool:
-    """Without parsing the many up observations."""
+    """Return whether an entry may notify, without parsing the many up observations."""
     keywords = ('"credentials"', '"out_of_date"')
     return entry.kind in ("outage", "guard") or (
         entry.kind == "observation" and any(word in entry.text for word in keywords)

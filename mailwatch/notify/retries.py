@@ -1,7 +1,7 @@
-"""Which message of a channel is tried next, and when. In memory: a new start begins with what is on disk.
+"""Decides which message of a channel is tried next, and when. In memory: a restart begins with the outbox on disk.
 
-A service that cannot be reached takes nothing, so that its messages wait in their order. One that answers may
-stumble over one message; after some tries the others pass it. What is about one outage keeps its order.
+While a service cannot be reached, its messages wait in order. A service that answers may fail on one message;
+after some tries the others overtake that message. Messages about one outage keep their order.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from mailwatch.notify.delivery import DeliveryFault
 from mailwatch.store import OutboxMessage
 
 RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
-"""Seconds until a message is tried again, the last for ever."""
+"""Seconds until each retry of a message; the last value repeats."""
 PASS_AFTER = 4
-"""Failures of one message until others pass it."""
+"""Failures of a message after which others overtake it."""
 
 
 class RetryQueue:
-    """Of one channel. `clock` is in seconds and never set."""
+    """The queue of one channel. `clock` returns monotonic seconds."""
 
     def __init__(
         self, clock: Callable[[], float], retry: Sequence[float] = RETRY_SECONDS, pass_after: int = PASS_AFTER
@@ -30,11 +30,11 @@ class RetryQueue:
         self._wait_until = 0.0
         self._streak = 0
         self.failures = 0
-        """Since something was taken."""
+        """Failures since the last delivery."""
         self.failing_since: float | None = None
 
     def next_messages(self, messages: Sequence[OutboxMessage]) -> tuple[list[OutboxMessage], float]:
-        """Return those that may be sent now, the next one first; without any, the seconds until there are."""
+        """Return the messages that may be sent now, the next one first; if none, the seconds to wait."""
         here = self._clock()
         if here < self._wait_until:
             return [], self._wait_until - here
@@ -46,7 +46,7 @@ class RetryQueue:
             if subject not in held and ready:
                 ready_.append(message)
             if not ready or self.is_alone(message):
-                # The next one about it waits for this one.
+                # Later messages about the same subject wait for this one.
                 held.add(subject)
         if not ready_:
             return [], min((self._due.get(message.number, here) for message in messages), default=here) - here
@@ -54,7 +54,7 @@ class RetryQueue:
         return ready_, 0.0
 
     def succeeded(self) -> None:
-        """Something was taken. If it was not one message alone that was passed, the others are tried at once."""
+        """Record a delivery. Retry delayed messages at once, unless only one message was overtaken."""
         if self._streak > 1:
             self._due.clear()
         self._streak = self.failures = 0
@@ -62,11 +62,11 @@ class RetryQueue:
         self.failing_since = None
 
     def failed(self, numbers: Sequence[int], fault: DeliveryFault) -> None:
-        """Note that a message, made of the letters of these numbers, was not taken."""
+        """Record that a message made of the given outbox messages was not delivered."""
         here = self._clock()
         self.failing_since = here if self.failing_since is None else self.failing_since
         if fault in (DeliveryFault.REFUSED, DeliveryFault.DENIED):
-            # Done with; a service that refuses everything is not asked in a hurry.
+            # Final; but a service that refuses everything is not asked in quick succession.
             self._streak += 1
             self._wait_until = here + (0.0 if self._streak < self._pass_after else self._pause(self._streak))
         elif fault is DeliveryFault.SILENT:
@@ -83,11 +83,11 @@ class RetryQueue:
         self.failures += 1
 
     def split(self, numbers: Sequence[int]) -> None:
-        """Have letters that were one message sent each by itself: one of them may be what is refused."""
+        """Send grouped messages one by one from now on, since one of them may be the refused one."""
         self._alone |= set(numbers)
 
     def is_alone(self, message: OutboxMessage) -> bool:
-        """Whether it is sent by itself."""
+        """Return whether a message is sent by itself."""
         return message.number in self._alone or self._passed(message.number) > 0
 
     def _pause(self, number: int) -> float:
@@ -106,5 +106,5 @@ class RetryQueue:
 
 
 def _subject(message: OutboxMessage) -> str:
-    """What it is about: one outage, else only itself."""
+    """Return the subject of a message: its outage, else only itself."""
     return str(message.notification.facts.get("id") or message.notification.key)

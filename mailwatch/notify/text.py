@@ -1,4 +1,4 @@
-"""Notifications as text: one for all that are sent together, in the language and time zone of the channel."""
+"""Writes one text for the notifications of a message, in the language and time zone of the channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mailwatch.settings import Channel
 from mailwatch.times import Millis, now
 
 LATE_MS: Millis = 120_000
-"""News that are older than this when they are sent say so."""
+"""Milliseconds; a notification older than this when it is sent includes its time."""
 _SPECIAL_KINDS = {
     "unwatched": "unwatched",
     "proven_afterwards": "proven",
@@ -21,7 +21,7 @@ _SPECIAL_KINDS = {
     "moved": "moved",
 }
 MAX_LINES = 20
-"""More are counted only: some channels take no long text."""
+"""The number of lines; further ones are only counted, since some channels take no long text."""
 
 
 def texts(language: str) -> Texts:
@@ -30,7 +30,7 @@ def texts(language: str) -> Texts:
 
 
 def message_text(notifications: Sequence[Notification], channel: Channel, at: Millis) -> tuple[str, str]:
-    """Write title and body of news sent at that time. What begins with a name is sorted by it."""
+    """Return title and body of notifications sent at `at`. The title begins with our name, for sorting."""
     written = texts(channel.lang)
     kinds: dict[str, list[Notification]] = {}
     for each in notifications:
@@ -44,17 +44,17 @@ def message_text(notifications: Sequence[Notification], channel: Channel, at: Mi
 
 
 def trial_message(channel: Channel, vantage_point: str) -> tuple[str, str]:
-    """Write a message that only shows that the channel works."""
+    """Return title and body of a test message."""
     written = texts(channel.lang).section("trial")
     at = _time(now(), channel)
     return f"MailWatch: {written['title']}", written["body"].format(vantage_point=vantage_point, time=at)
 
 
 def _kind(notification: Notification) -> str:
-    """Its topic, but for what its topic's words would not be true of.
+    """Return the key of the text: the event type, unless its text would not be true.
 
-    An outage that was proven afterwards was never reported as open, one whose target is watched no more has no
-    end, and a login that got no answer was not rejected.
+    An outage proven afterwards was never reported as open; one whose target is no longer watched has no end; and a
+    login without an answer was not rejected.
     """
     return next(
         (kind for fact, kind in _SPECIAL_KINDS.items() if notification.facts.get(fact)),
@@ -75,7 +75,7 @@ def _line(notification: Notification, channel: Channel, at: Millis) -> str:
         known = millis is not None
         facts[key] = format_duration(millis / 1000, key == "max", channel.lang) if known else written["unknown"]
     kind = _kind(notification)
-    # What MailWatch finds wrong with itself has words for each sign.
+    # Problems of MailWatch itself have a text for each sign.
     form = written.section(kind)[notification.facts["sign"]] if written.is_section(kind) else written[kind]
     line = form.format_map(facts)
     if notification.facts.get("maintenance"):
