@@ -38,39 +38,7 @@ def gaps_since_latest(
     name = runtime.target.name
     assert here.start is not None
     if before is None or before.boot != here.boot:
-        # The machine was restarted, or an older MailWatch wrote the record: only the wall clock can be used.
-        known = None not in (before and before.bound, here.bound)
-        bound = (before.bound or 0) + (here.bound or 0) if before and known else None
-        clock = ClockSpan(here.boot, None, here.start, bound)
-        gap = Gap(
-            target=name,
-            start=min(seen_until, wall),
-            end=wall,
-            reason=GapReason.NOT_RUNNING,
-            clock=clock,
-        )
-        # Also if the wall clock ran backwards meanwhile: there was no probe while the machine was off.
-        return [gap]
-    since, until = before.end, here.start
-    if runtime.observed_at is None and runtime.gap_recorded_at is None:
-        found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP_MS else []
-    else:
-        found = [
-            (max(each.start, since), min(each.end, until), each.reason)
-            for each in disruptions
-            if each.noticed >= (runtime.observed_at or runtime.gap_recorded_at or 0.0)
-            and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP_MS
-        ]
-        short = [part for part in found if part[2] is not GapReason.CLOCK_STEP]
-        longest = (
-            SHORTEST_GAP_MS if blind else max(runtime.target.interval, runtime.observed_interval) * 1500 + 1000
-        )
-        if until - since > longest:
-            why = GapReason.THROTTLED if runtime.state.throttled else GapReason.MISSED
-            found = [(since, until, found[-1][2] if found else why)]
-        else:
-            # A clock step is not a time without probes: the machine did not sleep.
-            found = short
+        return [_gap_over_a_restart(name, min(seen_until, wall), wall, before, here)]
     shift = wall - here.start
     return [
         Gap(
@@ -80,5 +48,37 @@ def gaps_since_latest(
             reason=reason,
             clock=ClockSpan(here.boot, start, end, here.bound),
         )
-        for start, end, reason in found
+        for start, end, reason in _unprobed(runtime, before.end, here.start, disruptions)
     ]
+
+
+def _gap_over_a_restart(name: str, start: Millis, end: Millis, before: ClockSpan | None, here: ClockSpan) -> Gap:
+    """The machine was restarted, or an older MailWatch wrote the record: only the wall clock can be used.
+
+    Also if the wall clock ran backwards meanwhile: there was no probe while the machine was off.
+    """
+    assert here.start is not None
+    known = None not in (before and before.bound, here.bound)
+    bound = (before.bound or 0) + (here.bound or 0) if before and known else None
+    clock = ClockSpan(here.boot, None, here.start, bound)
+    return Gap(target=name, start=start, end=end, reason=GapReason.NOT_RUNNING, clock=clock)
+
+
+def _unprobed(
+    runtime: TargetRuntime, since: Millis, until: Millis, disruptions: Sequence[Disruption]
+) -> list[tuple[Millis, Millis, GapReason]]:
+    """Return from when to when there was no probe, on the steady clock, and why."""
+    if runtime.observed_at is None and runtime.gap_recorded_at is None:
+        return [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP_MS else []
+    found = [
+        (max(each.start, since), min(each.end, until), each.reason)
+        for each in disruptions
+        if each.noticed >= (runtime.observed_at or runtime.gap_recorded_at or 0.0)
+        and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP_MS
+    ]
+    longest = max(runtime.target.interval, runtime.observed_interval) * 1500 + 1000
+    if until - since > (SHORTEST_GAP_MS if runtime.trailing_gap else longest):
+        why = GapReason.THROTTLED if runtime.state.throttled else GapReason.MISSED
+        return [(since, until, found[-1][2] if found else why)]
+    # A clock step is not a time without probes: the machine did not sleep.
+    return [part for part in found if part[2] is not GapReason.CLOCK_STEP]

@@ -90,8 +90,7 @@ class Pipeline:
         time_servers: Sequence[tuple[str, int]] = (),
         observe: ProbeFunction = observe,
     ) -> None:
-        self.vantage_point = vantage_point
-        self.rules = rules
+        self.vantage_point, self.rules = vantage_point, rules
         self.targets: dict[str, TargetRuntime] = {}
         self.tokens = tokens or AccessTokens()
         self.writer = writer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -34,8 +34,12 @@ from mailwatch.web.read_model import (
     AuditSummary,
     CheckpointSummary,
     EvidenceUnavailableError,
+    GuardAnswer,
     LedgerSummary,
     ObservationQuery,
+    OutageDetail,
+    OutageTransition,
+    SealedRange,
     TargetCard,
     TokenSummary,
 )
@@ -48,8 +52,9 @@ MAX_TRANSITIONS = 100
 class MonitorReadModel:
     """The read model of a running service, from its memory and its ledger."""
 
-    def __init__(self, service: Service, *, vantage_point: str, place: str) -> None:
-        self.vantage_point, self.place = vantage_point, place
+    def __init__(self, service: Service) -> None:
+        here = service.monitor.vantage_point
+        self.vantage_point, self.place = here.name, here.place
         self._service, self._monitor, self._reader = service, service.monitor, service.reader
         self._tokens = Tokens(service.config.data_dir)
         self._reports = ReportJobs(service.path, service.config.data_dir)
@@ -104,7 +109,7 @@ class MonitorReadModel:
         newest_first = sorted(found.values(), key=lambda outage: str(outage["first_bad"]), reverse=True)
         return cast(list[OutageJson], newest_first)
 
-    def outage(self, identity: str) -> dict[str, Any] | None:
+    def outage(self, identity: str) -> OutageDetail | None:
         """Return one outage with its transitions, guard, clock and integrity."""
         payload = self._payload(identity)
         if payload is None:
@@ -112,17 +117,15 @@ class MonitorReadModel:
         first, last = payload["ledger"]["first"], payload["ledger"]["last"]
         observations = list(_observations(self._reader, payload["target"], first, last))
         guard = next((seen.guard for seen in observations if seen.outcome is Outcome.DOWN), None)
-        return {
-            "proven_afterwards": False,
-            "maintenance_ms": 0,
-            **payload,
-            "transitions": _transitions(
+        return OutageDetail(
+            outage={"proven_afterwards": False, "maintenance_ms": 0, **payload},
+            transitions=_transitions(
                 observations, reference_moment(payload, observations[0] if observations else None)
             ),
-            "guard": None if guard is None else {"online": guard.online, "controls": guard.controls},
-            "clock_bound": _clock_bound(self._reader, first),
-            "range": _range(self._reader, self._tokens, payload["target"], first, last),
-        }
+            guard=None if guard is None else GuardAnswer(guard.online, guard.controls),
+            clock_bound=_clock_bound(self._reader, first),
+            range=_range(self._reader, self._tokens, payload["target"], first, last),
+        )
 
     def _payload(self, identity: str) -> dict[str, Any] | None:
         found = queries.outage_payloads(self._reader, live=open_outages(self._monitor))
@@ -275,28 +278,17 @@ def _observations(reader: Reader, target: str, first: int, last: int) -> Iterato
                 return
 
 
-def _transitions(observations: list[Observation], reference: Moment | None) -> list[dict[str, Any]]:
-    transitions: list[dict[str, Any]] = []
+def _transitions(observations: Sequence[Observation], reference: Moment | None) -> list[OutageTransition]:
+    transitions: list[OutageTransition] = []
     before = None
     for observation in observations:
         here = (observation.outcome, observation.cause, observation.failed_phase)
         if here != before and len(transitions) < MAX_TRANSITIONS:
-            transitions.append(
-                {
-                    # As for an outage's bounds: the last up observation counts from its start, others from their
-                    # end.
-                    "at": by_reference_clock(
-                        fact_start(observation)
-                        if not transitions and observation.outcome is Outcome.UP
-                        else fact_end(observation),
-                        reference,
-                    ),
-                    "outcome": observation.outcome.value,
-                    "cause": observation.cause.value if observation.cause else None,
-                    "phase": observation.failed_phase.value if observation.failed_phase else None,
-                    "detail": observation.detail,
-                }
-            )
+            # As for an outage's bounds: the last up observation counts from its start, others from their end.
+            from_start = not transitions and observation.outcome is Outcome.UP
+            moment = fact_start(observation) if from_start else fact_end(observation)
+            at = by_reference_clock(moment, reference)
+            transitions.append(OutageTransition(at, *here, observation.detail))
         before = here
     return transitions
 
@@ -310,11 +302,11 @@ def _clock_bound(reader: Reader, index: int) -> float | None:
     return None
 
 
-def _range(reader: Reader, tokens: Tokens, target: str, first: int, last: int) -> dict[str, Any] | None:
+def _range(reader: Reader, tokens: Tokens, target: str, first: int, last: int) -> SealedRange | None:
     closing = reader.entries(target=target, kinds=["outage"], from_index=last, limit=1)
     try:
         found = select_range(reader, tokens, first, max([last, *(entry.index for entry in closing)]))
     except EvidenceError:
         return None
     stamped = [TokenSummary(t.time, t.authority, t.checkpoint) for t in found.tokens]
-    return {"start": found.start.size, "end": found.end.size, "note": found.end.note, "tokens": stamped}
+    return SealedRange(found.start.size, found.end.size, found.end.note, stamped)

@@ -102,11 +102,10 @@ class ProbeRunner:
             finally:
                 runtime.probe_ended, runtime.probing_since, runtime.unrecorded = time.monotonic(), None, True
                 self.login_backoff.release(target)
-            interval = max(1, round(target.interval * 1000))
             clock = _attempts_span(
                 observation, began, widened_bound(self.clock_bound(), monotonic.offset() - offset)
             )
-            observation = replace(observation, clock=clock, interval=interval)
+            observation = replace(observation, clock=clock, interval=max(1, round(target.interval * 1000)))
         if awaits_delivery:
             return self._record_endpoint_logins(target, observation)
         return self._record_login(target, observation)

@@ -11,9 +11,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from mailwatch.model import EventType, HealthArea, Notification
 from mailwatch.monitor import resources
@@ -57,7 +56,7 @@ class HealthFinding:
     is_wrong: bool
     is_serious: bool
     reason: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -34,11 +34,10 @@ from mailwatch.guard.port25 import Port25
 from mailwatch.ledger.payloads import rules_payload
 from mailwatch.monitor.background import BackgroundTasks
 from mailwatch.monitor.build import BuiltConfig, build_config, merge_reload
-from mailwatch.monitor.damage_alarm import DamageAlarm
 from mailwatch.monitor.enrolment import apply_config, end_targets, record_targets
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.restore import restore_evidence, restore_targets
-from mailwatch.monitor.self_audit import LedgerSelfAudit
+from mailwatch.monitor.self_audit import DamageAlarm, LedgerSelfAudit
 from mailwatch.monitor.self_check import SelfCheck
 from mailwatch.monitor.timestamps import TimestampScheduler
 from mailwatch.notify import Heartbeat, Notifier

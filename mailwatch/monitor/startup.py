@@ -21,10 +21,9 @@ from mailwatch.guard.clock import ClockMonitor
 from mailwatch.metrics import Metrics
 from mailwatch.model import Rules
 from mailwatch.monitor.build import BuiltConfig, build_config
-from mailwatch.monitor.damage_alarm import DamageAlarm
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.read_model import MonitorReadModel, only_public_targets
-from mailwatch.monitor.self_audit import LedgerSelfAudit
+from mailwatch.monitor.self_audit import DamageAlarm, LedgerSelfAudit
 from mailwatch.monitor.self_check import SelfCheck
 from mailwatch.monitor.service import Service, build_guards, time_servers
 from mailwatch.monitor.timestamps import TimestampScheduler
@@ -72,8 +71,7 @@ class Startup:
         service = await self._service(built, store)
         await self._start_notifier(service.notifier)
         await service.restore(built.targets, store.findings, self.progress)
-        here = self.config.vantage_point
-        read_model = MonitorReadModel(service, vantage_point=here.name, place=here.place)
+        read_model = MonitorReadModel(service)
 
         def app_for(access: WebAccess) -> ASGIApp:
             return create_app(read_model, access, service.monitor.secret, service.only_public_targets)
@@ -112,20 +110,7 @@ class Startup:
         await writer.start()
         self.undo.push_async_callback(_within, CLOSE_SECONDS, writer.close)
         self.writer = writer
-        detection, (guard, port25) = config.detection, build_guards(config)
-        monitor = Pipeline(
-            vantage_point=VantagePoint(name=config.vantage_point.name, place=config.vantage_point.place),
-            rules=Rules(detection.open_after, detection.close_after, detection.recheck),
-            writer=writer,
-            metrics=metrics,
-            guard=guard,
-            port25=port25,
-            clock=ClockMonitor(),
-            secret=store.keys.secret,
-            at_once=config.limits.max_concurrent,
-            time_servers=time_servers(config),
-        )
-        self.undo.push_async_callback(monitor.tokens.finish, CLOSE_SECONDS)
+        monitor = self._pipeline(writer, store.keys.secret)
         metrics.audited(True)  # else Store.open had raised
         metrics.channels([channel.name for channel in built.channels])
         notifier = Notifier(
@@ -152,6 +137,24 @@ class Startup:
             built_config=built,
             only_public_targets=only_public_targets(monitor, reader),
         )
+
+    def _pipeline(self, writer: Writer, secret: bytes) -> Pipeline:
+        config = self.config
+        here, detection, (guard, port25) = config.vantage_point, config.detection, build_guards(config)
+        monitor = Pipeline(
+            vantage_point=VantagePoint(name=here.name, place=here.place),
+            rules=Rules(detection.open_after, detection.close_after, detection.recheck),
+            writer=writer,
+            metrics=self.metrics,
+            guard=guard,
+            port25=port25,
+            clock=ClockMonitor(),
+            secret=secret,
+            at_once=config.limits.max_concurrent,
+            time_servers=time_servers(config),
+        )
+        self.undo.push_async_callback(monitor.tokens.finish, CLOSE_SECONDS)
+        return monitor
 
     async def _start_notifier(self, notifier: Notifier) -> None:
         """Restore the outbox's cursor as soon as the disk is writable."""

@@ -182,19 +182,20 @@ class Pages:
         return Response(feed, media_type="application/atom+xml", headers={"vary": "accept-language, cookie"})
 
     def _outage(self, request: Request, outage_id: str) -> Response:
-        outage = self._read_model.outage(outage_id)
-        if outage is None:
+        detail = self._read_model.outage(outage_id)
+        if detail is None:
             return self.problem(request, 404)
-        marks = charts.timeline_marks(outage)
+        marks = charts.timeline_marks(detail.outage)
         # An ended outage under a checkpoint no longer changes.
-        settled = outage["state"] != "open" and outage.get("range", True)
+        settled = detail.outage["state"] != "open" and (self._audience.public or detail.range is not None)
         return self._render_response(
             request,
             "outage.html",
             "outages",
-            o=outage,
+            o=detail.outage,
+            detail=detail,
             marks=marks,
-            stretches=charts.timeline_segments(outage, marks),
+            stretches=charts.timeline_segments(detail.outage, marks),
             here_name=self._read_model.vantage_point,
             place=self._read_model.place,
             pulse="" if settled else request.state.change_token,

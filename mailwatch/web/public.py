@@ -21,10 +21,12 @@ from mailwatch.times import Millis
 from mailwatch.web.read_model import (
     AnyIncidentJson,
     EvidenceUnavailableError,
+    GuardAnswer,
     IncidentFacts,
     LedgerSummary,
     MemberFacts,
     ObservationQuery,
+    OutageDetail,
     OutageFacts,
     PublicIncidentJson,
     PublicOutageJson,
@@ -38,7 +40,7 @@ from mailwatch.web.read_model import (
 T = TypeVar("T")
 _PAGE = ("provider", "kind", "state", "last_good", "first_bad", "last_bad", "first_good", "duration_ms",
          "observations", "largest_gap_ms", "unobserved_ms", "causes", "phases", "proven_afterwards",
-         "maintenance_ms", "clock_bound", "clock")  # fmt: skip
+         "maintenance_ms", "clock")  # fmt: skip
 
 
 class PublicReadModel:
@@ -92,22 +94,20 @@ class PublicReadModel:
         """Return the outages in memory, under their pseudonyms."""
         return self._outages(self._full.recent_outages())
 
-    def outage(self, asked: str) -> dict[str, Any] | None:
+    def outage(self, asked: str) -> OutageDetail | None:
         """Return one outage, without the texts of servers and control servers."""
         real = self._real_id(asked, self._full.outages())
         found = real and self._full.outage(real)
         if not found:
             return None
-        guard = found["guard"]
-        return {key: found[key] for key in _PAGE if key in found} | {
-            "id": asked,
-            "target": self._names()(found),
-            "transitions": [
-                {key: change[key] for key in ("at", "outcome", "cause", "phase")} | {"detail": ""}
-                for change in found["transitions"]
-            ],
-            "guard": None if guard is None else {"online": guard["online"], "controls": {}},
-        }
+        facts = {key: found.outage[key] for key in _PAGE if key in found.outage}
+        return OutageDetail(
+            outage=facts | {"id": asked, "target": self._names()(found.outage)},
+            transitions=[replace(change, detail="") for change in found.transitions],
+            guard=None if found.guard is None else GuardAnswer(found.guard.online, {}),
+            clock_bound=found.clock_bound,
+            range=None,
+        )
 
     def incidents(
         self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None

@@ -208,6 +208,48 @@ class LedgerSummary:
     audit: AuditSummary | None
 
 
+@dataclass(frozen=True, slots=True)
+class OutageTransition:
+    """An observation that differs from the one before."""
+
+    at: Millis
+    outcome: Outcome
+    cause: Cause | None
+    phase: Phase | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardAnswer:
+    """Whether our own line was up when an outage began, and what each control said."""
+
+    online: bool | None
+    controls: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRange:
+    """The entries [start, end) that prove an outage: under a signed checkpoint, with the tokens that stamp it."""
+
+    start: int
+    end: int
+    note: str
+    tokens: Sequence[TokenSummary]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutageDetail:
+    """An outage as its page shows it."""
+
+    outage: Mapping[str, Any]
+    """As the ledger has it, times and durations in milliseconds."""
+    transitions: Sequence[OutageTransition]
+    guard: GuardAnswer | None
+    clock_bound: float | None
+    """How far the wall clock may have been off, in seconds."""
+    range: SealedRange | None
+
+
 class ReadModel(Protocol):
     """The data access. Targets, outages and incidents come ready to be written as JSON."""
 
@@ -239,7 +281,7 @@ class ReadModel(Protocol):
     def recent_outages(self) -> Sequence[PublicOutageJson]:
         """Return the outages in memory, newest first."""
 
-    def outage(self, identity: str) -> dict[str, Any] | None:
+    def outage(self, identity: str) -> OutageDetail | None:
         """Return one outage with its transitions, guard, clock and integrity; None if unknown."""
 
     def incidents(

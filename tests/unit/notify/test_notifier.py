@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from mailwatch.metrics import Metrics
 from mailwatch.model import Attempt, Cause, EventType, Notification, Observation, Outcome, TlsFacts
-from mailwatch.monitor.damage_alarm import DamageAlarm
+from mailwatch.monitor.self_audit import DamageAlarm
 from mailwatch.notify import Notifier, channel_worker, notify_ledger_broken, send_heartbeats
 from mailwatch.notify import notifier as notifier_module
 from mailwatch.notify.delivery import deliver, in_quiet_hours

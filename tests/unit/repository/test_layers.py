@@ -139,7 +139,7 @@ def test_analysis_and_ledger_are_pure() -> None:
 
 
 def test_in_the_monitor_only_its_edges_import_web_notify_and_evidence() -> None:
-    edges = {"service", "startup", "read_model", "process", "self_audit", "damage_alarm", "runner", "pipeline"}
+    edges = {"service", "startup", "read_model", "process", "self_audit", "runner", "pipeline"}
     for module in in_package("monitor"):
         if module.split(".")[-1] not in edges:
             found = {package_of(name) for name in imported()[module]}
