@@ -8,7 +8,7 @@ from __future__ import annotations
 from zoneinfo import ZoneInfo
 
 from mailwatch.evidence.outage_case import OutageEvidence
-from mailwatch.evidence.report.facts import ReportFacts, collect_facts
+from mailwatch.evidence.report.facts import NodeFacts, ReportFacts, TokenFacts, collect_facts
 from mailwatch.evidence.report.outage import outage_page
 from mailwatch.evidence.report.typesetting import typeset
 from mailwatch.store import Reader
@@ -28,8 +28,8 @@ def collect_report_facts(reader: Reader, evidence: OutageEvidence) -> ReportFact
     reference = anchor_of(reader, evidence.payload)
     facts = collect_facts(evidence.range.entries(reader), evidence.payload["target"], evidence.payload, reference)
     for entry in reader.entries(kinds=["node"], to_index=evidence.range.start.size, descending=True, limit=1):
-        facts.node_before = entry.payload
+        facts.node_before = NodeFacts.of(entry)
     for token in evidence.range.tokens:
         for entry in reader.entries(from_index=token.entry, to_index=token.entry + 1):
-            facts.tokens[token.entry] = entry.payload
+            facts.tokens[token.entry] = TokenFacts.of(entry)
     return facts

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 from mailwatch.evidence.outage_case import OutageEvidence
-from mailwatch.evidence.report.facts import ReportFacts
-from mailwatch.evidence.report.formatting import digest_groups, texts
+from mailwatch.evidence.report.facts import NodeFacts, ReportFacts, TokenFacts
+from mailwatch.evidence.report.formatting import Rows, digest_groups, texts
 from mailwatch.i18n import Formatter
 from mailwatch.times import parse_duration
 
 
-def service_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter) -> list[list[str]]:
+def service_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter) -> Rows:
     """Return the rows of what was observed: as the config has it, and as it answered."""
     w, service_ = texts(writing.language), evidence.statement["service"]
-    rows: list[list[str]] = []
+    rows: Rows = []
     if service_ is None:
         rows.append([w["server"], w["not_configured"]])
     else:
@@ -38,30 +37,27 @@ def service_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatte
     return rows
 
 
-def observer_rows(facts: ReportFacts, writing: Formatter) -> list[list[str]]:
+def observer_rows(facts: ReportFacts, writing: Formatter) -> Rows:
     """Return the rows of what observed, and of what became of it meanwhile."""
     w = texts(writing.language)
     nodes = facts.nodes
     known = w["custody_none"]
     if nodes:
-        events = {
-            event: sum(node.get("event") == event for node in nodes) for event in ("start", "reload", "stop")
-        }
-        configs = len({node.get("config") for node in nodes})
-        known = w["custody_text"].format(**events, configs=configs)
-    latest = (nodes or [facts.node_before or {}])[-1]
-    program = [f"MailWatch {latest['version']}"] if "version" in latest else []
-    program += [f"Python {latest['python']}"] if "python" in latest else []
-    program += [str(latest["system"])] if "system" in latest else []
+        events = {event: sum(node.event == event for node in nodes) for event in ("start", "reload", "stop")}
+        known = w["custody_text"].format(**events, configs=len({node.config for node in nodes}))
+    latest = nodes[-1] if nodes else facts.node_before or NodeFacts()
+    program = [f"MailWatch {latest.version}"] if latest.version else []
+    program += [f"Python {latest.python}"] if latest.python else []
+    program += [latest.system] if latest.system else []
     return [
         [w["program"], ", ".join(program) or w["not_known"]],
-        [w["config"], digest_groups(str(latest["config"])) if latest.get("config") else w["not_known"]],
+        [w["config"], digest_groups(latest.config) if latest.config else w["not_known"]],
         [w["custody"], known],
         [w["not_recorded"], w["not_recorded_text"]],
     ]
 
 
-def integrity_rows(evidence: OutageEvidence, digest: str, writing: Formatter) -> list[list[str]]:
+def integrity_rows(evidence: OutageEvidence, digest: str, writing: Formatter) -> Rows:
     """Return the rows of the document and of the ledger."""
     w, found, stated = texts(writing.language), evidence.range, evidence.statement
     inside = evidence.payload["ledger"]
@@ -78,18 +74,18 @@ def integrity_rows(evidence: OutageEvidence, digest: str, writing: Formatter) ->
     ]
 
 
-def token_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter) -> list[list[str]]:
+def token_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter) -> Rows:
     """Return a row for each timestamp token: whose, when, which, and over which entries."""
     w, rows = texts(writing.language), []
     for token in evidence.range.tokens:
-        entry: dict[str, Any] = facts.tokens.get(token.entry, {})
-        whose = [token.authority, *(str(entry[key]) for key in ("signer", "policy") if entry.get(key))]
+        entry = facts.tokens.get(token.entry, TokenFacts())
+        whose = [token.authority, *filter(None, (entry.signer, entry.policy))]
         time = writing.local_and_utc(token.time)
-        if "accuracy_ms" in entry:
-            time += f" ± {entry['accuracy_ms']} ms"
-        if entry.get("distrust"):
+        if entry.accuracy_ms is not None:
+            time += f" ± {entry.accuracy_ms} ms"
+        if entry.distrust:
             whose.append(w["token_distrusted"])
-        rows.append(["; ".join(whose), time, str(entry.get("serial", "–")), f"0 – {token.checkpoint - 1}"])
+        rows.append(["; ".join(whose), time, entry.serial, f"0 – {token.checkpoint - 1}"])
     return rows
 
 
@@ -103,7 +99,6 @@ def outside_times_text(evidence: OutageEvidence, facts: ReportFacts, writing: Fo
     sentence = text.format(
         a=a and writing.local_and_utc_of(a), b=b and writing.local_and_utc_of(b, up=True), names=names
     )
-    doubted = {
-        token.authority for token in evidence.range.tokens if facts.tokens.get(token.entry, {}).get("distrust")
-    }
+    distrusted = {index for index, token in facts.tokens.items() if token.distrust}
+    doubted = {token.authority for token in evidence.range.tokens if token.entry in distrusted}
     return sentence + (" " + w["outside_distrusted"].format(names=", ".join(sorted(doubted))) if doubted else "")

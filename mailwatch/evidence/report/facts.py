@@ -26,6 +26,42 @@ class ObservationRun:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What an entry says of the program: "" is what it does not say. `event` is start, reload or stop."""
+
+    event: str = ""
+    config: str = ""
+    version: str = ""
+    python: str = ""
+    system: str = ""
+
+    @classmethod
+    def of(cls, entry: Entry) -> NodeFacts:
+        """Read a node entry."""
+        given = entry.payload
+        keys = ("event", "config", "version", "python", "system")
+        return cls(*(str(given.get(key) or "") for key in keys))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What an entry says of a timestamp token; `distrust` says why its signature is not believed, "" if it is."""
+
+    signer: str = ""
+    policy: str = ""
+    serial: str = "–"
+    accuracy_ms: int | None = None
+    distrust: str = ""
+
+    @classmethod
+    def of(cls, entry: Entry) -> TokenFacts:
+        """Read a token entry."""
+        given = entry.payload
+        signer, policy, distrust = (str(given.get(key) or "") for key in ("signer", "policy", "distrust"))
+        return cls(signer, policy, str(given.get("serial", "–")), given.get("accuracy_ms"), distrust)
+
+
 @dataclass(slots=True)
 class ReportFacts:
     """What was found. `runs` are in order; when there are too many, `omitted_runs` counts those left out.
@@ -61,9 +97,9 @@ class ReportFacts:
     accepted_after: set[str] = field(default_factory=set)
     with_login: bool = False
     servers: set[str] = field(default_factory=set)
-    nodes: list[dict[str, Any]] = field(default_factory=list)
-    node_before: dict[str, Any] | None = None
-    tokens: dict[int, dict[str, Any]] = field(default_factory=dict)
+    nodes: list[NodeFacts] = field(default_factory=list)
+    node_before: NodeFacts | None = None
+    tokens: dict[int, TokenFacts] = field(default_factory=dict)
     addresses: dict[str, int] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     ciphers: set[str] = field(default_factory=set)
@@ -155,4 +191,4 @@ def _add_monitor_entry(facts: ReportFacts, entry: Entry) -> None:
     elif entry.kind == "token":
         facts.offsets.append(int(payload["offset_ms"]))
     elif entry.kind == "node":
-        facts.nodes.append(payload)
+        facts.nodes.append(NodeFacts.of(entry))

@@ -8,23 +8,22 @@ from typing import Any
 from mailwatch.evidence.report.facts import ReportFacts
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.i18n import Formatter
+from mailwatch.model import Rules
 
 ALWAYS_LIMITS = ("harm", "key", "line", "outside")
 
 
-def method_paragraphs(
-    outage: dict[str, Any], rules: dict[str, Any], facts: ReportFacts, writing: Formatter
-) -> list[str]:
+def method_paragraphs(outage: dict[str, Any], rules: Rules, facts: ReportFacts, writing: Formatter) -> list[str]:
     """Return the paragraphs. `outage` is a payload, `rules` those that the statement names."""
     w = texts(writing.language).section("method_text")
     proven = bool(outage.get("proven_afterwards"))
     lines = [*probe_steps([outage["kind"]], facts.with_login or bool(facts.used), writing)]
     # A round trip sends a message: in doubt too, its interval is enough.
-    lines.append(interval_text(rules if outage["kind"] != "roundtrip" else {"recheck_ms": []}, writing))
+    lines.append(interval_text(() if outage["kind"] == "roundtrip" else rules.recheck, writing))
     if proven:
         lines += [w["proven"], w["bounds_proven"]]
     else:
-        lines += [w["open"].format(open=rules["open_after"], close=rules["close_after"]), w["bounds"]]
+        lines += [w["open"].format(open=rules.open_after, close=rules.close_after), w["bounds"]]
     lines += [w["estimate"], *([w["blind"]] if outage["unobserved_ms"] else [])]
     if not proven:
         lines.append(w["guarded" if facts.guarded else "unguarded"])
@@ -41,19 +40,24 @@ def probe_steps(kinds: Iterable[str], with_login: bool, writing: Formatter) -> l
 
 
 def period_method(
-    kinds: Iterable[str], with_login: bool, rules: dict[str, Any], writing: Formatter, guarded: bool
+    kinds: Iterable[str], with_login: bool, rules: Rules, writing: Formatter, guarded: bool
 ) -> list[str]:
     """Return the paragraphs for all outages of a period."""
     w = texts(writing.language).section("method_text")
-    opening = w["open"].format(open=rules["open_after"], close=rules["close_after"])
-    sentences = (interval_text(rules, writing), opening, w["bounds"], w["guarded" if guarded else "unguarded"])
+    opening = w["open"].format(open=rules.open_after, close=rules.close_after)
+    sentences = (
+        interval_text(rules.recheck, writing),
+        opening,
+        w["bounds"],
+        w["guarded" if guarded else "unguarded"],
+    )
     return [*probe_steps(kinds, with_login, writing), *sentences]
 
 
-def interval_text(rules: dict[str, Any], writing: Formatter) -> str:
-    """Say when the next probe comes."""
+def interval_text(recheck: Iterable[float], writing: Formatter) -> str:
+    """Say when the next probe comes, by the seconds between observations that are in doubt."""
     w = texts(writing.language).section("method_text")
-    again = [writing.number(f"{millis / 1000:g} s") for millis in rules["recheck_ms"]]
+    again = [writing.number(f"{seconds:g} s") for seconds in recheck]
     return w["rhythm"].format(again=", ".join(again), last=again[-1]) if again else w["steady"]
 
 

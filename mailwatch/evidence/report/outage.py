@@ -29,6 +29,7 @@ from mailwatch.evidence.report.observer_health import (
 )
 from mailwatch.evidence.report.typesetting import Page, page_head
 from mailwatch.i18n import Texts
+from mailwatch.ledger.payloads import rules_from
 from mailwatch.model import GapReason
 from mailwatch.times import Millis
 
@@ -97,6 +98,7 @@ class _PageBuilder:
         self._case, self._report_facts, self._place = case, facts, place
         self._w = texts(language)
         self._p = case.payload
+        self._rules = rules_from(case.statement["rules"])
         self._in = outage_formatter(case.payload, language, zone)
 
     def page(self, digest: str) -> OutagePage:
@@ -129,7 +131,7 @@ class _PageBuilder:
             gaps=[self._gap(gap.reason, gap.start, gap.end) for gap in facts.gaps[:MAX_ROWS]],
             gaps_cut=self._more("gaps_cut", len(facts.gaps) - MAX_ROWS),
             observer=observer_rows(facts, writing),
-            method=method_paragraphs(p, self._case.statement["rules"], facts, writing),
+            method=method_paragraphs(p, self._rules, facts, writing),
             limits=outage_limits(p, writing),
             terms=contract_section(self._case.claim, p["kind"], writing),
             claimant=owner_questions(self._case.claim, writing),
@@ -201,7 +203,7 @@ class _PageBuilder:
         proven = bool(p.get("proven_afterwards"))
         lines = [w["sure_looks_proven" if proven else "sure_looks"].format(**p["observations"])]
         if p["observations"]["up"]:
-            lines.append(w["sure_ups"].format(close=self._case.statement["rules"]["close_after"]))
+            lines.append(w["sure_ups"].format(close=self._rules.close_after))
         if proven:
             lines.append(w["sure_proven"])
         elif facts.guarded:

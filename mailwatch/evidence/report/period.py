@@ -14,6 +14,7 @@ from mailwatch.evidence.report.formatting import Rows, digest_groups, provider_n
 from mailwatch.evidence.report.method import period_limits, period_method
 from mailwatch.evidence.report.typesetting import Page, page_head, typeset
 from mailwatch.i18n import Formatter
+from mailwatch.ledger.payloads import rules_from
 
 MAX_OUTAGES = 200
 MAX_TOKENS = 12
@@ -212,7 +213,9 @@ class _PageBuilder:
         failed = [self._calendar.failed.get(name, (0, 0)) for name in self._rows_shown]
         guarded = any(answered for _, answered in failed) or not any(count for count, _ in failed)
         with_login = any((one["service"] or {}).get("with_login", True) for one in targets)
-        return period_method((one["kind"] for one in targets), with_login, self._s["rules"], self._in, guarded)
+        return period_method(
+            (one["kind"] for one in targets), with_login, rules_from(self._s["rules"]), self._in, guarded
+        )
 
     def _outside_times(self) -> str:
         times, w = self._s["outside_times"], self._w

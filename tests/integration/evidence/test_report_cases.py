@@ -22,7 +22,7 @@ from mailwatch.evidence.ledger_range import EMPTY_LEDGER, LedgerRange, TokenFile
 from mailwatch.evidence.outage_case import OutageEvidence
 from mailwatch.evidence.report.chain_of_custody import outside_times_text, token_rows
 from mailwatch.evidence.report.charts import MAX_MARKED_OBSERVATIONS, timeline
-from mailwatch.evidence.report.facts import ObservationRun, ReportFacts
+from mailwatch.evidence.report.facts import ObservationRun, ReportFacts, TokenFacts
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.report.method import method_paragraphs, outage_limits
 from mailwatch.evidence.report.observer_health import (
@@ -33,7 +33,7 @@ from mailwatch.evidence.report.observer_health import (
 )
 from mailwatch.evidence.report.typesetting import MAX_UNBROKEN_CHARS, printable
 from mailwatch.i18n import Formatter
-from mailwatch.model import Kind
+from mailwatch.model import Kind, Rules
 from tests.helpers.ledger_factory import HOUR
 from tests.helpers.pdf import text_of
 from tests.helpers.report_cases import BEGIN, CASES, WORDS, Installation, make_installation
@@ -315,7 +315,7 @@ def test_unprintable_characters_are_named_and_long_words_break() -> None:
 
 
 def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
-    rules = {"open_after": 3, "close_after": 2, "recheck_ms": [5000, 10_000, 90_000]}
+    rules = Rules(3, 2, (5.0, 10.0, 90.0))
     writing = Formatter("en", ZoneInfo("UTC"), False)
     told = {"kind": "smtp", "largest_gap_ms": 0, "unobserved_ms": 0, "vantage_point": "home", "target": "t"}
     bare = " ".join(method_paragraphs(told, rules, ReportFacts(down=3), writing))
@@ -355,7 +355,7 @@ def test_a_token_of_an_untrusted_authority_is_no_independent_time(told: dict[str
     case = OutageEvidence(
         {}, found, {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}}, ""
     )
-    seen = ReportFacts(tokens={5: {"signer": "CN=me", "serial": "17", "accuracy_ms": 500, **told}})
+    seen = ReportFacts(tokens={5: TokenFacts("CN=me", serial="17", accuracy_ms=500, **told)})
     writing = Formatter("en", ZoneInfo("UTC"), False)
     text = outside_times_text(case, seen, writing)
     assert "external timestamp authority (home-made)" in text
