@@ -1,6 +1,6 @@
-"""The only code that talks to mail services: probes a target once and returns the observation.
+"""The only code that connects to mail services: probes a target once and returns the observation.
 
-`PROBES` says how each kind is probed, one row a kind; what else distinguishes them is in `mailwatch.kinds`.
+`PROBES` has the probe of each kind; the other properties of a kind are in `mailwatch.kinds`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 
 async def observe(request: ProbeRequest) -> Observation:
-    """Probe a target once. Raises nothing but CancelledError: a failed probe is an observation too."""
+    """Probe a target once. Raises only CancelledError: a failed probe is an observation too."""
     begun = ProbeStart()
     try:
         return await PROBES[request.target.kind].run(request)
@@ -51,14 +51,14 @@ async def observe(request: ProbeRequest) -> Observation:
 
 
 def max_probe_seconds(target: Target) -> float:
-    """Return the seconds after which no probe of `target` is under way any more, however slow its server is."""
+    """Return the longest time in seconds that a probe of `target` can take, however slow its server is."""
     return PROBES[target.kind].max_seconds(target)
 
 
 async def _probe_server(probe: Probe, request: ProbeRequest) -> Observation:
-    """Probe one server by its name, with the login that the target has unless it is held back.
+    """Probe one server by its name, with the target's login unless logins are suspended.
 
-    The name is resolved once; the next address is tried only after one that does not connect.
+    The name is resolved once; the next address is tried only if the previous one does not connect.
     """
     target, login = request.target, request.target.login
     if login is not None and not request.with_login:
@@ -80,7 +80,7 @@ async def _probe_addresses(probe: Probe, request: ProbeRequest) -> Observation:
 
 
 async def _probe_exchangers(request: ProbeRequest) -> Observation:
-    # Imported when first used: dnspython takes a tenth of a second, and commands should start at once.
+    # Imported on first use: dnspython takes a tenth of a second, and commands should start at once.
     from mailwatch.probes import mx
 
     result = await mx.try_exchangers(request)
@@ -89,14 +89,14 @@ async def _probe_exchangers(request: ProbeRequest) -> Observation:
 
 
 async def _webmail(call: ProbeContext) -> CloseCallback:
-    # Imported when first used: httpx takes a tenth of a second, and commands should start at once.
+    # Imported on first use: httpx takes a tenth of a second, and commands should start at once.
     from mailwatch.probes import webmail
 
     return await webmail.probe(call)
 
 
 def _conclude(request: ProbeRequest, attempts: list[Attempt], addresses: tuple[Address, ...]) -> Observation:
-    """Conclude from the last attempt, the only one that can have been served."""
+    """Build the observation from the last attempt, the only one that may have been served."""
     deciding = attempts[-1]
     return Observation(
         target=request.target.name,
@@ -116,16 +116,16 @@ def _conclude(request: ProbeRequest, attempts: list[Attempt], addresses: tuple[A
 
 @dataclass(frozen=True, slots=True)
 class KindOfProbe:
-    """How a kind of target is probed, and the longest that takes in seconds, each attempt at its slowest."""
+    """How a kind of target is probed, and the longest duration in seconds, with each attempt at its slowest."""
 
     run: ProbeFunction
     max_seconds: Callable[[Target], float]
 
 
 _ADDRESS_STEPS = 1 + MAX_ATTEMPTS
-"""The name, then each address."""
+"""One lookup of the name, then an attempt for each address."""
 _MX_STEPS = 1 + 5 * (1 + 2)
-"""The exchangers' names, then of each of five the addresses, and two connections."""
+"""One lookup of the exchangers, then for each of five a lookup of its addresses and two connections."""
 
 
 def _server(probe: Probe) -> KindOfProbe:

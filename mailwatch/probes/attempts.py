@@ -1,4 +1,4 @@
-"""One connection to one address, and the addresses of a name tried in turn, as a mail program does."""
+"""Runs one connection to one address, and tries the addresses of a name in turn, as a mail program does."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ MAX_ATTEMPTS = 4
 MAX_OTHER_ADDRESSES = 8
 OTHER_ADDRESS_SECONDS = 10.0
 CLOSE_SECONDS = 1.0
-"""Seconds that a server has to answer LOGOUT or QUIT."""
+"""Seconds that a server may take to answer LOGOUT or QUIT."""
 
 Probe = Callable[[ProbeContext], Awaitable[CloseCallback]]
-"""Walks the phases of one connection; the first failure raises. Returns how to say goodbye."""
+"""Runs the phases of one connection; the first failure raises. Returns the callback that closes the session."""
 
 STALL_SECONDS = 1.0
-"""Seconds: a deadline that strikes later than this found us asleep, and what had come by then was not read."""
+"""Seconds: a deadline handled later than this found us stopped, and data that came in time was not read."""
 
 RETRYABLE_CAUSES = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
 
@@ -46,8 +46,8 @@ async def try_addresses(
 ) -> tuple[list[Attempt], tuple[Address, ...]]:
     """Resolve the target's host and try its addresses; return the attempts and all addresses found.
 
-    The next address is tried only after one that does not connect, IPv4 and IPv6 in turn. A probe that
-    bounds its phases itself may take `max_seconds` seconds in all, instead of the target's timeout.
+    The next address is tried only if the previous one does not connect, IPv4 and IPv6 in turn. A probe that bounds
+    its phases itself may take `max_seconds` in all, instead of the target's timeout.
     """
     target, listener = request.target, request.listener
     hide = redactor(target.login)
@@ -59,12 +59,12 @@ async def try_addresses(
         return [failed_attempt(recorder, error, target)], ()
     attempts: list[Attempt] = []
     for address in addresses[: 2 * MAX_ATTEMPTS]:
-        # A line without IPv6 fails at once over it, which must not use up what is left for IPv4.
+        # Without IPv6 such an attempt fails at once; it must not use up the attempts left for IPv4.
         if sum(made.cause is not Cause.UNREACHABLE for made in attempts) == MAX_ATTEMPTS:
             break
         call = ProbeContext(target, address, target.login, recorder, request.contexts, lookup=request.lookup)
         attempts.append(await run_attempt(call, probe, max_seconds))
-        # A webmail page that did connect may have led to a host that does not.
+        # A webmail page that did connect may have redirected to a host that does not.
         connected = attempts[-1].failed_phase is not Phase.CONNECT or call.transport is not None
         if connected or attempts[-1].cause not in RETRYABLE_CAUSES:
             break
@@ -75,7 +75,7 @@ async def try_addresses(
 async def probe_other_addresses(
     request: ProbeRequest, probe: Probe, addresses: Sequence[Address]
 ) -> list[Attempt]:
-    """Probe further addresses of the name, all at once and without a login: each would cost one."""
+    """Probe further addresses of the name, all at once and without a login, since each would count as a login."""
     target = request.target
     bare = replace(target, login=None, timeout=min(target.timeout, OTHER_ADDRESS_SECONDS))
     hide = redactor(target.login)
@@ -91,7 +91,7 @@ async def run_attempt(context: ProbeContext, probe: Probe, max_seconds: float | 
     target, recorder = context.target, context.recorder
     loop = asyncio.get_running_loop()
     seconds = max_seconds or target.timeout
-    # The loop's own time is that of its last turn, which may be what came late.
+    # The loop's time is that of its last iteration, which may itself have been late.
     deadline, due = loop.time() + seconds, time.monotonic() + seconds
     try:
         async with asyncio.timeout_at(deadline):
@@ -105,13 +105,13 @@ async def run_attempt(context: ProbeContext, probe: Probe, max_seconds: float | 
         made = failed_attempt(recorder, error, target, context.address.peer)
     finally:
         context.close()
-    # The socket is closed in the loop's next turn; an observation that is returned has left nothing open.
+    # The loop closes the socket in its next iteration; a returned observation leaves nothing open.
     await asyncio.sleep(0)
     return made
 
 
 async def _close_politely(close: CloseCallback, deadline: float, target: Target) -> None:
-    """Say goodbye; what goes wrong there decides nothing, but a fault of our own is logged."""
+    """Close the session; failures decide nothing here, but a fault of our own is logged."""
     try:
         async with asyncio.timeout_at(deadline):
             await close()
@@ -126,7 +126,7 @@ async def _close_politely(close: CloseCallback, deadline: float, target: Target)
 
 
 def failed_attempt(recorder: Recorder, error: Exception, target: Target, peer: str = "") -> Attempt:
-    """Close the record of an attempt that `error` ended."""
+    """Return the attempt that `error` ended."""
     classification, error = _classify(error, target, recorder.unanswered)
     for line in classification.lines or (classification.server_text,):
         if line:
@@ -138,7 +138,7 @@ def failed_attempt(recorder: Recorder, error: Exception, target: Target, peer: s
     if classification.out_of_date:
         recorder.facts["out_of_date"] = classification.out_of_date
     if classification.cause is Cause.MONITOR:
-        # Not as exc_info: the text of a foreign exception may hold what was sent.
+        # Not as exc_info: the text of a library's exception may contain what was sent.
         logger.error("probe of %s failed: internal error\n%s", target.name, redacted_traceback(error, target))
     return recorder.to_attempt(peer, cause=classification.cause, detail=classification.detail)
 
@@ -146,13 +146,11 @@ def failed_attempt(recorder: Recorder, error: Exception, target: Target, peer: s
 def _classify(
     error: Exception, target: Target, unanswered: Callable[[], Exception | None] = lambda: None
 ) -> tuple[Classification, Exception]:
-    """Classify an error; a classification that fails itself is our own fault, and that error is the one to
-    report.
-    """
+    """Classify an error; an exception in the classification is our own fault, and then the error to report."""
     try:
         classification = classify_error(error, target)
         if classification.cause is Cause.TIMEOUT and (words := unanswered()) is not None:
-            # What it sent before it fell silent may be that we come too often, or what its owner has to change.
+            # The server's last words may say that we connect too often, or what its owner has to change.
             by_words = classify_error(words, target)
             classification = by_words if by_words.cause.outcome is Outcome.UNKNOWN else classification
         return classification, error
@@ -167,7 +165,7 @@ def failed_peers(attempts: Sequence[Attempt]) -> tuple[str, ...]:
 
 
 def as_fact(attempt: Attempt) -> dict[str, str]:
-    """Return an attempt that decided nothing as the record's facts have it."""
+    """Return a non-deciding attempt in the form of the record's facts."""
     if attempt.cause is None:
         return {"peer": attempt.peer}
     words = {"peer": attempt.peer, "cause": attempt.cause.value, "detail": attempt.detail}
@@ -175,16 +173,16 @@ def as_fact(attempt: Attempt) -> dict[str, str]:
 
 
 MARGIN_SECONDS = 30.0
-"""Seconds for what has a short bound of its own."""
+"""Seconds for steps with short bounds of their own."""
 
 
 def max_seconds_of_attempts(steps: int, target: Target) -> float:
-    """Return the seconds that a probe of so many attempts and look-ups takes at the most, each at its slowest.
+    """Return the longest duration in seconds of a probe of `steps` attempts and lookups.
 
     A probe that takes longer does not end by itself.
     """
     once = steps * (target.timeout + CLOSE_SECONDS) + OTHER_ADDRESS_SECONDS
     if target.login is not None and target.login.oauth2 is not None:
-        # A token that is rejected is renewed, and the probe made again.
+        # A rejected token is renewed, and the probe repeated.
         return 2 * (once + WAIT_SECONDS) + MARGIN_SECONDS
     return once + MARGIN_SECONDS

@@ -1,6 +1,6 @@
-"""What a server's certificate shows, and what is wrong with it.
+"""Reads the facts of a server's certificate, and explains why it was rejected.
 
-Where our clock calls a chain out of date, its dates are kept: guard/expiry.py says whose fault that is.
+If our clock calls a chain out of date, its dates are kept: guard/expiry.py attributes the failure.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ MAX_CHAIN = 10
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _WRONG_HOST, _WRONG_ADDRESS = 62, 64
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21, 27, 33})
-"""X509_V_ERR_* of OpenSSL: no issuer found, self-signed, signature not verifiable, not trusted, no CRL issuer."""
+"""OpenSSL's X509_V_ERR_*: no issuer found, self-signed, signature not verifiable, not trusted, no CRL issuer."""
 
 
 class CapturingTls(ssl.SSLObject):
-    """A TLS connection that hands what it rejects to the exception: `error.certificate` and its `error.chain`.
+    """A TLS connection that adds rejected data to the exception: `error.certificate` and its `error.chain`.
 
-    OpenSSL names neither the names nor the dates of a certificate that it rejects, and nothing is left to
-    ask after the handshake: a second connection could meet another server behind the same name. Neither does it
-    give back what is no TLS at all: that is `error.cleartext` (cleartext.py).
+    OpenSSL reports neither names nor dates of a rejected certificate, and after the handshake it is too late to
+    ask: a second connection may meet another server of the same name. Nor does OpenSSL return data that is not
+    TLS: that is `error.cleartext` (cleartext.py).
     """
 
     _incoming: ssl.MemoryBIO
@@ -40,13 +40,13 @@ class CapturingTls(ssl.SSLObject):
 
     @classmethod
     def _create(cls, incoming: ssl.MemoryBIO, *arguments: object, **named: object) -> Self:
-        # Called by SSLContext.wrap_bio: the one way to see what comes in before OpenSSL does.
+        # Called by SSLContext.wrap_bio: the only way to see incoming data before OpenSSL does.
         made: Self = super()._create(incoming, *arguments, **named)  # type: ignore[misc]
         made._incoming = incoming
         return made
 
     def do_handshake(self) -> None:
-        """Raise as the original does, with the rejected certificate (DER) or the clear text attached."""
+        """Do the handshake; attach the rejected certificates (DER) or the clear text to the exception."""
         if came := self._incoming.read():
             self._incoming.write(came)
             self._cleartext = cleartext.append_cleartext(self._cleartext, came)
@@ -61,7 +61,7 @@ class CapturingTls(ssl.SSLObject):
             raise
 
     def _chain(self) -> list[bytes]:
-        """Return what OpenSSL had built of the chain when it rejected it, the server's own certificate first."""
+        """Return the chain as far as OpenSSL had built it before rejecting it, the server's certificate first."""
         # Public since Python 3.13, where it returns bytes.
         inner: Any = getattr(self, "_sslobj", None)
         if not hasattr(inner, "get_verified_chain"):
@@ -72,13 +72,13 @@ class CapturingTls(ssl.SSLObject):
 
 
 class TlsFactsCache:
-    """Facts of TLS connections; each certificate is parsed once."""
+    """The facts of TLS connections; each certificate is parsed once."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Millis | None, str]] = {}
 
     def facts(self, connection: ssl.SSLObject) -> tuple[TlsFacts, str]:
-        """Return what the finished handshake showed, and why the certificate cannot be read, "" if it can."""
+        """Return the facts of a finished handshake, and why its certificate cannot be read, "" if it can."""
         der = connection.getpeercert(binary_form=True) or b""
         fingerprint = hashlib.sha256(der).hexdigest()
         if fingerprint not in self._known:
@@ -97,7 +97,7 @@ class TlsFactsCache:
 
 
 def explain_certificate_error(error: ssl.SSLCertVerificationError, host: str) -> str:
-    """Say what is wrong with the certificate: expired, for another name, of an untrusted issuer, or else."""
+    """Return what is wrong with the certificate: expired, for another name, of an untrusted issuer, or other."""
     certificate, unreadable = _parse(getattr(error, "certificate", None))
     code = error.verify_code
     if code in (_WRONG_HOST, _WRONG_ADDRESS):
@@ -105,7 +105,7 @@ def explain_certificate_error(error: ssl.SSLCertVerificationError, host: str) ->
         text = f"certificate is for {names}, not {host}"
     elif code == _EXPIRED:
         until = certificates.not_after(certificate) if certificate else None
-        # It may be an intermediate that expired: then the leaf's date would be the wrong one to report.
+        # If an intermediate expired, the leaf's date would be the wrong one to report.
         if until is None or until.timestamp() > time.time():
             text = "a certificate of the chain expired"
         else:
@@ -124,7 +124,7 @@ def explain_certificate_error(error: ssl.SSLCertVerificationError, host: str) ->
 
 
 def _parse(der: bytes | None) -> tuple[x509.Certificate | None, str]:
-    """Read a certificate if there is one; return it, and why it cannot be read."""
+    """Parse a certificate, if any; return it, and why it cannot be read."""
     if not der:
         return None, ""
     try:
@@ -145,7 +145,7 @@ _PROBLEMS = {_EXPIRED: "expired", _NOT_YET_VALID: "not_yet_valid"}
 def expiry_facts(error: ssl.SSLCertVerificationError) -> dict[str, Any] | None:
     """Return {"problem", "not_before", "not_after"} for the record (milliseconds), None for another problem.
 
-    The dates are those between which every certificate of the chain is valid; absent where one cannot be read.
+    Between the dates, every certificate of the chain is valid; absent if a certificate cannot be read.
     """
     problem = _PROBLEMS.get(error.verify_code)
     if problem is None:
@@ -161,5 +161,5 @@ def _common_validity(chain: Iterable[bytes]) -> tuple[int, int] | None:
         ends = [certificate.not_valid_after_utc.timestamp() for certificate in read]
     except certificates.CertificateError:
         return None
-    # Valid to the end of its last second (RFC 5280, section 4.1.2.5).
+    # A certificate is valid to the end of its last second (RFC 5280, section 4.1.2.5).
     return (round(max(begins) * 1000), round(min(ends) * 1000) + 999) if read else None

@@ -1,8 +1,8 @@
-"""The one judge of what servers say, for all protocols. Its knowledge is data: replies.toml beside it.
+"""Classifies the replies of servers, for all protocols, by the table replies.toml beside this module.
 
-A reply that is in no row is judged by its class: by where it came, and by NO, BAD, BYE, -ERR or its code.
-IMAP response codes: RFC 5530 and RFC 9051, section 7.1. SMTP reply codes: RFC 5321, section 4.2; enhanced status
-codes: RFC 3463 and RFC 5248. POP3: RFC 1939, RFC 2449, RFC 3206.
+A reply that matches no row is classified by its stage, and by NO, BAD, BYE, -ERR or its code. IMAP response codes:
+RFC 5530 and RFC 9051, section 7.1. SMTP reply codes: RFC 5321, section 4.2; enhanced status codes: RFC 3463 and
+RFC 5248. POP3: RFC 1939, RFC 2449, RFC 3206.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ NOT_FROM_HERE = "not possible from here"
 
 _CODES = re.compile(r"\s*\[([^\]\s]{1,40})[^\]]{0,2000}\]")
 _ADDRESS = re.compile(r"[^\s<>@]{1,255}@[^\s<>@]{1,255}")
-"""Servers repeat addresses, whose names must not be taken for words."""
+"""Servers repeat addresses, whose parts must not match as words."""
 _BEHIND = re.compile(r"\(?#([245]\.\d{1,3}\.\d{1,3})\)?\s*$")
-"""Where qmail writes the enhanced status."""
+"""The enhanced status at the end of a line, as qmail writes it."""
 _ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?![\d.])[ :-]?")
 _STAGES = {
     "STARTTLS": "tls",
@@ -51,18 +51,18 @@ _STAGES = {
     "message": "submit",
     "RSET": "submit",
 }
-"""What no command says stands for is the greeting's: EHLO, CAPA, NOOP, and what comes unasked."""
+"""Commands not listed belong to the stage `greeting`: EHLO, CAPA, NOOP, and unsolicited replies."""
 _LIKE_IMAP = frozenset({"NO", "BAD", "BYE", "OK", "PREAUTH"})
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A server's reply. Not slotted: its parts are found when they are first asked for.
+    """A server's reply. Not slotted: its parts are computed on first use.
 
     1. `protocol` is imap, pop3, smtp (submission) or mx; `command` what it answers, or "greeting" or "unasked".
-    2. `status` is NO, BAD, BYE, OK, -ERR, the reply code, or "" for what is no reply of the protocol.
-    3. `text` is what follows it, with its codes; lines of SMTP are parted by line feeds.
-    4. `before` are the untagged lines that came before it (IMAP), oldest first.
+    2. `status` is NO, BAD, BYE, OK, -ERR, the reply code, or "" for text that is no reply of the protocol.
+    3. `text` follows the status, with its codes; lines of SMTP are separated by line feeds.
+    4. `before` are the untagged lines before the reply (IMAP), oldest first.
     """
 
     protocol: str
@@ -70,12 +70,12 @@ class Reply:
     status: str
     text: str
     clear: bool = False
-    """Whether the connection is without TLS."""
+    """Whether the connection is unencrypted."""
     before: Sequence[str] = ()
 
     @classmethod
     def parse(cls, written: str, *, clear: bool = False, before: Sequence[str] = ()) -> Reply:
-        """Read "PROTOCOL COMMAND: STATUS text", as replies.toml writes its examples."""
+        """Parse "PROTOCOL COMMAND: STATUS text", the format of the examples in replies.toml."""
         head, _, answer = written.partition(": ")
         protocol, _, command = head.partition(" ")
         status, _, text = answer.partition(" ")
@@ -83,7 +83,7 @@ class Reply:
 
     @property
     def stage(self) -> str:
-        """Where in the dialogue it came."""
+        """The stage of the dialogue to which the reply belongs."""
         return _STAGES.get(self.command, "greeting")
 
     @property
@@ -98,7 +98,7 @@ class Reply:
 
     @cached_property
     def codes(self) -> frozenset[str]:
-        """All codes as rows name them."""
+        """All codes, in the notation of the table's rows."""
         return self._parts[0]
 
     @cached_property
@@ -139,7 +139,7 @@ _LINE_BREAK = re.compile(r"(?:^|\n) {4,}")
 
 @dataclass(frozen=True, slots=True)
 class ReplyRow:
-    """A row of replies.toml, whose head says what each field means."""
+    """A row of replies.toml; the head of that file explains each field."""
 
     id: str
     cause: Cause
@@ -159,7 +159,7 @@ class ReplyRow:
     why: str = ""
 
     def fits(self, reply: Reply) -> bool:
-        """Whether the reply is one of these."""
+        """Return whether the reply matches this row."""
         if self.protocols and reply.protocol not in self.protocols:
             return False
         if self.at and reply.stage not in self.at and reply.command not in self.at:
@@ -176,35 +176,35 @@ class ReplyRow:
 
 @dataclass(frozen=True, slots=True)
 class ReplyMeaning:
-    """What a reply means. Without a `row` its words are not known, and its class decided."""
+    """The meaning of a reply. Without a `row` its words are unknown, and its class decided."""
 
     cause: Cause
     row: ReplyRow | None = field(default=None, repr=False)
 
     @property
     def known(self) -> bool:
-        """Whether the reply is in the table."""
+        """Whether the reply matches a row of the table."""
         return self.row is not None
 
     @property
     def owner(self) -> str:
-        """The row that names the owner's account or setting, and not the password; "" for any other."""
+        """The id of a row about the owner's account or setting, not the password; "" for any other row."""
         return self.row.id if self.row and self.row.owner else ""
 
     @property
     def remedy(self) -> str:
-        """What a mail program does about it: "id", "newest", or ""."""
+        """How a mail program reacts to the reply: "id", "newest", or ""."""
         return self.row.remedy if self.row else ""
 
     @property
     def hint(self) -> str:
-        """What its owner can do about it."""
+        """What the owner can do about the reply."""
         return self.row.hint if self.row else ""
 
 
 @cache
 def rows() -> tuple[ReplyRow, ...]:
-    """Read the table, once. Raises ValueError for a row that is none, which the tests would find."""
+    """Load the table, once. Raises ValueError for an invalid row, which the tests would find."""
     text = files("mailwatch.probes").joinpath("replies.toml").read_text(encoding="utf-8")
     return tuple(_row(plain) for plain in tomllib.loads(text)["reply"])
 
@@ -231,17 +231,17 @@ def _row(plain: dict[str, Any]) -> ReplyRow:
 
 
 def _pattern(words: str | list[str]) -> re.Pattern[str] | None:
-    """Compile the words of a row: of a list any one, without line breaks and the spaces after them."""
+    """Compile the words of a row: any one of a list matches; line breaks and the spaces after them are removed."""
     alternatives = [words] if isinstance(words, str) else words
     joined = "|".join(_LINE_BREAK.sub("", words) for words in alternatives)
     return re.compile(joined, re.IGNORECASE) if joined else None
 
 
 def classify(reply: Reply) -> ReplyMeaning:
-    """Judge a reply, with all lines that came before it.
+    """Classify a reply, with all lines that preceded it.
 
-    The reply itself counts first, unless it says little; then what came before it; then its class. An untagged OK,
-    such as an announcement, may excuse the server but not accuse it.
+    The reply itself counts first, unless its row is weak; then the lines before it; then its class. An untagged
+    OK, such as an announcement, may excuse the server but not accuse it.
     """
     found = _row_of(reply)
     if found is not None and not found.weak:
@@ -260,7 +260,7 @@ def classify(reply: Reply) -> ReplyMeaning:
 def classify_free_text(
     protocol: str, text: str, *, command: str = "greeting", clear: bool = False
 ) -> ReplyMeaning:
-    """Judge what is no reply of the protocol, such as plain text where it should begin."""
+    """Classify text that is no reply of the protocol, for example plain text in place of a greeting."""
     found = classify(Reply(protocol, command, "", text, clear))
     return found if found.row and not found.row.weak else ReplyMeaning(Cause.PROTOCOL, None)
 
@@ -277,7 +277,7 @@ def _untagged(reply: Reply, line: str) -> Reply:
 
 
 def _by_class(reply: Reply) -> Cause:
-    """Judge what is in no row by where it came."""
+    """Classify a reply that matches no row, by its stage."""
     if not reply.status:
         return Cause.PROTOCOL
     if reply.protocol in ("smtp", "mx"):
@@ -297,7 +297,7 @@ def _by_class(reply: Reply) -> Cause:
 
 
 def _smtp_class(reply: Reply) -> Cause:
-    """2xx and 3xx out of place are no answer to the command."""
+    """Classify an SMTP reply by its code; an unexpected 2xx or 3xx is no answer to the command."""
     if not 400 <= reply.number <= 599:
         return Cause.PROTOCOL
     if reply.number < 500 or reply.command == "greeting":
@@ -310,5 +310,5 @@ def _smtp_class(reply: Reply) -> Cause:
         case "submit" if reply.command != "RSET":
             return Cause.REJECTED
     syntax = reply.number in (500, 501, 502, 503, 504)
-    # Between servers, who refuses our HELO refuses us as a sender.
+    # Between servers, one that refuses our HELO refuses us as a sender.
     return Cause.REJECTED if reply.protocol == "mx" and not syntax else Cause.PROTOCOL

@@ -1,7 +1,7 @@
-"""What a server says in the clear where TLS should begin: mostly that it will not serve us now.
+"""Reads the clear text of a server where TLS should begin, which mostly refuses to serve us now.
 
-Exim, for one, refuses a connection beyond its limit before the handshake, also on the ports where TLS is implicit
-(RFC 8314, section 3). OpenSSL calls it a wrong version; a person reads "too many connections".
+Exim, for example, refuses connections beyond its limit before the handshake, also on the ports with implicit TLS
+(RFC 8314, section 3). OpenSSL reports a wrong version; a person reads "too many connections".
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import ssl
 from mailwatch.model import Kind
 
 MAX_CLEARTEXT_BYTES = 1000
-"""Bytes that are kept."""
+"""Bytes of clear text that are kept."""
 REST_SECONDS = 1.0
-"""How long the rest of a line is waited for: a refusal may come in several packets."""
+"""Seconds to wait for the rest of a line: a refusal may come in several packets."""
 _RECORD_TYPES = frozenset(range(20, 25))
-"""The first byte of all that is TLS (RFC 8446, section 5.1)."""
+"""The first bytes of TLS records (RFC 8446, section 5.1)."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _REFUSALS = {
     Kind.SMTP: re.compile(r"[45]\d\d(?:[ -]|$)"),
@@ -28,16 +28,16 @@ _REFUSALS = {
 
 
 def append_cleartext(received: bytes, more: bytes) -> bytes:
-    """Return what came so far, `more` added, as far as it may be clear text."""
+    """Return `received` with `more` appended, as long as it may be clear text."""
     if received and received[0] in _RECORD_TYPES:
         return received
     return (received + more)[:MAX_CLEARTEXT_BYTES]
 
 
 async def read_rest(error: OSError, duplicate: socket.socket) -> None:
-    """Read the rest of what the server sent when the handshake failed by `error`, to which it is attached.
+    """Read the rest of the clear text after the handshake failed with `error`, and attach it to `error`.
 
-    `duplicate` is a duplicate of the connection's socket. The same words in other packets are the same words.
+    `duplicate` is a duplicate of the connection's socket. How the text was split into packets must not matter.
     """
     if not isinstance(error, (ssl.SSLError, ConnectionError)):
         return
@@ -48,25 +48,25 @@ async def read_rest(error: OSError, duplicate: socket.socket) -> None:
             while not _is_complete(cleartext) and (more := await loop.sock_recv(duplicate, MAX_CLEARTEXT_BYTES)):
                 cleartext = append_cleartext(cleartext, more)
     except OSError:
-        pass  # Reset or silent: what came is all there is.
+        pass  # Reset or silent: nothing more will come.
     error.cleartext = cleartext  # type: ignore[union-attr]
 
 
 def cleartext_of(error: BaseException) -> str:
-    """Return what the server sent in the clear when the handshake failed by `error`, "" if it was no text."""
+    """Return the clear text attached to a failed handshake's `error`, "" if it was no text."""
     cleartext: bytes = getattr(error, "cleartext", b"")
     text = cleartext.decode("utf-8", "backslashreplace").replace("\r\n", "\n").strip()
     return "" if _CONTROLS.search(text) else text
 
 
 def is_refusal(kind: Kind, text: str) -> bool:
-    """Whether `text` is how a server of this protocol refuses a connection instead of greeting."""
+    """Return whether `text` is how a server of this protocol refuses a connection instead of greeting."""
     pattern = _REFUSALS.get(kind)
     return bool(pattern and pattern.match(text))
 
 
 def _is_complete(cleartext: bytes) -> bool:
-    """Whether no more is expected: it is TLS, or enough, or a line that no other follows (RFC 5321, 4.2.1)."""
+    """Return whether the text is complete: TLS, or long enough, or a last line (RFC 5321, section 4.2.1)."""
     if len(cleartext) >= MAX_CLEARTEXT_BYTES or (cleartext and cleartext[0] in _RECORD_TYPES):
         return True
     lines = cleartext.split(b"\n")

@@ -1,4 +1,4 @@
-"""From a host name to one connection: resolve, connect to one address, TLS."""
+"""Resolves a host name, connects to one address, and starts TLS."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from mailwatch.settings import Login, Target
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 CloseCallback = Callable[[], Awaitable[None]]
-"""How a probe that found nothing wrong takes its leave."""
+"""Closes the session of a probe that succeeded."""
 Lookup = Callable[[str, int, float], Awaitable[tuple["Address", ...]]]
-"""From host, port and timeout in seconds to addresses."""
+"""A function from host, port and timeout in seconds to addresses."""
 MAX_LOOKUP_HANDLES = 4
-"""File handles that a lookup may have open at a time: its files, and a socket for each name server it asks."""
+"""File handles that a lookup may have open at a time: its files, and a socket for each name server."""
 
 
 class MonitorError(Exception):
-    """The probe failed by nothing that the server did."""
+    """The probe failed for a reason that is not the server's."""
 
 
 class Address(NamedTuple):
-    """One address of a host. `sockaddr` is what the socket module connects to."""
+    """One address of a host. `sockaddr` is the socket module's form of it."""
 
     family: int
     sockaddr: tuple[Any, ...]
 
     @property
     def host(self) -> str:
-        """Return the address alone."""
+        """The address without the port."""
         return str(self.sockaddr[0])
 
     @property
     def peer(self) -> str:
-        """Return "address:port", with an IPv6 address in brackets."""
+        """The address as "address:port", with an IPv6 address in brackets."""
         port = self.sockaddr[1]
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 class TlsContexts:
-    """TLS contexts, one for each `ca_file`, and what is known of certificates. Made once, shared by all probes."""
+    """TLS contexts, one for each `ca_file`, and parsed certificates. Created once, shared by all probes."""
 
     def __init__(self) -> None:
         self._contexts: dict[Path | None, ssl.SSLContext] = {}
@@ -60,7 +60,9 @@ class TlsContexts:
         self._certificates = TlsFactsCache()
 
     def get(self, target: Target) -> ssl.SSLContext:
-        """Return the context that trusts the target's `ca_file`, or the system's authorities."""
+        """Return the context that trusts the target's `ca_file` or the system's authorities. Raises
+        MonitorError.
+        """
         if not KINDS[target.kind].verifies_certificate:
             return self._opportunistic()
         context = self._contexts.get(target.ca_file)
@@ -81,7 +83,7 @@ class TlsContexts:
         return self._unverified
 
     def facts(self, connection: ssl.SSLObject) -> tuple[TlsFacts, str]:
-        """Return what the finished handshake showed, and why the certificate cannot be read, "" if it can."""
+        """Return the facts of a finished handshake, and why its certificate cannot be read, "" if it can."""
         return self._certificates.facts(connection)
 
 
@@ -97,15 +99,14 @@ async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         except socket.gaierror as error:
-            # A resolver that can open neither /etc/hosts nor a socket answers just the same: that the name is not
-            # known.
+            # A resolver that can open neither /etc/hosts nor a socket also answers that the name is unknown.
             if not _has_free_handles():
                 raise MonitorError("no file handle was left to look up the name") from error
             raise
         return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
 
-    # Not loop.getaddrinfo: only so can a silent name server, which is the provider's or the line's, be
-    # distinguished from a lookup that never began because all our threads were busy.
+    # Not loop.getaddrinfo: a silent name server (a failure of provider or line) must be distinguished from a
+    # lookup that never began because all our threads were busy.
     try:
         async with asyncio.timeout(timeout):
             found = await asyncio.get_running_loop().run_in_executor(None, lookup)
@@ -117,7 +118,7 @@ async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
 
 
 def _has_free_handles() -> bool:
-    """Whether there are as many file handles as a lookup needs at a time."""
+    """Return whether as many file handles are free as a lookup needs at a time."""
     with contextlib.ExitStack() as opened:
         try:
             for _ in range(MAX_LOOKUP_HANDLES):
@@ -128,9 +129,9 @@ def _has_free_handles() -> bool:
 
 
 def interleave_families(addresses: Iterable[Address]) -> tuple[Address, ...]:
-    """Put the families of addresses in turn, the first one's first (RFC 8305 section 4).
+    """Alternate the address families, beginning with that of the first address (RFC 8305, section 4).
 
-    A name with many addresses of a family that does not work from here is then still reached by the other.
+    A name with many addresses of a family that does not work from here is then still reached over the other.
     """
     left = list(dict.fromkeys(addresses))
     first = [address for address in left if address.family == left[0].family]
@@ -140,7 +141,7 @@ def interleave_families(addresses: Iterable[Address]) -> tuple[Address, ...]:
 
 
 def literal_address(host: str, port: int) -> Address | None:
-    """Return the address that `host` is, None if it is a name."""
+    """Return the address if `host` is one, None if it is a name."""
     for family, rest in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
         try:
             socket.inet_pton(family, host)
@@ -152,7 +153,7 @@ def literal_address(host: str, port: int) -> Address | None:
 
 @dataclass(slots=True)
 class ProbeContext:
-    """One connection to one address, for one probe of a target. `lookup` is for hosts that it leads to."""
+    """One connection to one address, for one probe of a target. `lookup` resolves hosts that it redirects to."""
 
     target: Target
     address: Address
@@ -163,7 +164,7 @@ class ProbeContext:
     lookup: Lookup = resolve
 
     async def open(self, factory: Callable[[], P]) -> P:
-        """Connect, with TLS if it begins at the first byte."""
+        """Connect, and start TLS if it is implicit."""
         loop = asyncio.get_running_loop()
         implicit = self.target.tls is TlsMode.IMPLICIT
         context = self.contexts.get(self.target) if implicit else None
@@ -188,7 +189,7 @@ class ProbeContext:
         return protocol
 
     async def upgrade(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
-        """Begin TLS on the open connection (STARTTLS), inside the caller's phase."""
+        """Start TLS on the open connection (STARTTLS), within the caller's phase."""
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError("connection lost before the handshake")
         upgraded = await asyncio.get_running_loop().start_tls(
@@ -205,7 +206,7 @@ class ProbeContext:
         return upgraded
 
     def close(self) -> None:
-        """Drop the connection at once: a peer that is silent at the close must not cost time."""
+        """Abort the connection: a peer that does not answer the close must not cost time."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -213,12 +214,12 @@ class ProbeContext:
         return self.target.host.rstrip(".")
 
     def _no_handshake_timeout(self) -> float:
-        """Return a handshake timeout beyond the attempt's own deadline, the only one that counts."""
+        """Return a timeout later than the attempt's own deadline, which alone counts."""
         return self.target.timeout + 60.0
 
     def _note_tls(self) -> None:
         connection = self.transport.get_extra_info("ssl_object") if self.transport else None
-        # A peer that leaves in the handshake can make the loop return a connection without TLS.
+        # If the peer disconnects during the handshake, the loop may return a connection without TLS.
         if connection is None or connection.version() is None:
             raise ConnectionResetError("connection lost in the handshake")
         self.recorder.tls, unreadable = self.contexts.facts(connection)
@@ -227,7 +228,7 @@ class ProbeContext:
 
 
 def _duplicate_socket(sock: socket.socket) -> socket.socket:
-    """Return another handle of the connection, to read what is left after the loop has closed its own."""
+    """Duplicate a socket, to read the remaining data after the loop has closed its own handle."""
     try:
         return sock.dup()
     except OSError:

@@ -1,4 +1,4 @@
-"""The one table from foreign exceptions to a Cause; what servers say is judged by classify.py."""
+"""Maps the exceptions of libraries to a Cause; classify.py classifies the replies of servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mailwatch.probes.imap_lines import ImapProtocolError
 from mailwatch.settings import Target
 
 LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""What fails for want of something of our own."""
+"""Errors caused by a shortage of our own resources."""
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 _OUR_FIREWALL = frozenset({errno.EACCES, errno.EPERM})
 _OUR_LOOKUP = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
@@ -28,7 +28,7 @@ _PROGRAMMING_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, NameError, RuntimeError,
     SystemError, TypeError, ValueError,
 )  # fmt: skip
-"""What only a mistake in a program raises."""
+"""Exceptions that only a programming error raises."""
 _NOT_TLS = frozenset(
     {
         "WRONG_VERSION_NUMBER",
@@ -41,7 +41,7 @@ _NOT_TLS = frozenset(
 
 
 class ProbeError(Exception):
-    """A failure that the probe itself has judged."""
+    """A failure that the probe has classified itself."""
 
     def __init__(self, cause: Cause, detail: str, server_text: str = "") -> None:
         super().__init__(detail)
@@ -50,7 +50,7 @@ class ProbeError(Exception):
 
 
 class SmtpReplyError(Exception):
-    """The server's reply to `step` ("greeting" or the command) is not one that goes on from there."""
+    """An unexpected reply of the server to `step` ("greeting" or the command)."""
 
     def __init__(self, step: str, code: int, text: str) -> None:
         self.step = step
@@ -58,24 +58,24 @@ class SmtpReplyError(Exception):
         self.text = text
         self.note = ""
         self.earlier: SmtpReplyError | None = None
-        """What was refused before it, such as EHLO before HELO."""
+        """The refusal before this one, for example of EHLO before HELO."""
         self.server_text = f"{code} {text}"
         super().__init__(f"{step}: {' '.join(self.server_text.split(chr(10)))}")
 
     @property
     def status(self) -> str:
-        """Return the enhanced status code, "" without one."""
+        """The enhanced status code, "" without one."""
         return Reply("smtp", self.step, str(self.code), self.text).code
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Return the reply line by line, as it came (RFC 5321, section 4.2.1)."""
+        """The reply line by line, as received (RFC 5321, section 4.2.1)."""
         *more, last = self.text.split("\n")
         return (*(f"{self.code}-{line}" for line in more), f"{self.code} {last}")
 
 
 class Pop3ProtocolError(Exception):
-    """The answer is not the protocol. `server_text` are what the server sent instead."""
+    """The answer is not POP3. `server_text` is what the server sent instead."""
 
     def __init__(self, what: str, server_text: str = "") -> None:
         super().__init__(what)
@@ -93,10 +93,10 @@ class Pop3ReplyError(Exception):
 
 
 class Classification(NamedTuple):
-    """What an exception means. `server_text` are the server's, not yet redacted.
+    """The meaning of an exception. `server_text` is the server's text, not yet redacted.
 
-    `lines` are the same as they came, for the record. `known` is whether they are in the table of replies; None
-    where no words decided.
+    `lines` are its lines as received, for the record. `known`: whether the text is in the table of replies; None
+    if no text decided.
     """
 
     cause: Cause
@@ -105,16 +105,16 @@ class Classification(NamedTuple):
     lines: tuple[str, ...] = ()
     known: bool | None = None
     owner: str = ""
-    """The row of the table that names the owner's account or setting, which is no rejected password."""
+    """The id of a row about the owner's account or setting, which is no rejected password; "" for others."""
     out_of_date: dict[str, Any] | None = None
-    """Of a certificate that is out of date by our clock: the problem, and the dates of its chain."""
+    """For a certificate that is out of date by our clock: the problem, and the dates of its chain."""
 
 
 def classify_error(error: BaseException, target: Target) -> Classification:
-    """Return what `error` means for the target; what has no place in the table is our own fault.
+    """Return the meaning of `error` for the target; an error not in the tables is our own fault.
 
-    Clients wrap: an untrusted certificate can arrive as a lost connection. So each kind is searched for in the
-    whole chain of causes, the specific kinds before the general ones.
+    Clients wrap errors: an untrusted certificate may arrive as a lost connection. So the whole chain of causes is
+    searched for each kind of error, specific kinds before general ones.
     """
     chain = list(_chain(error))
     for judgement in (_protocol_error, _local_shortage, _tls, _network):
@@ -126,7 +126,7 @@ def classify_error(error: BaseException, target: Target) -> Classification:
         if isinstance(link, ConnectionError):
             cause = link.__cause__
             if isinstance(cause, _PROGRAMMING_ERRORS):
-                # In the reading of what came: the loop then drops the connection, and gives that as the reason.
+                # Our bug in parsing received data: the loop drops the connection, with the bug as its cause.
                 return Classification(Cause.MONITOR, f"internal error: {type(cause).__name__}: {cause}")
             return Classification(Cause.DISCONNECTED, _error_text(link) or "connection lost")
     return Classification(Cause.MONITOR, f"internal error: {type(error).__name__}: {error}")
@@ -186,7 +186,7 @@ def _from_free_text(protocol: str, detail: str, words: str, clear: bool) -> Clas
 
 
 def _smtp(error: SmtpReplyError, protocol: str, clear: bool) -> Classification:
-    """Judge a reply; where it says nothing, what was refused just before it may."""
+    """Classify a reply; if it is uninformative, classify the refusal just before it."""
     found = classify(Reply(protocol, error.step, str(error.code), error.text, clear))
     if error.earlier is not None and (found.row is None or found.row.weak):
         before = error.earlier
@@ -206,7 +206,7 @@ def _local_shortage(error: BaseException, target: Target) -> Classification | No
 
 
 def _cleartext_refusal(kind: Kind, text: str) -> Classification:
-    """Judge a refusal that came in the clear as it would be in place of a greeting."""
+    """Classify a refusal in clear text like one in place of a greeting."""
     if kind is Kind.SMTP:
         lines = [line[:3] + line[4:] for line in text.splitlines()]
         reply = Reply("smtp", "greeting", text[:3], "\n".join(line[3:] for line in lines))

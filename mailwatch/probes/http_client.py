@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the wire, within bounds (RFC 9110, RFC 9112): one request over a connection of our own."""
+"""An HTTP/1.1 client with bounds (RFC 9110, RFC 9112): one request over a connection of our own."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from mailwatch.model import Cause
 from mailwatch.probes.connect import ProbeContext
 from mailwatch.probes.failures import ProbeError
 
-# At DEBUG they write headers, cookies among them, and at INFO whole addresses.
+# At DEBUG they log headers, cookies included, and at INFO whole addresses.
 for _library in ("httpcore", "httpx"):
     logging.getLogger(_library).setLevel(logging.WARNING)
 
 MAX_HEAD_BYTES = 256 * 1024
-"""Bytes until the end of the headers, interim answers (1xx) included; h11 takes 100 KiB for one of them."""
+"""Bytes until the end of the headers, interim answers (1xx) included; h11 takes 100 KiB for each."""
 MAX_PAGE_BYTES = 1024 * 1024
-"""Bytes of a page, decompressed, on which it is judged."""
+"""Bytes of a decompressed page that are checked."""
 _GZIP = zlib.MAX_WBITS | 16
 _VERSION = b"HTTP/"
 
 
 class Body(NamedTuple):
-    """What a page holds; `whole` is False where it went on beyond MAX_PAGE."""
+    """The content of a page; `whole` is False if the page is longer than MAX_PAGE_BYTES."""
 
     data: bytes
     whole: bool
 
 
 class HttpStream(httpcore.AsyncNetworkStream):
-    """An open connection as httpcore reads and writes it. The only deadline is the attempt's."""
+    """The network stream that httpcore uses. The attempt's deadline is the only one."""
 
     def __init__(self, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
         self._reader = reader
@@ -45,11 +45,11 @@ class HttpStream(httpcore.AsyncNetworkStream):
         self._taken = 0
         self._first = b""
         self.allowed = MAX_HEAD_BYTES
-        """Bytes that may come in all."""
+        """Bytes that may be received in total."""
         self.ended = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what came, b"" at the end. Raises ProbeError at the first byte that cannot be HTTP's."""
+        """Return received bytes, b"" at the end. Raises ProbeError at the first byte that cannot be HTTP."""
         data = await self._reader.read(max_bytes)
         self.ended = not data
         self._taken += len(data)
@@ -63,16 +63,16 @@ class HttpStream(httpcore.AsyncNetworkStream):
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send; a request is small, so there is no waiting until it is gone."""
+        """Send without waiting for the buffer to drain: a request is small."""
         self._transport.write(buffer)
 
     async def aclose(self) -> None:
-        """Drop the connection."""
+        """Abort the connection."""
         self._transport.abort()
 
 
 class HttpClient:
-    """One connection for one request."""
+    """A client with one connection for one request."""
 
     def __init__(self, wire: HttpStream) -> None:
         self._wire = wire
@@ -80,8 +80,8 @@ class HttpClient:
 
     @classmethod
     async def open(cls, call: ProbeContext) -> Self:
-        """Connect and begin TLS, in the phases of `call`."""
-        # anyio, on which httpcore stands, loads half of itself when first used: not inside a phase.
+        """Connect and start TLS, within the phases of `call`."""
+        # httpcore's dependency anyio loads half of itself on first use; do that outside the phases.
         await anyio.lowlevel.checkpoint()
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(loop=loop)
@@ -90,7 +90,7 @@ class HttpClient:
         return cls(HttpStream(reader, call.transport))
 
     async def send(self, request: httpx.Request) -> httpx.Response:
-        """Send the request and return the answer as far as its headers. Raises ProbeError or ConnectionError."""
+        """Send the request, and return the answer without its body. Raises ProbeError or ConnectionError."""
         url = request.url
         asked = httpcore.Request(
             request.method,
@@ -100,7 +100,7 @@ class HttpClient:
         connection = httpcore.AsyncHTTP11Connection(asked.url.origin, self._wire)
         with self._explain_disconnect():
             self._answer = answer = await connection.handle_async_request(asked)
-        # Compressed, a page is smaller; in chunks it is somewhat larger.
+        # Compressed, a page is smaller than its limit; in chunks it is somewhat larger.
         self._wire.allowed += 2 * MAX_PAGE_BYTES
         return httpx.Response(
             answer.status,
@@ -111,13 +111,13 @@ class HttpClient:
         )
 
     async def read_body(self, encoding: str) -> Body:
-        """Read the page, decompressed by its Content-Encoding and never beyond MAX_PAGE."""
+        """Read the page, decompressed by its Content-Encoding, up to MAX_PAGE_BYTES. Raises ProbeError."""
         assert self._answer is not None
         inflate = _inflater(encoding)
         data = bytearray()
         with self._explain_disconnect():
             async for chunk in self._answer.aiter_stream():
-                # One byte more than is kept shows that there is more; 0 would mean no limit.
+                # One byte above the limit shows that the page is longer; 0 would mean no limit.
                 room = MAX_PAGE_BYTES + 1 - len(data)
                 data += inflate.decompress(chunk, room) if inflate else chunk
                 if len(data) > MAX_PAGE_BYTES:
@@ -128,7 +128,7 @@ class HttpClient:
 
     @contextlib.contextmanager
     def _explain_disconnect(self) -> Iterator[None]:
-        """Distinguish a server that leaves in the middle of its answer from one that does not speak HTTP."""
+        """Distinguish a server that disconnects within its answer from one that does not speak HTTP."""
         try:
             yield
         except httpcore.RemoteProtocolError as error:
@@ -140,7 +140,7 @@ class HttpClient:
 
 
 def _inflater(encoding: str) -> zlib._Decompress | None:
-    """Return what decompresses; only gzip was asked for (RFC 9110, section 8.4.1)."""
+    """Return the decompressor, None if not needed; only gzip was requested (RFC 9110, section 8.4.1)."""
     match encoding.strip().lower():
         case "" | "identity":
             return None

@@ -1,4 +1,4 @@
-"""Probes an IMAP server as a mail program does: greeting, login, INBOX, the newest message's date."""
+"""Probes an IMAP server as a mail program does: greeting, login, INBOX, date of the newest message."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NO_SUCH_COMMAND = re.compile(
 
 
 async def probe(call: ProbeContext) -> CloseCallback:
-    """Walk the phases; the first failure raises. Returns how to say goodbye.
+    """Run the phases; the first failure raises. Return the callback that closes the session.
 
     INBOX is opened with EXAMINE and read with BODY.PEEK: nothing in the mailbox changes, not even \\Recent.
     """
@@ -41,10 +41,10 @@ async def probe(call: ProbeContext) -> CloseCallback:
 
 
 async def open_inbox(client: ImapClient, call: ProbeContext) -> int:
-    """Open INBOX as mail programs do where EXAMINE alone is refused, and return the number of its messages.
+    """Open INBOX, with the fallbacks of mail programs if EXAMINE is refused; return its number of messages.
 
-    A server that wants to know the program first gets ID (RFC 2971), and one without EXAMINE gets SELECT, which
-    takes \\Recent from the messages and changes nothing else.
+    A server that requires to know the program gets ID (RFC 2971), and one without EXAMINE gets SELECT, which
+    removes \\Recent from the messages and changes nothing else.
     """
     try:
         return await client.examine()
@@ -63,7 +63,7 @@ async def open_inbox(client: ImapClient, call: ProbeContext) -> int:
 
 
 async def _read_newest(client: ImapClient, call: ProbeContext, newest: int) -> None:
-    """Read the newest message; where another program deleted it meanwhile, the then newest, once."""
+    """Read the newest message; if another program deleted it meanwhile, read the next newest, once."""
     removed = client.removed
     try:
         if await client.read_date(newest):
@@ -83,14 +83,14 @@ async def _read_newest(client: ImapClient, call: ProbeContext, newest: int) -> N
         if client.exists and not await client.read_date(client.exists):
             raise ProbeError(Cause.MAILBOX, f"the server did not give the header of message {client.exists}")
     except ServerByeError as bye:
-        # It had answered in good order that the message is gone; a goodbye without a reason changes nothing.
+        # It answered that the message is gone; a BYE without a known reason does not change that.
         if classify(Reply("imap", bye.command, "BYE", bye.server_text, before=bye.before)).known:
             raise
         call.recorder.note = "the newest message was deleted meanwhile"
 
 
 async def connect_and_login(call: ProbeContext) -> ImapClient:
-    """Connect, greet, begin TLS and log in, as far as the target has it; the first failure raises."""
+    """Connect, read the greeting, start TLS and log in, as the target requires; the first failure raises."""
     loop = asyncio.get_running_loop()
     phase = call.recorder.phase
     client = await call.open(lambda: ImapClient(loop))
@@ -115,7 +115,7 @@ async def connect_and_login(call: ProbeContext) -> ImapClient:
 
 async def _starttls(client: ImapClient, call: ProbeContext) -> None:
     if client.state == AUTH:
-        # RFC 9051, section 7.1.4: a server that sends PREAUTH in plain text keeps us from STARTTLS.
+        # RFC 9051, section 7.1.4: PREAUTH in plain text prevents STARTTLS.
         raise ProbeError(Cause.TLS, "the server said PREAUTH before STARTTLS")
     if "STARTTLS" not in client.capabilities:
         raise ProbeError(Cause.TLS, "the server does not offer STARTTLS")
@@ -123,7 +123,7 @@ async def _starttls(client: ImapClient, call: ProbeContext) -> None:
 
 
 async def _log_in(client: ImapClient, call: ProbeContext, login: Login) -> None:
-    """Log in by the one way that fits: each try counts at the provider."""
+    """Log in by one method only: each try counts at the provider."""
     if login.oauth2 is not None:
         offered = (name.removeprefix("AUTH=") for name in client.capabilities if name.startswith("AUTH="))
         mechanism = sasl.choose_mechanism(call, login, offered)
@@ -137,7 +137,7 @@ async def _log_in(client: ImapClient, call: ProbeContext, login: Login) -> None:
     if any(c in user or c in password for c in "\r\n\0"):
         raise ProbeError(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
     disabled = "LOGINDISABLED" in client.capabilities
-    # Noted before it goes out: with AUTHENTICATE and without SASL-IR the server may fall silent in between.
+    # Noted before the password is sent: with AUTHENTICATE but no SASL-IR the server may fall silent in between.
     call.recorder.password_sent = not disabled or "AUTH=PLAIN" in client.capabilities
     if "AUTH=PLAIN" in client.capabilities and (disabled or not (user + password).isascii()):
         await client.authenticate_plain(user, password)
@@ -148,7 +148,7 @@ async def _log_in(client: ImapClient, call: ProbeContext, login: Login) -> None:
 
 
 def _login_unavailable(client: ImapClient, call: ProbeContext) -> ProbeError:
-    """Say why there is no login: by another way than a password, or only over TLS, it is the owner's to change."""
+    """Return why no login is possible: if other methods or TLS would allow it, the owner must change it."""
     others = sorted(name for name in client.capabilities if name.startswith("AUTH="))
     offered = " ".join(["LOGINDISABLED", *others])
     if others:

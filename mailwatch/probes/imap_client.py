@@ -1,12 +1,12 @@
-"""The one place that hardens aioimaplib 2.0.3 against hostile, broken and dying servers.
+"""Hardens aioimaplib 2.0.3 against hostile, broken and dying servers; no other module does.
 
-What the library does, and what is different here:
+What the library does, and what this module does instead:
 - it hides a BYE greeting and a lost connection until a timeout; here both are raised at once;
-- its buffers have no bound and its parser calls itself for each line; imap_lines.py has neither fault;
+- its buffers are unbounded and its parser recurses for each line; imap_lines.py does neither;
 - it keeps mail in memory; here only the lines that a command asks for are kept;
 - it returns NO and BAD as values; here they are raised, with their response code (RFC 9051, section 7.1);
-- it knows no STARTTLS, sends user names unquoted, and logs a password that has a quote or backslash in it;
-- it always asks for the capabilities; here the greeting's are enough.
+- it knows no STARTTLS, sends user names unquoted, and logs a password that contains a quote or backslash;
+- it always asks for the capabilities; here those of the greeting are enough.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ EXISTS = re.compile(rb"(\d{1,10}) EXISTS *$", re.IGNORECASE)
 
 
 class ImapRequest(Command):
-    """A command that shows its name only, and keeps only the untagged lines that match `wanted`.
+    """A command whose repr has only its name, and which keeps only the untagged lines that match `wanted`.
 
-    `parts` are sent one by one, each but the first when the server asks for it (literals, AUTHENTICATE).
+    `parts` are sent one by one, each after the first when the server asks for it (literals, AUTHENTICATE).
     """
 
     def __init__(self, name: str, tag: str, parts: tuple[bytes, ...], wanted: re.Pattern[bytes] | None) -> None:
@@ -48,19 +48,19 @@ class ImapRequest(Command):
         self._wanted = wanted
 
     def append_to_resp(self, line: bytes, result: str = "Pending") -> None:
-        """Keep a line of the answer; the library's also winds up a timer for each."""
+        """Keep a line of the answer; the library's method also restarts a timer for each line."""
         self._resp_result = result
         if result != "Pending" or (self._wanted and self._wanted.match(line)):
             self._resp_lines.append(line)
 
     def fail(self, error: Exception) -> None:
-        """Let the one who waits for the answer have the error."""
+        """Raise the error in the task that waits for the answer."""
         self._exception = error  # type: ignore[assignment]
         self._event.set()
 
 
 class LiteralRequest(ImapRequest):
-    """A command whose answer has literals that are wanted: one list of them for each line."""
+    """A command that keeps the literals of its answer: one list of them for each line."""
 
     def __init__(
         self, name: str, tag: str, parts: tuple[bytes, ...], wanted: re.Pattern[bytes], lines: ImapLineBuffer
@@ -78,7 +78,7 @@ class LiteralRequest(ImapRequest):
 
 
 class IdleRequest(ImapRequest):
-    """IDLE (RFC 2177): `started` is set when the server has agreed, `news` when it has some or will not go on."""
+    """IDLE (RFC 2177). `started`: the server has agreed; `news`: a message arrived, or IDLE ended."""
 
     def __init__(self, tag: str) -> None:
         super().__init__("IDLE", tag, (), EXISTS)
@@ -86,7 +86,7 @@ class IdleRequest(ImapRequest):
         self.news = asyncio.Event()
 
     def append_to_resp(self, line: bytes, result: str = "Pending") -> None:
-        """Keep a line of the answer; a new message is news, and so is the end."""
+        """Keep a line of the answer, and set the events."""
         super().append_to_resp(line, result)
         if self._resp_lines:
             self.news.set()
@@ -94,7 +94,7 @@ class IdleRequest(ImapRequest):
             self.started.set()
 
     def fail(self, error: Exception) -> None:
-        """Wake the waiter."""
+        """Record the error, and wake the waiting task."""
         super().fail(error)
         self.started.set()
         self.news.set()
@@ -109,7 +109,7 @@ _FETCH = re.compile(rb"(\d{1,10}) FETCH \(", re.IGNORECASE)
 _HEADER = re.compile(
     rb"\d{1,10} FETCH \([^\[]*\bBODY\[[^\]]*\](?:<\d+>)? ?(?:~?\{\d+\+?\}|\"|NIL\b)", re.IGNORECASE
 )
-"""The value is a string or NIL (RFC 9051, section 9, msg-att-static); what is none is no header."""
+"""The value is a string or NIL (RFC 9051, section 9, msg-att-static); anything else is no header."""
 _EXPUNGE = re.compile(rb"\d{1,10} EXPUNGE\b|VANISHED\b", re.IGNORECASE)
 _NOTICE = re.compile(rb"(?:NO|BAD|BYE)\b|OK \[ALERT\]", re.IGNORECASE)
 _DATA = re.compile(
@@ -117,27 +117,25 @@ _DATA = re.compile(
     rb"|QUOTA|VANISHED\b|SORT\b|THREAD\b|ACL\b|METADATA\b|ANNOTATION|LANGUAGE\b|COMPARATOR\b|MYRIGHTS\b|X-",
     re.IGNORECASE,
 )
-"""Untagged data; what is none is words, such as the "* Too many invalid logon attempts." of some servers."""
+"""Untagged data; other lines are words, for example "* Too many invalid logon attempts." of some servers."""
 MAX_NOTICES = 5
-"""Untagged lines with words that are kept of a connection."""
+"""Untagged lines with words that are kept for a connection."""
 BYE_GRACE_SECONDS = 0.5
-"""Seconds that the answer to the command may come later than the BYE before it."""
+"""Seconds to wait after a BYE for the answer to the command."""
 
 
 MAX_CAPABILITY_BYTES = 8192
-"""Bytes of a list of capabilities that are read: the lists are kept."""
+"""Bytes of a capability list that are read, since the lists are cached."""
 
 
 @lru_cache(maxsize=64)
 def _capabilities(names: bytes) -> frozenset[str]:
-    """Servers say the same in every session."""
+    """Parse a capability list; cached, since a server sends the same one in every session."""
     return frozenset(decode_text(name).upper() for name in names.split())
 
 
 class ServerByeError(Exception):
-    """The server sent BYE in answer to `command`; `server_text` is its reason, `before` are the notices before
-    it.
-    """
+    """The server sent BYE in answer to `command`. `server_text` is its reason, `before` the earlier notices."""
 
     def __init__(self, server_text: str, command: str = "greeting", before: Sequence[str] = ()) -> None:
         super().__init__(f"BYE {server_text}")
@@ -147,7 +145,7 @@ class ServerByeError(Exception):
 
 
 class ConnectionLostError(ConnectionError):
-    """The connection ended before the answer to `command` was complete; `before` are the notices that came."""
+    """The connection ended before the answer to `command` was complete; `before` are the notices received."""
 
     command = "unasked"
     before: tuple[str, ...] = ()
@@ -156,7 +154,7 @@ class ConnectionLostError(ConnectionError):
 class ImapCommandError(Exception):
     """The server answered NO or BAD. `code` is the response code in capitals, "" without one.
 
-    `full` is the text with its code; `before` are the untagged lines with words that came before it.
+    `full` is the text with its code; `before` are the untagged lines with words received before it.
     """
 
     def __init__(self, command: str, status: str, server_text: str, before: Sequence[str] = ()) -> None:
@@ -172,7 +170,7 @@ class ImapCommandError(Exception):
 
 
 class ImapClient(IMAP4ClientProtocol):
-    """One IMAP connection; one command at a time. Its `state` is the library's."""
+    """One IMAP connection; one command at a time. `state` is the library's."""
 
     transport: asyncio.Transport | None  # type: ignore[assignment]
     pending_sync_command: ImapRequest | None  # type: ignore[assignment]
@@ -184,46 +182,46 @@ class ImapClient(IMAP4ClientProtocol):
         self._failure: Exception | None = None
         self._lines = ImapLineBuffer()
         self.exists = 0
-        """How many messages the open mailbox has, by the server's latest answer of any kind."""
+        """The number of messages in the open mailbox, by the server's latest answer of any kind."""
         self.challenge = b""
         """The server's latest continuation request."""
         self.notices: list[str] = []
-        """The untagged lines with words that came in answer to the last command."""
+        """The untagged lines with words received in answer to the last command."""
         self.notice: Callable[[str], None] = lambda words: None
-        """Called with each, at most MAX_NOTICES of a connection."""
+        """Called with each notice, at most MAX_NOTICES times for a connection."""
         self.answer = ""
-        """The words of the last OK."""
+        """The text of the last OK."""
         self.removed = 0
-        """How many times the open mailbox lost messages."""
+        """The number of removals from the open mailbox."""
         self._noticed = 0
         self._bye: ServerByeError | None = None
         self._between = False
-        """Between the OK to STARTTLS and the handshake: whatever comes now was slipped in by someone."""
+        """True between the OK to STARTTLS and the handshake: data received now was injected by an attacker."""
 
     async def read_greeting(self) -> str:
-        """Return the greeting's words."""
+        """Return the text of the greeting."""
         words = await self._greeting
         self._check()
         return words
 
     async def send_command(self, name: str, *parts: bytes, wanted: re.Pattern[bytes] | None = None) -> list[bytes]:
-        """Send the command and return the untagged lines it wanted. Raises ImapCommandError unless the server says
-        OK.
+        """Send a command and return the untagged lines that match `wanted`. Raises ImapCommandError for NO and
+        BAD.
         """
         return await self._run(ImapRequest(name, self.new_tag(), parts, wanted))
 
     async def read_literals(
         self, name: str, *parts: bytes, wanted: re.Pattern[bytes]
     ) -> list[tuple[bytes, list[bytes]]]:
-        """Ask, and return each line with its literals; they are bounded as the whole answer is."""
+        """Send a command and return each line with its literals, within the bounds of an answer."""
         command = LiteralRequest(name, self.new_tag(), parts, wanted, self._lines)
         lines = await self._run(command, keep=True)
         return list(zip(lines, command.literals, strict=False))
 
     async def idle_for(self, seconds: float, answer_seconds: float) -> None:
-        """IDLE until the mailbox has news, at most for `seconds`; each answer may take `patience`.
+        """IDLE until a message arrives, at most for `seconds`; each answer may take `answer_seconds`.
 
-        Raises ImapCommandError, TimeoutError, and what ends the connection.
+        Raises ImapCommandError, TimeoutError, and the errors that end the connection.
         """
         self._check()
         self._lines.next_response()
@@ -257,18 +255,18 @@ class ImapClient(IMAP4ClientProtocol):
         return lines
 
     async def execute(self, command: Command, scrub: str | None = None) -> Response:
-        """Refuse: a library command has no bounds, and its repr shows its arguments."""
+        """Raise NotImplementedError: library commands have no bounds, and their repr shows their arguments."""
         raise NotImplementedError(f"{command.name} is not mended; use ask()")
 
     async def capability(self) -> None:
-        """Learn the capabilities anew."""
+        """Request the capabilities again."""
         self.capabilities = set()
         await self.send_command("CAPABILITY")
         if not any(name.startswith("IMAP4") for name in self.capabilities):
             raise ImapProtocolError("the server does not say that it speaks IMAP4")
 
     async def starttls(self, upgrade: Callable[[IMAP4ClientProtocol], Awaitable[asyncio.Transport]]) -> None:
-        """Begin TLS, and forget what was sent without it (RFC 9051, section 6.2.1)."""
+        """Start TLS, and discard the capabilities received before it (RFC 9051, section 6.2.1)."""
         await self.send_command("STARTTLS")
         self._check()
         self._between = False
@@ -276,7 +274,7 @@ class ImapClient(IMAP4ClientProtocol):
         await self.capability()
 
     async def login(self, user: str, password: str) -> None:
-        """LOGIN, with literals for what is not ASCII (RFC 9051, sections 4.3 and 6.2.3)."""
+        """Log in with LOGIN, with literals for non-ASCII arguments (RFC 9051, sections 4.3 and 6.2.3)."""
         parts = [b""]
         for argument in (wire(user), wire(password)):
             space = b" " if parts != [b""] else b""
@@ -289,18 +287,18 @@ class ImapClient(IMAP4ClientProtocol):
         self.state = AUTH
 
     async def authenticate_plain(self, user: str, password: str) -> None:
-        """AUTHENTICATE PLAIN (RFC 4616), in one step where the server can (RFC 4959)."""
+        """Log in with AUTHENTICATE PLAIN (RFC 4616), in one step if the server supports it (RFC 4959)."""
         await self.authenticate("PLAIN", b64encode(b"\0" + wire(user) + b"\0" + wire(password)))
 
     async def authenticate(self, mechanism: str, initial: bytes, *answers: bytes) -> None:
-        """AUTHENTICATE (RFC 9051, section 6.2.2); `answers` are for challenges, the last of which is kept."""
+        """Log in with AUTHENTICATE (RFC 9051, section 6.2.2). `answers` are for challenges; keep the last one."""
         name = mechanism.encode()
         first = (name + b" " + initial,) if "SASL-IR" in self.capabilities else (name, initial)
         await self.send_command("AUTHENTICATE", *first, *answers)
         self.state = AUTH
 
     async def examine(self, command: str = "EXAMINE") -> int:
-        """Open INBOX and return the number of its messages; but for SELECT, nothing changes by it."""
+        """Open INBOX and return its number of messages. EXAMINE changes nothing, SELECT does."""
         counts = await self.send_command(command, b"INBOX", wanted=EXISTS)
         if not counts:
             raise ImapProtocolError(f"{command} was answered without EXISTS")
@@ -308,25 +306,25 @@ class ImapClient(IMAP4ClientProtocol):
         return int(counts[-1].split()[0])
 
     async def identify(self) -> None:
-        """Say which program this is (RFC 2971). Raises ImapCommandError."""
+        """Identify this program with ID (RFC 2971). Raises ImapCommandError."""
         await self.send_command("ID", b'("name" "MailWatch")')
 
     async def read_date(self, number: int) -> bool:
-        """Read the Date field of a message without marking it as seen; say whether it came, if only as NIL."""
+        """Read the Date field of a message without marking it as seen; return whether it came, even as NIL."""
         lines = await self.send_command("FETCH", b"%d BODY.PEEK[HEADER.FIELDS (DATE)]" % number, wanted=_FETCH)
         return any(int(line.split()[0]) == number and _HEADER.match(line) for line in lines)
 
     async def logout(self) -> None:
-        """LOGOUT; the BYE that comes with it is no failure."""
+        """Log out; the BYE in the answer is no failure."""
         self.state = LOGOUT
         await self.send_command("LOGOUT")
 
     def send(self, line: str, scrub: str | None = None) -> None:
-        """Send a line, without a trace of it in the log."""
+        """Send a line without logging it."""
         self._send(wire(line))
 
     def data_received(self, d: bytes) -> None:
-        """Take in what came, line by line, until the first failure."""
+        """Process received data line by line, until the first failure."""
         if self._failure is not None:
             return
         try:
@@ -339,13 +337,13 @@ class ImapClient(IMAP4ClientProtocol):
             self._fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End every wait at once."""
+        """Fail every waiting task at once."""
         error = self.unanswered() or ConnectionLostError("connection lost")
         error.__cause__ = exc
         self._fail(self._bye or error)
 
     def unanswered(self) -> ConnectionLostError | None:
-        """Return the words that came in answer to the last command, where nothing else did."""
+        """Return the notices received in answer to the last command as an error, if nothing else came."""
         if self.pending_sync_command is None or not self.notices:
             return None
         error = ConnectionLostError("connection lost")
@@ -366,7 +364,7 @@ class ImapClient(IMAP4ClientProtocol):
         self.transport.write(line + b"\r\n")
 
     def _fail(self, error: Exception) -> None:
-        """Keep the first failure, which explains the later ones, and stop listening."""
+        """Keep the first failure, which explains later ones, and abort the connection."""
         if self._failure is not None:
             return
         self._failure = error
@@ -375,7 +373,7 @@ class ImapClient(IMAP4ClientProtocol):
             self.pending_sync_command.fail(error)
         if not self._greeting.done():
             self._greeting.set_exception(error)
-            self._greeting.exception()  # read here, since there may be no waiter and asyncio would complain
+            self._greeting.exception()  # retrieved here, since without a waiting task asyncio would log it
         if self.transport is not None:
             self.transport.abort()
 
@@ -430,7 +428,7 @@ class ImapClient(IMAP4ClientProtocol):
             self.notice(words)
 
     def _take_bye(self, words: str) -> None:
-        """Take a BYE; some servers send it before they answer the command, whose NO gives the better reason."""
+        """Process a BYE; some servers send it before their answer, whose NO has the better reason."""
         command = self.pending_sync_command
         if command is None or self._bye is not None or isinstance(command, IdleRequest):
             raise self._bye or ServerByeError(words, command.name if command else "unasked", self.notices)
@@ -460,7 +458,7 @@ class ImapClient(IMAP4ClientProtocol):
             self._note_words(b"* BYE " + self._bye.server_text.encode("utf-8", "replace"))
         self.pending_sync_command = None
         if result == "OK":
-            # Only the code: "OK Capability completed" names no capability.
+            # Only the response code: "OK Capability completed" lists no capability.
             self._learn_capabilities(_CAPABILITY_CODE.match(words))
             self.answer = decode_text(words)
             self._between = command.name == "STARTTLS"

@@ -1,4 +1,4 @@
-"""Cuts what an IMAP server sends into lines, within bounds; pure."""
+"""Splits the data of an IMAP server into lines, within bounds. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 
 _LITERAL = re.compile(rb"\{(\d+)\+?\}$")
 _TEXT = re.compile(rb"\+|\S{1,64} (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
-"""A line whose end is text for people (RFC 9051, section 9, resp-text): "{5}" in it begins no literal."""
+"""A line that ends with text for people (RFC 9051, section 9, resp-text): "{5}" in it starts no literal."""
 
 
 class ImapProtocolError(Exception):
-    """The answer is not the protocol. `server_text` are what the server sent instead."""
+    """The answer is not IMAP. `server_text` is what the server sent instead."""
 
     def __init__(self, what: str, server_text: bytes = b"") -> None:
         self.server_text = decode_text(server_text)
@@ -24,15 +24,15 @@ class ImapProtocolError(Exception):
 
 
 def decode_text(line: bytes) -> str:
-    """Decode a server's words; bytes that are not UTF-8 are shown as they are."""
+    """Decode a server's text; bytes that are not UTF-8 are escaped."""
     return line.decode("utf-8", "backslashreplace")
 
 
 class ImapLineBuffer:
-    """A buffer of bytes that gives whole lines.
+    """A buffer that splits bytes into whole lines.
 
-    Literals (RFC 9051, section 4.3) are counted and dropped; with `keep`, those of the line that was given last
-    are in `literals`.
+    Literals (RFC 9051, section 4.3) are counted and dropped; with `keep`, `literals` has those of the line yielded
+    last.
     """
 
     __slots__ = ("_buffer", "_head", "_kept", "_searched", "_skip", "_taken", "keep", "literals")
@@ -48,19 +48,19 @@ class ImapLineBuffer:
 
     @property
     def pending(self) -> bool:
-        """Whether there are bytes that belong to no line given so far."""
+        """Whether there are bytes that belong to no line yielded so far."""
         return bool(self._buffer or self._head or self._skip)
 
     def next_response(self, *, keep: bool = False) -> None:
-        """Begin to count anew: what comes now answers another command."""
+        """Reset the count of bytes: the data from here on answers another command."""
         self._taken = 0
-        # A literal that is half read goes on as it began.
+        # A literal that is half read keeps its setting.
         self.keep, self._kept = keep, self._kept if keep else []
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give the lines that are whole with `data`, which is taken in when the first is asked for.
+        """Yield the lines that `data` completes; the generator processes `data` only when iterated.
 
-        Raises ImapProtocolError beyond the bounds. A line that a literal interrupts is given as one, without it.
+        Raises ImapProtocolError beyond the bounds. A line interrupted by literals is yielded as one, without them.
         """
         self._buffer += data
         while (line := self._cut()) is not None:
@@ -79,7 +79,7 @@ class ImapLineBuffer:
         self._bound(0 if self._skip else len(self._buffer))
 
     def _count(self, length: int) -> None:
-        """Count bytes as they are used, not as they come: how they are cut into packets must not matter."""
+        """Count bytes as they are consumed: the result must not depend on how they were split into packets."""
         self._taken += length
         if self._taken > MAX_RESPONSE_BYTES:
             raise ImapProtocolError("response longer than 1 MiB")
@@ -93,13 +93,13 @@ class ImapLineBuffer:
             del buffer[:dropped]
             self._skip -= dropped
             self._count(dropped)
-        # What was searched before is not searched again: many small packets cost no more than a large one.
+        # Do not search the same bytes again: many small packets cost no more than a large one.
         end = -1 if self._skip else buffer.find(b"\n", self._searched)
         self._searched = len(buffer) if end < 0 else 0
         if end < 0:
             return None
         line = bytes(buffer[:end]).removesuffix(b"\r")
-        # Cheap: a bytearray forgets its beginning without moving the rest.
+        # Cheap: a bytearray drops its beginning without moving the rest.
         del buffer[: end + 1]
         self._count(end + 1)
         return line

@@ -1,6 +1,6 @@
-"""The observation of a probe that a fault of our own ended; its cause is `monitor`.
+"""The observation of a probe that failed by our own fault; its cause is `monitor`.
 
-A probe without an observation would be a hole in the record that looks like a probe that was never made.
+Without an observation, the record would have a hole that looks like a probe that was never made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProbeStart:
-    """When a probe began: by the wall clock, and on the steady clock, in milliseconds."""
+    """When a probe began, by the wall clock and on the steady clock, in milliseconds."""
 
     at: Millis = field(default_factory=now)
     clock: Millis = field(default_factory=monotonic.milliseconds)
@@ -33,9 +33,9 @@ def internal_error_observation(
     error: BaseException,
     observed: Observation | None = None,
 ) -> Observation:
-    """Log `error` with its traceback, secrets masked, and return the observation as unknown.
+    """Log `error` with its traceback, secrets masked, and return an unknown observation.
 
-    What was `observed` before the fault is kept, but decides nothing any more.
+    What was `observed` before the fault is kept, but decides nothing.
     """
     detail = redact_text(target, f"internal error: {type(error).__name__}: {error}")
     logger.error("probe of %s failed: internal error\n%s", target.name, redacted_traceback(error, target))
@@ -56,7 +56,7 @@ def internal_error_observation(
 
 
 def minimal_observation(observation: Observation, error: BaseException) -> Observation:
-    """Return an observation that can be written where `error` kept it from being: without the words of others."""
+    """Return a minimal observation, without others' texts, in place of one that `error` kept from the record."""
     logger.error("the observation of %s cannot be recorded: %s", observation.target, type(error).__name__)
     return Observation(
         target=observation.target,
@@ -75,7 +75,7 @@ def minimal_observation(observation: Observation, error: BaseException) -> Obser
 
 
 def redacted_traceback(error: BaseException, target: Target) -> str:
-    """Write a traceback without the target's secrets: the text of a foreign exception may hold what was sent."""
+    """Return a traceback without the target's secrets: a library's exception may contain what was sent."""
     text = "".join(traceback.format_exception(error))
     for end in target.endpoints:
         text = redactor(end.login).hide(text)
@@ -83,7 +83,7 @@ def redacted_traceback(error: BaseException, target: Target) -> str:
 
 
 def redact_text(target: Target, text: str) -> str:
-    """Make a text fit for the record: without secrets and control characters, bounded."""
+    """Return a text fit for the record: bounded, without secrets and control characters."""
     for end in target.endpoints:
         text = redactor(end.login)(text)
     return text

@@ -1,4 +1,4 @@
-"""Probe a domain as another mail server would: its exchangers in turn, up to RCPT TO. DATA is never sent."""
+"""Probes a domain as another mail server would: its exchangers in turn, up to RCPT TO. DATA is never sent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from mailwatch.settings import MxTask, Target
 
 
 async def probe(call: ProbeContext, *, within: float) -> CloseCallback:
-    """Walk the phases; the first failure raises. `within` are the seconds for connecting."""
+    """Run the phases; the first failure raises. `within` is the limit for connecting, in seconds."""
     try:
         return await _run_phases(call, within)
     except SmtpReplyError as refused:
@@ -71,7 +71,7 @@ async def _run_phases(call: ProbeContext, within: float) -> CloseCallback:
         with phase(Phase.SUBMIT):
             await _ask_recipient(client, asked, offer)
     except SmtpReplyError:
-        # Who comes again and again and never takes leave is soon taken for a robot.
+        # A client that reconnects regularly and never sends QUIT soon counts as a robot.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await client.quit()
@@ -88,13 +88,13 @@ async def _ask_recipient(client: SmtpClient, asked: MxTask, offer: dict[str, str
 MAX_EXCHANGERS = 5
 MAX_ADDRESSES = 2
 CONNECT_SECONDS = 10.0
-"""The bound of connecting at all attempts but the first: ten dead addresses must not hold up a probe for long."""
+"""Seconds for connecting at all attempts but the first: ten dead addresses must not delay a probe for long."""
 _PHASE_ORDER = (Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.TLS, Phase.SUBMIT)
 
 
 @dataclass(slots=True)
 class MxAttempts:
-    """The attempts of a probe along the exchangers. `other_attempts` decided nothing."""
+    """The attempts at a domain's exchangers. `other_attempts` did not decide."""
 
     exchangers: list[Exchanger] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
@@ -110,10 +110,10 @@ class MxAttempts:
         return last.failed_phase is Phase.SUBMIT and (last.facts or {}).get("code", 0) >= 500
 
     def deciding_last(self) -> list[Attempt]:
-        """Return the attempts with the deciding one last: the one that served.
+        """Return the attempts with the deciding one last: the one that was served.
 
-        Else the one that refused for good; else one that failed by no fault of the domain's, for others may be
-        served there; else, of the best exchanger's, the one that got furthest.
+        Otherwise the one that refused for good; else one that failed not by the domain's fault, since others may
+        be served there; else, of the best exchanger's attempts, the one that got furthest.
         """
         last = self.attempts[-1]
         if not self.is_settled:
@@ -126,7 +126,7 @@ class MxAttempts:
 async def try_exchangers(
     request: ProbeRequest,
 ) -> MxAttempts:
-    """Try the exchangers of the domain until one accepts; with `every_address` probe all others too."""
+    """Try the exchangers of the domain until one accepts; with `every_address`, probe all others too."""
     target, listener, result = request.target, request.listener, MxAttempts()
     recorder = Recorder(redactor(None), listener)
     try:
@@ -148,7 +148,7 @@ async def try_exchangers(
 
 
 def with_exchanger_names(observation: Observation, result: MxAttempts) -> Observation:
-    """Name the exchanger at each place; and list which there are, unless all are up."""
+    """Add the exchanger to each peer; unless all are up, add the list of exchangers."""
     facts: dict[str, Any] = {}
     detail = observation.detail
     if observation.cause is not None and result.exchangers:
@@ -165,7 +165,7 @@ def with_exchanger_names(observation: Observation, result: MxAttempts) -> Observ
 
 
 def exchanger_of(attempt: Attempt) -> str:
-    """Return the name of the exchanger that was tried, "" when none was found."""
+    """Return the name of the exchanger that was tried, "" if none was found."""
     return str((attempt.facts or {}).get("exchanger", ""))
 
 
@@ -183,7 +183,7 @@ def _phase_index(attempt: Attempt) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _ExchangerProber:
-    """Knows the way to an exchanger."""
+    """Probes exchangers of one target."""
 
     target: Target
     contexts: TlsContexts
@@ -191,7 +191,7 @@ class _ExchangerProber:
     listener: PhaseListener | None
 
     async def probe(self, exchanger: Exchanger, result: MxAttempts, recorder: Recorder) -> None:
-        """Try the exchanger's addresses until the question is settled."""
+        """Try the exchanger's addresses until the result is settled."""
         try:
             found = await self._find(exchanger, recorder)
         except Exception as error:
@@ -206,7 +206,7 @@ class _ExchangerProber:
             recorder = self._next_recorder(recorder)
 
     async def probe_others(self, result: MxAttempts) -> list[Attempt]:
-        """Ask what was not tried yet, all at once."""
+        """Probe all addresses that were not tried yet, all at once."""
         tried = {(exchanger_of(made), made.peer) for made in result.attempts}
         gone = {name for name, peer in tried if not peer}
         target = replace(self.target, timeout=min(self.target.timeout, OTHER_ADDRESS_SECONDS))
@@ -216,7 +216,7 @@ class _ExchangerProber:
         return [each for several in made for each in several]
 
     async def attempts_at(self, exchanger: Exchanger, tried: set[tuple[str, str]]) -> list[Attempt]:
-        """Ask the exchanger's addresses that were not tried yet."""
+        """Probe the exchanger's addresses that were not tried yet."""
         recorder = Recorder(redactor(None), None)
         try:
             found = await self._find(exchanger, recorder)
@@ -240,7 +240,7 @@ class _ExchangerProber:
         return found
 
     async def _ask(self, target: Target, address: Address, recorder: Recorder, within: float) -> list[Attempt]:
-        """Make one connection; and where encryption does not come about another one in the clear."""
+        """Make one connection; if encryption fails, make another one in clear text."""
         target = replace(target, host=recorder.facts["exchanger"])
         made = await run_attempt(ProbeContext(target, address, None, recorder, self.contexts), _probe(within))
         if made.failed_phase is not Phase.TLS:

@@ -1,4 +1,4 @@
-"""The exchangers of a domain, by its name servers (RFC 5321, section 5.1)."""
+"""Looks up the exchangers of a domain (RFC 5321, section 5.1)."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _LOCALHOST = "localhost"
 
 
 class Exchanger(NamedTuple):
-    """A host that takes a domain's mail. `preference` is None for a domain that names none and is its own."""
+    """A host that accepts a domain's mail. `preference` is None if the domain has no MX, and is its own."""
 
     name: str
     preference: int | None = None
 
 
 class ExchangerAddresses(NamedTuple):
-    """The addresses of an exchanger. `alias_of` is its true name, if its own is an alias, as none may be."""
+    """The addresses of an exchanger. `alias_of` is the true name of one that is an alias, which is forbidden."""
 
     addresses: tuple[Address, ...]
     alias_of: str = ""
 
 
 def system_resolver() -> dns.asyncresolver.Resolver:
-    """Return a resolver that asks the system's name servers. Raises MonitorError if the system names none."""
+    """Return a resolver with the system's name servers. Raises MonitorError if the system has none."""
     try:
         return dns.asyncresolver.Resolver()
     except dns.resolver.NoResolverConfiguration as error:
@@ -48,8 +48,8 @@ def system_resolver() -> dns.asyncresolver.Resolver:
 async def lookup_exchangers(domain: str, resolver: dns.asyncresolver.Resolver, seconds: float) -> list[Exchanger]:
     """Return the exchangers of a domain, the best first, those of equal preference in random order.
 
-    Raises ProbeError: for a domain that takes no mail (RFC 7505) as rejected, for all that the name server has to
-    say against it as dns.
+    Raises ProbeError: `rejected` for a domain that accepts no mail (RFC 7505), `dns` for all errors of the name
+    server.
     """
     if literal_address(domain, 0) or domain.lower() == _LOCALHOST:
         return [Exchanger(domain)]
@@ -67,13 +67,13 @@ async def lookup_exchangers(domain: str, resolver: dns.asyncresolver.Resolver, s
 async def lookup_addresses(
     exchanger: Exchanger, port: int, resolver: dns.asyncresolver.Resolver, seconds: float
 ) -> ExchangerAddresses:
-    """Return an exchanger's addresses, IPv4 and IPv6 in turn, those with no route last. Raises ProbeError."""
+    """Return an exchanger's addresses, IPv4 and IPv6 in turn, those without a route last. Raises ProbeError."""
     name, own = exchanger.name, exchanger.preference is None
     address = literal_address("127.0.0.1" if own and name.lower() == _LOCALHOST else name, port)
     if address and own:
         return ExchangerAddresses((address,))
     if address or not _HOST.fullmatch(name) or name.lower() == _LOCALHOST:
-        # An address literal has no A record, and the sender's own machine is not the domain's.
+        # An address literal has no A record, and the sender's own host is not the domain's.
         raise ProbeError(Cause.DNS, f"the MX names {name[:100]!r}, which is not a valid host name for mail")
     asking = [_query(resolver, name, kind, seconds) for kind in ("A", "AAAA")]
     answers = await asyncio.gather(*asking, return_exceptions=True)
@@ -91,7 +91,7 @@ async def lookup_addresses(
 async def _query(
     resolver: dns.asyncresolver.Resolver, name: str, kind: str, seconds: float
 ) -> dns.resolver.Answer:
-    """Send one query to the name server; whatever is not an answer is raised as dns."""
+    """Send one query to the name server. Raises ProbeError(dns) for everything but an answer."""
     asked = f"{kind} of {name}"
     try:
         return await resolver.resolve(name, kind, lifetime=seconds, search=False, raise_on_no_answer=False)
@@ -106,7 +106,7 @@ async def _query(
 
 
 def _unanswered(asked: str, error: dns.resolver.NoNameservers) -> Exception:
-    """Report each server's own answer, such as SERVFAIL or REFUSED; but a query that we could not send is ours."""
+    """Return an error with each server's answer, such as SERVFAIL, or our own error if we could not ask."""
     errors: list[tuple[str, bool, int, Any, Any]] = list(error.kwargs.get("errors") or ())
     for _, _, _, what, _ in errors:
         if isinstance(what, OSError) and what.errno in LOCAL_ERRNOS:
@@ -122,7 +122,7 @@ def _interleave(families: Iterable[list[str]], port: int) -> tuple[Address, ...]
 
 
 def _has_route(address: Address) -> bool:
-    """Whether there is a way to the address from here, for all that the kernel knows; no packet is sent."""
+    """Return whether the kernel has a route to the address; no packet is sent."""
     try:
         with socket.socket(address.family, socket.SOCK_DGRAM) as sock:
             sock.connect(address.sockaddr)

@@ -1,6 +1,6 @@
-"""Probe a POP3 server as a mail program does: greeting, login, how many messages, the newest one's headers.
+"""Probes a POP3 server as a mail program does: greeting, login, number of messages, headers of the newest one.
 
-The client below speaks POP3 within bounds of bytes and time (RFC 1939, RFC 2449, RFC 2595, RFC 5034).
+Its client has bounds of bytes and time (RFC 1939, RFC 2449, RFC 2595, RFC 5034).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 
 
 class Pop3Client(asyncio.Protocol):
-    """One POP3 connection: a command, then its answer; what comes unasked is a failure."""
+    """One POP3 connection: a command, then its answer; unsolicited data is a failure."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -37,18 +37,18 @@ class Pop3Client(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self.capabilities: dict[str, str] = {}
         self.long_lines = False
-        """Whether lines may be as long as the whole answer: those of a message may."""
+        """Whether lines may be as long as a whole answer, as the lines of a message may."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; again after STLS, with the transport that encrypts."""
-        # Not asserted: uvloop's encrypting transport is of no class of asyncio's.
+        """Store the transport; called again after STLS, with the encrypting one."""
+        # Not asserted: uvloop's encrypting transport is no asyncio class.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Cut what came into lines."""
+        """Split received data into lines."""
         if self._ended is not None:
             return
-        # Counted as lines, not as packets: how the bytes were cut must not matter.
+        # Counted as lines: the result must not depend on how the bytes were split into packets.
         lines: list[bytes] = []
         self._buffer += data
         if b"\n" in data:
@@ -64,7 +64,7 @@ class Pop3Client(asyncio.Protocol):
         self._wake()
 
     def _bounded(self, length: int, *, more: int = 0) -> bool:
-        """Whether a line of that length is within the bounds; else everything ends after the lines before it."""
+        """Return whether a line of `length` is within the bounds; if not, fail after the lines before it."""
         if self._taken + more > MAX_RESPONSE_BYTES:
             self._fail(Pop3ProtocolError("response longer than 1 MiB"))
         elif length > MAX_LINE_BYTES and not self.long_lines:
@@ -72,11 +72,11 @@ class Pop3Client(asyncio.Protocol):
         return self._ended is None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the waiter."""
+        """Fail the waiting task."""
         self._fail(exc or ConnectionResetError("connection lost"))
 
     async def read_greeting(self) -> str:
-        """Wait for the greeting."""
+        """Wait for the greeting, and return it."""
         return self._expect_ok("greeting", await self._line())
 
     async def command(self, step: str, *words: bytes) -> str:
@@ -84,7 +84,7 @@ class Pop3Client(asyncio.Protocol):
         return self._expect_ok(step, await self._send(step, step.encode(), *words))
 
     async def command_challenge(self, step: str, *words: bytes, line: bool = False) -> bytes | None:
-        """Send a command, or a further line of one, and return the challenge (RFC 5034, 4), None at +OK."""
+        """Send a command, or a further line of one; return the challenge (RFC 5034, section 4), None at +OK."""
         answer = await self._send(step, *(words if line else (step.encode(), *words)))
         if answer == b"+" or answer.startswith(b"+ "):
             return answer[2:]
@@ -103,16 +103,16 @@ class Pop3Client(asyncio.Protocol):
         return await self._line()
 
     async def read_lines(self) -> list[bytes]:
-        """Wait for the rest of a multi-line answer (RFC 1939, section 3)."""
+        """Read the rest of a multi-line answer (RFC 1939, section 3)."""
         found = []
         while (line := await self._line()) != b".":
             found.append(line)
         return found
 
     async def header(self, number: int) -> bool:
-        """Read the header of a message by TOP; say whether the answer ended with it.
+        """Read the header of a message by TOP; return whether the answer ended with it.
 
-        Some servers send the whole message: what comes after the header is not waited for.
+        Some servers send the whole message: do not wait for what follows the header.
         """
         self.long_lines = True
         await self.command("TOP", str(number).encode(), b"0")
@@ -121,11 +121,11 @@ class Pop3Client(asyncio.Protocol):
         return line == b"."
 
     async def learn_capabilities(self) -> None:
-        """Ask CAPA; a server that does not know it has none (RFC 2449, section 5)."""
+        """Request the capabilities with CAPA; a server that does not know CAPA has none (RFC 2449, section 5)."""
         try:
             await self.command("CAPA")
         except Pop3ReplyError as refused:
-            # It may not know CAPA; but what excuses it is sent before it hangs up.
+            # The server may not know CAPA; but a reason that excuses it comes before it disconnects.
             if classify(Reply("pop3", "CAPA", "-ERR", refused.server_text[4:])).cause.outcome is Outcome.UNKNOWN:
                 raise
             self.capabilities = {}
@@ -134,16 +134,16 @@ class Pop3Client(asyncio.Protocol):
         self.capabilities = {name.upper(): rest.upper() for name, _, rest in capabilities}
 
     async def starttls(self, upgrade: Callable[[asyncio.BaseProtocol], Awaitable[asyncio.Transport]]) -> None:
-        """Begin TLS by STLS (RFC 2595, section 4); plain text slipped in behind the answer is a failure."""
+        """Start TLS with STLS (RFC 2595, section 4); plain text injected after the answer is a failure."""
         await self.command("STLS")
         if self._lines or self._buffer:
             raise ProbeError(Cause.PROTOCOL, "plain text after the answer to STLS")
         self._transport = await upgrade(self)
 
     async def log_in(self, user: str, password: str, sending: Callable[[], None] = lambda: None) -> None:
-        """Log in by one way and never by a second: each try counts at the provider.
+        """Log in by one method, never by a second: each try counts at the provider.
 
-        `sending` is called before the password goes out.
+        `sending` is called before the password is sent.
         """
         name, secret = wire(user), wire(password)
         plain = "PLAIN" in self.capabilities.get("SASL", "").split()
@@ -156,11 +156,11 @@ class Pop3Client(asyncio.Protocol):
         await self.command("PASS", secret)
 
     async def quit(self) -> None:
-        """Say QUIT; nothing was marked for deletion."""
+        """Send QUIT; nothing was marked for deletion."""
         await self.command("QUIT")
 
     async def drain_and_quit(self) -> None:
-        """Read what is left of an answer, as far as the bounds go, and say QUIT."""
+        """Read the rest of an answer, within the bounds, and send QUIT."""
         while await self._line() != b".":
             pass
         await self.quit()
@@ -199,9 +199,9 @@ _STAT = re.compile(r"\+OK\s{1,9}(\d+)\b")
 
 
 async def probe(call: ProbeContext) -> CloseCallback:
-    """Walk the phases; the first failure raises. Returns how to say goodbye.
+    """Run the phases; the first failure raises. Return the callback that closes the session.
 
-    Nothing is deleted, and TOP with no lines reads headers only; they are not kept.
+    Nothing is deleted. TOP with no lines reads headers only; they are not kept.
     """
     loop = asyncio.get_running_loop()
     phase = call.recorder.phase
@@ -237,7 +237,7 @@ async def probe(call: ProbeContext) -> CloseCallback:
 
 
 async def _login_with_token(client: Pop3Client, mechanism: sasl.Mechanism) -> None:
-    """Log in with an access token, which is too long for the line of the command (RFC 5034, section 4)."""
+    """Log in with an access token, which is too long for the command's line (RFC 5034, section 4)."""
     if await client.command_challenge("AUTH", mechanism.name.encode()) is None:
         raise ProbeError(Cause.PROTOCOL, "AUTH: the server accepts the login before it has the token")
     challenge = await client.command_challenge("AUTH", mechanism.initial, line=True)
@@ -251,7 +251,7 @@ async def _login_with_token(client: Pop3Client, mechanism: sasl.Mechanism) -> No
 
 
 def _count(answer: str) -> int:
-    """Read the drop listing (RFC 1939, section 5)."""
+    """Parse the drop listing (RFC 1939, section 5)."""
     found = _STAT.match(answer)
     if found is None:
         raise Pop3ProtocolError(f"STAT: answer is not POP3: {answer[:200]}", answer)

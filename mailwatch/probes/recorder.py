@@ -1,4 +1,4 @@
-"""Times the phases of one attempt and keeps the server's replies in it."""
+"""Measures the phases of one attempt, and keeps the server's replies."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mailwatch.times import Millis, now
 
 MAX_REPLIES = 8
 PhaseListener = Callable[[Phase, str, int], None]
-"""Called live with the phase, "begin" or "end", and the microseconds it took so far."""
+"""Called live with the phase, "begin" or "end", and the microseconds spent in the phase so far."""
 
 
 class Recorder:
-    """What one attempt leaves behind. The phase that an exception passes through is the failed one."""
+    """The record of one attempt. The failed phase is the one that an exception passes through."""
 
     __slots__ = (
         "_clock",
@@ -48,27 +48,27 @@ class Recorder:
         self.password_sent = False
         self.facts: dict[str, Any] = {}
         self.unanswered: Callable[[], Exception | None] = lambda: None
-        """What the server sent before it fell silent, if anything."""
+        """Returns what the server sent before it fell silent, None if nothing."""
 
     def note_password_sent(self) -> None:
-        """Note that the password goes out now: from here on a silence may be a refusal that is delayed."""
+        """Note that the password is being sent: from here on silence may be a delayed refusal."""
         self.password_sent = True
 
     def phase(self, phase: Phase) -> _PhaseTimer:
-        """Time what happens inside `with`; a phase that is entered again goes on counting."""
+        """Measure the body of a `with` block; a phase entered again continues its count."""
         return _PhaseTimer(self, phase)
 
     def add_reply(self, text: str) -> None:
-        """Keep the server's words, the first ones if there are too many."""
+        """Keep a reply of the server; only the first MAX_REPLIES are kept."""
         if len(self.replies) < MAX_REPLIES:
             self.replies.append(self._hide(text))
 
     def hide(self, text: str) -> str:
-        """Replace the secrets in a text that is not for the record."""
+        """Mask the secrets in a text that is not for the record."""
         return self._hide.hide(text)
 
     def to_attempt(self, peer: str, *, cause: Cause | None = None, detail: str = "") -> Attempt:
-        """Close the record; of a login that got no answer it says whether the password was sent."""
+        """Return the finished attempt; after an unanswered login, it states whether the password was sent."""
         if self.password_sent and self.failed_phase is Phase.AUTH and cause in (Cause.TIMEOUT, Cause.DISCONNECTED):
             self.facts["password_sent"] = 1
         return Attempt(
@@ -86,12 +86,12 @@ class Recorder:
         )
 
     def begin(self, phase: Phase) -> None:
-        """Note that a phase begins."""
+        """Report that a phase begins."""
         if self._listener is not None:
             self._listener(phase, "begin", self.phases.get(phase, 0))
 
     def end(self, phase: Phase, took: int, failed: bool) -> None:
-        """Note that a phase ends that `took` so many microseconds."""
+        """Add a phase that took `took` microseconds, and report its end."""
         total = self.phases[phase] = self.phases.get(phase, 0) + took
         if failed:
             self.failed_phase = phase
@@ -100,7 +100,7 @@ class Recorder:
 
 
 class _PhaseTimer:
-    """A `with` block of its own kind: a generator-based one costs several times as much."""
+    """A context manager class: a generator-based one costs several times as much."""
 
     __slots__ = ("_began", "_phase", "_recorder")
 

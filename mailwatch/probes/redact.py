@@ -1,4 +1,4 @@
-"""Keeps what is secret out of what a server says: it may echo what it was sent."""
+"""Removes secrets from the text of a server, which may echo what it was sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MASK = "***"
 
 
 def wire(text: str) -> bytes:
-    """Encode for the wire; bytes that the environment could not decode go out as they came in."""
+    """Encode text for sending; bytes that the environment could not decode are sent unchanged."""
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -25,14 +25,14 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """Return `text` fit for the record: without secrets, without control characters, bounded."""
-        # Cut twice: first so that a huge line costs little, last so that no cut leaves half a secret.
+        # Truncated twice: first so that a huge line costs little, last so that no cut leaves half a secret.
         text = self.hide(text[: MAX_CHARS * 8])[:MAX_CHARS]
         if text.isprintable():
             return text
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
     def hide(self, text: str) -> str:
-        """Replace the secrets and the user name only."""
+        """Mask the secrets and the user name only."""
         text = self.hide_password(text)
         folded = text.lower()
         for name in self._names:
@@ -42,7 +42,7 @@ class Redactor:
         return text
 
     def hide_password(self, text: str) -> str:
-        """Replace the password only: in the headers of our own messages the addresses are evidence."""
+        """Mask the password only: in the headers of our own messages, addresses are evidence."""
         folded = text.lower()
         for secret in self._secrets:
             if secret.lower() in folded:
@@ -70,7 +70,7 @@ class Redactor:
 
 @lru_cache(maxsize=1024)
 def redactor(login: Login | None) -> Redactor:
-    """Return the redactor of a login; making its forms of the password anew for each probe would cost."""
+    """Return the redactor of a login; cached, since computing the forms of the password for each probe is slow."""
     return Redactor(login)
 
 
@@ -79,7 +79,7 @@ def _base64(data: bytes) -> str:
 
 
 def _inside(secret: bytes, offset: int) -> str:
-    """Return what stays the same of `secret` in base64 when `offset` bytes of a triple come before it."""
+    """Return the part of `secret` in base64 that is the same after any `offset` bytes of a triple."""
     code = b64encode(b"\0" * offset + secret).decode().rstrip("=")
     spare = 1 if (offset + len(secret)) % 3 else 0
     stable = code[(0, 2, 3)[offset] : len(code) - spare]

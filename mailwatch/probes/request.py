@@ -1,4 +1,4 @@
-"""What one probe is asked: which target, when it was due, and what it shares with other probes."""
+"""The request for one probe: the target, its due time, and the resources shared with other probes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """One probe to be made. The target has the server, its login, the encryption and the timeout.
+    """The request for one probe. The target has the server, its login, the encryption and the timeout.
 
-    `contexts` are made once and shared by all probes.
+    `contexts` are created once and shared by all probes.
     """
 
     target: Target
@@ -31,19 +31,20 @@ class ProbeRequest:
     scheduled_at: Millis
     contexts: TlsContexts
     with_login: bool = True
-    """False while the login is held back: then the probe ends after the greeting."""
+    """False while logins are suspended: then the probe ends after the greeting."""
     every_address: bool = False
-    """Whether to probe the name's other addresses too, as far as the greeting: what they answer decides nothing,
-    and is recorded in `facts` and `partial`."""
+    """Whether to probe the name's other addresses too, up to the greeting. They decide nothing, and are recorded
+    in `facts` and `partial`.
+    """
     listener: PhaseListener | None = None
     """Called live with each phase."""
     lookup: Lookup = resolve
     tokens: AccessTokens | None = None
-    """Supplies a login by OAuth 2; without them it is our own fault that it fails."""
+    """Supplies the tokens for OAuth 2 logins; without it such a login fails by our own fault."""
     roundtrip: RoundtripContext | None = None
-    """For round trips; without it their messages are not followed up."""
+    """The context of a round trip; without it, messages under way are not followed up."""
     resolver: Resolver | None = None
-    """Asked for the exchangers of an mx target, instead of the system's."""
+    """Resolves the exchangers of an mx target, instead of the system's resolver."""
 
 
 ProbeFunction = Callable[[ProbeRequest], Awaitable[Observation]]

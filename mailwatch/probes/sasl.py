@@ -1,4 +1,4 @@
-"""Logging in with an access token: OAUTHBEARER (RFC 7628) and its forerunner XOAUTH2, as Google documents it."""
+"""Logs in with an access token: OAUTHBEARER (RFC 7628) and its predecessor XOAUTH2, as documented by Google."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_STATUS_CHARS = 100
 
 
 class Mechanism(NamedTuple):
-    """What is sent. `failure_response` answers the challenge that reports a failure, so that the server can
+    """The data to send. `failure_response` answers the challenge that reports a failure, so that the server can
     refuse.
     """
 
@@ -29,10 +29,10 @@ class Mechanism(NamedTuple):
 
 
 def choose_mechanism(context: ProbeContext, login: Login, offered: Iterable[str]) -> Mechanism:
-    """Take OAUTHBEARER where it is offered, else XOAUTH2.
+    """Choose OAUTHBEARER if it is offered, else XOAUTH2.
 
-    Raises ProbeError(credentials) for neither: one cannot know whether it is the server that changed or the owner
-    who configured the wrong way. Accounts that logged in before show which, when they fail together.
+    Raises ProbeError(credentials) without either: either the server changed or the owner configured the wrong
+    method. Accounts that logged in before show which, if they fail together. Raises MonitorError without a token.
     """
     names = {name.upper() for name in offered}
     name = next((name for name in ("OAUTHBEARER", "XOAUTH2") if name in names), None)
@@ -49,10 +49,10 @@ def choose_mechanism(context: ProbeContext, login: Login, offered: Iterable[str]
 
 
 def bearer_mechanism(name: str, user: bytes, token: bytes, target: Target) -> Mechanism:
-    """Write the client's words, in base64."""
+    """Return the mechanism with the client's data in base64."""
     if name == "XOAUTH2":
         return Mechanism(name, b64encode(b"user=%b\1auth=Bearer %b\1\1" % (user, token)), b"")
-    # RFC 5801, section 4: "=" and "," are escaped in the name.
+    # RFC 5801, section 4: escape "=" and "," in the name.
     identity = user.replace(b"=", b"=3D").replace(b",", b"=2C")
     host = wire(target.host)
     words = b"n,a=%b,\1host=%b\1port=%d\1auth=Bearer %b\1\1" % (identity, host, target.port, token)
@@ -60,7 +60,7 @@ def bearer_mechanism(name: str, user: bytes, token: bytes, target: Target) -> Me
 
 
 def failure_status(challenge: bytes) -> str:
-    """Read why the server refused (RFC 7628, section 3.2.2): ", status: invalid_token"; "" without a reason."""
+    """Return the server's reason (RFC 7628, section 3.2.2) as ", status: invalid_token"; "" without a reason."""
     try:
         fields = json.loads(b64decode(challenge.strip()[:MAX_CHALLENGE_CHARS], validate=True))
     except (ValueError, binascii.Error, RecursionError):

@@ -24,17 +24,17 @@ from mailwatch.settings import Login
 MAX_UNSOLICITED_BYTES = 1000
 MAX_LINE_BYTES = 8192
 MAX_REPLY_BYTES = 32768
-"""Bytes of a line and of a reply that the library takes."""
+"""Bytes of a reply that aiosmtplib accepts."""
 _GOES_ON = re.compile(rb"\d{3}-")
 MAX_COMMAND_BYTES = 512
-"""Bytes of a command line that every server takes (RFC 5321, section 4.5.3.1.4)."""
+"""Bytes of a command line that every server accepts (RFC 5321, section 4.5.3.1.4)."""
 _REPLY = re.compile(rb"([45]\d\d)[ -]([^\r\n]*)")
 _DOTS = re.compile(rb"(?m)^\.")
 _ADDRESS = re.compile(r"[^@\s<>]+@[^@\s<>]+")
 
 
 class SmtpClient(SMTPProtocol):
-    """One SMTP connection. What the server says unasked, like a last 421, is kept and not dropped."""
+    """One SMTP connection. Unsolicited data, such as a final 421, is kept and not dropped."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -43,7 +43,7 @@ class SmtpClient(SMTPProtocol):
         self._line = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        """Give the library whole replies: how the bytes were cut into packets must not matter."""
+        """Pass whole replies to the library: the result must not depend on how bytes were split into packets."""
         *lines, rest = data.split(b"\n")
         for line in lines:
             self._add_line(bytes(self._line) + line + b"\n")
@@ -54,7 +54,7 @@ class SmtpClient(SMTPProtocol):
             self._line.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take in the last words, though no line's end came."""
+        """Keep the last data even without a line end."""
         self._unsolicited = self.unsolicited[:MAX_UNSOLICITED_BYTES]
         super().connection_lost(exc)
 
@@ -70,7 +70,7 @@ class SmtpClient(SMTPProtocol):
 
     @property
     def unsolicited(self) -> bytes:
-        """Return what the server sent beyond its replies."""
+        """The data that the server sent beyond its replies."""
         return (
             bytes(self._buffer[:MAX_UNSOLICITED_BYTES])
             + self._unsolicited
@@ -86,7 +86,7 @@ class SmtpClient(SMTPProtocol):
         return self._expect(step, await self._answer(self.execute_command(*words)), expect)
 
     async def send_message(self, message: bytes) -> SMTPResponse:
-        """Send the message after DATA was granted, with its dots doubled (RFC 5321, section 4.5.2)."""
+        """Send the message after DATA was accepted, with its dots doubled (RFC 5321, section 4.5.2)."""
         body = _DOTS.sub(b"..", message)
         return self._expect("message", await self._answer(self._send(body + b".\r\n")), (250,))
 
@@ -96,7 +96,7 @@ class SmtpClient(SMTPProtocol):
         return await self.read_response()
 
     async def starttls(self, upgrade: Callable[[SMTPProtocol], Awaitable[asyncio.Transport]]) -> None:
-        """Begin TLS; unlike the library's, with slipped-in plain text as a failure (RFC 3207, section 6)."""
+        """Start TLS; unlike in the library, injected plain text is a failure (RFC 3207, section 6)."""
         await self.command("STARTTLS", b"STARTTLS", expect=(220,))
         if self.unsolicited:
             words = self.unsolicited[:200].decode("utf-8", "backslashreplace")
@@ -105,7 +105,7 @@ class SmtpClient(SMTPProtocol):
         self._over_ssl = True
 
     async def quit(self) -> None:
-        """Say QUIT."""
+        """Send QUIT."""
         await self.execute_command(b"QUIT")
 
     async def _answer(self, waiting: Awaitable[SMTPResponse]) -> SMTPResponse:
@@ -125,14 +125,14 @@ class SmtpClient(SMTPProtocol):
 
 
 class EhloCapabilities(NamedTuple):
-    """What the server offers in its reply to EHLO."""
+    """The server's offers in its reply to EHLO."""
 
     extensions: dict[str, str]
     mechanisms: list[str]
 
 
 async def probe(call: ProbeContext) -> CloseCallback:
-    """Walk the phases; the first failure raises. Returns how to say goodbye."""
+    """Run the phases; the first failure raises. Return the callback that closes the session."""
     client, offer = await connect_and_login(call)
     if call.login is not None:
         address = call.login.username
@@ -143,7 +143,7 @@ async def probe(call: ProbeContext) -> CloseCallback:
 
 
 async def connect_and_login(call: ProbeContext) -> tuple[SmtpClient, EhloCapabilities]:
-    """Connect, greet, begin TLS and log in, as far as the target has it; the first failure raises."""
+    """Connect, read the greeting, start TLS and log in, as the target requires; the first failure raises."""
     loop = asyncio.get_running_loop()
     phase = call.recorder.phase
     client = await call.open(lambda: SmtpClient(loop))
@@ -168,7 +168,7 @@ async def connect_and_login(call: ProbeContext) -> tuple[SmtpClient, EhloCapabil
 
 
 async def say_ehlo(client: SmtpClient, name: str = "") -> EhloCapabilities:
-    """Say EHLO, or HELO to who does not know it, and return what the server offers.
+    """Send EHLO, or HELO if the server does not know it, and return the server's offers.
 
     `name` is the owner's for this machine; without one our address has to do (RFC 5321, sections 3.2 and 4.1.3).
     """
@@ -192,14 +192,14 @@ async def say_ehlo(client: SmtpClient, name: str = "") -> EhloCapabilities:
 
 
 def address_literal(client: SmtpClient) -> bytes:
-    """Return our address as an address literal (RFC 5321, section 4.1.3): the host name may take long to find."""
+    """Return our address as a literal (RFC 5321, section 4.1.3), since the host name may take long to find."""
     host = (client.transport.get_extra_info("sockname") if client.transport else None) or ("127.0.0.1",)
     address = str(host[0]).partition("%")[0]
     return f"[IPv6:{address}]".encode() if ":" in address else f"[{address}]".encode()
 
 
 async def _log_in(client: SmtpClient, call: ProbeContext, login: Login, mechanisms: list[str]) -> None:
-    """Log in by one mechanism and never by a second: each try counts at the provider."""
+    """Log in by one mechanism, never by a second: each try counts at the provider."""
     user, password = wire(login.username), wire(login.password.get_secret_value())
     if any(c in user or c in password for c in (b"\r", b"\n", b"\0")):
         raise ProbeError(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
@@ -210,7 +210,7 @@ async def _log_in(client: SmtpClient, call: ProbeContext, login: Login, mechanis
         if reply.code == 334:
             if reply.message.strip():
                 raise SmtpReplyError("AUTH", reply.code, reply.message)
-            # It takes the words on a line of their own only (RFC 4954, section 4): still the first try.
+            # The server takes the response only on a line of its own (RFC 4954, section 4): still the first try.
             await client.command("AUTH", words, expect=(235,))
     elif "login" in mechanisms:
         await client.command("AUTH", b"AUTH", b"LOGIN", expect=(334,))
@@ -223,13 +223,13 @@ async def _log_in(client: SmtpClient, call: ProbeContext, login: Login, mechanis
         await client.command("AUTH", auth_crammd5_verify(user, password, challenge.message), expect=(235,))
     else:
         offered = " ".join(mechanisms).upper() or "none"
-        # Others may speak them; which way an account goes in by is its owner's to say.
+        # Other programs may support them; the owner decides how to log in.
         cause = Cause.CREDENTIALS if mechanisms else Cause.PROTOCOL
         raise ProbeError(cause, f"the server offers no AUTH mechanism that we speak ({offered})")
 
 
 async def _login_with_token(client: SmtpClient, mechanism: sasl.Mechanism) -> None:
-    """Log in with an access token; one that makes the line too long goes out by itself (RFC 4954, section 4)."""
+    """Log in with an access token; if the line would be too long, send it separately (RFC 4954, section 4)."""
     name, initial = mechanism.name.encode(), mechanism.initial
     words = b"AUTH %b %b" % (name, initial)
     if len(words) + 2 > MAX_COMMAND_BYTES:
@@ -246,7 +246,7 @@ async def _login_with_token(client: SmtpClient, mechanism: sasl.Mechanism) -> No
 
 
 async def probe_submission(client: SmtpClient, sender: str, recipient: str) -> None:
-    """Ask whether a message would be taken. It is never sent: there is no DATA."""
+    """Test whether a message would be accepted. It is never sent: there is no DATA."""
     source, route = wire(f"<{sender}>"), wire(f"<{recipient}>")
     utf8 = () if (source + route).isascii() else (b"SMTPUTF8",)
     await client.command("MAIL", b"MAIL", b"FROM:" + source, *utf8, expect=(250,))

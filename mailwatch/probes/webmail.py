@@ -1,7 +1,7 @@
-"""Probes a webmail page as a browser does: over TLS, along its redirects, down to its text.
+"""Probes a webmail page as a browser does: over TLS, along its redirects, to its text.
 
-There is no login. Cookies are kept from redirect to redirect, as some pages insist on, and forgotten after the
-probe. A page is judged by its status (RFC 9110, section 15), by where it leads, and by its text.
+There is no login. Cookies are kept between redirects, as some pages require, and discarded after the probe. A page
+is judged by its status (RFC 9110, section 15), its redirects, and its text.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from mailwatch.probes.http_client import MAX_PAGE_BYTES, Body, HttpClient
 from mailwatch.settings import Target, WebmailTask
 
 MAX_REDIRECT_CHARS = 8000
-"""Characters of an address that a redirect leads to (RFC 9110, section 4.1)."""
+"""Characters of a redirect's address (RFC 9110, section 4.1)."""
 MAX_RECORDED_CHARS = 200
 MAX_CONTENT_TYPE_CHARS = 1000
-"""Characters of a Content-Type that are parsed, which takes long for the parameters of a long one."""
+"""Characters of a Content-Type that are parsed; many parameters would take long."""
 MAX_TITLE_SEARCH_CHARS = 65_536
-"""Characters of a page in which its title is searched."""
+"""Characters of a page that are searched for its title."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ACCESS_STATUSES = {401: "a login", 403: "no permission", 407: "a proxy's login", 451: "legal reasons"}
-"""Says that we may not see the page, and nothing of what its users see."""
+"""Statuses that deny us the page, and say nothing about what its users get."""
 _BOT_WALL_HEADERS = ("cf-mitigated", "x-amzn-waf-action")
 _BOT_WALL = re.compile(
     r"_cf_chl_opt|cf-challenge|cf-browser-verification|_incapsula_resource|px-captcha"
     r"|verify(?:ing)? (?:that )?you are (?:a )?human|making sure you.{1,6}re not a bot",
     re.IGNORECASE,
 )
-"""What only the page of a bot wall has; a captcha alone may also stand beside a login form."""
+"""Text found only on the page of a bot wall; a captcha alone may also accompany a login form."""
 _CAPTCHA = re.compile(r"g-recaptcha|h-captcha|cf-turnstile", re.IGNORECASE)
 _CHARSET = re.compile(r"utf-?(8|16)|(us-)?ascii|iso-?8859|latin|windows-|cp\d|koi8|gb|big5|euc|shift|iso-2022")
-"""Those of web pages: Python knows some that take minutes for a page."""
+"""Charsets of web pages: Python has some that take minutes for a page."""
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{0,200})", re.IGNORECASE)
 
 
 def recordable_url(url: httpx.URL) -> str:
-    """Write an address for the record: without user, query, fragment and path parameters, which hold tokens."""
+    """Return an address for the record, without its possible tokens: user, query, fragment, path parameters."""
     path = url.raw_path.partition(b"?")[0].partition(b";")[0]
     return f"{url.scheme}://{(url.netloc + path).decode('ascii')}"[:MAX_RECORDED_CHARS]
 
 
 def redirect_target(answer: httpx.Response, left: int) -> httpx.URL | None:
-    """Judge the status: return where it leads, None for a page that is to be read. Raises ProbeError.
+    """Evaluate the status: return the redirect's address, None for a page to be read. Raises ProbeError.
 
-    `left` is how many redirects may be followed.
+    `left` is the number of redirects that may still be followed.
     """
     status, status_text = answer.status_code, _status_text(answer)
     for name in _BOT_WALL_HEADERS:
@@ -80,12 +80,12 @@ def redirect_target(answer: httpx.Response, left: int) -> httpx.URL | None:
 
 
 def page_problem(page: WebmailTask, answer: httpx.Response, body: Body) -> ProbeError | None:
-    """Say what is wrong with a page that was read, None if it is as it should be."""
+    """Return what is wrong with a page that was read, None if nothing is."""
     text = _text(body.data, _charset(answer))
     where = "the page" if body.whole else f"the first {MAX_PAGE_BYTES >> 20} MiB of the page"
     walled = ProbeError(Cause.THROTTLED, "a bot wall answers instead of the page", _title(text))
     if answer.status_code == 503:
-        # Bot walls like this status; a status page with a captcha in it is one of them.
+        # Bot walls often use this status; a page with it and a captcha is one.
         wall = _BOT_WALL.search(text) or _CAPTCHA.search(text)
         return walled if wall else ProbeError(Cause.UNAVAILABLE, _status_text(answer), _title(text))
     if page.absent and page.absent in text:
@@ -123,7 +123,7 @@ def _status_text(answer: httpx.Response) -> str:
 
 
 def _charset(answer: httpx.Response) -> str | None:
-    """Return the page's charset as the server names it; a type as long as a page names none."""
+    """Return the charset that the server declares; None also for a very long Content-Type."""
     short = len(answer.headers.get("content-type", "")) <= MAX_CONTENT_TYPE_CHARS
     return answer.charset_encoding if short else None
 
@@ -150,9 +150,9 @@ HEADERS = {
 
 
 async def probe(call: ProbeContext) -> CloseCallback:
-    """Walk the phases; the first failure raises. Returns how to say goodbye: by nothing.
+    """Run the phases; the first failure raises. Return a callback that does nothing: HTTP needs no closing.
 
-    `facts` has the hops, each with its address without query and its status, and how many bytes the page has.
+    `facts` has the hops, each with its status and its address without query, and the bytes of the page.
     """
     page = call.target.task
     if not isinstance(page, WebmailTask):
@@ -167,7 +167,7 @@ async def probe(call: ProbeContext) -> CloseCallback:
 
 
 def with_relative_expiry(headers: httpx.Headers) -> httpx.Headers:
-    """Write the end of each cookie as seconds from the answer's own Date: our clock may be wrong, or theirs."""
+    """Make the expiry of each cookie relative to the answer's Date: our clock may be wrong, or the server's."""
     return httpx.Headers([
         (name, _with_max_age(value, headers.get("date", ""))) if name.lower() == b"set-cookie" else (name, value)
         for name, value in headers.raw
@@ -187,7 +187,7 @@ def _with_max_age(cookie: bytes, date: str) -> bytes:
 
 
 def _seconds(date: str) -> int | None:
-    """Read an HTTP date (RFC 9110, section 5.6.7) as Unix seconds; None for what is none."""
+    """Parse an HTTP date (RFC 9110, section 5.6.7) to Unix seconds; None if invalid."""
     try:
         parsed = parsedate_tz(date)
         return None if parsed is None else mktime_tz(parsed)
@@ -196,7 +196,7 @@ def _seconds(date: str) -> int | None:
 
 
 class _PageVisit:
-    """One probe of a page, from its address to where the redirects end."""
+    """One probe of a page, from its address to the end of its redirects."""
 
     def __init__(self, call: ProbeContext, closing: contextlib.ExitStack) -> None:
         self._call = call
@@ -207,7 +207,7 @@ class _PageVisit:
         self._hop: dict[str, Any] = {}
 
     async def follow(self, page: WebmailTask, url: httpx.URL) -> None:
-        """Follow the redirects and judge what is at their end."""
+        """Follow the redirects and check the last page."""
         self._begin_hop(url)
         here, client = self._call, await HttpClient.open(self._call)
         for left in range(MAX_REDIRECTS, -1, -1):
@@ -243,7 +243,7 @@ class _PageVisit:
                 raise failure
 
     async def _connect_hop(self, here: ProbeContext, url: httpx.URL) -> tuple[ProbeContext, HttpClient]:
-        """Connect for the next hop: anew, and to another host after asking for its addresses."""
+        """Connect for the next hop; if its host is another one, resolve it first."""
         host, port, recorder = url.raw_host.decode("ascii"), url.port or 443, self._call.recorder
         target = replace(self._call.target, host=host, port=port, tls=TlsMode.IMPLICIT)
         own = recorder.tls
@@ -254,14 +254,14 @@ class _PageVisit:
                 with self._phase(Phase.RESOLVE):
                     addresses = await self._call.lookup(host, port, self._seconds_left())
             there, client = await self._connect(target, addresses[:MAX_ATTEMPTS])
-        # The attempt's TLS facts are those of its own peer.
+        # The TLS facts of the attempt are those of its own peer.
         seen, recorder.tls = recorder.tls, own
         if seen is not None and seen != own:
             self._hop["tls"] = {name: value for name, value in asdict(seen).items() if value is not None}
         return there, client
 
     async def _connect(self, target: Target, addresses: tuple[Address, ...]) -> tuple[ProbeContext, HttpClient]:
-        """Try the addresses of a further host in turn; a silent one leaves time for those behind it."""
+        """Try the addresses of a further host in turn; a silent one leaves time for the rest."""
         calls = [
             ProbeContext(target, address, None, self._call.recorder, self._call.contexts) for address in addresses
         ]
@@ -285,7 +285,7 @@ class _PageVisit:
 
     @contextlib.contextmanager
     def _name_host(self, target: Target) -> Iterator[None]:
-        """Name the host in a failure that is not of the target's own one."""
+        """Name the host in a failure if it is not the target's own."""
         try:
             yield
         except Exception as error:
@@ -298,4 +298,4 @@ class _PageVisit:
 
 
 async def _close() -> None:
-    """HTTP has no goodbye: `Connection: close` was it."""
+    """Do nothing: `Connection: close` already ended the session."""
