@@ -1,12 +1,12 @@
-"""The shape of config.yaml, read strictly: nothing that is written there is silently ignored.
+"""Reads config.yaml strictly: no key in it is silently ignored.
 
-loaded = load(default_path())         # or ConfigError, which holds every mistake with file:line
+loaded = load(default_path())         # raises ConfigError with every mistake and its file:line
 targets = build_targets(loaded)       # accounts expanded, secrets read
-build_authorities(loaded)             # those that stamp the ledger
+build_authorities(loaded)             # the authorities that timestamp the ledger
 build_channels(loaded)                # where notifications go
-check_named(loaded)                   # is what it names there
-web_access(loaded)                    # who may see what of the pages
-for mistake in warnings(loaded): ...  # not fatal, worth saying
+check_references(loaded)              # do the named files and addresses exist
+web_access(loaded)                    # who may see which pages
+for mistake in warnings(loaded): ...  # allowed, but deserves a warning
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who may see what of the pages, with the secrets read."""
+"""The access rules of the pages, with the secrets read."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from mailwatch.net import is_loopback
 
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 MIN_TOKEN_CHARS = 16
-"""Characters: a token is made by a program, and short ones are guessed."""
+"""Characters of the shortest token: programs generate tokens, and short ones can be guessed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebAccess:
-    """What is asked before the pages are shown."""
+    """The access rules of the pages."""
 
     password: SecretStr | None = None
     password_hash: SecretStr | None = None
-    """The argon2id hash of the password; at most one of the two is there."""
+    """The argon2id hash of the password; at most one of password and hash is set."""
     token: SecretStr | None = None
     public: bool = False
     loopback: bool = True
-    """Whether only this machine reaches the port."""
+    """Whether the port is reachable only from this machine."""
     trust_network: bool = False
     hosts: frozenset[str] = frozenset()
     proxies: Networks = ()
 
     @property
     def requires_login(self) -> bool:
-        """Whether there is anything by which one could be let in."""
+        """Whether a password or token is set, so that a login is possible."""
         return bool(self.password or self.password_hash or self.token)
 
 
 def web_access(config: Config) -> WebAccess:
-    """Read the secrets of `web:`. Raises ConfigError with all that cannot be read."""
+    """Build the access rules, reading the secrets of `web:`. Raises ConfigError with all that cannot be read."""
     web, problems = config.web, list[ConfigProblem]()
 
     def read(what: str) -> SecretStr | None:
@@ -77,7 +77,7 @@ def web_access(config: Config) -> WebAccess:
 
 
 def web_warnings(config: Config) -> Iterator[ConfigProblem]:
-    """Yield what is allowed but deserves a warning."""
+    """Yield warnings about access settings that are allowed but risky."""
     web = config.web
     if not (is_loopback(web.host) or web.requires_login or web.public or web.trust_network):
         what = (

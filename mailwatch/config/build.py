@@ -1,6 +1,6 @@
-"""From sections to what the service works with: timestamp authorities, and maintenance rules for their targets.
+"""Builds timestamp authorities and maintenance rules from their config sections.
 
-Where two rules overlap, their union counts.
+If two rules overlap, their union counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mailwatch.settings import Login, TimestampAuthority
 
 
 def build_authorities(config: Config) -> tuple[TimestampAuthority, ...]:
-    """Give all authorities. Reads secrets and certificates; raises ConfigError with all that fail."""
+    """Return all authorities, reading secrets and certificates. Raises ConfigError with all failures."""
     made: dict[str, TimestampAuthority] = {}
     problems: list[ConfigProblem] = []
     for number, section in enumerate(config.timestamps):
@@ -57,9 +57,7 @@ def _ca_file_problem(section: TimestampSection) -> str:
 
 
 def build_maintenance(config: Config, secret: bytes) -> tuple[MaintenanceRule, ...]:
-    """Give the rules as they go on record: targets by their opaque ids, for whose making `login_secret` is
-    needed.
-    """
+    """Return the rules as recorded: targets by opaque ids, which are computed with the ledger's `secret`."""
     rules = []
     for section in config.maintenance:
         names = _covered_targets(config, section)
@@ -77,7 +75,7 @@ def build_maintenance(config: Config, secret: bytes) -> tuple[MaintenanceRule, .
 
 
 def maintenance_problems(config: Config) -> Iterator[ConfigProblem]:
-    """Find names of nothing."""
+    """Yield a problem for each name in a maintenance rule that does not exist."""
     targets = [section for section, _ in resolved_targets(config)]
     known = {"targets": {t.name for t in targets}, "providers": {t.provider for t in targets if t.provider}}
     for number, section in enumerate(config.maintenance):

@@ -1,4 +1,4 @@
-"""The notification channels of the config. No message repeats an address: it is mostly a secret."""
+"""The notification channels of the config. No message repeats an address: most addresses are secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INVALID_ADDRESS = "is not an address of Apprise; write for example ntfys://ntfy.
 
 
 def build_channels(config: Config) -> tuple[Channel, ...]:
-    """Give all channels. Reads the secret addresses; raises ConfigError with all that fail."""
+    """Return all channels, reading secret addresses. Raises ConfigError with all failures."""
     made: list[Channel] = []
     problems: list[ConfigProblem] = []
     for number, section in enumerate(config.notify):
@@ -38,7 +38,7 @@ def build_channels(config: Config) -> tuple[Channel, ...]:
 
 
 def build_heartbeat(config: Config) -> SecretStr | None:
-    """Give the address of the heartbeat, None without one. Raises ConfigError."""
+    """Return the address of the heartbeat, None without one. Raises ConfigError."""
     section = config.heartbeat
     if section is None:
         return None
@@ -53,7 +53,7 @@ def build_heartbeat(config: Config) -> SecretStr | None:
 
 
 def channel_warnings(config: Config) -> Iterator[ConfigProblem]:
-    """Warn when the only channel is a mailbox that is itself watched: its outage could not be reported."""
+    """Warn if all channels are mailboxes that are monitored, or if others can read an address."""
     try:
         channels = build_channels(config)
     except ConfigError:
@@ -95,10 +95,10 @@ def _channel(section: NotifySection, number: int) -> Channel:
 
 
 def _is_supported(url: str) -> bool:
-    # Loaded late: it takes half a second, which only those who have a channel should wait.
+    # Imported late: it takes half a second, which only users with a channel should wait.
     import apprise
 
-    # It would log the address, and what it thinks of it.
+    # Apprise would log the address, and comments on it.
     logging.getLogger("apprise").disabled = True
     try:
         return apprise.Apprise.instantiate(url, suppress_exceptions=True) is not None
@@ -107,7 +107,7 @@ def _is_supported(url: str) -> bool:
 
 
 def url_source(section: UrlSection) -> str:
-    """Name the key under which a section has its address."""
+    """Return the key under which a section has its address."""
     return next(way for way in ("url", "url_file", "url_env") if getattr(section, way) is not None)
 
 
@@ -118,7 +118,7 @@ def _url(section: UrlSection) -> SecretStr:
 
 
 def _hosts(url: str) -> set[str] | None:
-    """Name the mail domains that a message to this address needs; None if it is no mailbox."""
+    """Return the mail domains that receive messages to this address; None if it is no mailbox."""
     parts = urlsplit(url)
     if parts.scheme not in _MAIL:
         return None

@@ -1,4 +1,4 @@
-"""What a config amounts to, with every default and server filled in and no secret."""
+"""The effective config: every default and server filled in, and no secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mailwatch.config.targets import resolved_targets
 
 
 def effective(config: Config) -> dict[str, Any]:
-    """Give the config in its long form: accounts as targets, nothing left to a default."""
+    """Return the config in its long form: accounts as targets, all defaults filled in."""
     written = {
         "accounts",
         "targets",
@@ -51,7 +51,7 @@ def effective(config: Config) -> dict[str, Any]:
 
 
 def _without_address(section: UrlSection) -> dict[str, Any]:
-    """Of an address only the scheme is shown; the rest mostly holds a secret."""
+    """Return a section with only the scheme of its address; the rest often contains a secret."""
     plain = section.model_dump(mode="json", exclude_none=True)
     if section.url is not None:
         plain["url"] = f"{section.url.partition('://')[0][:20]}://..." if "://" in section.url else "..."
@@ -59,26 +59,26 @@ def _without_address(section: UrlSection) -> dict[str, Any]:
 
 
 def _hide_arguments(section: dict[str, Any]) -> None:
-    """An argument of a command may itself be a secret, such as a token."""
+    """Hide the arguments of a command: one may itself be a secret, for example a token."""
     login = section.get("login") or {}
     if command := login.get("password_command"):
         login["password_command"] = [command[0], *("..." for _ in command[1:])]
 
 
 def effective_yaml(config: Config) -> str:
-    """Write the effective config as YAML, which loads to the same again."""
+    """Return the effective config as YAML, which loads to an equal config."""
     return yaml.safe_dump(effective(config), sort_keys=False, allow_unicode=True)
 
 
 def digest(config: Config) -> str:
-    """Give the SHA-256 of the effective config in hex; it does not change with a password or a claim."""
+    """Return the SHA-256 of the effective config in hex; it depends on no password and no claim."""
     observed = {key: value for key, value in effective(config).items() if key != "claims"}
     text = json.dumps(observed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def schema() -> dict[str, Any]:
-    """Give the JSON Schema of config.yaml, for editors."""
+    """Return the JSON Schema of config.yaml, for editors."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Config.model_json_schema(mode="validation"),

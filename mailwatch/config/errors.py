@@ -1,4 +1,4 @@
-"""What is wrong with a config file, and where."""
+"""The errors of a config file, with their place in it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from mailwatch.errors import UsageError
 
 KeyPath = tuple[str | int, ...]
-"""Where in the document: ("targets", 0, "interval")."""
+"""A place in the document: ("targets", 0, "interval")."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ConfigProblem:
-    """One problem to fix. `message` says also how; it never repeats a value that may be a secret."""
+    """One problem to fix. `message` also says how to fix it; it never repeats a possibly secret value."""
 
     file: Path
     line: int
@@ -25,7 +25,7 @@ class ConfigProblem:
 
 
 class ConfigError(UsageError):
-    """The config cannot be used. `problems` holds all that were found, in the order of the file."""
+    """The config cannot be used. `problems` has all problems found, in file order."""
 
     def __init__(self, problems: Iterable[ConfigProblem]) -> None:
         self.problems = tuple(sorted(set(problems)))
@@ -37,7 +37,7 @@ class ConfigNotFoundError(ConfigError):
 
 
 class FieldError(ValueError):
-    """A rule of a section that is broken. `field` names the key inside the section, if there is one."""
+    """A value breaks a rule of its section. `field` is the key inside the section, if there is one."""
 
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class FieldError(ValueError):
 
 
 def format_key_path(place: KeyPath) -> str:
-    """Write a place as an owner would: targets[0].interval."""
+    """Return a place as text: targets[0].interval."""
     text = ""
     for part in place:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

@@ -1,4 +1,4 @@
-"""Reads files that the config names: only what is a file, and never without end."""
+"""Reads files that the config names: only regular files, and only up to a bound."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mailwatch.config.errors import FieldError
 from mailwatch.errors import RESOURCE_ERRNOS
 
 MAX_CERTIFICATE_BYTES = 16 << 20
-"""Bytes of a file of certificates; the authorities of a whole system are a quarter of a MiB."""
+"""Bytes of a certificate file; the authorities of a whole system are a quarter of a MiB."""
 
 MAX_FILE_NAME_BYTES = 128
-"""Bytes of the longest path of a file that is made in a data_dir, and some more."""
+"""Bytes reserved for the longest path of a file created in a data_dir, with a margin."""
 _KERNEL_FOLDERS = ("/proc", "/sys")
-"""Where root too can make nothing, whatever access(2) says (proc(5), sysfs(5))."""
+"""Folders in which even root can create no file, whatever access(2) reports (proc(5), sysfs(5))."""
 
 
 def read_file(path: Path, max_bytes: int, advice: str) -> bytes:
-    """Return at most `max_bytes` bytes of a file. Raises FieldError, which says `advice` where there is none, and
-    OSError where our machine lacks memory or handles.
+    """Return at most `max_bytes` bytes of a file. Raises FieldError, with `advice`, if it cannot be read, and
+    OSError if our machine lacks memory or handles.
     """
     try:
-        # Not blocking: opening a pipe without a writer would wait for ever.
+        # Non-blocking: opening a pipe without a writer would wait for ever.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(number, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(number).st_mode):
@@ -43,7 +43,7 @@ def read_file(path: Path, max_bytes: int, advice: str) -> bytes:
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is something, a broken link too. A name that is too long is not there. Raises OSError."""
+    """Return whether the path exists, even as a broken link; a name that is too long does not. Raises OSError."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -54,7 +54,7 @@ def _exists(path: Path) -> bool:
 
 
 def folder_problem(path: Path) -> str:
-    """Say why a folder could be neither used nor made, "" where it could; nothing is made."""
+    """Return why a folder can be neither used nor created, "" if it can; nothing is created."""
     there, made = path, list[str]()
     try:
         while not _exists(there) and there != there.parent:
@@ -62,7 +62,7 @@ def folder_problem(path: Path) -> str:
             there = there.parent
         if not there.is_dir():
             return f"{there} is not a folder; name another, or move that file away"
-        # Beside the data: the longest name that is made in it.
+        # The limits, minus the longest name of a file created in the folder.
         most, most_in_all = (
             os.pathconf(there, "PC_NAME_MAX"),
             os.pathconf("/", "PC_PATH_MAX") - MAX_FILE_NAME_BYTES,

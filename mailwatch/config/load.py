@@ -1,6 +1,6 @@
-"""Reads config.yaml, and some keys from the environment, and names all mistakes at once.
+"""Reads config.yaml, and some keys from the environment, and reports all mistakes at once.
 
-The environment may set a few keys, so that one config serves a machine and a container alike.
+The environment may set a few keys, so that one config suits both a machine and a container.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ VARIABLES: dict[KeyPath, str] = {
     ("web", "listen"): "MAILWATCH_LISTEN",
     ("web", "trust_network"): "MAILWATCH_TRUST_NETWORK",
 }
-"""Which key is set by which variable. An empty variable sets nothing."""
+"""The environment variables that set keys. An empty variable sets nothing."""
 
 
 def apply_environment(data: dict[str, YamlValue]) -> list[str]:
-    """Put what the environment says in place of what the file says; return what is wrong with it.
+    """Replace values of the file by those of the environment; return the mistakes in these.
 
-    A faulty `web:` stays, to be refused.
+    A faulty `web:` is left for validation to refuse.
     """
     problems = []
     for place, variable in VARIABLES.items():
@@ -56,7 +56,7 @@ def apply_environment(data: dict[str, YamlValue]) -> list[str]:
 
 
 def environment_source(place: KeyPath) -> str:
-    """Say whence the value at a place is, when that is not the file: " (from MAILWATCH_LISTEN)"."""
+    """Return the source of a value that is not from the file, as text: " (from MAILWATCH_LISTEN)"."""
     variable = VARIABLES.get(place)
     return f" (from {variable})" if variable and os.environ.get(variable) else ""
 
@@ -82,7 +82,7 @@ _ADVICE = {
 
 _VARIABLE = re.compile(r"\$\{[^}]*\}|^\$[A-Za-z_][A-Za-z0-9_]*$")
 _FREE_TEXT_KEYS = ("contains", "absent", "password_command", "answer")
-"""Keys whose text is for others to read: a page, a shell, a person."""
+"""Keys whose text is meant for others: a page, a shell, a person."""
 
 _REJECTED_KEYS = {
     "password": "the config must not contain a password; put it into a file and write password_file: PATH "
@@ -93,11 +93,11 @@ _REJECTED_KEYS = {
 
 
 def default_path(paths: tuple[Path, ...] = _DEFAULT_PATHS) -> Path:
-    """Give $MAILWATCH_CONFIG, else the first of ./config.yaml and /etc/mailwatch/config.yaml."""
+    """Return $MAILWATCH_CONFIG, else ./config.yaml or /etc/mailwatch/config.yaml. Raises ConfigNotFoundError."""
     if named := os.environ.get("MAILWATCH_CONFIG"):
         return Path(named)
     for path in paths:
-        # What may not even be searched is not there: a working directory that is a volume of another owner.
+        # A folder that may not be searched counts as empty: a working directory that is another owner's volume.
         with contextlib.suppress(PermissionError):
             if path.exists():
                 return path
@@ -106,7 +106,7 @@ def default_path(paths: tuple[Path, ...] = _DEFAULT_PATHS) -> Path:
 
 
 def load(path: Path) -> Config:
-    """Read a config file. Raises ConfigError with all mistakes, each at its line."""
+    """Load a config file. Raises ConfigError with all mistakes, each with its line."""
     document = YamlDocument(path)
     problems = list(document.problems)
     if not isinstance(document.data, dict):
@@ -132,14 +132,14 @@ def load(path: Path) -> Config:
 
 
 def _already_reported(detail: ErrorDetails) -> bool:
-    """Whether the problem is already reported, by `_empty_keys` or at an item of the list that misses it."""
+    """Return whether `_empty_keys`, or an item of the list, already has the problem."""
     if detail["type"] in ("missing", "extra_forbidden"):
         return False
     return detail["input"] is None or (detail["type"] == "too_short" and bool(detail["input"]))
 
 
 def _empty_keys(document: YamlDocument, data: YamlValue, place: KeyPath) -> Iterator[ConfigProblem]:
-    """Find keys without a value: that never means the default, least of all under `login:`."""
+    """Yield a problem for each key without a value: it never means the default, least of all under `login:`."""
     if data is None:
         yield document.problem(place, f"{format_key_path(place)}: is empty; give it a value or remove it")
     elif isinstance(data, dict):
@@ -151,7 +151,7 @@ def _empty_keys(document: YamlDocument, data: YamlValue, place: KeyPath) -> Iter
 
 
 def _unexpanded_variables(document: YamlDocument, data: YamlValue, place: KeyPath) -> Iterator[ConfigProblem]:
-    """Find variables as compose and shells have them: taken as they stand, they would be sent to the servers."""
+    """Yield a problem for each variable of compose or a shell: unexpanded, it would be sent to a server."""
     if isinstance(data, dict):
         for key, value in data.items():
             if key not in _FREE_TEXT_KEYS:
@@ -196,7 +196,7 @@ def _unknown_key(place: KeyPath) -> str:
 
 
 def _known_keys(place: KeyPath) -> list[str]:
-    """Give the keys that a section knows."""
+    """Return the keys of a section."""
     model: type[BaseModel] = Config
     for part in place:
         if isinstance(part, str):
@@ -212,9 +212,9 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
 
 
 def _duplicate_names(document: YamlDocument, data: dict[str, YamlValue]) -> Iterator[ConfigProblem]:
-    """Find names that two targets would share, also among those that accounts expand to.
+    """Yield a problem for each name of two targets, also among the targets of accounts.
 
-    Done on the plain data, so that it is reported together with problems of shape.
+    Works on the plain data, so that it is reported together with problems of shape.
     """
     seen: dict[str, KeyPath] = {}
     for name, place in _names(data):
@@ -235,7 +235,7 @@ def _names(data: dict[str, YamlValue]) -> Iterator[tuple[str, KeyPath]]:
             if section == "targets" and isinstance(name, str):
                 yield name, (*place, "name")
             elif section == "accounts" and isinstance(address, str):
-                # Twice the same channel in one account is that account's own mistake.
+                # A channel listed twice in one account is a mistake of its own.
                 kinds = dict.fromkeys(map(str, channels)) if isinstance(channels, list) else MAILBOX_KINDS
                 for kind in kinds:
                     yield f"{address}/{kind}", (*place, "address")

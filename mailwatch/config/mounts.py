@@ -1,7 +1,7 @@
-"""On which file system the data_dir lies: SQLite's write-ahead log needs one that is this machine's own.
+"""Finds the file system of the data_dir: SQLite's write-ahead log needs a local one.
 
-It shares memory between the processes that have the database open, which no network file system gives to other
-machines, and some not even to the same one (https://www.sqlite.org/wal.html).
+The log shares memory between the processes that have the database open. No network file system shares it with
+other machines, and some not even within one machine (https://www.sqlite.org/wal.html).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MOUNTINFO = Path("/proc/self/mountinfo")
-"""Of Linux; elsewhere nothing is known, and nothing reported."""
+"""Exists on Linux; on other systems nothing is known, and nothing reported."""
 NETWORK_FILE_SYSTEMS = frozenset(
     [
         "9p",
@@ -45,12 +45,12 @@ NETWORK_FILE_SYSTEMS = frozenset(
         "vboxsf",
     ]
 )
-"""Names of file systems whose files lie on another machine, or are shared with one."""
+"""Names of file systems whose files are on another machine, or shared with one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What is mounted where."""
+    """A mounted file system."""
 
     point: Path
     kind: str
@@ -58,12 +58,12 @@ class Mount:
 
     @property
     def remote(self) -> bool:
-        """Whether its files lie on another machine, as far as its name says."""
+        """Whether its files are on another machine, by the name of its kind."""
         return self.kind in NETWORK_FILE_SYSTEMS
 
 
 def mount_of(path: Path, mounts: Path | None = None) -> Mount | None:
-    """Return the mount that a path lies in, which need not be there yet; None where that is not known."""
+    """Return the mount that contains a path, which need not exist yet; None if unknown."""
     try:
         lines = (mounts or MOUNTINFO).read_text(errors="surrogateescape").splitlines()
         wanted = path.resolve()
@@ -72,7 +72,7 @@ def mount_of(path: Path, mounts: Path | None = None) -> Mount | None:
     found: Mount | None = None
     for line in lines:
         mount = _parse_line(line)
-        # Of those at one point the last is on top.
+        # The last of several mounts at one point is on top.
         if (
             mount is not None
             and wanted.is_relative_to(mount.point)
@@ -83,7 +83,7 @@ def mount_of(path: Path, mounts: Path | None = None) -> Mount | None:
 
 
 def network_mount_warning(data_dir: Path, mounts: Path | None = None) -> str:
-    """Warn that a data_dir does not lie on this machine; "" if it does, or if that is not known."""
+    """Return a warning if a data_dir is not on this machine; "" if it is, or if that is unknown."""
     mount = mount_of(data_dir, mounts)
     if mount is None or not mount.remote:
         return ""
@@ -94,7 +94,7 @@ def network_mount_warning(data_dir: Path, mounts: Path | None = None) -> str:
 
 
 def _parse_line(line: str) -> Mount | None:
-    """Read a line of mountinfo (proc_pid_mountinfo(5))."""
+    """Parse a line of mountinfo (proc_pid_mountinfo(5))."""
     here, separator, there = line.partition(" - ")
     fields, source = here.split(" "), there.split(" ")
     if not separator or len(fields) < 5 or len(source) < 2:
@@ -103,5 +103,5 @@ def _parse_line(line: str) -> Mount | None:
 
 
 def _unescape(text: str) -> str:
-    """Undo the escapes of spaces and the like."""
+    """Replace the octal escapes, for example of spaces."""
     return re.sub(r"\\([0-7]{3})", lambda escaped: chr(int(escaped[1], 8)), text)

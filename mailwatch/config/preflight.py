@@ -1,6 +1,6 @@
-"""What the config names besides secrets: certificates, the owner's key, the folder of the data, the address.
+"""Checks what the config names besides secrets: certificates, the owner's key, the data folder, the address.
 
-It is opened before the start: what is missing is a mistake with a line, not a failure of every probe.
+They are checked before the start: a missing one is a mistake with a line, not a failure of every probe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mailwatch.config.schema import Config
 
 
 def check_references(config: Config) -> None:
-    """Open all that is named. Raises ConfigError with all that is not as it must be."""
+    """Check all references of the config. Raises ConfigError with all that are broken."""
     problems = [
         config.problem(place, f"{format_key_path(place)}{environment_source(place)}: {what}")
         for place, what in _problems(config)
@@ -65,7 +65,7 @@ def _certificates_problem(path: Path) -> str:
     if what := file_problem(path):
         return what
     try:
-        # As a probe will load it.
+        # Load it as a probe does.
         ssl.create_default_context(cafile=path)
     except ssl.SSLError:
         return f"{path} holds no PEM certificates; save the authority's certificate there"
@@ -75,7 +75,7 @@ def _certificates_problem(path: Path) -> str:
 
 
 def file_problem(path: Path) -> str:
-    """Say why a file of certificates or keys cannot be read, "" if it can."""
+    """Return why a file of certificates or keys cannot be read, "" if it can."""
     try:
         if (
             len(read_file(path, MAX_CERTIFICATE_BYTES + 1, "put it there, or name another"))
@@ -88,7 +88,7 @@ def file_problem(path: Path) -> str:
 
 
 def _address_problem(host: str) -> str:
-    """Say that an address is not one of this machine; a name is not asked for, a taken port has its own words."""
+    """Return why a host is no address of this machine, else ""; names and busy ports are not checked."""
     try:
         family = socket.AF_INET if ipaddress.ip_address(host).version == 4 else socket.AF_INET6
     except ValueError:

@@ -1,7 +1,7 @@
-"""What is watched under a target's name, as it goes on record; the error for a name that does not exist. Pure.
+"""The settings of a target as recorded, and the error for an unknown target name. Pure.
 
-A target is the same thing that is watched as long as `TargetSettings.service` is the same: kind, host, port, login
-name and task. With another one, the watching of the old one ends and that of the new one begins.
+A name stands for the same target while `TargetSettings.service` stays the same: kind, host, port, login name and
+task. If it changes, the old target's record ends and a new one begins.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mailwatch.model import Kind, Rules, TargetChange, TargetEvent, TargetSettin
 from mailwatch.settings import Login, MxTask, RoundtripTask, Target, WebmailTask
 
 START, RELOAD, DAILY, REMOVED, REPLACED = "start", "reload", "daily", "removed", "replaced"
-"""Why an entry was written."""
+"""The reasons for writing an entry."""
 TargetStep = tuple[TargetEvent, TargetSettings, str]
-"""What happens, the settings that hold from then on (at END: that held), and why."""
+"""An event, the settings in force from then on (at END: until then), and the reason."""
 
 MAX_NAMED = 10
 IN_ALL = ", in the config or on record"
@@ -29,9 +29,9 @@ SEE_API = "GET /api/v1/targets lists the monitored targets"
 
 
 class UnknownTargetError(LookupError):
-    """Nothing of that name is there; names what is called most like it, else what there is.
+    """No target of that name exists; the message suggests the most similar names, or lists all.
 
-    `where` is where it was searched, `see` where more than ten names are listed.
+    `where` says where it was searched, `see` where to find more than ten names.
     """
 
     def __init__(self, name: str, known: Iterable[str], *, where: str = IN_ALL, see: str = SEE_CONFIG) -> None:
@@ -48,7 +48,7 @@ class UnknownTargetError(LookupError):
 
 
 def recorded_settings(target: Target, rules: Rules, secret: bytes) -> TargetSettings:
-    """Return what the record says of a target. `secret` is the ledger's, for the keyed digests."""
+    """Return the settings of a target as recorded. `secret` is the ledger's, for the keyed digests."""
     return TargetSettings(
         kind=target.kind,
         provider=target.provider,
@@ -61,7 +61,7 @@ def recorded_settings(target: Target, rules: Rules, secret: bytes) -> TargetSett
         own_ca=any(end.ca_file is not None for end in (target, *target.endpoints)),
         login=_login(secret, target.task.to.login if isinstance(target.task, RoundtripTask) else target.login),
         task=_task(secret, target.task),
-        # As they are read again: else what the record cannot distinguish would be a change at each start.
+        # As they are read back; else values that the record cannot distinguish would be a change at each start.
         rules=rules_from(rules_payload(rules)),
     )
 
@@ -69,10 +69,10 @@ def recorded_settings(target: Target, rules: Rules, secret: bytes) -> TargetSett
 def target_steps(
     latest: TargetChange | None, on_record: bool, settings: TargetSettings, reason: str
 ) -> Iterator[TargetStep]:
-    """Yield what happens to a target that is in the config, by the latest change on record.
+    """Yield the events of a target in the config, given the latest change on record.
 
-    `on_record`: whether anything is known of it. A record from before 2026-11 has no such changes: there it was
-    watched all along, and goes on.
+    `on_record`: whether the record has entries of it. A record from before 2026-11 has no such changes: there the
+    target was watched all along, and continues.
     """
     if latest is None:
         yield (TargetEvent.CONTINUE if on_record else TargetEvent.BEGIN), settings, reason
@@ -88,7 +88,7 @@ def target_steps(
 
 
 def _is_catalogue_server(target: Target) -> bool:
-    """Whether the host is the catalogue's for that provider and kind; of mx targets, whether the domain is."""
+    """Return whether the catalogue has the host for that provider and kind; for mx targets, the domain."""
     provider = catalogue.by_key(target.provider) if target.provider else None
     if provider is None:
         return False
@@ -105,7 +105,7 @@ def _login(secret: bytes, login: Login | None) -> str:
 
 
 def _task(secret: bytes, task: MxTask | WebmailTask | RoundtripTask | None) -> str:
-    """Name what is asked for besides: 16 hex digits that only the holder of the ledger's secret can make."""
+    """Return a digest of the task: 16 hex digits that only the holder of the ledger's secret can compute."""
     match task:
         case None:
             return ""

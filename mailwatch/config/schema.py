@@ -1,6 +1,6 @@
-"""The sections of config.yaml, but for targets and claims. Each field says what it is for.
+"""The sections of config.yaml, except targets and claims. Each field has its description.
 
-config.example.yaml shows them all. Maintenance is one section for each rule.
+config.example.yaml shows them all. Each maintenance rule is one section.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from mailwatch.net import is_loopback
 from mailwatch.times import DURATION_PATTERN, duration_text
 
 MAX_RULES = 100
-"""How many rules a config may have."""
+"""The number of maintenance rules that a config may have."""
 
 
 def _bounded(seconds: float) -> float:
@@ -90,7 +90,7 @@ class MaintenanceSection(Section):
     """The time zone of the local times, such as Europe/Rome."""
 
     def recurrence_rule(self) -> RecurrenceRule:
-        """The rule in canonical form. Raises WrongRule."""
+        """Return the rule in canonical form. Raises InvalidRuleError."""
         return RecurrenceRule.canonical(
             timezone=self.timezone,
             rrule=self.rrule or "",
@@ -115,7 +115,7 @@ _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 def parse_quiet_hours(text: str) -> tuple[int, int]:
-    """Read "22:00-07:00" as minutes after midnight. Raises Fault."""
+    """Parse "22:00-07:00" to minutes after midnight. Raises FieldError."""
     found = _HOURS.fullmatch(text)
     if not found:
         raise FieldError('must be from-until of a day; write for example "22:00-07:00"')
@@ -205,7 +205,7 @@ class HeartbeatSection(UrlSection):
 
 
 def is_http(url: str) -> bool:
-    """Whether it is an address that can be asked for."""
+    """Return whether the text is an http or https address with a host."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -217,8 +217,8 @@ HASH_PREFIX = "$argon2"
 
 
 def check_hash(text: str) -> str:
-    """Return an argon2id hash as it is. Raises Fault, which does not repeat it."""
-    # Only who has such a hash pays for loading argon2.
+    """Return an argon2id hash unchanged. Raises FieldError, whose text does not repeat the hash."""
+    # Imported late: only users with a hash should wait for argon2.
     from argon2 import Type, extract_parameters
     from argon2.exceptions import InvalidHashError
 
@@ -238,7 +238,7 @@ def _hash(secret: SecretStr) -> SecretStr:
 
 
 def _redacted_hash(secret: SecretStr | None) -> str | None:
-    """How it was made may be known; salt and hash could be tried out at leisure."""
+    """Return the parameters of a hash only; salt and hash would allow offline guessing."""
     return None if secret is None else "$".join([*secret.get_secret_value().split("$")[:4], "..."])
 
 
@@ -251,7 +251,7 @@ def _network(text: str) -> str:
 
 
 def _flag(value: object) -> object:
-    # As the environment gives it.
+    # The environment provides text.
     if value in ("true", "false"):
         return value == "true"
     if not isinstance(value, bool):
@@ -302,7 +302,7 @@ class WebSection(Section):
 
     @property
     def requires_login(self) -> bool:
-        """Whether there is anything by which one could be let in."""
+        """Whether a password or token is set, so that a login is possible."""
         ways = (self.password_file, self.password_env, self.password_hash, self.token_file, self.token_env)
         return any(way is not None for way in ways)
 
@@ -494,7 +494,7 @@ def _guard(value: object) -> object:
 
 
 def _sqlite(value: object) -> object:
-    # The value may hold a password, so it is not repeated.
+    # The value may contain a password, so it is not repeated.
     if isinstance(value, str) and value.startswith("postgres"):
         raise FieldError("this version does not support postgresql yet; write sqlite")
     if value != "sqlite":
@@ -548,14 +548,14 @@ class Config(Section):
     _document: YamlDocument | None = PrivateAttr(default=None)
 
     def attach(self, document: YamlDocument) -> None:
-        """Remember the file that it was read from, for the lines of problems that are found later."""
+        """Store the file of this config, which gives later problems their lines."""
         self._document = document
 
     @property
     def folder(self) -> Path:
-        """The folder of the file that it was read from, else the working directory."""
+        """The folder of the config file, else the working directory."""
         return self._document.path.absolute().parent if self._document else Path.cwd()
 
     def problem(self, place: KeyPath, what: str) -> ConfigProblem:
-        """Return a problem at a place of the file that it was read from."""
+        """Return a problem at a place of the config file."""
         return self._document.problem(place, what) if self._document else ConfigProblem(Path("config"), 1, what)

@@ -1,6 +1,6 @@
-"""The claims section: what the owner says of a contract, and which promise of the provider it is read by.
+"""The claims section: the owner's data about a contract, and the provider's promise that applies to it.
 
-People's names stand here and in the owner's report and letter, nowhere else.
+Names of people appear here and in the owner's report and letter, nowhere else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _day(value: object) -> date:
 
 def _amount(value: object) -> Decimal:
     try:
-        # YAML made a binary fraction of it; its shortest form is what was written.
+        # YAML made a binary fraction of it; its shortest form is what the owner wrote.
         number = Decimal(str(value)) if isinstance(value, int | float | str) else Decimal("NaN")
     except InvalidOperation:
         number = Decimal("NaN")
@@ -144,7 +144,7 @@ class ClaimSection(Section):
 
 
 def find_claim(claims: tuple[ClaimSection, ...], payload: dict[str, Any]) -> ClaimSection | None:
-    """Give the claim that is for the target of an outage's payload: by its name, its account, its provider."""
+    """Return the claim for the target of an outage's payload: by target name, account or provider."""
     target, account = payload["target"], payload["target"].rpartition("/")[0]
     for fits in (
         lambda claim: target in (claim.targets or ()),
@@ -158,7 +158,7 @@ def find_claim(claims: tuple[ClaimSection, ...], payload: dict[str, Any]) -> Cla
 
 
 def duplicate_claims(document: YamlDocument, claims: tuple[ClaimSection, ...]) -> Iterator[ConfigProblem]:
-    """Find what two claims are for."""
+    """Yield a problem for each name that two claims cover."""
     seen: dict[tuple[str, str], KeyPath] = {}
     for number, claim in enumerate(claims):
         named = [("targets", one) for one in claim.targets or ()] + [("accounts", a) for a in claim.accounts or ()]

@@ -1,6 +1,6 @@
-"""What is watched: accounts in the short form, targets in the long one, and how they log in.
+"""The sections of targets: accounts (the short form), targets (the long form), and their logins.
 
-A login has its password from one of several sources, or an oauth2 section instead of it.
+A login has a password from one of several sources, or an oauth2 section instead.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ _ONLY_FOR = {
     key: tuple(kind for kind, facts in KINDS.items() if key in facts.own_keys)
     for key in dict.fromkeys(key for facts in reversed(KINDS.values()) for key in facts.own_keys)
 }
-"""The kinds that a key is for, where it is not for all."""
+"""The kinds that a key is for, if it is not for all."""
 
 
 PASSWORD_SOURCES = ("password_file", "password_env", "password_command", "oauth2")
@@ -149,11 +149,11 @@ class AccountSection(SecretSection):
     """The time limit of one attempt, instead of the default."""
 
     def catalogue_provider(self) -> catalogue.Provider | None:
-        """The provider by key, else by the domain of the address."""
+        """Return the provider by its key, else by the domain of the address."""
         return catalogue.by_key(self.provider) if self.provider else catalogue.by_domain(self.address)
 
     def kinds(self) -> tuple[Kind, ...]:
-        """The channels that are watched."""
+        """Return the kinds of targets that the account expands to."""
         provider = self.catalogue_provider()
         has = {server.kind for server in provider.servers} if provider else set()
         return self.channels or tuple(kind for kind in MAILBOX_KINDS if kind in has)
@@ -229,7 +229,7 @@ class TargetSection(Section):
     """roundtrip: how long a message may take (default: 5m); a later one is recorded as late."""
 
     def requested_tls(self) -> TlsMode | None:
-        """What is written, else what the port is for, else None: any."""
+        """Return the configured TLS mode, else the usual one of the port, else None for any."""
         return self.tls or (TLS_BY_PORT.get(self.port) if self.port else None)
 
     @model_validator(mode="after")
@@ -250,7 +250,7 @@ class TargetSection(Section):
     @model_validator(mode="after")
     def _speaks_as_the_port(self) -> Self:
         usual = TLS_BY_PORT.get(self.port) if self.port else None
-        # The wrong one of the two hangs until the timeout: it would be booked as the provider's outage.
+        # The wrong mode would hang until the timeout, and be recorded as the provider's outage.
         if usual and self.tls and TlsMode.NONE != self.tls != usual:
             raise FieldError(f"port {self.port} is for tls: {usual}; write that, or change the port", "tls")
         return self
@@ -278,7 +278,7 @@ class TargetSection(Section):
 
 
 def unknown_provider(key: str) -> str:
-    """Say that the catalogue has no such provider, with the nearest one that it has."""
+    """Return that the catalogue has no such provider, with the most similar key."""
     near = get_close_matches(key.casefold(), [provider.key for provider in catalogue.providers()], n=1)
     hint = f"did you mean '{near[0]}'" if near else "see mailwatch providers"
     return f"'{key}' is not in the catalogue; {hint}"

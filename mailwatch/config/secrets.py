@@ -1,4 +1,4 @@
-"""Reads passwords from where the config says they are. No message repeats what was read."""
+"""Reads passwords from their configured sources. No message repeats what was read."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def read_secret(file: Path | None, variable: str | None) -> SecretStr:
 
 
 def _secret(raw: bytes) -> SecretStr:
-    # Some editors put a byte order mark before the text, which is never part of the password.
+    # Some editors write a byte order mark before the text; it is never part of the password.
     first = raw.removeprefix(codecs.BOM_UTF8).split(b"\n", 1)[0].removesuffix(b"\r")
     try:
         password = first.decode()
     except UnicodeDecodeError:
-        # Without "from None" the traceback would carry the bytes of the password.
+        # Without "from None" the traceback would contain the bytes of the password.
         raise FieldError("the password is not UTF-8; save it as UTF-8") from None
     if not password:
         raise FieldError("the first line is empty; it must hold the password")
@@ -51,7 +51,7 @@ def _secret(raw: bytes) -> SecretStr:
 
 
 def readable_by_others(path: Path) -> bool:
-    """Whether group or others may read the file; False when there is none."""
+    """Return whether group or others may read the file; False if it does not exist."""
     try:
         return bool(path.stat().st_mode & 0o044)
     except OSError:
@@ -64,7 +64,7 @@ def _from_file(path: Path) -> bytes:
 
 def _from_command(command: tuple[str, ...], folder: Path, timeout: float) -> bytes:
     try:
-        # A process group of its own, so that what the command started ends with it.
+        # A process group of its own, so that the command's children end with it.
         process = subprocess.Popen(  # noqa: S603 - the owner's own command, and no shell
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0
         )
@@ -82,7 +82,7 @@ def _from_command(command: tuple[str, ...], folder: Path, timeout: float) -> byt
 
 
 def _output(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bool]:
-    """Read what a process prints, up to a bound, and whether it had to be ended for being late."""
+    """Return the output of a process, up to a bound, and whether it was killed at the timeout."""
     expired = threading.Event()
 
     def end() -> None:

@@ -1,6 +1,6 @@
-"""From sections to targets: accounts expanded, the catalogue's servers filled in, passwords read.
+"""Builds targets from config sections: accounts expanded, catalogue servers filled in, passwords read.
 
-An oauth2 section becomes the client that asks for the access tokens of its login.
+An oauth2 section becomes the client that requests the access tokens of its login.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ from mailwatch.settings import Login, MxTask, OAuth2, RoundtripTask, Target, Web
 
 
 def oauth_client(section: OAuth2Section, username: str, data_dir: Path) -> OAuth2:
-    """Give the client that a section describes for the login of `username`. Reads its secret; raises
-    FieldError.
-    """
+    """Return the OAuth client of a section for the login of `username`, reading its secret. Raises FieldError."""
     server = authorization_server(section.provider or "")
     secret = SecretStr("")
     if section.client_secret_file is not None or section.client_secret_env is not None:
@@ -53,24 +51,24 @@ def oauth_client(section: OAuth2Section, username: str, data_dir: Path) -> OAuth
 
 
 def grant_file(username: str, data_dir: Path) -> Path:
-    """Name the file of a grant; no user name leads out of its folder."""
+    """Return the path of a grant file; no user name leads out of its folder."""
     return data_dir / "oauth" / f"{quote(username, safe='@+')}.json"
 
 
 ROUNDTRIP_INTERVAL_SECONDS = 900.0
-"""Seconds; each probe sends a message, so that the interval of the other probes would be too often."""
+"""Seconds; each probe sends a message, so the interval of other probes would be too short."""
 ROUNDTRIP_DEADLINE_SECONDS = 300.0
 
 
 def build_targets(config: Config, *, oauth_user: str | None = None) -> tuple[Target, ...]:
-    """Return all targets, ready to be probed. Reads the secrets; raises ConfigError with all that fail.
+    """Return all targets, ready to be probed, reading the secrets. Raises ConfigError with all failures.
 
-    With `oauth_user` only the mailbox targets that log in by OAuth 2 as that user, and no other secret is read.
+    With `oauth_user`, only the mailbox targets that log in by OAuth 2 as that user; no other secret is read.
     """
     made: dict[str, Target] = {}
     later: list[tuple[TargetSection, KeyPath]] = []
     problems: list[ConfigProblem] = []
-    # An account's channels share one secret: its command may ask a person, so it is run once.
+    # An account's channels share one secret: its command may prompt a person, so run it once.
     read: dict[KeyPath, SecretStr | ConfigProblem] = {}
     for section, place in resolved_targets(config):
         if oauth_user is not None and (
@@ -98,7 +96,7 @@ def build_targets(config: Config, *, oauth_user: str | None = None) -> tuple[Tar
 
 
 def warnings(config: Config) -> tuple[ConfigProblem, ...]:
-    """Yield what is allowed but deserves a warning."""
+    """Return warnings about settings that are allowed but risky."""
     found = []
     if remote := mounts.network_mount_warning(config.data_dir):
         found.append(config.problem(("data_dir",), f"data_dir: {remote}"))
@@ -124,7 +122,7 @@ def warnings(config: Config) -> tuple[ConfigProblem, ...]:
 
 
 def _unmatched_claims(config: Config) -> Iterator[ConfigProblem]:
-    """Find names in claims that nothing has; not a mistake, since what is no longer watched has its outages."""
+    """Yield a warning for each unknown name in a claim; not a mistake, since past targets keep their outages."""
     known = {
         "targets": {section.name for section, _ in resolved_targets(config)},
         "accounts": {account.address for account in config.accounts},
@@ -137,7 +135,7 @@ def _unmatched_claims(config: Config) -> Iterator[ConfigProblem]:
 
 
 def resolved_targets(config: Config) -> Iterator[tuple[TargetSection, KeyPath]]:
-    """Give each target in the long form with nothing left open, and the place it comes from."""
+    """Yield each target in the long form, with all defaults filled in, and its place in the config."""
     for number, account in enumerate(config.accounts):
         for kind in account.kinds():
             yield _with_defaults(_account_target(account, kind), config), ("accounts", number)
@@ -160,7 +158,7 @@ def _account_target(account: AccountSection, kind: Kind) -> TargetSection:
             **more,
         )
     server = catalogue.server(provider.key, kind) if provider else None
-    if provider is None or server is None:  # AccountSection refuses it before.
+    if provider is None or server is None:  # AccountSection already refuses this
         raise FieldError(f"no {kind} server for {account.address}")
     return TargetSection.model_construct(
         name=f"{account.address}/{kind}",
@@ -233,7 +231,7 @@ def _task(section: TargetSection) -> MxTask | WebmailTask | None:
 
 
 def _postmaster(domain: str) -> str:
-    """Give who must exist at every domain (RFC 5321, section 4.5.1); an address stands in brackets there."""
+    """Return the address that exists at every domain (RFC 5321, section 4.5.1), with brackets around an IP."""
     with suppress(ValueError):
         version = ipaddress.ip_address(domain).version
         domain = f"[IPv6:{domain}]" if version == 6 else f"[{domain}]"
@@ -241,7 +239,7 @@ def _postmaster(domain: str) -> str:
 
 
 def _roundtrip_target(section: TargetSection, made: Mapping[str, Target]) -> Target:
-    """Put a round trip together from the two targets that it names. Raises FieldError."""
+    """Build a round trip from the two targets that it names. Raises FieldError."""
     ends = []
     for field, name, kind in (("via", section.via, Kind.SMTP), ("to", section.to, Kind.IMAP)):
         end = made.get(name or "")
@@ -302,7 +300,7 @@ def _login(
 
 
 def login_secret(config: Config, login: LoginSection, place: KeyPath) -> SecretStr | ConfigProblem:
-    """Read the password of a login that stands at a place of the config, or say what is wrong with it."""
+    """Read the password of a login at a place of the config; return it, or the problem."""
     try:
         return secrets.read_password(login, config.folder)
     except FieldError as fault:

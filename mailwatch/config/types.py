@@ -1,4 +1,4 @@
-"""The kinds of value that config.yaml holds, and the rules of each."""
+"""The value types of config.yaml, and their rules."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Section(BaseModel):
 
 
 def read_duration(value: object) -> float:
-    """Read a duration of the config into seconds. Raises Fault."""
+    """Parse a duration of the config to seconds. Raises FieldError."""
     try:
         return parse_duration(value)
     except ValueError as error:
@@ -72,7 +72,7 @@ def _address(text: str) -> str:
 
 def _variable(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
-        # Not repeated: it may be the password itself, written in the wrong place.
+        # The text is not repeated: it may be the password itself, written in the wrong place.
         raise FieldError("is not the name of an environment variable; write for example LIBERO_PASSWORD")
     return text
 
@@ -111,7 +111,7 @@ def _host(text: str) -> str:
 
 
 def split_endpoint(text: str) -> tuple[str, int]:
-    """Read "host:port" or "[::1]:port". Raises Fault."""
+    """Parse "host:port" or "[::1]:port". Raises FieldError."""
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 <= int(port) <= 65535 or not host:
         raise FieldError("is not host:port; write for example 127.0.0.1:8080")

@@ -1,8 +1,8 @@
-"""YAML with line numbers, and only as much YAML as a config needs.
+"""Parses YAML with line numbers, and only the subset of YAML that a config needs.
 
-Words stay words: `off`, `no` and `12:30` are text here (YAML 1.1 would make False and 750 of them).
-Anchors, aliases, tags and duplicate keys are refused: each is a way to say something other than what
-one reads, and aliases are how a small file becomes a huge one.
+Words stay words: `off`, `no` and `12:30` are text here (YAML 1.1 would make False and 750 of them). Anchors,
+aliases, tags and duplicate keys are refused: with each, the text may mean something other than it seems, and
+aliases can make a small file huge.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from mailwatch.config.files import read_file
 MAX_CONFIG_BYTES = 4_000_000
 _MAX_DEPTH = 20
 MAX_NODES = 400_000
-"""Keys and values; each takes a KiB of memory and some tens of microseconds. Ten thousand targets have half."""
+"""Keys and values; each takes a KiB of memory and tens of microseconds. Ten thousand targets have half."""
 
 YamlValue = dict[str, "YamlValue"] | list["YamlValue"] | str | int | float | bool | None
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that knows the scalars of YAML 1.2 only, without the libyaml C parts."""
+    """A SafeLoader with the scalars of YAML 1.2 only, without the C parts of libyaml."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -62,7 +62,7 @@ for _tag, _pattern, _first in (
 
 
 class YamlDocument:
-    """A config file as plain data, and the line of each of its places."""
+    """A config file as plain data, with the line of each place."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -85,13 +85,13 @@ class YamlDocument:
             loader.dispose()
 
     def line(self, place: KeyPath) -> int:
-        """Give the line of a place, or of the nearest section around it that exists."""
+        """Return the line of a place, or of the nearest existing section around it."""
         while place not in self.lines:
             place = place[:-1]
         return self.lines[place]
 
     def problem(self, path: KeyPath, what: str) -> ConfigProblem:
-        """Say what is wrong at a place."""
+        """Return a problem at a place."""
         return ConfigProblem(self.path, self.line(path), what)
 
     def _plain(self, loader: _Loader, node: yaml.Node, place: KeyPath) -> YamlValue:
@@ -120,7 +120,7 @@ class YamlDocument:
         return section
 
     def _clean_text(self, text: str, line: int) -> str:
-        """Put the halves of characters together, as JSON writes them, and refuse what no text has."""
+        """Join surrogate pairs, as JSON writes them, and report characters that no text has."""
         if "\0" in text:
             self.problems.append(ConfigProblem(self.path, line, "contains a NUL character (\\0); remove it"))
         try:
@@ -154,7 +154,7 @@ def _syntax_error(mark: yaml.Mark, what: str) -> yaml.MarkedYAMLError:
 
 def _syntax_problem(path: Path, error: yaml.MarkedYAMLError) -> ConfigProblem:
     mark = error.problem_mark or error.context_mark
-    # What YAML quotes in its complaint may be a piece of a password.
+    # The text that YAML quotes in a message may be part of a password.
     problem = re.sub(r"'[^']*'|\"[^\"]*\"", _hide_quoted, error.problem or "cannot be read")
     advice = "indent with spaces" if r"'\t'" in problem else "check indentation and quotes"
     what = problem if ";" in problem else f"not YAML: {problem}; {advice}"
@@ -162,5 +162,5 @@ def _syntax_problem(path: Path, error: yaml.MarkedYAMLError) -> ConfigProblem:
 
 
 def _hide_quoted(quoted: re.Match[str]) -> str:
-    """Keep a single character and the names of tokens, such as '<block end>'."""
+    """Return a quoted text if it is a single character or a token name such as '<block end>', else "..."."""
     return quoted[0] if len(quoted[0]) <= 4 or quoted[0][1] == "<" else "..."

@@ -1,6 +1,6 @@
-"""Mail providers as data: who serves an address, and where.
+"""The catalogue of mail providers: which provider serves an address, and its servers.
 
-`providers.tsv` names its source and the date at which it was seen. Nothing here touches the network.
+`providers.tsv` names its source and the source's date. Nothing here touches the network.
 
     >>> by_domain("mario.rossi@libero.it").key
     'libero'
@@ -25,7 +25,7 @@ _COLUMNS = ("key", "name", "kind", "host", "port", "tls", "auth", "username", "d
 
 
 class UsernameForm(StrEnum):
-    """What the provider wants as the user name."""
+    """The form of user name that a server expects."""
 
     ADDRESS = "address"
     LOCAL_PART = "local-part"
@@ -33,7 +33,7 @@ class UsernameForm(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One server of a provider. `auth` holds "password", "password-encrypted", "oauth2", preferred first."""
+    """One server of a provider. `auth` lists "password", "password-encrypted", "oauth2", preferred first."""
 
     kind: Kind
     host: str
@@ -43,7 +43,7 @@ class Server:
     username: UsernameForm
 
     def username_for(self, address: str) -> str:
-        """Write the user name that this server expects of the owner of `address`."""
+        """Return the user name that this server expects for `address`."""
         return address.rpartition("@")[0] if self.username is UsernameForm.LOCAL_PART else address
 
     @property
@@ -54,7 +54,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """The company behind mailboxes. Of several servers of a kind the first is the first choice."""
+    """The operator of mailboxes. The first of several servers of a kind is the preferred one."""
 
     key: str
     name: str
@@ -64,12 +64,12 @@ class Provider:
 
 @cache
 def providers() -> tuple[Provider, ...]:
-    """Read the catalogue, once. Libero and Virgilio come first."""
+    """Load the catalogue, once. Libero and Virgilio come first."""
     return parse(resources.files(__name__).joinpath("providers.tsv").read_text(encoding="utf-8"))
 
 
 def parse(text: str) -> tuple[Provider, ...]:
-    """Read a catalogue from tab-separated text. Raises ValueError naming the line."""
+    """Parse a catalogue from tab-separated text. Raises ValueError with the line number."""
     rows = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line or line.startswith("#"):
@@ -88,7 +88,7 @@ def parse(text: str) -> tuple[Provider, ...]:
 
 
 def search_providers(search: str) -> tuple[Provider, ...]:
-    """Give the providers whose key, name, domains or hosts contain `search`, in catalogue order."""
+    """Return the providers whose key, name, domains or hosts contain `search`, in catalogue order."""
     wanted = search.strip().casefold()
     return tuple(
         provider
@@ -99,17 +99,17 @@ def search_providers(search: str) -> tuple[Provider, ...]:
 
 
 def by_key(key: str) -> Provider | None:
-    """Give the provider of that key, or None."""
+    """Return the provider with a key, or None."""
     return _keys().get(key)
 
 
 def by_domain(address: str) -> Provider | None:
-    """Give the provider that serves an address (or a bare domain), or None."""
+    """Return the provider that serves an address (or a bare domain), or None."""
     return _domains().get(address.rpartition("@")[2].strip().casefold())
 
 
 def server(provider_key: str, kind: Kind, tls: TlsMode | None = None) -> Server | None:
-    """Give a provider's first choice for `kind`, with that TLS mode if one is wanted, or None."""
+    """Return a provider's preferred server of `kind`, with TLS mode `tls` if given, or None."""
     provider = by_key(provider_key)
     if provider is None:
         return None
@@ -127,7 +127,7 @@ def _domains() -> dict[str, Provider]:
 
 
 def _row(cells: list[str]) -> tuple[str, str, tuple[str, ...], Server]:
-    # Trailing tabs are cut in the file, since editors remove them anyway.
+    # The file has no trailing tabs, since editors remove them.
     if not len(_COLUMNS) - 1 <= len(cells) <= len(_COLUMNS):
         raise ValueError(f"expected {len(_COLUMNS)} columns, got {len(cells)}")
     row = dict(zip(_COLUMNS, cells, strict=False))

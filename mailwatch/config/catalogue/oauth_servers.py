@@ -1,4 +1,4 @@
-"""Who hands out access tokens for mail (OAuth 2), as data: `authorization.tsv` names its sources and their date.
+"""The authorization servers for mail (OAuth 2); `authorization.tsv` names its sources and their date.
 
 >>> authorization_server("google").token
 'https://oauth2.googleapis.com/token'
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 
 class AuthorizationServer(NamedTuple):
-    """The endpoints of one (RFC 6749, section 3; RFC 8628, section 3.1). `device` is "" where there is none.
+    """The endpoints of a server (RFC 6749, section 3; RFC 8628, section 3.1). `device` is "" if it has none.
 
-    `redirect` is the loopback host of redirect URIs (RFC 8252, section 7.3), `scope` what mail needs.
+    `redirect` is the loopback host of redirect URIs (RFC 8252, section 7.3), `scope` the scope needed for mail.
     """
 
     key: str
@@ -28,7 +28,7 @@ class AuthorizationServer(NamedTuple):
 
 @cache
 def authorization_servers() -> dict[str, AuthorizationServer]:
-    """Read them, once."""
+    """Load the servers, once, by their keys. Raises ValueError for wrong columns."""
     text = resources.files(__package__ or "").joinpath("authorization.tsv").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
     if tuple(rows[0]) != AuthorizationServer._fields:
@@ -38,5 +38,5 @@ def authorization_servers() -> dict[str, AuthorizationServer]:
 
 
 def authorization_server(key: str) -> AuthorizationServer | None:
-    """Give the one of that key, or None."""
+    """Return the server with that key, or None."""
     return authorization_servers().get(key)

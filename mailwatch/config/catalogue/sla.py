@@ -1,4 +1,4 @@
-"""What providers promise of their service, as data: `sla.yaml` names each source, and whether it was verified.
+"""The service levels that providers promise; `sla.yaml` names each source, and whether it was verified.
 
 >>> rule("pec").target, rule("pec").window
 (Decimal('99.8'), 'quadrimestre')
@@ -20,11 +20,11 @@ from mailwatch.analysis.sla import (
 
 @cache
 def rules() -> Mapping[str, Rule]:
-    """Read them, once."""
+    """Load the promises, once, by their keys."""
     text = resources.files(__package__ or "").joinpath("sla.yaml").read_text(encoding="utf-8")
     return {key: read_rule(key, data) for key, data in yaml.safe_load(text).items()}
 
 
 def rule(key: str) -> Rule | None:
-    """Give the one of that key, or None."""
+    """Return the promise with that key, or None."""
     return rules().get(key)
