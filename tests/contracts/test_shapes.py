@@ -18,6 +18,7 @@ from mailwatch.analysis.public_json import (
     TargetJson,
 )
 from mailwatch.web.read_model import PublicIncidentJson, PublicOutageJson, PublicTargetJson
+from tests.contracts.commands import bare
 from tests.contracts.snapshots import EXPECTED, names
 
 SHAPES: dict[str, Any] = {
@@ -60,6 +61,15 @@ def test_an_answer_has_the_shape_that_openapi_states(name: str) -> None:
     adapter = TypeAdapter(SHAPES[name])
     # What a shape does not name is left out in reading: it would be missed here.
     assert adapter.dump_python(adapter.validate_json(text, strict=True), mode="json") == json.loads(text)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SHAPES if re.fullmatch(r"api/owner/[a-z]+", name)))
+def test_openapi_states_that_shape_for_the_path(name: str) -> None:
+    stated = json.loads((EXPECTED / "openapi-shapes.json").read_text())
+    what = name.rpartition("/")[2]
+    path = {"outage": "outages/{outage_id}", "incident": "incidents/{incident_id}"}.get(what, what)
+    schema = TypeAdapter(SHAPES[name]).json_schema()
+    assert bare(schema, schema.get("$defs", {})) == stated[f"/api/v1/{path}"]
 
 
 def test_every_answer_of_the_api_has_a_shape() -> None:
