@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from starlette.responses import Response
 
@@ -59,7 +58,7 @@ OBSERVATION_COLUMNS = (
 )
 
 
-def csv_response(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], name: str) -> Response:
+def csv_response(rows: Iterable[Mapping[str, object]], columns: Sequence[str], name: str) -> Response:
     """Return rows as CSV under a header of `columns`; "duration.min" names a nested key. A missing value is left
     empty.
     """
@@ -71,7 +70,7 @@ def csv_response(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], name
     return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=disposition)
 
 
-def _nested_value(row: Mapping[str, Any], column: str) -> object:
+def _nested_value(row: Mapping[str, object], column: str) -> object:
     found: object = row
     for key in column.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, OfflineJson
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
@@ -64,11 +64,12 @@ class PublicReadModel:
     def targets(self) -> Sequence[PublicTargetJson]:
         """Return the watched targets under their pseudonyms."""
         name, found = self._names(), self._full.targets()
-        self._real_names = {name(target): target["target"] for target in found}
+        names = {one["target"]: name(one["target"], one["provider"], one["kind"]) for one in found}
+        self._real_names = {public: real for real, public in names.items()}
         return [
             {
                 **_only(target, TargetFacts),
-                "target": name(target),
+                "target": names[target["target"]],
                 "outage": target["outage"] and self._pseudonym(target["outage"]),
             }
             for target in found
@@ -81,7 +82,8 @@ class PublicReadModel:
     def unknown_reason(self, asked: str) -> str:
         """Return why a name is not public; only public names may be suggested."""
         name = self._names()
-        known = {*map(name, self._full.targets()), *map(name, self._full.outages())}
+        shown = [*self._full.targets(), *self._full.outages()]
+        known = {name(one["target"], one["provider"], one["kind"]) for one in shown}
         return "" if asked in known else str(UnknownTargetError(asked, known, where="", see=SEE_API))
 
     def outages(
@@ -96,13 +98,14 @@ class PublicReadModel:
 
     def outage(self, asked: str) -> OutageDetail | None:
         """Return one outage, without the texts of servers and control servers."""
-        real = self._real_id(asked, self._full.outages())
+        real = self._real_id(asked, (outage["id"] for outage in self._full.outages()))
         found = real and self._full.outage(real)
         if not found:
             return None
-        facts = {key: found.outage[key] for key in _PAGE if key in found.outage}
+        whole = found.outage
+        name = self._names()(whole["target"], whole["provider"], whole["kind"])
         return OutageDetail(
-            outage=facts | {"id": asked, "target": self._names()(found.outage)},
+            outage={key: whole[key] for key in _PAGE if key in whole} | {"id": asked, "target": name},
             transitions=[replace(change, detail="") for change in found.transitions],
             guard=None if found.guard is None else GuardAnswer(found.guard.online, {}),
             clock_bound=found.clock_bound,
@@ -117,7 +120,7 @@ class PublicReadModel:
 
     def incident(self, asked: str) -> PublicIncidentJson | None:
         """Return one incident under pseudonyms."""
-        real = self._real_id(asked, self._full.incidents())
+        real = self._real_id(asked, (incident["id"] for incident in self._full.incidents()))
         found = real and self._full.incident(real)
         return self._incident(found) if found else None
 
@@ -160,14 +163,18 @@ class PublicReadModel:
     def _outages(self, outages: Iterable[PublicOutageJson]) -> list[PublicOutageJson]:
         name = self._names()
         return [
-            {**_only(outage, OutageFacts), "id": self._pseudonym(outage["id"]), "target": name(outage)}
+            {
+                **_only(outage, OutageFacts),
+                "id": self._pseudonym(outage["id"]),
+                "target": name(outage["target"], outage["provider"], outage["kind"]),
+            }
             for outage in outages
         ]
 
     def _incident(self, incident: AnyIncidentJson) -> PublicIncidentJson:
         name = self._names()
-        members = [{**member, "provider": incident["provider"]} for member in incident["outages"]]
-        names = {member["target"]: name(member) for member in members}
+        provider = incident["provider"]
+        names = {one["target"]: name(one["target"], provider, one["kind"]) for one in incident["outages"]}
         return {
             **_only(incident, IncidentFacts),
             "id": self._pseudonym(incident["id"]),
@@ -193,11 +200,11 @@ class PublicReadModel:
         """Return the public id of a real id, in the same form."""
         return hmac.digest(self._secret, f"public\n{real}".encode(), hashlib.sha256).hex()[:12]
 
-    def _real_id(self, public_id: str, candidates: Iterable[Mapping[str, Any]]) -> str | None:
-        return next((item["id"] for item in candidates if self._pseudonym(item["id"]) == public_id), None)
+    def _real_id(self, public_id: str, candidates: Iterable[str]) -> str | None:
+        return next((real for real in candidates if self._pseudonym(real) == public_id), None)
 
-    def _names(self) -> Callable[[Mapping[str, Any]], str]:
-        """Return a function that names a target by its provider and channel."""
+    def _names(self) -> Callable[[str, str, str], str]:
+        """Return a function that names a target, given its real name, by its provider and channel."""
         known = self._full.targets()
         several = Counter((target["provider"], target["kind"]) for target in known)
         counted: Counter[tuple[str, str]] = Counter()
@@ -207,7 +214,7 @@ class PublicReadModel:
             counted[place] += 1
             named[target["target"]] = _name(*place) + (f" {counted[place]}" if several[place] > 1 else "")
         # A target that is no longer watched has no number.
-        return lambda target: named.get(target["target"]) or _name(target["provider"], target["kind"])
+        return lambda real, provider, kind: named.get(real) or _name(provider, kind)
 
 
 def _only(json: Mapping[str, object], facts: type[T]) -> T:
