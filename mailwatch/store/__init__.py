@@ -1,4 +1,4 @@
-"""The only code that speaks SQL. Store first: what is shown or sent is already on record here."""
+"""The only package that uses SQL. Store first: everything displayed or sent is already on record here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Recomputes the whole ledger and compares it with what it says of itself.
+"""Audits the ledger: recomputes everything and compares it with the record.
 
-Each token on record must still be at hand, over the checkpoint that its entry names.
+The file of each timestamp token must exist and cover the checkpoint that its entry names.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ SLICE_ENTRIES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not fit. `index` is the entry, None for the ledger as a whole.
+    """An inconsistency. `index`: the entry, None for the ledger as a whole.
 
-    What is `pending` is not wrong: the next start puts it on record, as after a kill or from a live backup.
+    A `pending` finding is no error: the next start records it, as after a kill or in a live backup.
     """
 
     index: int | None
@@ -50,18 +50,16 @@ def audit(
     *,
     max_findings: int | None = None,
 ) -> list[Finding]:
-    """Check every entry and checkpoint there is at the start; the empty list means that all fits.
+    """Check every entry and checkpoint present at the start. An empty list means no inconsistency.
 
-    1. Indexes and each target's running numbers follow one another.
-    2. Headers are canonical, agree with the columns, and carry the digest of their payload.
-    3. The readings of the steady clock fit one another (ledger/clock_readings.py).
-    4. Every checkpoint is signed by our key, and has the root and the subtrees that the entries give.
+    1. Indexes and each target's running numbers are consecutive.
+    2. Headers are canonical, agree with the columns, and contain the digest of their payload.
+    3. The readings of the steady clock are consistent (ledger/clock_readings.py).
+    4. Every checkpoint is signed by our key, with the root and the subtrees computed from the entries.
 
-    Read in slices, so that a long audit does not keep the database from clearing up; `progress` may wait.
-    With `max_findings` findings it ends: after one missing entry none that follows fits, and each would be a
-    finding.
-    What a damaged database does not give is a finding, and the rest is checked as far as it can be.
-    Raises StoreUnavailableError.
+    It reads in slices, so that a long audit does not stop SQLite from emptying its log; `progress` may wait. It
+    ends at `max_findings`: after one missing entry, every later entry is inconsistent. Unreadable parts of a
+    damaged database are findings; the rest is checked as far as possible. Raises StoreUnavailableError.
     """
     try:
         signed = reader.last_checkpoint()
@@ -96,7 +94,7 @@ def audit(
 
 @dataclass(frozen=True, slots=True)
 class _UnreadableEntries:
-    """Entries [start, end) that the database does not give."""
+    """Entries [start, end) that the database cannot return."""
 
     start: int
     end: int
@@ -112,7 +110,7 @@ def _due_checkpoints(reader: Reader, start: int, end: int, findings: list[Findin
 
 
 def _slices(reader: Reader, start: int, end: int) -> Iterator[list[Entry] | _UnreadableEntries]:
-    """Read entries; where the database does not give them all, halve until it is known which it does not."""
+    """Read entries; if that fails, halve the range until the unreadable entries are known."""
     try:
         yield list(reader.entries(from_index=start, to_index=end, checked=False))
     except StoreDamagedError as error:
@@ -125,7 +123,7 @@ def _slices(reader: Reader, start: int, end: int) -> Iterator[list[Entry] | _Unr
 
 
 class _EntryAudit:
-    """Takes entries in their order. Once one is lost, the tree cannot be grown: `complete` is False."""
+    """Checks entries in order. Once one is unreadable the tree cannot grow: `complete` is False."""
 
     def __init__(self, secret: bytes) -> None:
         self.tree = CompactRange()
@@ -136,9 +134,9 @@ class _EntryAudit:
         self._readings = ClockReadings()
 
     def check(self, entry: Entry) -> None:
-        """Check an entry."""
+        """Check the next entry."""
         if not self.complete and entry.target is not None and entry.number is not None:
-            # How many of this target were lost is not known.
+            # The number of this target's lost entries is unknown.
             self._numbers.setdefault(entry.target, entry.number - 1)
         try:
             self.findings += _check_entry(entry, self.tree.size, self._numbers, self._secret, self._readings)
@@ -150,7 +148,7 @@ class _EntryAudit:
             self.tree.append(leaf)
 
     def note_unreadable(self, part: _UnreadableEntries) -> None:
-        """Note entries that are not there to be read; those that follow one another are one finding."""
+        """Record unreadable entries; consecutive ones are one finding."""
         last = self.findings[-1] if self.findings else None
         what = f"it cannot be read: {part.why}"
         if last is None or last.what != what or last.index is None or last.index >= part.start:
@@ -165,7 +163,7 @@ class _EntryAudit:
 
 
 _UNREADABLE_LEAF = bytes(32)
-"""Stands for the leaf of an entry that is lost, so that the places of the others are right."""
+"""Placeholder for the leaf of a lost entry, so that the others keep their places."""
 
 
 def _compare(row: CheckpointRow, tree: CompactRange, public: Ed25519PublicKey, findings: list[Finding]) -> None:
@@ -183,7 +181,7 @@ def _compare(row: CheckpointRow, tree: CompactRange, public: Ed25519PublicKey, f
 
 
 def _target_change_faults(payload: dict[str, Any]) -> Iterator[str]:
-    """Say why a change of what is watched cannot be read, if it cannot."""
+    """Yield why a target change cannot be read, if so."""
     try:
         change_from(payload)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -230,10 +228,10 @@ def _check_entry(
 
 
 def audit_database(reader: Reader, stopped: Callable[[], bool] = lambda: False) -> list[Finding]:
-    """Let SQLite check its own pages, and each index against its table: the entries are read past the indexes.
+    """Let SQLite check its pages, and each index against its table, since the audit itself reads past the indexes.
 
-    It reads everything once more, in one go; `stopped` is asked now and then, and ends it without a finding.
-    Raises StoreUnavailableError.
+    This reads the whole database again in one go. It ends without a finding once `stopped` returns True. Raises
+    StoreUnavailableError.
     """
     try:
         return [Finding(None, f"the database is damaged: {line}") for line in reader.integrity(stopped)]
@@ -242,14 +240,14 @@ def audit_database(reader: Reader, stopped: Callable[[], bool] = lambda: False) 
 
 
 def audit_signed(data_dir: Path, keys: Keys, size: int) -> list[Finding]:
-    """Compare how many entries there are with the checkpoint that is kept beside the keys."""
+    """Compare the number of entries with the checkpoint saved beside the keys."""
     signed = signed_size(data_dir, keys)
     what = f"{signed} entries were signed by the checkpoint beside the keys, but there are {size}"
     return [Finding(None, what)] if signed > size else []
 
 
 def audit_tokens(reader: Reader, tokens: Tokens) -> tuple[int, list[Finding]]:
-    """Return how many tokens are on record, and what does not fit."""
+    """Return the number of tokens on record, and the findings."""
     findings: list[Finding] = []
     notes = {row.size: row.note for row in reader.checkpoints()}
     count = 0

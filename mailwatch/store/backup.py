@@ -1,11 +1,11 @@
-"""A backup of a data_dir in one file, made while another process writes the ledger.
+"""A backup of a data_dir in one file, made even while another process writes the ledger.
 
-The database is copied first, by SQLite's online backup in one read transaction: writers go on, and the copy is
-one moment of the ledger. Keys never change, and a timestamp token is on disk before the entry that names it:
-so what is copied after the database is all that the copy needs.
+The database is copied first, by SQLite's online backup in one read transaction: writers go on, and the copy is one
+moment of the ledger. Keys never change, and a timestamp token is on disk before the entry that names it. So the
+files copied after the database include all that the copy needs.
 
-However it ends, nothing with a key in it is left: the database alone is copied into a folder, which the next
-backup removes if this one is killed, and the file that takes in the keys has no name until it is whole.
+However the backup ends, no partial file with a key is left. Only the database is copied into a work folder, which
+the next backup removes if this one is killed. The file that receives the keys has no name until it is complete.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from mailwatch.store.schema import database
 from mailwatch.store.store import Store
 
 FOLDERS = {"keys": ("*.pem", "*.key", "*.pub"), "tokens": ("*.tsr",), "oauth": ("*.json",), "claims": ("*.jsonl",)}
-"""What belongs to a ledger besides its database; half-written files and locks do not."""
+"""Files of a ledger besides its database, without partial files and locks."""
 PREFIX = ".mailwatch-backup-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """What a backup holds: the ledger's name, how many entries and files, and its size in bytes."""
+    """The contents of a backup: the ledger's name, numbers of entries and files, and size in bytes."""
 
     origin: str
     entries: int
@@ -48,12 +48,12 @@ class Backup:
 
 
 def backup(data_dir: Path, file: Path) -> Backup:
-    """Write a gzipped tar of `data_dir`, mode 0600, whole or not at all, and on disk when this returns.
+    """Write a gzipped tar of `data_dir`, mode 0600, whole or not at all, and synced to disk on return.
 
-    The copy is opened as `mailwatch run` would open it before it counts: checkpoint, keys and entries must fit,
-    SQLite must find no page of it damaged, and each entry must be what was sealed, under the signed root.
-    It needs space for a second copy of the database beside `file` while it works.
-    Raises FileNotFoundError without a ledger, FileExistsError, StoreError, OSError.
+    The copy is first verified as `mailwatch run` would open it: checkpoint, keys and entries must match, SQLite
+    must find no damaged page, and each entry must match its header under the signed root. It needs space for a
+    second copy of the database beside `file`. Raises FileNotFoundError without a ledger, FileExistsError,
+    StoreError, OSError.
     """
     check_not_missing(data_dir)
     if not database(data_dir).exists():
@@ -69,7 +69,7 @@ def backup(data_dir: Path, file: Path) -> Backup:
         try:
             store = Store.open(copy, keys=keys)
         except StoreDamagedError as error:
-            # The copy is gone when this is read.
+            # The copy is removed by the time the message is read.
             message = str(error).replace(str(database(copy)), str(database(data_dir)))
             raise StoreDamagedError(message, error.public_reason) from None
         origin, entries, root = store.keys.origin, store.size, store.root
@@ -78,8 +78,8 @@ def backup(data_dir: Path, file: Path) -> Backup:
         with _unnamed_file(made) as (whole, folder, name):
             files = _pack(data_dir, copy, whole)
             size = whole.tell()
-            # A link, not a rename: it never replaces what another made meanwhile. With a folder's descriptor, for
-            # without one Python would link the symbolic link of /proc itself.
+            # A link, not a rename: it never replaces a file made meanwhile. With a folder's descriptor, since
+            # without one Python would link the symbolic link in /proc itself.
             os.link(name, file, src_dir_fd=folder)
     _sync(beside)
     return Backup(origin=origin, entries=entries, files=files, size=size)
@@ -87,7 +87,7 @@ def backup(data_dir: Path, file: Path) -> Backup:
 
 @contextlib.contextmanager
 def _work_folder(beside: Path) -> Iterator[Path]:
-    """Make a folder to work in, removed in the end; remove those of backups that were killed."""
+    """Make a work folder, removed at the end; remove the work folders of killed backups."""
     for old in beside.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _locked(old):
             shutil.rmtree(old, ignore_errors=True)
@@ -98,7 +98,7 @@ def _work_folder(beside: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process while it lives. Raises BlockingIOError where another one holds it."""
+    """Lock a folder for this process. Raises BlockingIOError if another process holds the lock."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,7 +116,7 @@ def _copy_database(source: Path, copy: Path) -> None:
             contextlib.closing(sqlite3.connect(copy)) as writing,
         ):
             reading.execute("PRAGMA query_only=ON")
-            # All pages in one step: in several, each commit of the writer would begin the copy anew.
+            # All pages in one step: with several steps, each commit of the writer would restart the copy.
             reading.backup(writing, pages=-1)
     except sqlite3.Error as error:
         full = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
@@ -125,10 +125,10 @@ def _copy_database(source: Path, copy: Path) -> None:
 
 
 def _check_undamaged(copy: Path, data_dir: Path, size: int, root: bytes) -> None:
-    """Raise StoreDamagedError where damage was copied: a backup of that would be found out too late.
+    """Raise StoreDamagedError if the copy contains damage, which would otherwise be discovered too late.
 
-    No page may be damaged, each payload must be the one that its header seals, and the headers must give the root,
-    which the start grew from the last signed one.
+    No page may be damaged, each payload must match its header, and the headers must give `root`, which the start
+    computed from the last signed checkpoint on.
     """
     tree = CompactRange()
     with contextlib.closing(Reader.open(copy)) as reader:
@@ -142,9 +142,9 @@ def _check_undamaged(copy: Path, data_dir: Path, size: int, root: bytes) -> None
 
 @contextlib.contextmanager
 def _unnamed_file(made: Path) -> Iterator[tuple[IO[bytes], int, str]]:
-    """Open a file that is gone with this process unless it is linked, and say by which folder and name that is.
+    """Open a file that vanishes with this process unless it is linked. Yield it with the folder and name to link.
 
-    Where there are none (they need Linux, and a file system that has them) it has a name in `made`.
+    Without support for such files (they need Linux and certain file systems), it has a name in `made`.
     """
     try:
         opened = os.open(made, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -160,7 +160,7 @@ def _unnamed_file(made: Path) -> Iterator[tuple[IO[bytes], int, str]]:
 
 
 def _pack(data_dir: Path, copy: Path, whole: IO[bytes]) -> int:
-    """Pack the copied database and the ledger's other files, the keys last; return how many they are."""
+    """Pack the copied database and the ledger's other files, the keys last; return the number of files."""
     count = 1
     with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=6) as tar:
         for folder in FOLDERS:
@@ -181,7 +181,7 @@ def _pack(data_dir: Path, copy: Path, whole: IO[bytes]) -> int:
 
 
 def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out who owned it: on the new machine it belongs to the user who unpacks it."""
+    """Remove the owner: on the new machine the file belongs to the user who unpacks it."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member

@@ -1,4 +1,4 @@
-"""One process at a time in a data_dir."""
+"""The lock that lets only one process use a data_dir."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from mailwatch.store.errors import StoreUnavailableError, programs_holding
 
 
 class DataDirLockedError(StoreUnavailableError):
-    """Another process works in this data_dir."""
+    """Another process uses this data_dir."""
 
 
 class DataDirLock:
-    """Advisory locks on `data_dir` and on the file `lock` in it; the kernel frees them when the process ends,
-    however it ends. The folder's holds also when the file is removed, the file's also where folders have none.
+    """Advisory locks on `data_dir` and on the file `lock` in it. The kernel releases them when the process ends in
+    any way. The folder's lock survives removal of the file; the file's lock works on file systems that cannot lock
+    folders.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -31,7 +32,7 @@ class DataDirLock:
             raise
 
     def hold(self) -> None:
-        """Take the file's lock anew if another file stands at its path now. Raises DataDirLockedError, OSError."""
+        """Lock the file again if its path now names another file. Raises DataDirLockedError, OSError."""
         with contextlib.suppress(FileNotFoundError):
             found, held = self._path.stat(), os.fstat(self._file)
             if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
@@ -46,7 +47,7 @@ class DataDirLock:
         except BlockingIOError:
             raise self._held_by_other() from None
         except OSError:
-            # A file system (NFS, say) without locks of folders: the file's lock is all there is.
+            # A file system that cannot lock folders, such as NFS: the file's lock must do.
             return
 
     def _take(self) -> int:
@@ -58,7 +59,7 @@ class DataDirLock:
             if isinstance(error, BlockingIOError):
                 raise self._held_by_other() from None
             raise
-        # The holder's name is for others to read; a disk that is full does not matter for that.
+        # The process id is only information for others, so a full disk does not matter.
         with contextlib.suppress(OSError):
             os.truncate(file, 0)
             os.write(file, str(os.getpid()).encode())
@@ -77,13 +78,15 @@ class DataDirLock:
         return _locked(self._data_dir)
 
     def release(self) -> None:
-        """Let others in. The file stays: removing it would let two processes lock two files of one name."""
+        """Release the locks. The file stays: removing it would let two processes lock two files of one name."""
         os.close(self._file)
         os.close(self._folder)
 
 
 def lock_holder(data_dir: Path) -> DataDirLockedError | None:
-    """Return which process uses a data_dir; None when it is free or cannot be read. Makes nothing."""
+    """Return the error that names the process using a data_dir; None if it is free or unreadable. Creates
+    nothing.
+    """
     try:
         file = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -1,8 +1,8 @@
-"""What the store raises, whatever its libraries raised: one family, each with what is wrong and what to do.
+"""The exceptions of the store, translated from those of its libraries. Each says what is wrong and what to do.
 
-A passing failure (the disk is full, another program holds the file) is tried again; a damaged ledger is not what
-was written, and needs a person. What is neither is the fault of the one entry that was to be written. Which other
-programs have a file open is known as far as the system lets us see: Linux, by /proc.
+A temporary failure (full disk, file locked by another program) is retried. A damaged ledger needs the operator.
+Any other error is the fault of the entry to be written. Other programs that have a file open are found through
+/proc, so on Linux only, as far as permissions allow.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from mailwatch.errors import OperationError
 
 MAX_NAMED = 3
-"""Programs that are named."""
+"""Most programs to name in a message."""
 
 
 def programs_holding(file: Path) -> str:
-    """Name the other programs that have a file open; "another program" where none can be seen."""
+    """Return the names of the other programs that have a file open; "another program" if none is visible."""
     try:
         wanted = file.stat()
         others = [folder for folder in Path("/proc").iterdir() if folder.name.isdigit()]
@@ -58,13 +58,15 @@ def _name(process: Path) -> str:
 
 
 MIN_FREE_BYTES = 128 * 1024
-"""Bytes without which SQLite cannot open a database: its -wal and -shm files take as much."""
+"""Bytes that SQLite needs to open a database, for its -wal and -shm files."""
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers by which the system says so."""
+"""Error numbers of a full disk or quota."""
 
 
 def is_disk_full(folder: Path) -> bool:
-    """Whether the disk of a folder is full: SQLite says so only of a few writes, and of others that they fail."""
+    """Return whether the disk of a folder is full. SQLite reports a full disk for some writes, an I/O error for
+    others.
+    """
     try:
         disk = os.statvfs(folder)
     except OSError:
@@ -79,9 +81,7 @@ DAMAGE_ADVICE = (
 
 
 class StoreError(OperationError):
-    """The store cannot be used as it must be. `public_reason` is the same without paths and advice: it may be
-    published.
-    """
+    """The store cannot be used. `public_reason`: the message without paths and advice, fit for publication."""
 
     def __init__(self, message: str, why: str = "") -> None:
         super().__init__(message)
@@ -89,31 +89,31 @@ class StoreError(OperationError):
 
 
 class StoreUnavailableError(StoreError):
-    """The disk, the system or another program does not let us at it now; it may pass."""
+    """The disk, the system or another program blocks access; this may pass."""
 
 
 class DiskFullError(StoreUnavailableError):
-    """The disk has no space for the ledger now. It may be used once it has."""
+    """The disk has no space for the ledger; the store works again once there is space."""
 
 
 class StoreMovedError(StoreUnavailableError):
-    """What is at the ledger's path is no longer the file that was opened."""
+    """The file at the ledger's path is no longer the file that was opened."""
 
 
 class StoreDamagedError(StoreError):
-    """The ledger on disk is not what was written; says what is wrong and what to do."""
+    """The ledger on disk is not what was written. The message says what is wrong and what to do."""
 
 
 class KeysMissingError(StoreDamagedError):
-    """The ledger has entries, but the key that signs it is gone or is another one."""
+    """The ledger has entries, but its signing key is missing or differs."""
 
 
 class LedgerMissingError(StoreDamagedError):
-    """The keys of a ledger are there, but its database is gone or empty."""
+    """The keys of a ledger exist, but its database is missing or empty."""
 
 
 _DAMAGED = {
-    sqlite3.SQLITE_ERROR,  # Our statements are fixed: what they name must be there.
+    sqlite3.SQLITE_ERROR,  # Our statements are fixed: every table and column they name must exist.
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_FORMAT,
@@ -131,13 +131,13 @@ _SHORT_READ = "SQLITE_IOERR_SHORT_READ"
 
 
 def translate_error(file: Path, error: sqlite3.Error) -> StoreError | None:
-    """Say what an error of SQLite means for the database `file`; None when it is the fault of what was asked.
+    """Translate an SQLite error of the database `file`; None if the statement's own values are at fault.
 
     The codes are those of https://www.sqlite.org/rescode.html.
     """
     code, name = getattr(error, "sqlite_errorcode", None), getattr(error, "sqlite_errorname", "") or ""
     if code is None:
-        # Without a code: what Python's own module says of text that is no UTF-8, or of a wrong use.
+        # Errors without a code come from Python's sqlite3 module: text that is not UTF-8, or wrong usage.
         return damaged(file, "text in it is not UTF-8") if "decode" in str(error) else None
     if name in _ENTRY_ERRORS:
         return None
@@ -147,31 +147,31 @@ def translate_error(file: Path, error: sqlite3.Error) -> StoreError | None:
 
 
 def first_of(group: BaseExceptionGroup[StoreError]) -> StoreError:
-    """Return the first error of a group, however deep it lies."""
+    """Return the first error of a group, however deeply nested."""
     first = group.exceptions[0]
     return first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def damaged(file: Path, what: str) -> StoreDamagedError:
-    """Say that a database is damaged."""
+    """Return the error for a damaged database."""
     return StoreDamagedError(f"{file} is damaged ({what}); {DAMAGE_ADVICE}", f"the database is damaged: {what}")
 
 
 def entry_mismatch(index: object) -> StoreDamagedError:
-    """Say that an entry is not what its header seals."""
+    """Return the error for an entry that does not match its header."""
     what = f"entry {index} of the ledger is not what was written"
     return StoreDamagedError(f"{what}; {DAMAGE_ADVICE}", what)
 
 
 def database_locked(file: Path) -> StoreUnavailableError:
-    """Say that another program keeps us from a database, and which."""
+    """Return the error for a locked database, with the program that locks it."""
     return StoreUnavailableError(
         f"{file} is locked by {programs_holding(file)}; stop that program", "another program locks the database"
     )
 
 
 def disk_full(data_dir: Path) -> DiskFullError:
-    """Say that the disk has no space."""
+    """Return the error for a full disk."""
     return DiskFullError(f"the disk of {data_dir} is full; free some space there", "the disk is full")
 
 
@@ -207,11 +207,11 @@ def _unavailable(file: Path, code: int, what: str) -> StoreUnavailableError:
 
 
 class StoreHealth:
-    """Shared by all who use one store. Safe to be called from any thread.
+    """The health of one store, shared by its writer and readers. Thread-safe.
 
-    `damage` stays once something damaged was met: only a person can put that right. `alarm` is called with what a
-    person must be notified of, once for each finding; set it before anything can fail. `log` is the write-ahead
-    log that the writer vouches for, None without a writer: connections to any other one are not used.
+    `damage` stays set once damage is found: only the operator can repair it. `alarm` is called once for each
+    finding that the operator must know; set it before anything can fail. `log`: the write-ahead log that the
+    writer uses, None without a writer; connections to any other log are rejected.
     """
 
     def __init__(self) -> None:
@@ -221,7 +221,7 @@ class StoreHealth:
         self._reported: set[str] = set()
 
     def note(self, error: StoreError) -> None:
-        """Take note of an error. Each is reported once, however often it comes."""
+        """Record an error. Each is reported once, however often it occurs."""
         if isinstance(error, StoreDamagedError):
             first, self.damage = self.damage is None, self.damage or error
             if first:

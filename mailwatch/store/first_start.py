@@ -1,8 +1,8 @@
-"""The first start of a ledger, and what distinguishes it from one that lost its files.
+"""The first start of a ledger, and how it differs from a ledger that lost its files.
 
-A ledger begins in this order: an empty database, its tables (in the file itself, not in its log), the secret of
-the names, the signing key, the first entry. So a start that was ended between any two of them is gone on with; and
-once there is a signing key, a database without tables is one that was lost.
+A ledger is created in this order: an empty database, its tables (in the file itself, not in its log), the secret
+for target ids, the signing key, the first entry. So a start interrupted between any two steps can continue. Once
+there is a signing key, a database without tables means a lost database.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mailwatch.store.schema import checkpoints, database, empty_log, entries, mi
 logger = logging.getLogger(__name__)
 
 SIGNED_CHECKPOINT_FILE = "ledger.checkpoint"
-"""Beside the keys: the checkpoint that was signed last. A database that has fewer entries lost some."""
+"""File beside the keys with the last signed checkpoint. A database with fewer entries has lost some."""
 
 
 def check_not_missing(data_dir: Path) -> None:
-    """Raise LedgerMissingError where there is a signing key and no database, or one of 0 bytes."""
+    """Raise LedgerMissingError if there is a signing key but no database, or one of 0 bytes."""
     path = database(data_dir)
     if path.exists() and path.stat().st_size > 0:
         return
@@ -39,9 +39,8 @@ def check_not_missing(data_dir: Path) -> None:
 
 
 def prepare_database(data_dir: Path, made: sa.Engine, progress: StartupProgress) -> Keys:
-    """Bring the tables up to date, and read the keys, or make them for a ledger that has no entry yet.
-
-    Raises StoreError, OSError.
+    """Migrate the tables, and read the keys, or create them for a ledger without entries. Raises StoreError,
+    OSError.
     """
     signing = data_dir / "keys" / key_files.SIGNING
     if signing.exists() and not sa.inspect(made).has_table(entries.name):
@@ -58,7 +57,7 @@ def prepare_database(data_dir: Path, made: sa.Engine, progress: StartupProgress)
 
 
 def migrate_database(data_dir: Path, made: sa.Engine, progress: StartupProgress) -> None:
-    """Give the tables this version's shape. Raises StoreError."""
+    """Migrate the tables to this version's schema. Raises StoreError."""
     path = database(data_dir)
     try:
         migrate(made, progress)
@@ -74,12 +73,12 @@ def migrate_database(data_dir: Path, made: sa.Engine, progress: StartupProgress)
 
 
 def save_signed_checkpoint(data_dir: Path, note: str) -> None:
-    """Keep a checkpoint beside the keys. Raises OSError."""
+    """Save a checkpoint beside the keys. Raises OSError."""
     write_atomic(data_dir / "keys" / SIGNED_CHECKPOINT_FILE, note.encode())
 
 
 def signed_size(data_dir: Path, keys: Keys) -> int:
-    """Return how many entries the checkpoint beside the keys covers; 0 without one that these keys signed."""
+    """Return how many entries the checkpoint beside the keys covers; 0 if there is none signed by these keys."""
     try:
         return checkpoint.verify((data_dir / "keys" / SIGNED_CHECKPOINT_FILE).read_text(), keys.public).size
     except (OSError, UnicodeDecodeError, CheckpointError):
@@ -87,8 +86,8 @@ def signed_size(data_dir: Path, keys: Keys) -> int:
 
 
 def check_not_truncated(data_dir: Path, keys: Keys, size: int) -> None:
-    """Raise StoreDamagedError where fewer entries are left than were signed: the log is gone, or it is an older
-    copy.
+    """Raise StoreDamagedError if there are fewer entries than were signed: the write-ahead log was removed, or the
+    database is an older copy.
     """
     if (signed := signed_size(data_dir, keys)) > size:
         what = f"{signed} entries were signed, but the database has {size}"
@@ -101,7 +100,7 @@ def check_not_truncated(data_dir: Path, keys: Keys, size: int) -> None:
 
 
 def ledger_exists(data_dir: Path, made: sa.Engine) -> bool:
-    """Whether there is a ledger: not where a first start was ended before its signing key was made."""
+    """Return whether there is a ledger: not if the first start was interrupted before it made the signing key."""
     if (data_dir / "keys" / key_files.SIGNING).exists():
         return True
     tables = sa.inspect(made)

@@ -1,4 +1,4 @@
-"""The ledger's signing key and the secret of its opaque names, made at the first start."""
+"""The ledger's signing key and the secret for its opaque target ids, created at the first start."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SIGNING, NAMING, PUBLIC = "ledger.pem", "targets.key", "ledger.pub"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """`private` signs checkpoints; `secret` makes the opaque target ids. Neither shows in a repr."""
+    """The keys. `private`: signs checkpoints. `secret`: derives the opaque target ids. A repr contains neither."""
 
     private: Ed25519PrivateKey = field(repr=False)
     secret: bytes = field(repr=False)
 
     @property
     def public(self) -> Ed25519PublicKey:
-        """The key that others verify with."""
+        """The public key for verification."""
         return self.private.public_key()
 
     @property
@@ -40,9 +40,8 @@ class Keys:
 
 
 def make_keys(data_dir: Path) -> Keys:
-    """Make the keys of a ledger without entries, anew where a first start was ended between the two.
-
-    Raises OSError.
+    """Create the keys of a ledger without entries; replaces one key left by an interrupted first start. Raises
+    OSError.
     """
     folder = data_dir / "keys"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -53,7 +52,7 @@ def make_keys(data_dir: Path) -> Keys:
 
 
 def load_keys(data_dir: Path) -> Keys:
-    """Read the keys of a ledger. Raises KeysMissingError, and OSError where they are not ours to read."""
+    """Read the keys of a ledger. Raises KeysMissingError, and OSError if they are not readable."""
     folder = data_dir / "keys"
     signing, naming = folder / SIGNING, folder / NAMING
     if not signing.exists() and not naming.exists():
@@ -74,29 +73,29 @@ def load_keys(data_dir: Path) -> Keys:
 
 
 def publish_public_key(data_dir: Path, keys: Keys) -> None:
-    """Put the public key beside the others, for those who verify; it follows from them. Raises OSError."""
+    """Write the public key, derived from the private key, beside the others for verification. Raises OSError."""
     public, wanted = data_dir / "keys" / PUBLIC, f"{verifier_key(keys.origin, keys.public)}\n".encode()
     if not public.exists() or public.read_bytes() != wanted:
         write_atomic(public, wanted)
 
 
 def read_secret(data_dir: Path) -> bytes:
-    """Read the secret of the ledger's opaque names, and make nothing. Raises OSError."""
+    """Read the secret for opaque target ids; creates nothing. Raises OSError."""
     return (data_dir / "keys" / "targets.key").read_bytes()
 
 
 def remove_partial_files(data_dir: Path) -> None:
-    """Remove what a process that was killed had not written to its end. Only for who holds the lock."""
+    """Remove partial files left by a killed process. Only for the process that holds the lock."""
     for folder in ("keys", "tokens"):
         for torn in (data_dir / folder).glob("*.new"):
             torn.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a new file that is whole or not there at all, readable by its owner only. Raises OSError."""
+    """Write a file whole or not at all, readable only by its owner, and sync it. Raises OSError."""
     torn = path.with_suffix(".new")
     try:
-        # Buffered: a disk that is nearly full takes a part of what a bare write is given, and says nothing.
+        # Buffered: on a nearly full disk a bare write may silently write only a part.
         with os.fdopen(os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(data)
             file.flush()

@@ -1,6 +1,7 @@
-"""The notifications to send and their channels, on disk before they are sent. Not asynchronous.
+"""The notifications to send, by channel, on disk before they are sent. Not asynchronous.
 
-At least once: a row is done only after its channel took it. Once in the normal case: a channel has a key once.
+Delivery is at least once: a row is done only after its channel accepted it. Normally it is exactly once: each
+channel has a key only once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mailwatch.times import Millis
 
 @dataclass(frozen=True, slots=True)
 class OutboxMessage:
-    """News that wait for one channel since `put_at`."""
+    """A notification that has waited for one channel since `put_at`."""
 
     number: int
     put_at: Millis
@@ -31,7 +32,7 @@ class OutboxMessage:
 
 @dataclass(frozen=True, slots=True)
 class FailedMessage:
-    """What was never taken. `outcome` is refused, denied or dropped, with the reason in brackets."""
+    """A message that was never accepted. `outcome`: refused, denied or dropped, with the reason in brackets."""
 
     channel: str
     key: str
@@ -42,7 +43,7 @@ class FailedMessage:
 
 
 class Outbox:
-    """The outbox of a data_dir whose store is open, for the one process that holds its lock.
+    """The outbox of a data_dir whose store is open, for the process that holds its lock.
 
     Each method raises StoreError.
     """
@@ -51,7 +52,7 @@ class Outbox:
         self._engine = engine(data_dir, read_only=read_only, health=health)
 
     def cursor(self) -> int | None:
-        """Return up to which index of the ledger notifications were taken; None before the first."""
+        """Return the ledger index up to which notifications were put here; None before the first."""
         with self._engine.begin() as connection:
             return connection.execute(sa.select(outbox_cursor.c.idx)).scalar()
 
@@ -63,9 +64,9 @@ class Outbox:
         cursor: int | None = None,
         superseded: Iterable[tuple[str, str]] = (),
     ) -> None:
-        """Take news for channels and move the cursor, in one transaction.
+        """Store notifications for channels and move the cursor, in one transaction.
 
-        A key that its channel had before is passed over. `superseded` are (channel, key) that need not be sent any
+        A key that its channel already has is skipped. `superseded`: (channel, key) pairs that need not be sent any
         more.
         """
         rows = [
@@ -94,9 +95,9 @@ class Outbox:
                 )
 
     def pending(self, channel: str, limit: int) -> list[OutboxMessage]:
-        """Return what waits for a channel, in the order in which it happened.
+        """Return the messages waiting for a channel, oldest first.
 
-        What a newer version left, of topics that this one does not know, waits until it is given up.
+        Messages of event types that only a newer version knows wait until they are dropped.
         """
         c = outbox.c
         query = sa.select(c.number, c.put_ms, c.key, c.event, c.time_ms, c.payload)
@@ -112,7 +113,7 @@ class Outbox:
         ]  # fmt: skip
 
     def has_message(self, channel: str, key: str) -> bool:
-        """Return whether a channel was sent this, or is to be."""
+        """Return whether a channel was sent this key, or will be."""
         c = outbox.c
         query = sa.select(c.outcome).where(c.channel == channel, c.key == key)
         with self._engine.begin() as connection:
@@ -120,14 +121,14 @@ class Outbox:
         return row is not None and row.outcome in (None, "sent")
 
     def done(self, numbers: Sequence[int], outcome: str, at: Millis) -> None:
-        """Note that these need not be sent again."""
+        """Mark these messages as done, with their outcome."""
         with self._engine.begin() as connection:
             connection.execute(
                 sa.update(outbox).where(outbox.c.number.in_(numbers)).values(done_ms=at, outcome=outcome)
             )
 
     def retry(self, since: Millis, numbers: Collection[int] | None = None) -> None:
-        """Have what was put since then, and denied because of the channel, wait once more; or some of it."""
+        """Requeue the messages put since `since` and denied because of the channel, or only those in `numbers`."""
         c = outbox.c
         wanted = c.outcome.startswith("denied") & (c.put_ms >= since)
         if numbers is not None:
@@ -136,7 +137,7 @@ class Outbox:
             connection.execute(sa.update(outbox).where(wanted).values(done_ms=None, outcome=None))
 
     def failed_messages(self, limit: int) -> list[FailedMessage]:
-        """Return what its channel did not take for good, the newest first: refused, denied or given up."""
+        """Return the messages that failed for good, newest first: refused, denied or dropped."""
         c = outbox.c
         query = sa.select(c.channel, c.key, c.event, c.time_ms, c.done_ms, c.outcome)
         query = query.where(c.outcome.not_in(("sent", "moot"))).order_by(c.number.desc()).limit(limit)
@@ -144,7 +145,7 @@ class Outbox:
             return [FailedMessage(*row) for row in connection.execute(query)]
 
     def drop(self, before: Millis, at: Millis) -> list[tuple[str, str]]:
-        """Give up what waits since before that time; return (channel, key) of each."""
+        """Drop the messages waiting since before `before`; return (channel, key) of each."""
         c = outbox.c
         late = c.done_ms.is_(None) & (c.put_ms < before)
         with self._engine.begin() as connection:
@@ -154,7 +155,7 @@ class Outbox:
         return found
 
     def delete_done(self, before: Millis) -> None:
-        """Remove what was done before that time."""
+        """Delete the messages done before `before`."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(outbox).where(outbox.c.done_ms < before))
 
@@ -164,7 +165,7 @@ class Outbox:
 
 
 def _facts(payload: str) -> dict[str, Any]:
-    """Read facts; what cannot be read has none, and is set aside by who writes the message."""
+    """Parse the facts; {} if unreadable, and the code that writes the message then sets it aside."""
     try:
         facts = json.loads(payload)
     except (ValueError, TypeError):

@@ -1,4 +1,6 @@
-"""What is on record, as the JSON of docs/reference/api.md: the same answers for the command line and the API."""
+"""Queries of the ledger, answered in the JSON of docs/reference/api.md: the same for the command line and the
+API.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ from mailwatch.store.replay import RuleBook, read_announcements, restore_state, 
 from mailwatch.times import Millis, overlap_length, rfc3339
 
 Live = Mapping[str, Mapping[str, Any]]
-"""Payloads of open outages by their ids, as code has them that follows every observation."""
+"""Payloads of open outages by id, from code that follows every observation."""
 NO_LIVE_OUTAGES: Live = {}
 
 
@@ -44,11 +46,11 @@ def outage_payloads(
     end: Millis | None = None,
     live: Live = NO_LIVE_OUTAGES,
 ) -> list[dict[str, Any]]:
-    """Return the outages on record, newest first; those that touch [start, end) when given.
+    """Return the outages on record, newest first; only those that overlap [start, end), if given.
 
-    A closed outage is returned as its ledger entry has it, and so is one that was watched no longer: it touches
-    what lies before its last failure. An open one is replayed to the last entry, unless `live` has it: that takes
-    a second for ten thousand observations.
+    Closed and unwatched outages are returned as in their ledger entries; an unwatched outage ends at its last
+    failure. An open outage is replayed to the last entry unless `live` has it; a replay takes a second for ten
+    thousand observations.
     """
     found = []
     for payload in _latest(reader, live):
@@ -64,7 +66,7 @@ def outage_payloads(
 
 
 def _latest(reader: Reader, live: Live) -> list[dict[str, Any]]:
-    """Return each outage as it stands now, in the order in which they came on record."""
+    """Return each outage in its current form, in the order of recording."""
     latest: dict[str, dict[str, Any]] = {}
     opaque: dict[str, str] = {}
     for entry in reader.entries(kinds=["outage"]):
@@ -93,7 +95,7 @@ def _latest(reader: Reader, live: Live) -> list[dict[str, Any]]:
 
 
 def clock_steps(reader: Reader) -> ClockSteps:
-    """Read by how much the wall clock was set, and in which entries."""
+    """Read the steps of the wall clock (milliseconds) with their entries' indices."""
     clock_entries = ((entry.index, entry.payload) for entry in reader.entries(kinds=["clock"]))
     return [(index, payload["milliseconds"]) for index, payload in clock_entries if payload["event"] == "step"]
 
@@ -106,7 +108,7 @@ def incidents(
     end: Millis | None = None,
     live: Live = NO_LIVE_OUTAGES,
 ) -> list[Incident]:
-    """Return the incidents, newest first; those that touch [start, end) when given."""
+    """Return the incidents, newest first; only those that overlap [start, end), if given."""
     found = []
     for incident in incidents_of(
         IncidentOutage.from_payload(order, payload) for order, payload in enumerate(_latest(reader, live))
@@ -123,7 +125,7 @@ def incidents(
 
 
 def with_symptoms(reader: Reader, incident: Incident) -> Incident:
-    """Read how the trouble of each outage changed: it reads every observation of the incident."""
+    """Return the incident with each outage's symptom changes. Reads every observation of the incident."""
     members = (
         replace(member, symptom_changes=symptom_changes(_failures(reader, member))) for member in incident.members
     )
@@ -153,7 +155,9 @@ def outages(
 
 
 def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[OfflineJson]:
-    """Return the times in which our own line was down, newest first; those that touch [start, end) when given."""
+    """Return the periods when our own line was down, newest first; only those that overlap [start, end), if
+    given.
+    """
     entries = ((entry.index, entry.payload) for entry in reader.entries(kinds=["guard"]))
     found = []
     for period in reversed(offline_payloads(entries)):
@@ -196,7 +200,7 @@ def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[
     replayed = restore_state(reader, payload["target"], book)
     outage: Outage | None = replayed.detector.state.outage
     if outage is None or outage.id != payload["id"]:
-        # It closed a moment ago, and the entry that says so is being written.
+        # The outage has just closed, and its entry is still being written.
         outage = next((closed for closed in replayed.unrecorded if closed.id == payload["id"]), None)
     if outage is None:
         return payload
@@ -251,9 +255,9 @@ def observations(
     before: int | None = None,
     after: int | None = None,
 ) -> list[ObservationJson]:
-    """Return observations, newest first, with their index. `known` gives provider and kind of a target.
+    """Return observations, newest first, with their index. `known`: provider and kind by target.
 
-    Of the entries from index `after` to that before `before`, if given.
+    Only entries with indices in [after, before), if given.
     """
     found: list[ObservationJson] = []
     for entry in reader.entries(
@@ -270,8 +274,8 @@ def observations(
 def select_targets(
     reader: Reader, name: str | None, configured: Sequence[str], *, see: str = SEE_CONFIG
 ) -> list[str]:
-    """Return the targets that are asked for: all in the config, or the one of that name, which may be on record
-    only. `see` is for UnknownTargetError, which it raises.
+    """Return the targets selected: all `configured`, or the one named, which may be on record only. `see`: advice
+    for UnknownTargetError, which is raised for an unknown name.
     """
     if name is None:
         return list(configured)
@@ -281,7 +285,7 @@ def select_targets(
 
 
 def inferred_interval(reader: Reader, target: str, start: Millis | None = None, *, index: int = 0) -> Millis:
-    """Return the interval of a target where it is not on record: as it was observed from a time or entry on."""
+    """Return the interval of a target, inferred from its observations from a time or entry on."""
     entries = reader.entries(
         target=target, kinds=["observation"], start_ms=start, from_index=index, limit=INTERVAL_SAMPLE_SIZE
     )
@@ -291,9 +295,9 @@ def inferred_interval(reader: Reader, target: str, start: Millis | None = None, 
 def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Millis) -> list[AvailabilityJson]:
     """Return the availability of each target in [start, end).
 
-    Each observation is judged by the interval on record, or where there is none by how it was observed. Announced
-    maintenance is left out, as far as the record goes; where there was any, `with_maintenance` has the same with
-    its time counted as any other.
+    Each observation is judged by the interval on record, else by the inferred interval. Announced maintenance is
+    left out up to the end of the record. If there was any, `with_maintenance` has the figures with its time
+    counted as any other.
     """
     book, announced = rule_book(reader), read_announcements(reader)
     last = next((entry.time for entry in reader.entries(descending=True, limit=1)), 0)
@@ -301,10 +305,10 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
     for name in targets:
         settings = recorded_change_at(reader, name, start)
         length = settings.fact.settings.interval if settings else inferred_interval(reader, name, start)
-        # An observation before the window speaks for its beginning.
+        # An observation before the window decides its beginning.
         margin = 3 * length + 60_000
-        # All entries from the first to the last of the window's, whatever the wall clock was set to in between: of
-        # two that do not follow one another nothing is known.
+        # All entries from the first to the last in the window, whatever the wall clock showed in between: two
+        # entries that are not consecutive decide nothing.
         first, after = reader.between(name, start - margin, end + margin)
         held = reader.latest(name, "watch", at_most=first)
         change = None if held is None else held.fact
@@ -331,7 +335,7 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
 
 
 def anchor_of(reader: Reader, payload: Mapping[str, Any]) -> Moment | None:
-    """Return the first failure of an outage as it is shown; None on records with wall times only."""
+    """Return the outage's first failure on its displayed wall clock; None for records with wall times only."""
     kind = PROVEN_AFTERWARDS if payload.get("proven_afterwards") else ""
     first, last = payload["ledger"]["first"], payload["ledger"]["last"]
     name = payload["target"]
@@ -344,14 +348,14 @@ def anchor_of(reader: Reader, payload: Mapping[str, Any]) -> Moment | None:
 
 
 class RecordedChange(NamedTuple):
-    """What was on record of the watching of a target at a time, and in which entry."""
+    """A target change on record, with the index of its entry."""
 
     entry: int
     fact: TargetChange
 
 
 def recorded_change_at(reader: Reader, target: str, at: Millis) -> RecordedChange | None:
-    """Return the latest change of what is watched before `at`, None where the record has none."""
+    """Return the target's latest change before `at`, None if there is none on record."""
     for entry in reader.entries(target=target, kinds=["watch"], end_ms=at, descending=True, limit=1):
         if isinstance(fact := entry.fact, TargetChange):
             return RecordedChange(entry.index, fact)
@@ -362,7 +366,7 @@ _COUNTED = ("availability", "coverage", "downtime", "unobserved", "mttr", "mtbf"
 
 
 class _WithAndWithoutMaintenance:
-    """Two accounts of the same facts: with announced maintenance left out, and with all time counted."""
+    """Two meters of the same facts: one without announced maintenance, one with all time counted."""
 
     def __init__(self, one: AvailabilityMeter, other: AvailabilityMeter) -> None:
         self._one, self._other = one, other
@@ -372,7 +376,7 @@ class _WithAndWithoutMaintenance:
         return self._one.feed(fact)
 
     def feed_up(self, payload: dict[str, Any]) -> bool:
-        # Both or neither: what they leave out does not decide it.
+        # Both meters accept or neither: what they exclude does not decide it.
         return self._one.feed_up(payload) and self._other.feed_up(payload)
 
     def flush(self) -> list[Segment]:

@@ -1,4 +1,4 @@
-"""The reading side: any number of readers, also of other processes, while one writes."""
+"""The reading side: any number of readers, in any process, while one process writes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from mailwatch.times import Millis
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
 UNREADABLE = (OSError, StoreError, sa.exc.SQLAlchemyError, ValueError, KeyError)
-"""What the reading of a ledger raises that is absent, not ours to read, or no ledger."""
+"""Exceptions of reading a ledger that is missing, forbidden or invalid."""
 MAX_INTEGRITY_FINDINGS = 20
-"""Of SQLite's check of itself, so many are asked for."""
+"""Most findings to request from SQLite's integrity check."""
 PROGRESS_STEPS = 100_000
-"""Of SQLite's machine, after which its check may be ended."""
+"""Steps of SQLite's virtual machine between two chances to stop its integrity check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A committed entry. `header` and `text` are its canonical JSON; `target` is the clear name."""
+    """A committed entry. `header` and `text` (the payload): canonical JSON. `target`: the clear name."""
 
     index: int
     kind: str
@@ -55,22 +55,22 @@ class Entry:
 
     @property
     def target_id(self) -> str:
-        """The id of its target in the header, "" without one."""
+        """The opaque target id in the header, "" without a target."""
         return orjson.loads(self.header)["target"] or ""
 
     @property
     def fact(self) -> Fact | None:
-        """The observation, gap or change of what is watched that it records; None for other kinds."""
+        """The recorded observation, gap or target change; None for other kinds."""
         return fact_from(self.kind, self.payload) if self.kind in FACT_KINDS else None
 
 
 RawEntry = tuple[int, str, Millis, str | None, str, str]
-"""Of an entry: index, kind, time, the clear name of its target, header and payload."""
+"""An entry as a tuple: index, kind, time, clear name of the target, header and payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRow:
-    """A signed checkpoint, when it was made, and the compact range from which the tree grows on."""
+    """A signed checkpoint, its time, and the compact range from which the tree grows on."""
 
     size: int
     time_ms: Millis
@@ -79,9 +79,9 @@ class CheckpointRow:
 
 
 def entry_from_row(row: Sequence[Any]) -> Entry:
-    """Make an entry of its columns, which must be what its header says. Raises StoreDamagedError.
+    """Return an entry from its columns, which must match its header. Raises StoreDamagedError.
 
-    Compared as text, in a fraction of the time of parsing: a header is canonical, so that each key stands once.
+    Compared as text, in a fraction of the time of parsing: in a canonical header each key occurs once.
     """
     entry = Entry(*row)
     try:
@@ -97,7 +97,7 @@ def entry_from_row(row: Sequence[Any]) -> Entry:
 
 
 def _is_consistent(row: Sequence[Any]) -> bool:
-    """Whether the header of an entry as `RawEntry` names its payload."""
+    """Return whether the header of a `RawEntry` has the digest of its payload."""
     try:
         return f'"payload":"{hashlib.sha256(row[5].encode()).hexdigest()}"' in row[4]
     except (AttributeError, TypeError, UnicodeError):
@@ -105,9 +105,9 @@ def _is_consistent(row: Sequence[Any]) -> bool:
 
 
 class Reader:
-    """Queries over the ledger; sees what is committed and nothing else.
+    """Queries of the ledger; sees only committed entries.
 
-    Each query raises StoreError: broken where what is on disk is not what was written, and unavailable.
+    Each query raises StoreDamagedError if the disk does not hold what was written, and StoreUnavailableError.
     """
 
     def __init__(self, made: sa.Engine, health: StoreHealth | None = None) -> None:
@@ -119,7 +119,7 @@ class Reader:
     def open(cls, data_dir: Path, health: StoreHealth | None = None) -> Reader:
         """Open a data_dir for reading.
 
-        Raises FileNotFoundError when it holds no ledger yet, LedgerMissingError when it held one.
+        Raises FileNotFoundError if there is no ledger yet, LedgerMissingError if there was one.
         """
         check_not_missing(data_dir)
         path, health = database(data_dir), health or StoreHealth()
@@ -129,7 +129,7 @@ class Reader:
                 if ledger_exists(data_dir, made):
                     return cls(made, health)
             except StoreError:
-                # What it cannot read is reported where it is read.
+                # The query that fails will report the error.
                 return cls(made, health)
             made.dispose()
         raise FileNotFoundError(f"{data_dir} contains no ledger yet; `mailwatch run` creates it")
@@ -148,9 +148,9 @@ class Reader:
         limit: int | None = None,
         checked: bool = True,
     ) -> Iterator[Entry]:
-        """Yield entries in ledger order; times bound the entry's own time, half-open.
+        """Yield entries in ledger order. `start_ms` and `end_ms` bound the entry's own time, half-open.
 
-        Each must be what its header says (StoreDamagedError), unless it is to be audited anyway: `checked` False.
+        Each entry must match its header (StoreDamagedError), unless `checked` is False, as for an audit.
         """
         column = entries.c
         query = sa.select(*(column[name] for name in _COLUMNS))
@@ -159,12 +159,14 @@ class Reader:
         if kinds:
             query = query.where(column.kind.in_(kinds))
             if "observation" not in kinds:
-                # In the index's own words, or SQLite does not see that it may use it, and reads everything.
+                # The same condition as the index has; without it SQLite does not use the index and reads
+                # everything.
                 query = query.where(sa.text("kind <> 'observation'"))
         if outcome is not None:
             query = query.where(column.outcome == outcome.value)
         if target is not None and (start_ms is not None or end_ms is not None):
-            # First where they lie, in an index alone: by that index the rows would have to be sorted.
+            # First find the index bounds in the index by time alone: rows read by that index would have to be
+            # sorted.
             low, high = self._bounds(target, start_ms, end_ms)
             query = query.where(column.idx.between(low, high))
         time = sa.literal_column("+time_ms") if target is not None else column.time_ms
@@ -189,14 +191,14 @@ class Reader:
             raise
 
     def latest(self, target: str, kind: str, *, at_most: int | None = None) -> Entry | None:
-        """Find the newest entry of a kind (not observation) about a target, of index `at_most` if given.
+        """Return the newest entry of a kind (not observation) about a target, up to index `at_most` if given.
 
-        It goes back over the target's own entries, and not beyond the first of that kind.
+        It searches the target's entries backwards, no further than the first entry of that kind.
         """
         column = entries.c
         query = sa.select(*(column[name] for name in _COLUMNS)).where(column.target == target)
         first = sa.select(sa.func.min(column.idx)).where(column.kind == kind, sa.text("kind <> 'observation'"))
-        # By the target's index: by that of the kind, the entries of all other targets would be gone through.
+        # Use the index by target: the index by kind would scan the entries of all other targets.
         query = query.where(sa.literal_column("+kind") == kind, column.idx >= first.scalar_subquery())
         query = query.order_by(column.idx.desc()).limit(1)
         if at_most is not None:
@@ -206,14 +208,13 @@ class Reader:
         return None if row is None else self._entry(row)
 
     def between(self, target: str, start_ms: Millis, end_ms: Millis) -> tuple[int, int]:
-        """Return the index of a target's first entry of that time and the one after its last; twice 0 for none."""
+        """Return the index of a target's first entry in that time, and one past its last; (0, 0) for none."""
         low, high = self._bounds(target, start_ms, end_ms)
         return (low, high + 1) if high >= low >= 0 else (0, 0)
 
     def latest_time(self, from_index: int, to_index: int) -> Millis:
-        """Return the latest time of those entries; the last one has another when the clock was set back.
-
-        Raises ValueError when there is none.
+        """Return the latest time of those entries; the last entry's time may be earlier if the clock was set back.
+        Raises ValueError if there are none.
         """
         query = sa.select(sa.func.max(entries.c.time_ms)).where(entries.c.idx.between(from_index, to_index - 1))
         if (found := self._scalar(query)) is None:
@@ -232,7 +233,7 @@ class Reader:
         return (0, -1) if low is None else (low, high)
 
     def raw_entries(self, from_index: int, to_index: int) -> Iterator[RawEntry]:
-        """Yield entries as they are kept, in half the time of `entries`."""
+        """Yield entries as stored, in half the time of `entries`."""
         column = entries.c
         names = ("idx", "kind", "time_ms", "target", "header", "payload")
         query = sa.select(*(column[name] for name in names)).order_by(column.idx)
@@ -246,7 +247,7 @@ class Reader:
                 yield from part
 
     def last_index(self, *, target: str, outcome: Outcome, before: int | None = None) -> int | None:
-        """Find the newest observation of that outcome, before index `before` if given."""
+        """Return the index of the newest observation with that outcome, before index `before` if given."""
         column = entries.c
         query = sa.select(column.idx).where(column.target == target, column.outcome == outcome.value)
         if before is not None:
@@ -254,7 +255,7 @@ class Reader:
         return self._scalar(query.order_by(column.idx.desc()).limit(1))
 
     def targets(self) -> list[str]:
-        """Return the names of all targets on record, each found by one step in an index."""
+        """Return the names of all targets on record, each found by one index lookup."""
         column, found = entries.c, list[str]()
         with self._engine.connect() as connection:
             while True:
@@ -265,12 +266,12 @@ class Reader:
                 found.append(name)
 
     def size(self) -> int:
-        """Count the committed entries."""
+        """Return the number of committed entries."""
         newest = self._scalar(sa.select(sa.func.max(entries.c.idx)))
         return 0 if newest is None else newest + 1
 
     def checkpoints(self, first: int = 0, last: int | None = None) -> Iterator[CheckpointRow]:
-        """Yield the checkpoints of `first` to `last` entries, both included, oldest first; all without bounds."""
+        """Yield the checkpoints of `first` to `last` entries, both inclusive, oldest first; by default all."""
         column = checkpoints.c
         query = sa.select(column.size, column.time_ms, column.note, column.hashes).where(column.size >= first)
         if last is not None:
@@ -280,7 +281,7 @@ class Reader:
                 yield CheckpointRow(*row)
 
     def checkpoint(self, *, at_most: int | None = None, at_least: int | None = None) -> CheckpointRow | None:
-        """Return the largest checkpoint of at most so many entries, or the smallest of at least so many."""
+        """Return the largest checkpoint of `at_most` entries, or else the smallest of `at_least`."""
         size = checkpoints.c.size
         query = sa.select(size, checkpoints.c.time_ms, checkpoints.c.note, checkpoints.c.hashes)
         if at_most is not None:
@@ -292,7 +293,7 @@ class Reader:
         return None if row is None else CheckpointRow(*row)
 
     def last_checkpoint(self) -> CheckpointRow | None:
-        """Return the newest checkpoint."""
+        """Return the newest checkpoint; None if there is none."""
         column = checkpoints.c
         query = sa.select(column.size, column.time_ms, column.note, column.hashes)
         with self._engine.connect() as connection:
@@ -305,15 +306,17 @@ class Reader:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether damage was met, by this reader or by others of the same store."""
+        """Whether damage was found, by this reader or by others of the same store."""
         return self._health.damage is not None
 
     def note_damage(self, what: str) -> None:
-        """Note what was found wrong in the database."""
+        """Record damage found in the database."""
         self._health.note(damaged(self._path, what.removeprefix("the database is damaged: ")))
 
     def integrity(self, stopped: Callable[[], bool]) -> list[str]:
-        """Return what SQLite finds wrong in its file, [] if nothing; or [] once `stopped`."""
+        """Return the findings of SQLite's integrity check; [] if there are none, or once `stopped` returns
+        True.
+        """
         with self._engine.connect() as connection:
             raw = connection.connection.dbapi_connection
             assert isinstance(raw, sqlite3.Connection)

@@ -1,4 +1,4 @@
-"""Where the outage rules stood when the ledger was last written: found by replaying it, never stored apart."""
+"""Restores the detector's state by replaying the ledger; the state is never stored separately."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mailwatch.store import Entry, Finding, Reader
 
 @dataclass(frozen=True, slots=True)
 class RuleBook:
-    """Which rules were in force at which entry: each start of MailWatch puts its rules on record."""
+    """The detection rules in force at each entry: each start of MailWatch records its rules."""
 
     starts: tuple[int, ...]
     rules: tuple[Rules, ...]
 
     def at(self, index: int) -> Rules:
-        """Return the rules by which entry `index` was judged."""
+        """Return the rules in force at entry `index`."""
         return self.rules[max(0, bisect_right(self.starts, index) - 1)]
 
 
 def rule_book(reader: Reader) -> RuleBook:
-    """Read the rules of all starts; the default rules for a ledger without any."""
+    """Read the rules of all starts; the default rules if the ledger records none."""
     starts, rules = [], []
     for entry in reader.entries(kinds=["node"]):
         written = entry.payload.get("rules")
@@ -41,7 +41,7 @@ def rule_book(reader: Reader) -> RuleBook:
 
 
 def maintenance_payload(rules: tuple[MaintenanceRule, ...]) -> dict[str, Any]:
-    """Write what a start or reload announces; nothing for no rules."""
+    """Return the payload in which a start or reload announces `rules`; {} without rules."""
     if not rules:
         return {}
     rule_payloads = [rule.payload() for rule in rules]
@@ -49,9 +49,10 @@ def maintenance_payload(rules: tuple[MaintenanceRule, ...]) -> dict[str, Any]:
 
 
 def read_announcements(reader: Reader) -> Announcements:
-    """Read what was announced, and when.
+    """Read the maintenance announcements with their times.
 
-    An announcement is no older than the entry before it: a clock that was set back makes none earlier.
+    An announcement is never dated before the entry that precedes it, so that setting the clock back cannot
+    backdate it.
     """
     found: list[Announcement] = []
     for entry in reader.entries(kinds=["node"]):
@@ -65,7 +66,7 @@ def read_announcements(reader: Reader) -> Announcements:
 
 
 def audit_maintenance(reader: Reader) -> list[Finding]:
-    """Read each announcement again: its rules are in canonical form, and have the digest that it states."""
+    """Check that the rules of each announcement are in canonical form and match the digest that it states."""
     findings = []
     for entry in reader.entries(kinds=["node"]):
         maintenance = entry.payload.get("maintenance")
@@ -83,13 +84,12 @@ def audit_maintenance(reader: Reader) -> list[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class RestoredState:
-    """The state of one target's rules after its last entry.
+    """The state of one target after its last entry.
 
-    `recorded` are the outage entries' payloads by id, the latest of each; `unrecorded` are the changes that
-    were decided by committed observations but whose outage entry was not (a crash came between), and
-    `unrecorded_settings` what was watched then. `latest` is None where nothing was observed since the watching
-    began; `settings` are those in force; `trailing_gap` is the latest gap after the latest observation, if there
-    is one.
+    `recorded`: the latest outage payload for each outage id. `unrecorded`: changes decided by committed
+    observations whose outage entry was not committed (a crash came between); `unrecorded_settings`: the target's
+    settings at each. `latest`: None if nothing was observed since monitoring began. `settings`: those in force.
+    `trailing_gap`: the latest gap after the latest observation, if any.
     """
 
     detector: Detector
@@ -109,13 +109,13 @@ def restore_state(
     *,
     size: int | None = None,
 ) -> RestoredState:
-    """Replay the target's entries from the last moment at which nothing was open; `progress` gets the index.
+    """Replay the target's entries from the last point without an open outage; `progress` gets the index.
 
-    1. An open outage is replayed from the up observation before it, which is its last good.
-    2. Else the last up observation is the whole state. It is replayed itself too, from the one before it: what
-       it proved of the login (login_outages.py) may not have come on record.
+    1. An open outage is replayed from the up observation before it, its `last_good`.
+    2. Otherwise the last up observation holds the whole state. The replay starts at the one before it, since a
+       login outage that the last one proved (login_outages.py) may not be on record.
 
-    Of the ledger only the first `size` entries are read, if given.
+    Only the first `size` entries of the ledger are read, if given.
     """
     recorded: dict[str, dict[str, Any]] = {}
     for entry in reader.entries(target=target, kinds=["outage"], to_index=size):
@@ -149,7 +149,7 @@ def restore_state(
 
 
 def _settings_at(reader: Reader, target: str, index: int | None = None) -> TargetSettings | None:
-    """Return what was watched at an entry, or is now; None where the record does not say."""
+    """Return the target's settings at an entry, by default the latest; None if not on record."""
     entry = reader.latest(target, "watch", at_most=index)
     fact = None if entry is None else entry.fact
     return fact.settings if isinstance(fact, TargetChange) else None
@@ -163,10 +163,11 @@ def _facts(reader: Reader, target: str, start: int, size: int | None) -> Iterato
 
 
 def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None = None) -> list[Finding]:
-    """Replay a target from its first entry, and compare what it gives with what was recorded live.
+    """Replay a target from its first entry, and compare the outages with those recorded live.
 
-    Only the first `size` entries, if given: more may come while it is read. What is missing and would be put on
-    record by a start is pending: MailWatch was killed, or a backup made, between an observation and its outage.
+    Only the first `size` entries are read, if given, since more may arrive meanwhile. A missing outage that the
+    next start would record is a pending finding: MailWatch was killed, or a backup made, between an observation
+    and its outage.
     """
     recorded = list(reader.entries(target=target, kinds=["outage"], to_index=size))
     expected: list[tuple[Outage, TargetSettings | None]] = []

@@ -1,4 +1,4 @@
-"""The tables, and how a database is opened. migrations/ makes them; a test keeps the two alike."""
+"""The tables, and how the database is opened. migrations/ creates the tables; a test keeps the two in step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mailwatch.store.errors import StoreError, StoreHealth, StoreMovedError, dat
 logger = logging.getLogger(__name__)
 
 metadata = sa.MetaData()
-# SQLite keeps rows in the order of an INTEGER key; there it holds 64 bits.
+# SQLite stores rows in the order of an INTEGER key, which has 64 bits there.
 INDEX = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 entries = sa.Table(
@@ -53,7 +53,7 @@ checkpoints = sa.Table(
     sa.Column("note", sa.Text, nullable=False),
     sa.Column("hashes", sa.LargeBinary, nullable=False),
 )
-"""Signed notes, with the compact range from which the tree can be grown again."""
+"""Signed notes, each with the compact range from which the tree can grow on."""
 
 outbox = sa.Table(
     "outbox",
@@ -70,7 +70,7 @@ outbox = sa.Table(
     sa.Index("outbox_once", "channel", "key", unique=True),
     sa.Index("outbox_pending", "channel", "number", sqlite_where=sa.text("done_ms IS NULL")),
 )
-"""Notifications by channel. A row that is done stays for a while, so that its key is not sent again."""
+"""Notifications by channel. A finished row stays for a while, so that its key is not sent again."""
 
 outbox_cursor = sa.Table(
     "outbox_cursor",
@@ -78,21 +78,21 @@ outbox_cursor = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("idx", sa.BigInteger, nullable=False),
 )
-"""One row: up to which index of the ledger events were put into the outbox."""
+"""One row: the ledger index up to which events were put into the outbox."""
 
 
 def database(data_dir: Path) -> Path:
-    """Name the SQLite file of a data_dir."""
+    """Return the path of a data_dir's SQLite file."""
     return data_dir / "mailwatch.sqlite"
 
 
 def write_ahead_log(data_dir: Path) -> Path:
-    """Name the file in which SQLite keeps what was committed last."""
+    """Return the path of SQLite's write-ahead log, which holds the latest commits."""
     return data_dir / "mailwatch.sqlite-wal"
 
 
 def same_file(path: Path, opened: os.stat_result) -> bool:
-    """Whether a path still names the file that was opened; a path that names nothing does not."""
+    """Return whether a path still names the opened file; False if the path does not exist."""
     try:
         return same_stat(path.stat(), opened)
     except OSError:
@@ -100,12 +100,12 @@ def same_file(path: Path, opened: os.stat_result) -> bool:
 
 
 def same_stat(one: os.stat_result, other: os.stat_result) -> bool:
-    """Whether two are of one file."""
+    """Return whether both are of the same file."""
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 def file_moved(path: Path) -> StoreMovedError:
-    """Say that a path no longer names what was opened."""
+    """Return the error for a path that no longer names the opened file."""
     return StoreMovedError(
         f"{path} is no longer the file that was opened: it was moved, replaced or removed. New entries wait "
         "in memory: put it back, and MailWatch writes them",
@@ -114,7 +114,7 @@ def file_moved(path: Path) -> StoreMovedError:
 
 
 def log_restored(log: Path) -> StoreMovedError:
-    """Say that the write-ahead log was moved or removed, and its content is saved."""
+    """Return the error for a write-ahead log that was moved or removed after its content was saved."""
     return StoreMovedError(
         f"{log} was moved, replaced or removed; its content is in the database; nothing is lost, and you need "
         "not do anything",
@@ -123,10 +123,10 @@ def log_restored(log: Path) -> StoreMovedError:
 
 
 def make_database(data_dir: Path) -> None:
-    """Make an empty database file with mode 0600, on disk when this returns. Raises FileExistsError, OSError."""
-    # Never opened so when it is there: to close a file drops all locks that this process holds on it (fcntl(2)),
-    # and with them those of SQLite's other connections; another process then takes the log away under them.
-    # SQLite gives its -wal and -shm files the mode of the database.
+    """Create an empty database file with mode 0600, synced to disk. Raises FileExistsError, OSError."""
+    # Never open an existing database this way: closing a file drops all locks that this process holds on it
+    # (fcntl(2)), including those of SQLite's other connections. Another process could then remove the log under
+    # them. SQLite gives its -wal and -shm files the mode of the database.
     os.close(os.open(database(data_dir), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     folder = os.open(data_dir, os.O_RDONLY)
     try:
@@ -136,10 +136,10 @@ def make_database(data_dir: Path) -> None:
 
 
 def engine(data_dir: Path, *, read_only: bool = False, health: StoreHealth | None = None) -> sa.Engine:
-    """Open the SQLite file, which must be there. Write-ahead log, every commit on disk.
+    """Return an engine for the existing SQLite file, with write-ahead log and every commit synced to disk.
 
-    What SQLite raises is raised as StoreError and noted in `health`, but for what is the fault of a statement's
-    own values. All connections are to the very file that the first one was made to, and to the log in `health`.
+    SQLite's errors are raised as StoreError and noted in `health`, except errors caused by a statement's own
+    values. All connections use the same file as the first, and the log in `health`.
     """
     path, log = database(data_dir), write_ahead_log(data_dir)
     opened: list[os.stat_result] = []
@@ -150,17 +150,17 @@ def engine(data_dir: Path, *, read_only: bool = False, health: StoreHealth | Non
             raise _note(health, file_moved(path))
         if health.log and not same_file(log, health.log):
             raise _note(health, file_moved(log))
-        # Not made if it is gone: an empty database in its place would be taken for the ledger.
+        # mode=rw: do not create a missing file, since an empty database would be taken for the ledger.
         return sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=10, check_same_thread=False
         )
 
-    # As many readers as the web has threads.
+    # As many connections as the web server has threads.
     made = sa.create_engine(f"sqlite:///{path}", creator=connect, max_overflow=40)
 
     @sa.event.listens_for(made, "connect")
     def _pragmas(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        # The driver's own transaction control begins too late for DDL and reads; SQLAlchemy's "begin" rules.
+        # The driver begins transactions too late for DDL and reads, so the "begin" event below does it.
         connection.isolation_level = None
         pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
         cursor = connection.cursor()
@@ -170,14 +170,14 @@ def engine(data_dir: Path, *, read_only: bool = False, health: StoreHealth | Non
             opened[:] = opened or [path.stat()]
             record.info["log"] = log.stat() if health.log else None
         except BaseException:
-            # The pool does not know the connection yet, and would leave it open.
+            # The pool does not know the connection yet and would leave it open.
             connection.close()
             raise
 
     @sa.event.listens_for(made, "checkout")
     def _check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
         if _is_stale(record.info, health):
-            # The pool makes another one.
+            # The pool then opens another connection.
             raise sa.exc.DisconnectionError
 
     @sa.event.listens_for(made, "begin")
@@ -196,8 +196,8 @@ def engine(data_dir: Path, *, read_only: bool = False, health: StoreHealth | Non
 
 
 def empty_log(connection: sa.Connection, path: Path) -> None:
-    """Bring all that the log of this connection holds into the database `path`. Raises StoreError."""
-    # Past SQLAlchemy, which would begin a transaction, and wait for itself.
+    """Move the content of this connection's write-ahead log into the database `path`. Raises StoreError."""
+    # Bypasses SQLAlchemy, which would begin a transaction and wait for itself.
     raw = connection.connection.dbapi_connection
     assert isinstance(raw, sqlite3.Connection)
     try:
@@ -214,13 +214,13 @@ def _note(health: StoreHealth, error: StoreError) -> StoreError:
 
 
 def _is_stale(info: Mapping[str, Any], health: StoreHealth) -> bool:
-    """Whether a connection has another log than the writer's: what stands there is not the ledger."""
+    """Return whether a connection uses another log than the writer's, which is not the ledger's."""
     known: os.stat_result | None = info.get("log")
     return known is not None and health.log is not None and not same_stat(known, health.log)
 
 
 def migrate(made: sa.Engine, progress: StartupProgress) -> None:
-    """Bring the tables to this version's shape, in one transaction."""
+    """Migrate the tables to this version's schema, in one transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with made.begin() as connection:

@@ -1,6 +1,6 @@
 """The writing side: the one process that holds the lock appends entries and signs checkpoints.
 
-Not asynchronous: `writer.py` calls it in a thread of its own.
+Not asynchronous: writer.py calls it in a dedicated thread.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from mailwatch.times import Millis, now
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEntry:
-    """An entry to be: `payload` is a fact, or a dict of whole numbers and text; `target` a clear name."""
+    """An entry to append. `payload`: a fact, or a dict of integers and text. `target`: the clear name."""
 
     kind: str
     time: Millis
@@ -69,7 +69,7 @@ class NewEntry:
 
 
 class Store:
-    """An opened ledger. `findings` are what start-up found and repaired; `health` is shared with its readers."""
+    """An open ledger. `findings`: what start-up found and repaired. `health`: shared with its readers."""
 
     def __init__(
         self, data_dir: Path, lock: DataDirLock, keys: Keys, made: sa.Engine, health: StoreHealth
@@ -89,7 +89,7 @@ class Store:
         self._checkpointed = -1
         self._database = database(data_dir).stat()
         self.read_clock: Callable[[], Millis] = monotonic.milliseconds
-        """The steady clock, read once for each batch."""
+        """Reads the steady clock, once for each batch."""
 
     @classmethod
     def open(
@@ -100,14 +100,14 @@ class Store:
         keys: Keys | None = None,
         health: StoreHealth | None = None,
     ) -> Store:
-        """Lock, migrate and check a data_dir, made if missing. `progress` gets how far that is.
+        """Lock, migrate and check a data_dir, created if missing. `progress` receives the progress.
 
-        `keys` are those of a copy that has none beside it. Raises DataDirLockedError, StoreError (broken, keys or
-        database missing, not to be used now), OSError; DiskFullError where it is worth another try.
+        `keys`: the keys of a copy that has none beside it. Raises DataDirLockedError, StoreError (damaged, keys or
+        database missing, unavailable), OSError; DiskFullError if a retry is worthwhile.
 
-        1. The last checkpoint must carry our signature and fit the tree it was made of.
-        2. The entries after it must follow one another; the tree is grown again over them.
-        3. They must be as many as the checkpoint beside the keys says that there were.
+        1. The last checkpoint must have our signature and match its tree.
+        2. The entries after it must have consecutive indices; the tree grows over them.
+        3. There must be at least as many entries as the checkpoint beside the keys covers.
         """
         progress = progress or StartupProgress()
         progress.update(StartupStep.OPENING)
@@ -148,18 +148,18 @@ class Store:
 
     @property
     def size(self) -> int:
-        """How many entries are committed."""
+        """Number of committed entries."""
         return self._tree.size
 
     @property
     def root(self) -> bytes:
-        """The root of the tree over all that is committed."""
+        """Root hash of the tree over all committed entries."""
         return self._tree.root()
 
     def append_batch(self, new_entries: Sequence[NewEntry]) -> list[Entry]:
-        """Append all drafts in one transaction; when this returns they are on disk.
+        """Append entries in one transaction; they are on disk on return.
 
-        Raises StoreError, and what a draft raises that cannot be written; then nothing was appended.
+        Raises StoreError, and any exception of an entry that cannot be written; then nothing is appended.
         """
         self.check_files()
         tree = self._tree.copy()
@@ -186,7 +186,7 @@ class Store:
             )
         with self._connection.begin():
             self._connection.execute(self._insert, rows)
-        # Only now: a failed transaction must leave no trace in memory either.
+        # Only after the commit: a failed transaction must leave no trace in memory.
         self._tree = tree
         self._numbers.update(numbers)
         return written
@@ -215,9 +215,9 @@ class Store:
             return int(self._connection.execute(newest.limit(1)).scalar() or 0)
 
     def checkpoint(self) -> Checkpoint | None:
-        """Sign the tree as it stands; None when nothing was added since the last time.
+        """Sign the current tree. Returns None if nothing was added since the last checkpoint.
 
-        Raises StoreError; OSError when only the file beside the keys could not be written.
+        Raises StoreError; OSError if only the file beside the keys could not be written.
         """
         if self._tree.size in (0, self._checkpointed):
             return None
@@ -252,7 +252,7 @@ class Store:
         self._tree = tree
 
     def _grow(self, tree: CompactRange, end: int, progress: StartupProgress) -> None:
-        """Grow a tree over the entries up to `end`, which must follow one another."""
+        """Grow a tree over the entries before `end`, whose indices must be consecutive."""
         begun = tree.size
         query = sa.select(entries.c.idx, entries.c.header).where(entries.c.idx >= begun, entries.c.idx < end)
         found = self._connection.execution_options(yield_per=1000).execute(query.order_by(entries.c.idx))
@@ -266,9 +266,9 @@ class Store:
             tree.append(leaf_hash(header.encode()))
 
     def _verified(self, row: sa.Row[Any], progress: StartupProgress) -> CompactRange:
-        """Return the tree of the last checkpoint, which must have the signed root.
+        """Return the tree of the last checkpoint, which must have the signed root hash.
 
-        Where its kept subtrees do not give that root, they are computed anew from the entries: the root is signed.
+        If the stored subtrees do not give that root, they are recomputed from the entries: the root is signed.
         """
         try:
             note = notes.verify(row.note, self.keys.public)
@@ -291,9 +291,9 @@ class Store:
         return tree
 
     def check_files(self) -> None:
-        """See that what we write is what stands at the ledger's path. Raises StoreError, OSError.
+        """Check that the open files are still those at the ledger's paths. Raises StoreError, OSError.
 
-        Else commits would go into a file that cannot be opened any more, and seem to succeed.
+        Otherwise commits would succeed into a file that nobody can open any more.
         """
         try:
             if not same_file(database(self._data_dir), self._database):
@@ -314,7 +314,9 @@ class Store:
         self.health.note(log_restored(log))
 
     def _restore_log(self) -> None:
-        """Go on where the log was removed: what it holds is still ours to read, and goes into the database."""
+        """Recover from a removed write-ahead log: its content is still readable, and is moved into the
+        database.
+        """
         empty_log(self._connection, database(self._data_dir))
         self._connection.close()
         self.health.log = None
@@ -323,16 +325,16 @@ class Store:
         self._remember_files()
 
     def _remember_files(self) -> None:
-        """Remember which files are ours."""
+        """Remember the identity of the open files."""
         with self._connection.begin():
-            # The log is there once something was read.
+            # A read creates the write-ahead log.
             self._connection.execute(sa.select(sa.func.max(checkpoints.c.size))).scalar()
         self._database = database(self._data_dir).stat()
         self.health.log = write_ahead_log(self._data_dir).stat()
         self._connection.info["log"] = self.health.log
 
     def close(self) -> None:
-        """Close the database and let other processes in. Twice does no harm."""
+        """Close the database and release the lock. Calling it twice does no harm."""
         if not self._closed:
             self._closed = True
             self._connection.close()

@@ -1,4 +1,4 @@
-"""The raw replies of timestamp authorities: files beside the database, named after what they hold."""
+"""The raw replies of timestamp authorities: files beside the database, named by their SHA-256."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from mailwatch.store.keys import write_atomic
 
 
 class Tokens:
-    """The folder `tokens` of a data_dir. A reply is kept as it came: later readers may read what ours cannot."""
+    """The folder `tokens` of a data_dir. Replies are kept unchanged: later parsers may read what ours cannot."""
 
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / "tokens"
 
     def save(self, reply: bytes) -> str:
-        """Put a reply on disk for good; return its SHA-256 in hex, by which the ledger names it."""
+        """Write a reply to disk durably; return its SHA-256 in hex, by which the ledger names it."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         name = hashlib.sha256(reply).hexdigest()
         write_atomic(self._folder / f"{name}.tsr", reply)
         return name
 
     def get(self, name: str) -> bytes | None:
-        """Return the reply of that digest; None when its file is gone or is no longer what it was."""
+        """Return the reply with this SHA-256; None if its file is missing or altered."""
         try:
             reply = (self._folder / f"{name}.tsr").read_bytes()
         except OSError:

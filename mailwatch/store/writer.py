@@ -1,4 +1,6 @@
-"""The one writer: takes drafts from the event loop, commits them in batches, says when they are on disk."""
+"""The only writer: accepts new entries from the event loop, commits them in batches, reports when they are on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,12 @@ from mailwatch.store.store import NewEntry, Store
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.1
-"""How long the first draft of a batch waits for others; with the commit itself it stays below 200 ms."""
+"""Seconds that the first entry of a batch waits for others; with the commit this stays below 200 ms."""
 MAX_BATCH = 5_000
 MAX_PENDING = 100_000
 RETRY_SECONDS = 5.0
 LOG_AGAIN_SECONDS = 600.0
-"""How often the log says again that nothing can be written."""
+"""Seconds after which the log repeats a write failure that goes on."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,11 +33,11 @@ PendingEntries = list[tuple[NewEntry, asyncio.Future[Entry]]]
 
 
 class StoreFullError(Exception):
-    """So many entries wait for the disk that no more are taken."""
+    """Too many entries wait for the disk; no more are accepted."""
 
 
 class _InvalidEntryError(Exception):
-    """One of the entries cannot be written, whatever the disk does."""
+    """One of the entries cannot be written, whatever the state of the disk."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -43,10 +45,10 @@ class _InvalidEntryError(Exception):
 
 
 class Writer:
-    """Appends to a store of which it is the only user. A failed commit is tried again until it succeeds.
+    """Appends to a store as its only user. A failed commit is retried until it succeeds.
 
-    `failure` says why the latest one failed, "" if it did not. A damaged database is no other case here: entries
-    wait in memory, for one lost page of a disk does not keep us from seeing outages and notifying of them.
+    `failure`: why the latest commit failed, "" if it succeeded. A damaged database is handled alike: entries wait
+    in memory, so that one lost disk page does not stop the detection and notification of outages.
     """
 
     def __init__(self, store: Store, on_commit: Callable[[float, int], None] = lambda *_: None) -> None:
@@ -55,7 +57,7 @@ class Writer:
         self._waiting: PendingEntries = []
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
-        # One thread: SQLite's connection and the tree are never touched by two at a time.
+        # One thread: SQLite's connection and the tree are never used by two threads at once.
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._task: asyncio.Task[None] | None = None
         self._logged_failure = float("-inf")
@@ -63,16 +65,16 @@ class Writer:
 
     @property
     def healthy(self) -> bool:
-        """Whether the latest commit succeeded, and nothing damaged was met."""
+        """Whether the latest commit succeeded and no damage was found."""
         return not self.problems()
 
     @property
     def pending(self) -> int:
-        """How many drafts are not yet on disk."""
+        """Number of entries not yet on disk."""
         return len(self._waiting)
 
     def problems(self) -> list[str]:
-        """Say what keeps the ledger from being written and read as it must be, without paths."""
+        """Return what prevents writing or reading the ledger, without paths."""
         problems = []
         if self.failure:
             problems.append(f"the ledger cannot be written: {self.failure}; {self.pending} entries wait in memory")
@@ -82,11 +84,11 @@ class Writer:
         return problems
 
     async def start(self) -> None:
-        """Begin to commit."""
+        """Start the task that commits."""
         self._task = asyncio.create_task(self._run())
 
     def submit(self, new: NewEntry) -> asyncio.Future[Entry]:
-        """Hand in a draft; the future is done when its entry is on disk. Raises StoreFullError."""
+        """Submit a new entry. The future resolves once the entry is on disk. Raises StoreFullError."""
         if len(self._waiting) >= MAX_PENDING:
             raise StoreFullError(f"{len(self._waiting)} entries wait for the disk; is it full?")
         future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
@@ -95,7 +97,7 @@ class Writer:
         return future
 
     async def checkpoint(self) -> Checkpoint | None:
-        """Sign what is committed; None when nothing was added since the last time, or the disk takes it not."""
+        """Sign the committed entries. Returns None if there are no new entries, or the write fails."""
         try:
             return await self._in_thread(self._store.checkpoint)
         except StoreError as error:
@@ -103,12 +105,12 @@ class Writer:
         except OSError as error:
             logger.error("the checkpoint cannot be stored beside the keys: %s", error.strerror or error)
         except Exception:
-            # What is on record already must not seem to have failed: the caller goes on from it.
+            # The entries are on record, so a failed checkpoint must not look like a failed commit to the caller.
             logger.exception("the checkpoint failed: internal error")
         return None
 
     async def close(self) -> None:
-        """Commit what waits, sign it, close the store. Gives up on a disk that does not take it; see
+        """Commit the waiting entries, sign a checkpoint, close the store. Gives up if the write fails; see
         `unwritten`.
         """
         self._closing.set()
@@ -121,20 +123,20 @@ class Writer:
         self._thread.shutdown()
 
     def unwritten(self) -> str:
-        """Say what would be lost if it ended now, or that the ledger was found damaged; "" if neither."""
+        """Return what would be lost if the process ended now, or the damage to the ledger; "" if neither."""
         if self._waiting:
             why = self.failure or "the process ended first"
             return f"{self.pending} entries could not be written and are lost: {why}"
         return self.damage()
 
     def damage(self) -> str:
-        """Say what of the ledger was found damaged, and what to do; "" if nothing."""
+        """Return the damage found in the ledger and what to do; "" if none."""
         damage = self._store.health.damage
         return "" if damage is None else str(damage)
 
     async def _run(self) -> None:
         apart = 0
-        """How many are committed one by one, since one of them cannot be written at all."""
+        """Number of entries to commit one by one, since one of them is invalid."""
         while True:
             await self._wake.wait()
             if not self._closing.is_set() and not apart:
@@ -150,7 +152,7 @@ class Writer:
                 if len(batch) > 1:
                     apart = len(batch)
                     continue
-                # It is its maker's bug, and must not hold up the others.
+                # An invalid entry is a bug of its creator and must not hold up the others.
                 _, future = batch[0]
                 if not future.done():
                     future.set_exception(error.cause)
@@ -162,7 +164,7 @@ class Writer:
                     return
 
     async def _commit(self, batch: PendingEntries) -> bool:
-        """Commit a batch; False when the disk does not take it now. Raises _FaultyError."""
+        """Commit a batch; return False if the disk cannot take it now. Raises _InvalidEntryError."""
         began = time.monotonic()
         try:
             written = await self._in_thread(self._store.append_batch, [draft for draft, _ in batch])
@@ -171,7 +173,7 @@ class Writer:
             return False
         except Exception as error:
             if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):
-                # The system gives no thread now.
+                # The system cannot start a thread now.
                 self._failed(error)
                 return False
             raise _InvalidEntryError(error) from error
@@ -182,13 +184,13 @@ class Writer:
             logger.warning("the ledger can be written again")
         self._on_commit(time.monotonic() - began, len(written))
         for entry, (_, future) in zip(written, batch, strict=True):
-            # Who was cancelled meanwhile waits no more; it is on record all the same.
+            # A cancelled caller no longer waits; its entry is on record all the same.
             if not future.done():
                 future.set_result(entry)
         return True
 
     async def _files_in_place(self) -> bool:
-        """Wait until what was committed stands at the ledger's path; False when we are to end before that."""
+        """Wait until the committed file is at the ledger's path; return False if closing comes first."""
         while True:
             try:
                 await self._in_thread(self._store.check_files)
@@ -201,13 +203,15 @@ class Writer:
             await self._pause()
 
     async def _pause(self) -> None:
-        """Wait before the next try, but not when we are to end."""
+        """Wait before the next attempt, or until closing."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS):
                 await self._closing.wait()
 
     def _failed(self, error: Exception) -> None:
-        """Note why nothing can be written; the log has it once, and again when it is another reason or lasts."""
+        """Note why the write failed. The log gets it once, and again if the reason changes or the failure
+        lasts.
+        """
         why = error.public_reason if isinstance(error, StoreError) else _error_text(error)
         if why != self.failure or time.monotonic() - self._logged_failure >= LOG_AGAIN_SECONDS:
             self._logged_failure = time.monotonic()

@@ -1,4 +1,4 @@
-"""Alembic's entry: migrates over the connection that mailwatch.store.schema hands in."""
+"""Entry point of Alembic: migrates over the connection passed in by mailwatch.store.schema."""
 
 from alembic import context
 

@@ -8,7 +8,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make the tables and the triggers that keep them as they were written."""
+    """Create the tables, and the triggers that forbid changes to them."""
     op.create_table(
         "entries",
         sa.Column(

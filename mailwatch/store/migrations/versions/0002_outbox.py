@@ -1,4 +1,4 @@
-"""The outbox: the notifications to send, and how far the ledger was read for them."""
+"""The outbox: the notifications to send, and the position up to which the ledger was read for them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make the two tables; unlike the ledger they change and are cleared."""
+    """Create the two tables; unlike the ledger's, their rows are changed and deleted."""
     op.create_table(
         "outbox",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),

@@ -1,4 +1,4 @@
-"""An index by target and time: what is asked of a window must not cost the whole history of its target."""
+"""An index by target and time: a query of a window must not read the whole history of its target."""
 
 from alembic import op
 
@@ -7,5 +7,5 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Make the index; on ten million entries it takes some twenty seconds, once."""
+    """Create the index; on ten million entries this takes some twenty seconds, once."""
     op.create_index("entries_by_target_time", "entries", ["target", "time_ms"])
