@@ -19,7 +19,7 @@ tests/unit/repository/test_layers.py keeps it so.
    times        milliseconds, RFC 3339, windows, durations; monotonic: the steady clock
    errors       errors that end a command in a line
    certificates certificates as servers send them
-   i18n, net    texts for people; hosts and URLs
+   i18n, net    texts for people; hosts and URLs; files: written whole or not at all
    progress     how far the start has come
 """
 

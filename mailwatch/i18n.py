@@ -88,6 +88,27 @@ def load_texts(package: str, file: str) -> Texts:
     return Texts(loaded)
 
 
+def environment_language(environment: Mapping[str, str]) -> str:
+    """Choose the language that a POSIX environment asks for: Italian, else English."""
+    named = next((environment[key] for key in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(key)), "")
+    return "it" if named.startswith("it") else "en"
+
+
+def accepted_language(header: str) -> str:
+    """Choose the language that a browser prefers by its Accept-Language (RFC 9110, 12.5.4), else English."""
+    best, weight = LANGUAGES[0], 0.0
+    for part in header[:400].split(","):
+        tag, _, quality = part.strip().partition(";q=")
+        language = tag.strip().lower().partition("-")[0]
+        try:
+            value = float(quality or 1)
+        except ValueError:
+            continue
+        if language in LANGUAGES and value > weight:
+            best, weight = language, value
+    return best
+
+
 def decimal_point(language: str) -> str:
     """Return the sign between the whole and the rest of a number."""
     return "," if language == "it" else "."

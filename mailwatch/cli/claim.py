@@ -15,7 +15,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from mailwatch.cli.common import add_options, language, open_config, open_reader
-from mailwatch.cli.files import check_writable, write_atomic
+from mailwatch.cli.files import check_writable, write_output
 from mailwatch.cli.resource_limits import check_pdf_resources
 from mailwatch.cli.time_zone import local_zone
 from mailwatch.config import schema_claims
@@ -130,7 +130,7 @@ def _letter(args: argparse.Namespace, wanted: str) -> int:
     blocks = compose_letter(letter)
     for suffix, content in ((".pdf", letter_pdf(letter, blocks)), (".docx", docx(blocks, stem.name, args.lang))):
         path = stem.with_name(stem.name + suffix)
-        write_atomic(path, partial(_copy, content))
+        write_output(path, partial(_copy, content))
         print(path)
     for line in _open_points(letter):
         print(f"mailwatch: {line}", file=sys.stderr)

@@ -18,6 +18,7 @@ from mailwatch.config.errors import FieldError
 from mailwatch.config.preflight import file_problem
 from mailwatch.config.secrets import read_secret
 from mailwatch.evidence.ledger_range import EvidenceError
+from mailwatch.i18n import environment_language
 from mailwatch.store import Reader
 from mailwatch.times import Millis, parse_moment, parse_window
 
@@ -86,8 +87,7 @@ def parse_time(text: str | None, name: str) -> Millis | None:
 
 def language() -> str:
     """Return the default language of documents: Italian in an Italian locale, else English."""
-    words = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
-    return "it" if next(filter(None, words), "").startswith("it") else "en"
+    return environment_language(os.environ)
 
 
 def open_signer(config: Config) -> SimpleSigner | None:

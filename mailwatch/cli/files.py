@@ -10,6 +10,7 @@ from typing import IO
 
 from mailwatch.cli.errors import os_error_text
 from mailwatch.errors import RESOURCE_ERRNOS, UsageError
+from mailwatch.files import write_atomic
 
 
 def is_pdf(path: Path) -> bool:
@@ -28,22 +29,12 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"mailwatch: {path.parent} is not a folder; create it, or name another place")
 
 
-def write_atomic(path: Path, fill: Callable[[IO[bytes]], object]) -> int:
-    """Write a temporary file (mode 0600), then rename it to `path`. Return its size in bytes. Raises OSError and
+def write_output(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> int:
+    """Write the output file of a command, whole or not at all. Return its size in bytes. Raises OSError and
     UsageError.
     """
     check_writable(path)
-    torn = path.with_name(path.name + ".part")
-    # Do not write to what a killed process left, or to a link planted by someone else.
-    torn.unlink(missing_ok=True)
-    file = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(file, "wb") as out:
-            fill(out)
-        torn.rename(path)
-    except BaseException:
-        torn.unlink(missing_ok=True)
-        raise
+    write_atomic(path, content, suffix=".part")
     return path.stat().st_size
 
 

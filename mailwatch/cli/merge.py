@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mailwatch.cli.common import language
-from mailwatch.cli.files import MAX_TRUST_BYTES, check_regular_files, check_writable, write_atomic
+from mailwatch.cli.files import MAX_TRUST_BYTES, check_regular_files, check_writable, write_output
 from mailwatch.cli.resource_limits import check_pdf_resources
 from mailwatch.cli.time_zone import local_zone
 from mailwatch.evidence.bundle import File, pretty_json
@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
     files = [File("joint.json", text), File("report.pdf", pdf)]
     by_digest = {one.sha256: path for one, path in zip(read_so_far, args.files, strict=True)}
     pairs = [(one, by_digest[one.sha256]) for one in members]
-    size = write_atomic(args.output, partial(write_joint, files=files, members=pairs, enclose=args.enclose))
+    size = write_output(args.output, partial(write_joint, files=files, members=pairs, enclose=args.enclose))
     points = len({one.ledger for one in members})
     print(f"{args.output}: {size:,} bytes; {len(members)} bundles of {points} vantage points")
     return 0

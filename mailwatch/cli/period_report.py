@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mailwatch.cli.common import parse_window_options, sign_if_configured
-from mailwatch.cli.files import is_pdf, write_atomic
+from mailwatch.cli.files import is_pdf, write_output
 from mailwatch.cli.time_zone import local_zone
 from mailwatch.config import Config, effective
 from mailwatch.evidence.bundle import File, pretty_json
@@ -67,9 +67,9 @@ def make_period_report(
             return None
         status.update("writing the bundle")
         if is_pdf(args.output):
-            return case, write_atomic(args.output, lambda out: out.write(pdf))
+            return case, write_output(args.output, pdf)
         files = [File("report.pdf", pdf), *enclosed(config, case.range)]
-        size = write_atomic(
+        size = write_output(
             args.output, lambda out: write_period_bundle(out, reader, keys, case, args.lang, files)
         )
     return case, size

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mailwatch.cli.common import add_options, language, open_config, open_reader, sign_if_configured
-from mailwatch.cli.files import check_writable, is_pdf, write_atomic
+from mailwatch.cli.files import check_writable, is_pdf, write_output
 from mailwatch.cli.resource_limits import check_pdf_resources
 from mailwatch.cli.time_zone import local_zone
 from mailwatch.config import Config, build_authorities, effective, schema_claims
@@ -114,10 +114,10 @@ def _make(args: argparse.Namespace, config: Config, reader: Reader, whole: bool)
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
         if is_pdf(args.output):
-            size = write_atomic(args.output, lambda out: out.write(pdf))
+            size = write_output(args.output, pdf)
         else:
             files = [File("report.pdf", pdf), *_enclosed_certificates(config, case.range)]
-            size = write_atomic(
+            size = write_output(
                 args.output, lambda out: write_outage_bundle(out, reader, keys, case, args.lang, files)
             )
     return _print_done(args.output, size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError
+from mailwatch.config.errors import ConfigProblem, FieldError, Problems
 from mailwatch.config.schema import HASH_PREFIX, Config, check_hash
 from mailwatch.config.secrets import read_secret, readable_by_others
 from mailwatch.net import is_loopback
@@ -41,27 +41,24 @@ class WebAccess:
 
 def web_access(config: Config) -> WebAccess:
     """Build the access rules, reading the secrets of `web:`. Raises ConfigError with all that cannot be read."""
-    web, problems = config.web, list[ConfigProblem]()
+    web, problems = config.web, Problems(config.problem)
 
     def read(what: str) -> SecretStr | None:
         file, variable = getattr(web, f"{what}_file"), getattr(web, f"{what}_env")
         if file is None and variable is None:
             return None
         key = f"{what}_{'env' if file is None else 'file'}"
-        try:
+        with problems.at("web", key):
             secret = read_secret(file, variable)
             if what == "token" and len(secret.get_secret_value()) < MIN_TOKEN_CHARS:
                 raise FieldError("the token has less than 16 characters; make one with: openssl rand -hex 32")
             if what == "password" and secret.get_secret_value().startswith(HASH_PREFIX):
                 check_hash(secret.get_secret_value())
-        except FieldError as fault:
-            problems.append(config.problem(("web", key), f"web.{key}: {fault}"))
-            return None
-        return secret
+            return secret
+        return None
 
     password, hashed, token = read("password"), web.password_hash, read("token")
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     if password and password.get_secret_value().startswith(HASH_PREFIX):
         password, hashed = None, password
     return WebAccess(

@@ -10,10 +10,10 @@ from difflib import get_close_matches
 
 from mailwatch.analysis.maintenance import MaintenanceRule
 from mailwatch.certificates import parse_pem
-from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, KeyPath, format_key_path
+from mailwatch.config.errors import ConfigProblem, FieldError, KeyPath, Problems, format_key_path
 from mailwatch.config.files import MAX_CERTIFICATE_BYTES, read_file
 from mailwatch.config.schema import Config, MaintenanceSection, TimestampSection
-from mailwatch.config.targets import login_secret, resolved_targets
+from mailwatch.config.targets import read_login_password, resolved_targets
 from mailwatch.ledger.entry import target_id
 from mailwatch.settings import Login, TimestampAuthority
 
@@ -21,39 +21,34 @@ from mailwatch.settings import Login, TimestampAuthority
 def build_authorities(config: Config) -> tuple[TimestampAuthority, ...]:
     """Return all authorities, reading secrets and certificates. Raises ConfigError with all failures."""
     made: dict[str, TimestampAuthority] = {}
-    problems: list[ConfigProblem] = []
+    problems = Problems(config.problem)
     for number, section in enumerate(config.timestamps):
         place: KeyPath = ("timestamps", number)
         if section.name in made:
-            what = f"timestamps[{number}].url: {section.name} is already listed; keep one"
-            problems.append(config.problem((*place, "url"), what))
-        if fault := _ca_file_problem(section):
-            problems.append(config.problem((*place, "ca_file"), f"timestamps[{number}].ca_file: {fault}"))
+            problems.add((*place, "url"), f"{section.name} is already listed; keep one")
+        with problems.at(*place, "ca_file"):
+            _check_ca_file(section)
         login = None
         if section.login:
-            word = login_secret(config, section.login, place)
-            if isinstance(word, ConfigProblem):
-                problems.append(word)
+            password = read_login_password(config, section.login, place, problems)
+            if password is None:
                 continue
-            login = Login(username=section.login.username, password=word)
+            login = Login(username=section.login.username, password=password)
         made[section.name] = TimestampAuthority(
             name=section.name, url=section.url, every=section.every, ca_file=section.ca_file, login=login
         )
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     return tuple(made.values())
 
 
-def _ca_file_problem(section: TimestampSection) -> str:
-    if section.ca_file is None:
-        return ""
-    try:
-        parse_pem(read_file(section.ca_file, MAX_CERTIFICATE_BYTES, "save the authority's certificates there"))
-    except FieldError as fault:
-        return str(fault)
-    except ValueError:
-        return f"{section.ca_file} holds no PEM certificates; save the authority's certificates there"
-    return ""
+def _check_ca_file(section: TimestampSection) -> None:
+    advice = "save the authority's certificates there"
+    if section.ca_file is not None:
+        content = read_file(section.ca_file, MAX_CERTIFICATE_BYTES, advice)
+        try:
+            parse_pem(content)
+        except ValueError:
+            raise FieldError(f"{section.ca_file} holds no PEM certificates; {advice}") from None
 
 
 def build_maintenance(config: Config, secret: bytes) -> tuple[MaintenanceRule, ...]:

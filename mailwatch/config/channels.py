@@ -10,9 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import SecretStr
 
 from mailwatch.config import catalogue, secrets
-from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, KeyPath
-from mailwatch.config.schema import Config, NotifySection, UrlSection, is_http, parse_quiet_hours
+from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, Problems
+from mailwatch.config.schema import Config, NotifySection, UrlSection, parse_quiet_hours
 from mailwatch.config.targets import resolved_targets
+from mailwatch.net import is_web_address
 from mailwatch.settings import Channel
 
 _SCHEME = re.compile(r"([a-z][a-z0-9]{1,19})://.+")
@@ -23,17 +24,11 @@ INVALID_ADDRESS = "is not an address of Apprise; write for example ntfys://ntfy.
 def build_channels(config: Config) -> tuple[Channel, ...]:
     """Return all channels, reading secret addresses. Raises ConfigError with all failures."""
     made: list[Channel] = []
-    problems: list[ConfigProblem] = []
+    problems = Problems(config.problem)
     for number, section in enumerate(config.notify):
-        place: KeyPath = ("notify", number)
-        try:
+        with problems.at("notify", number, url_source(section)):
             made.append(_channel(section, number + 1))
-        except FieldError as fault:
-            problems.append(
-                config.problem((*place, url_source(section)), f"notify[{number}].{url_source(section)}: {fault}")
-            )
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     return tuple(made)
 
 
@@ -42,13 +37,12 @@ def build_heartbeat(config: Config) -> SecretStr | None:
     section = config.heartbeat
     if section is None:
         return None
-    try:
+    url, problems = SecretStr(""), Problems(config.problem)
+    with problems.at("heartbeat", url_source(section)):
         url = _url(section)
-        if not is_http(url.get_secret_value()):
+        if not is_web_address(url.get_secret_value()):
             raise FieldError("is not an http or https address; correct it")
-    except FieldError as fault:
-        place: KeyPath = ("heartbeat", url_source(section))
-        raise ConfigError([config.problem(place, f"heartbeat.{url_source(section)}: {fault}")]) from None
+    problems.check()
     return url
 
 

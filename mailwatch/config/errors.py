@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,34 @@ class FieldError(ValueError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
         self.field = field
+
+
+class Problems:
+    """Collects what is wrong at the places of a config, and raises it all at once."""
+
+    def __init__(self, locate: Callable[[KeyPath, str], ConfigProblem]) -> None:
+        self._locate = locate
+        self._found: list[ConfigProblem] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def add(self, place: KeyPath, what: str) -> None:
+        """Add a problem, which begins with its place."""
+        self._found.append(self._locate(place, f"{format_key_path(place)}: {what}"))
+
+    @contextlib.contextmanager
+    def at(self, *place: str | int) -> Iterator[None]:
+        """Take a FieldError as the problem of that place, or of the field of it that it names."""
+        try:
+            yield
+        except FieldError as error:
+            self.add((*place, error.field) if error.field else place, str(error))
+
+    def check(self) -> None:
+        """Raise ConfigError if there is any."""
+        if self._found:
+            raise ConfigError(self._found)
 
 
 def format_key_path(place: KeyPath) -> str:

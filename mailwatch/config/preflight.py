@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import socket
 import ssl
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from mailwatch.config.errors import ConfigError, FieldError, KeyPath, format_key
 from mailwatch.config.files import MAX_CERTIFICATE_BYTES, folder_problem, read_file
 from mailwatch.config.load import environment_source
 from mailwatch.config.schema import Config
+from mailwatch.net import family_of, is_address
 
 
 def check_references(config: Config) -> None:
@@ -89,10 +89,9 @@ def file_problem(path: Path) -> str:
 
 def _address_problem(host: str) -> str:
     """Return why a host is no address of this machine, else ""; names and busy ports are not checked."""
-    try:
-        family = socket.AF_INET if ipaddress.ip_address(host).version == 4 else socket.AF_INET6
-    except ValueError:
+    if not is_address(host):
         return ""
+    family = socket.AF_INET if family_of(host) == 4 else socket.AF_INET6
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as tried:
         try:
             tried.bind((host, 0))

@@ -44,7 +44,7 @@ from mailwatch.config.types import (
 )
 from mailwatch.config.yaml_file import YamlDocument
 from mailwatch.model import EventType
-from mailwatch.net import is_loopback
+from mailwatch.net import is_loopback, is_web_address
 from mailwatch.times import DURATION_PATTERN, duration_text
 
 MAX_RULES = 100
@@ -199,18 +199,9 @@ class HeartbeatSection(UrlSection):
 
     @model_validator(mode="after")
     def _http(self) -> Self:
-        if self.url is not None and not is_http(self.url):
+        if self.url is not None and not is_web_address(self.url):
             raise FieldError("is not an http or https address; write for example https://hc.example.org/ID", "url")
         return self
-
-
-def is_http(url: str) -> bool:
-    """Return whether the text is an http or https address with a host."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 HASH_PREFIX = "$argon2"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from mailwatch.config import catalogue
 from mailwatch.config.catalogue.oauth_servers import authorization_server, authorization_servers
@@ -24,6 +24,7 @@ from mailwatch.config.types import (
     Section,
     Text,
     Variable,
+    checked_by,
 )
 from mailwatch.kinds import KINDS, MAILBOX_KINDS
 from mailwatch.model import Kind, TlsMode
@@ -32,13 +33,7 @@ from mailwatch.net import endpoint_problem, is_loopback
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint")
 
 
-def _check_endpoint(url: str) -> str:
-    if wrong := endpoint_problem(url):
-        raise FieldError(wrong)
-    return url
-
-
-WebAddress = Annotated[str, AfterValidator(_check_endpoint)]
+WebAddress = Annotated[str, checked_by(endpoint_problem)]
 Scope = Annotated[str, Field(min_length=1, max_length=2000)]
 
 

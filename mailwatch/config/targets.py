@@ -5,10 +5,8 @@ An oauth2 section becomes the client that requests the access tokens of its logi
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -17,7 +15,7 @@ from pydantic import SecretStr
 
 from mailwatch.config import catalogue, mounts, secrets
 from mailwatch.config.catalogue.oauth_servers import authorization_server
-from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, KeyPath, format_key_path
+from mailwatch.config.errors import ConfigProblem, FieldError, KeyPath, Problems, format_key_path
 from mailwatch.config.schema import Config
 from mailwatch.config.schema_targets import (
     PASSWORD_SOURCES,
@@ -28,6 +26,7 @@ from mailwatch.config.schema_targets import (
 )
 from mailwatch.kinds import KINDS
 from mailwatch.model import Kind, TlsMode
+from mailwatch.net import family_of
 from mailwatch.settings import Login, MxTask, OAuth2, RoundtripTask, Target, WebmailTask
 
 
@@ -66,33 +65,26 @@ def build_targets(config: Config, *, oauth_user: str | None = None) -> tuple[Tar
     With `oauth_user`, only the mailbox targets that log in by OAuth 2 as that user; no other secret is read.
     """
     made: dict[str, Target] = {}
-    later: list[tuple[TargetSection, KeyPath]] = []
-    problems: list[ConfigProblem] = []
-    # An account's channels share one secret: its command may prompt a person, so run it once.
-    read: dict[KeyPath, SecretStr | ConfigProblem] = {}
-    for section, place in resolved_targets(config):
-        if oauth_user is not None and (
-            section.login is None or section.login.oauth2 is None or section.login.username != oauth_user
-        ):
-            continue
-        login = _login(config, section.login, place, read) if section.login else None
-        if isinstance(login, ConfigProblem):
-            problems.append(login)
-            continue
-        if section.kind is Kind.ROUNDTRIP:
-            later.append((section, place))
-        else:
+    problems = Problems(config.problem)
+    logins = _Logins(config, problems)
+    sections = [(section, place) for section, place in resolved_targets(config) if _is_wanted(section, oauth_user)]
+    for section, place in sections:
+        login = logins.read(section.login, place) if section.login else None
+        if (login is None) == (section.login is None) and section.kind is not Kind.ROUNDTRIP:
             made[section.name] = _target(section, login, config.defaults.helo_name)
-    for section, place in later if not problems else ():
-        try:
-            made[section.name] = _roundtrip_target(section, made)
-        except FieldError as fault:
-            problems.append(
-                config.problem((*place, fault.field), f"{format_key_path(place)}.{fault.field}: {fault}")
-            )
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
+    # At last, since they name other targets.
+    for section, place in sections:
+        if section.kind is Kind.ROUNDTRIP:
+            with problems.at(*place):
+                made[section.name] = _roundtrip_target(section, made)
+    problems.check()
     return tuple(made.values())
+
+
+def _is_wanted(section: TargetSection, oauth_user: str | None) -> bool:
+    login = section.login
+    return oauth_user is None or (login is not None and login.oauth2 is not None and login.username == oauth_user)
 
 
 def warnings(config: Config) -> tuple[ConfigProblem, ...]:
@@ -109,7 +101,7 @@ def warnings(config: Config) -> tuple[ConfigProblem, ...]:
             what = f"{at}: deadline is longer than interval; checks may be missed, so shorten deadline"
             found.append(config.problem((*place, "deadline"), what))
         if section.login:
-            here = _secret_place(section.login, place)
+            here = secret_place(section.login, place)
             found += [config.problem(here, f"{at}: {what}") for what in _login_warnings(config, section.login)]
     found += _unmatched_claims(config)
     if config.guard is None:
@@ -232,10 +224,8 @@ def _task(section: TargetSection) -> MxTask | WebmailTask | None:
 
 def _postmaster(domain: str) -> str:
     """Return the address that exists at every domain (RFC 5321, section 4.5.1), with brackets around an IP."""
-    with suppress(ValueError):
-        version = ipaddress.ip_address(domain).version
-        domain = f"[IPv6:{domain}]" if version == 6 else f"[{domain}]"
-    return f"postmaster@{domain}"
+    literal = {4: f"[{domain}]", 6: f"[IPv6:{domain}]"}
+    return f"postmaster@{literal.get(family_of(domain) or 0, domain)}"
 
 
 def _roundtrip_target(section: TargetSection, made: Mapping[str, Target]) -> Target:
@@ -282,32 +272,39 @@ def _login_warnings(config: Config, login: LoginSection) -> Iterator[str]:
             yield f"{name} can be read by others; run chmod 600 {file}"
 
 
-def _login(
-    config: Config, section: LoginSection, place: KeyPath, read: dict[KeyPath, SecretStr | ConfigProblem]
-) -> Login | ConfigProblem:
-    if section.oauth2 is not None:
-        try:
-            client = oauth_client(section.oauth2, section.username, config.data_dir)
-        except FieldError as fault:
+class _Logins:
+    """Reads the secrets of targets. An account's channels share one secret: its command may prompt a person, so it
+    runs once.
+    """
+
+    def __init__(self, config: Config, problems: Problems) -> None:
+        self._config, self._problems = config, problems
+        self._passwords: dict[KeyPath, SecretStr | None] = {}
+
+    def read(self, section: LoginSection, place: KeyPath) -> Login | None:
+        """Return the login of the target at that place, None after a problem."""
+        if section.oauth2 is not None:
             way = "client_secret_file" if section.oauth2.client_secret_file else "client_secret_env"
-            here = (*_secret_place(section, place), way)
-            return config.problem(here, f"{format_key_path(here)}: {fault}")
-        return Login(username=section.username, password=SecretStr(""), oauth2=client)
-    if place not in read:
-        read[place] = login_secret(config, section, place)
-    word = read[place]
-    return word if isinstance(word, ConfigProblem) else Login(username=section.username, password=word)
+            with self._problems.at(*secret_place(section, place), way):
+                client = oauth_client(section.oauth2, section.username, self._config.data_dir)
+                return Login(username=section.username, password=SecretStr(""), oauth2=client)
+            return None
+        if place not in self._passwords:
+            self._passwords[place] = read_login_password(self._config, section, place, self._problems)
+        password = self._passwords[place]
+        return None if password is None else Login(username=section.username, password=password)
 
 
-def login_secret(config: Config, login: LoginSection, place: KeyPath) -> SecretStr | ConfigProblem:
-    """Read the password of a login at a place of the config; return it, or the problem."""
-    try:
+def read_login_password(
+    config: Config, login: LoginSection, place: KeyPath, problems: Problems
+) -> SecretStr | None:
+    """Read the password of a login at a place of the config; return None after a problem."""
+    with problems.at(*secret_place(login, place)):
         return secrets.read_password(login, config.folder)
-    except FieldError as fault:
-        here = _secret_place(login, place)
-        return config.problem(here, f"{format_key_path(here)}: {fault}")
+    return None
 
 
-def _secret_place(login: LoginSection, place: KeyPath) -> KeyPath:
+def secret_place(login: LoginSection, place: KeyPath) -> KeyPath:
+    """Return where a login has its secret."""
     way = next(way for way in PASSWORD_SOURCES if getattr(login, way) is not None)
     return (*place, way) if place[0] == "accounts" else (*place, "login", way)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from mailwatch.config.errors import FieldError
+from mailwatch.net import host_problem, is_port, page_problem
 from mailwatch.times import DURATION_PATTERN, duration_text, parse_duration
 
 
@@ -77,48 +78,36 @@ def _variable(text: str) -> str:
     return text
 
 
-def _https_url(text: str) -> str:
-    found = re.fullmatch(r"https://([^/?#@\s]+)(?:[/?][^#\s]*)?", text)
-    if not found:
-        raise FieldError("is not the https address of a page; write for example https://mail.example.org/")
-    host, _, port = found[1].partition(":")
-    _host(host)
-    if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
-        raise FieldError("has an invalid port; write for example https://mail.example.org:8443/")
-    return text
+def checked_by(problem: Callable[[str], str]) -> AfterValidator:
+    """Refuse what `problem` says something about."""
+
+    def check(text: str) -> str:
+        if wrong := problem(text):
+            raise FieldError(wrong)
+        return text
+
+    return AfterValidator(check)
 
 
-def _http_url(text: str) -> str:
-    found = re.fullmatch(r"https?://([^/?#@\s]+)(?:[/?][^#\s]*)?", text)
-    if not found:
-        raise FieldError("is not the address of an authority; write for example https://tsa.example.org/")
-    host, _, port = found[1].partition(":")
-    _host(host)
-    if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
-        raise FieldError("has an invalid port; write for example https://tsa.example.org:8443/")
-    return text
+def _page_problem(url: str) -> str:
+    return page_problem(url, "the https address of a page", "https://mail.example.org", schemes=("https",))
 
 
-def _host(text: str) -> str:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        if len(text) > 253 or not re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", text):
-            raise FieldError(
-                "is not a host name; write for example imap.example.org, without scheme or port"
-            ) from None
-    return text
+def _authority_problem(url: str) -> str:
+    return page_problem(url, "the address of an authority", "https://tsa.example.org", schemes=("http", "https"))
 
 
 def split_endpoint(text: str) -> tuple[str, int]:
     """Parse "host:port" or "[::1]:port". Raises FieldError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 <= int(port) <= 65535 or not host:
+    if not colon or not host or not is_port(port):
         raise FieldError("is not host:port; write for example 127.0.0.1:8080")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if ":" in host and bare == host:
         raise FieldError("an IPv6 address needs brackets; write [::1]:8080")
-    return _host(bare), int(port)
+    if wrong := host_problem(bare):
+        raise FieldError(wrong)
+    return bare, int(port)
 
 
 def _endpoint(text: str) -> str:
@@ -133,11 +122,11 @@ Seconds = Annotated[
     PlainSerializer(duration_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "5s", "1m"]}),
 ]
-AuthorityUrl = Annotated[str, Field(max_length=2000), AfterValidator(_http_url)]
-PageUrl = Annotated[str, Field(max_length=2000), AfterValidator(_https_url)]
+AuthorityUrl = Annotated[str, Field(max_length=2000), checked_by(_authority_problem)]
+PageUrl = Annotated[str, Field(max_length=2000), checked_by(_page_problem)]
 FolderPath = Annotated[Path, BeforeValidator(_not_blank), AfterValidator(_from_folder)]
 Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_label)]
-Host = Annotated[str, AfterValidator(_host)]
+Host = Annotated[str, checked_by(host_problem)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Address = Annotated[str, Field(max_length=255), AfterValidator(_address)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from mailwatch.guard.clock import ClockBound
 from mailwatch.guard.connectivity import Guard
-from mailwatch.guard.controls import IPV4, IPV6, family_of, host_of, is_loopback, is_outside
+from mailwatch.guard.controls import IPV4, IPV6
 from mailwatch.guard.diagnosis import Diagnosis
 from mailwatch.guard.expiry import ExpiryAttribution
 from mailwatch.guard.port25 import Port25
@@ -30,6 +30,7 @@ from mailwatch.model import (
     Phase,
     ResolverState,
 )
+from mailwatch.net import family_of, is_loopback, is_outside, peer_host
 from mailwatch.settings import Target
 from mailwatch.times import Millis
 
@@ -96,7 +97,7 @@ def _line_excuse(answer: ConnectivityResult) -> Excuse | None:
 
 def _online(attempt: Attempt, answer: ConnectivityResult) -> bool | None:
     """Return whether we were online for the family of the attempt's address; None if unknown."""
-    host = host_of(attempt.peer)
+    host = peer_host(attempt.peer)
     online = answer.online6 if family_of(host) == IPV6 else answer.online4
     if online is not None:
         return online
@@ -110,7 +111,7 @@ def _excuse_of_attempts(failed: Sequence[Attempt], answer: ConnectivityResult) -
     """Return why none of the attempts counts."""
     if not answer.online and (doubt := _line_excuse(answer)):
         return doubt
-    families = sorted({family_of(host_of(attempt.peer)) or IPV4 for attempt in failed})
+    families = sorted({family_of(peer_host(attempt.peer)) or IPV4 for attempt in failed})
     names = " and ".join(f"IPv{family}" for family in families)
     if any(_online(attempt, answer) is None for attempt in failed):
         return Cause.MONITOR, f"whether our own line was up over {names} is unknown"
@@ -131,7 +132,7 @@ def _spoofing_excuse(attempt: Attempt, answer: ConnectivityResult) -> Excuse | N
     """Return an excuse if the resolver may have sent us to another host."""
     if attempt.tls is not None:
         return None
-    host = host_of(attempt.peer)
+    host = peer_host(attempt.peer)
     made_up = host in answer.spoofed or not is_outside(host)
     if answer.resolver == ResolverState.POISONED or (answer.resolver == ResolverState.LIES and made_up):
         return Cause.OFFLINE, f"{_spoofing_detail(answer)}, and sent us to {host}"

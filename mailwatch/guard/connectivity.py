@@ -18,14 +18,12 @@ from mailwatch.guard.controls import (
     OPERATORS,
     Control,
     Reachability,
-    family_of,
-    host_of,
-    is_outside,
 )
 from mailwatch.guard.resolver import ResolverCheck
 from mailwatch.guard.shared_check import CheckResult, SharedCheck, TimedResult, combine, first_ok, reason_of
 from mailwatch.model import ConnectivityResult, ControlState
 from mailwatch.monotonic import offset, to_wall_clock
+from mailwatch.net import family_of, is_outside, peer_host
 from mailwatch.times import Millis, now
 
 PEER_EVIDENCE_MS: Millis = 30_000
@@ -63,7 +61,7 @@ class Guard:
 
     def record_up(self, provider: str, at: Millis, peer: str = "") -> None:
         """Record that a target of `provider` was up; a `peer` ("address:port") near us proves nothing."""
-        host = host_of(peer)
+        host = peer_host(peer)
         if not peer or is_outside(host):
             key = provider, family_of(host)
             before = self._peers_up.get(key)

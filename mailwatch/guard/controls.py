@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import socket
 import ssl
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mailwatch.guard.control_dates import ControlTime, read_control_time, without_dates
 from mailwatch.guard.shared_check import reason_of
 from mailwatch.model import ControlState
+from mailwatch.net import plain_host
 
 IPV4, IPV6 = 4, 6
 FAMILIES = (IPV4, IPV6)
@@ -58,39 +57,7 @@ class Control:
             return self.name
         if self.ca_file is not None:
             return self.host
-        return _NAMES.get(_plain(self.host), "") if self.port in _TLS_PORTS else ""
-
-
-def family_of(host: str) -> int | None:
-    """Return 4 or 6 for an address, None for a name."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).version
-    return None
-
-
-def is_outside(host: str) -> bool:
-    """Return whether `host` is an address outside our own network."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_global
-    return False
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` is a loopback address."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
-
-
-def host_of(peer: str) -> str:
-    """Return the address of "address:port" or "[address]:port"."""
-    return peer.rpartition(":")[0].strip("[]")
-
-
-def _plain(host: str) -> str:
-    with suppress(ValueError):
-        return str(ipaddress.ip_address(host))
-    return host
+        return _NAMES.get(plain_host(self.host), "") if self.port in _TLS_PORTS else ""
 
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ import socket
 import struct
 import sys
 from collections.abc import Awaitable, Iterable
-from contextlib import suppress
 from typing import Any
 
 import dns.asyncresolver
@@ -25,6 +24,7 @@ import dns.rcode
 import dns.resolver
 
 from mailwatch.model import Kind, Observation
+from mailwatch.net import is_address
 from mailwatch.settings import Target
 
 MAX_RECORDS = 16
@@ -41,8 +41,7 @@ async def lookup_names(
     Each is {"status", "server", "chain": [canonical names], "addresses": [...], "ttl"}; the status is the answer
     code of RFC 1035, section 4.1.1 (NOERROR, NXDOMAIN, SERVFAIL, ...), "no data" or "no answer".
     """
-    with suppress(ValueError):
-        ipaddress.ip_address(host)
+    if is_address(host):
         return {"skipped": "the host is an address"}
     if host.rstrip(".").lower() == "localhost":
         return {"skipped": "the name is this machine's own"}

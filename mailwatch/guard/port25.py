@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase
+from mailwatch.net import is_address, plain_host
 from mailwatch.settings import Target
 
 logger = logging.getLogger(__name__)
@@ -180,6 +179,4 @@ def _independent_controls(controls: Sequence[str], target: Target, observation: 
 
 def _owner(host: str) -> str:
     """Return the last two labels of a name, which identify most operators; an address unchanged."""
-    with suppress(ValueError):
-        return str(ipaddress.ip_address(host))
-    return ".".join(host.lower().rstrip(".").split(".")[-2:])
+    return plain_host(host) if is_address(host) else ".".join(host.lower().rstrip(".").split(".")[-2:])

@@ -7,7 +7,6 @@ It asks for names of several operators, whose addresses are known, and for one t
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import secrets
 import socket
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from mailwatch.guard.controls import OPERATORS
 from mailwatch.guard.shared_check import CheckResult
 from mailwatch.model import ControlState, ResolverState
+from mailwatch.net import parse_address
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +119,8 @@ def _state(reasons: dict[str, str]) -> str:
 
 
 def _is_nowhere(address: str) -> bool:
-    with suppress(ValueError):
-        parsed = ipaddress.ip_address(address)
-        return parsed.is_unspecified or parsed.is_loopback
-    return False
+    parsed = parse_address(address)
+    return parsed is not None and (parsed.is_unspecified or parsed.is_loopback)
 
 
 def _lookup(name: str, future: asyncio.Future[LookupResult]) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from mailwatch.files import sync_folder
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store.audit import audit_database
 from mailwatch.store.errors import StoreDamagedError, StoreError, damaged, translate_error
@@ -81,7 +82,7 @@ def backup(data_dir: Path, file: Path) -> Backup:
             # A link, not a rename: it never replaces a file made meanwhile. With a folder's descriptor, since
             # without one Python would link the symbolic link in /proc itself.
             os.link(name, file, src_dir_fd=folder)
-    _sync(beside)
+    sync_folder(beside)
     return Backup(origin=origin, entries=entries, files=files, size=size)
 
 
@@ -185,11 +186,3 @@ def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
-
-
-def _sync(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

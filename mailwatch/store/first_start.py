@@ -15,12 +15,13 @@ import sqlalchemy as sa
 from alembic.util.exc import CommandError
 
 from mailwatch import __version__
+from mailwatch.files import write_atomic
 from mailwatch.ledger import checkpoint
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.progress import StartupProgress
 from mailwatch.store import keys as key_files
 from mailwatch.store.errors import LedgerMissingError, StoreDamagedError, damaged
-from mailwatch.store.keys import Keys, write_atomic
+from mailwatch.store.keys import Keys
 from mailwatch.store.schema import checkpoints, database, empty_log, entries, migrate
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from mailwatch.files import write_atomic
 from mailwatch.ledger.checkpoint import origin_of, verifier_key
 from mailwatch.store.errors import KeysMissingError
 
@@ -89,23 +89,3 @@ def remove_partial_files(data_dir: Path) -> None:
     for folder in ("keys", "tokens"):
         for torn in (data_dir / folder).glob("*.new"):
             torn.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, readable only by its owner, and sync it. Raises OSError."""
-    torn = path.with_suffix(".new")
-    try:
-        # Buffered: on a nearly full disk a bare write may silently write only a part.
-        with os.fdopen(os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        torn.unlink(missing_ok=True)
-        raise
-    torn.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

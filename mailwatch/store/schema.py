@@ -18,6 +18,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from mailwatch.files import sync_folder
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.store.errors import StoreError, StoreHealth, StoreMovedError, database_locked, translate_error
 
@@ -128,11 +129,7 @@ def make_database(data_dir: Path) -> None:
     # (fcntl(2)), including those of SQLite's other connections. Another process could then remove the log under
     # them. SQLite gives its -wal and -shm files the mode of the database.
     os.close(os.open(database(data_dir), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    folder = os.open(data_dir, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(data_dir)
 
 
 def engine(data_dir: Path, *, read_only: bool = False, health: StoreHealth | None = None) -> sa.Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from mailwatch.store.keys import write_atomic
+from mailwatch.files import write_atomic
 
 
 class Tokens:

@@ -14,7 +14,7 @@ import socket
 from starlette.datastructures import Headers
 
 from mailwatch.config.access import Networks, WebAccess
-from mailwatch.net import is_loopback
+from mailwatch.net import is_address, is_loopback, parse_address
 
 _FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
@@ -32,7 +32,7 @@ def is_known_host(access: WebAccess, header: str) -> bool:
     if not access.hosts and (access.requires_login or access.public or not access.trust_network):
         return True
     own = socket.gethostname().casefold()
-    return _is_address(name) or name in (own, f"{own}.local")
+    return is_address(name) or name in (own, f"{own}.local")
 
 
 def is_forwarded(headers: Headers) -> bool:
@@ -49,23 +49,15 @@ def client_address(peer: str, headers: Headers, proxies: Networks) -> str:
     dual-stack socket reports as ::ffff:192.0.2.1.
     """
     named = [part.strip() for line in headers.getlist("x-forwarded-for") for part in line.split(",")]
-    while named and _in_networks(peer, proxies) and _is_address(named[-1]):
+    while named and _in_networks(peer, proxies) and is_address(named[-1]):
         peer = named.pop()
     return peer
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _in_networks(text: str, networks: Networks) -> bool:
-    if not _is_address(text):
+    address = parse_address(text)
+    if address is None:
         return False
-    address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
     return any(address in network for network in networks)

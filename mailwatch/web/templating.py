@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mailwatch import i18n
-from mailwatch.i18n import LANGUAGES
+from mailwatch.i18n import LANGUAGES, accepted_language
 from mailwatch.times import Millis, parse_rfc3339, rfc3339
 
 COOKIE = "mailwatch_lang"
@@ -29,17 +29,7 @@ def choose_language(requested: str, remembered: str, accepted: str) -> str:
     for wanted in (requested, remembered):
         if wanted in LANGUAGES:
             return wanted
-    best, weight = LANGUAGES[0], 0.0
-    for part in accepted[:400].split(","):
-        tag, _, quality = part.strip().partition(";q=")
-        language = tag.strip().lower().partition("-")[0]
-        try:
-            value = float(quality or 1)
-        except ValueError:
-            continue
-        if language in LANGUAGES and value > weight:
-            best, weight = language, value
-    return best
+    return accepted_language(accepted)
 
 
 @cache

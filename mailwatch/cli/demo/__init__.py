@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from mailwatch.cli.common import language
 from mailwatch.cli.demo import display
 from mailwatch.cli.demo.display import ApiSnapshot, all_hold
 from mailwatch.cli.demo.line_connection import Behaviour
@@ -28,10 +28,10 @@ from mailwatch.cli.demo.runner import (
     run_forever,
 )
 from mailwatch.cli.demo.script import SPEEDS, TARGETS
-from mailwatch.cli.demo.texts import LANGUAGES, language
 from mailwatch.cli.time_zone import zone_or_utc
 from mailwatch.config.errors import FieldError
 from mailwatch.config.types import split_endpoint
+from mailwatch.i18n import LANGUAGES, Texts, load_texts
 from mailwatch.times import rfc3339
 
 
@@ -44,7 +44,7 @@ def add(verb: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="speed of the schedule; 2 is twice as fast",
     )
-    verb.add_argument("--lang", choices=sorted(LANGUAGES), help="language; default: as in LANG")
+    verb.add_argument("--lang", choices=LANGUAGES, help="language; default: as in LANG")
     verb.add_argument(
         "--keep",
         type=Path,
@@ -62,8 +62,8 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    lang = args.lang or language(os.environ)
-    words = LANGUAGES[lang]
+    lang = args.lang or language()
+    words = load_texts("mailwatch.cli.demo", f"{lang}.yaml")
     folder = _folder(args.keep)
     if folder is None:
         print(f"mailwatch demo: {args.keep} is not empty; name a new folder", file=sys.stderr)
@@ -96,7 +96,7 @@ def _run(args: argparse.Namespace) -> int:
     return _print_result(words, result, files, as_json=args.json)
 
 
-def _print_result(words: display.DemoTexts, result: DemoResult, files: list[Path], *, as_json: bool) -> int:
+def _print_result(words: Texts, result: DemoResult, files: list[Path], *, as_json: bool) -> int:
     fine = all_hold(result.verdicts, TARGETS)
     if as_json:
         print(_json(result, files, fine))
@@ -119,7 +119,7 @@ def _folder(wanted: Path | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def _display(words: display.DemoTexts) -> Iterator[Display]:
+def _display(words: Texts) -> Iterator[Display]:
     """Display snapshots: redrawn on a terminal, else each change as a line."""
     console = Console(stderr=True)
     if console.is_terminal:

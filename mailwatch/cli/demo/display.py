@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mailwatch.cli.demo.line_connection import Behaviour
+from mailwatch.i18n import Texts
 from mailwatch.times import Millis
 
 SHOWN_OBSERVATIONS = 40
@@ -107,12 +108,10 @@ def all_hold(found: Sequence[OutageComparison], targets: Sequence[str]) -> bool:
     return sorted(v.outage["target"] for v in found) == sorted(targets) and all(v.holds for v in found)
 
 
-DemoTexts = Mapping[str, str]
-
 _COLOURS = {"up": "green", "down": "red", "unknown": "yellow", "suspect": "yellow", "recovering": "yellow"}
 
 
-def live_view(words: DemoTexts, behaviour: Behaviour, snapshot: ApiSnapshot, url: str) -> RenderableType:
+def live_view(words: Texts, behaviour: Behaviour, snapshot: ApiSnapshot, url: str) -> RenderableType:
     """Return the view of one snapshot for a terminal."""
     truth = Text.assemble(
         (f"{words['provider']}: ", "bold"), (words[behaviour], "bold green" if behaviour.serves else "bold red")
@@ -128,7 +127,7 @@ def live_view(words: DemoTexts, behaviour: Behaviour, snapshot: ApiSnapshot, url
     return Panel(Group(truth, "", table), title=words["title"], subtitle=words["page"].format(url=url))
 
 
-def outage_text(words: DemoTexts, outage: Json | None) -> str:
+def outage_text(words: Texts, outage: Json | None) -> str:
     """Return an outage in one line, with the bounds known so far."""
     if outage is None:
         return f"{words['outage']}: {words['none']}"
@@ -142,7 +141,7 @@ def outage_text(words: DemoTexts, outage: Json | None) -> str:
 class PlainNarrator:
     """Reports only changes, one line each: for logs and pipes, which cannot show a live display."""
 
-    def __init__(self, words: DemoTexts) -> None:
+    def __init__(self, words: Texts) -> None:
         self._words = words
         self._shown: dict[str, str] = {}
 
@@ -164,7 +163,7 @@ class PlainNarrator:
         return changed
 
 
-def outage_view(words: DemoTexts, comparison: OutageComparison) -> RenderableType:
+def outage_view(words: Texts, comparison: OutageComparison) -> RenderableType:
     """Return the view of an outage in full, with the true duration."""
     outage = comparison.outage
     table = Table.grid(padding=(0, 2))
@@ -184,7 +183,7 @@ def outage_view(words: DemoTexts, comparison: OutageComparison) -> RenderableTyp
     return Group(Text(title, "bold"), table, truth)
 
 
-def comparison_text(words: DemoTexts, comparison: OutageComparison) -> str:
+def comparison_text(words: Texts, comparison: OutageComparison) -> str:
     """Return the sentence whether the true duration lies within the bounds."""
     least, most = comparison.bounds
     key = "within" if comparison.holds else "outside"

@@ -30,7 +30,7 @@ Display = Callable[[Behaviour, ApiSnapshot, str], None]
 
 
 class DemoError(Exception):
-    """The demo cannot go on. `text_key`: key of its text in texts.py. `facts`: the text's fields."""
+    """The demo cannot go on. `text_key`: key of its text in en.yaml. `facts`: the text's fields."""
 
     def __init__(self, why: str, **facts: object) -> None:
         super().__init__(why)

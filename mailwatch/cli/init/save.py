@@ -7,12 +7,14 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
 from mailwatch.config import Config, build_authorities, build_targets, load
+from mailwatch.files import sync_folder
 
 SECRETS_FOLDER = "secrets"
 
@@ -41,7 +43,7 @@ def save(path: Path, text: str, secret: Path | None, password: SecretStr) -> Con
             file = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             undo.callback(_ignore_errors, secret.unlink)
             _write_text(file, f"{password.get_secret_value()}\n")
-            _sync(secret.parent)
+            _ignore_errors(partial(sync_folder, secret.parent))
         file, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         undo.callback(_ignore_errors, Path(beside).unlink)
         _write_text(file, text)
@@ -51,7 +53,7 @@ def save(path: Path, text: str, secret: Path | None, password: SecretStr) -> Con
         _link(Path(beside), path)
         undo.pop_all()
         _ignore_errors(Path(beside).unlink)
-        _sync(path.parent)
+        _ignore_errors(partial(sync_folder, path.parent))
         return config
 
 
@@ -84,16 +86,6 @@ def _write_text(file: int, text: str) -> None:
         os.fsync(out.fileno())
 
 
-def _sync(folder: Path) -> None:
-    """Sync a folder, so that its file names survive a power cut, where the system can."""
+def _ignore_errors(act: Callable[[], None]) -> None:
     with contextlib.suppress(OSError):
-        file = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-
-def _ignore_errors(undo: Callable[[], None]) -> None:
-    with contextlib.suppress(OSError):
-        undo()
+        act()

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mailwatch.config.schema_claims import ClaimSection, NotifiedSection
+from mailwatch.files import sync_folder
 from mailwatch.times import now, rfc3339
 
 
@@ -38,11 +39,7 @@ def add_message(data_dir: Path, outage: str, sent: NotifiedSection) -> Path:
         os.fsync(file)
     finally:
         os.close(file)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
     return path
 
 

@@ -21,7 +21,8 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from mailwatch.net import host_of
+from mailwatch.i18n import accepted_language
+from mailwatch.net import url_host
 from mailwatch.probes.oauth.grant import Grant, new_grant
 from mailwatch.probes.oauth.http import (
     OAuthError,
@@ -72,10 +73,8 @@ def result_page(*, granted: bool, head: str) -> bytes:
 
 
 def _language(head: str) -> str:
-    """Take Italian where the browser names it before English (RFC 9110, section 12.5.4, without weights)."""
     asked = re.search(r"^accept-language:(.*)$", head, re.IGNORECASE | re.MULTILINE)
-    known = re.findall(r"\b(it|en)\b", asked[1].lower()) if asked else []
-    return known[0] if known else "en"
+    return accepted_language(asked[1] if asked else "")
 
 
 GRANT_SECONDS = 300.0
@@ -141,7 +140,7 @@ class BrowserFlow:
 
 def grant_of(client: OAuth2, answer: dict[str, object]) -> Grant:
     """Take the grant out of a token answer. Raises OAuthUnavailableError when it has no refresh token."""
-    host = host_of(client.token_endpoint)
+    host = url_host(client.token_endpoint)
     access_token(answer, host)
     refresh = secret_field(answer, "refresh_token")
     if not refresh.get_secret_value():
@@ -269,7 +268,7 @@ def read_code(client: OAuth2, answer: Mapping[str, Any]) -> DeviceCode:
     words = _text(answer, "user_code"), _text(answer, "verification_uri") or _text(answer, "verification_url")
     if not code.get_secret_value() or not all(words):
         raise OAuthUnavailableError(
-            f"the device endpoint at {host_of(client.device_endpoint)} answers without a code"
+            f"the device endpoint at {url_host(client.device_endpoint)} answers without a code"
         )
     return DeviceCode(
         user_code=words[0],

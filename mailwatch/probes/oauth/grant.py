@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from mailwatch.files import write_atomic
 from mailwatch.settings import OAuth2
 
 MAX_GRANT_BYTES = 64 * 1024
@@ -102,23 +103,7 @@ def write_grant(path: Path, grant: Grant) -> None:
         },
         indent=1,
     )
-    torn = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    try:
-        file = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(file, "w") as writer:
-            writer.write(text)
-            writer.flush()
-            os.fsync(writer.fileno())
-        torn.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            torn.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_atomic(path, text.encode())
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import httpx
 from pydantic import SecretStr
 
-from mailwatch.net import endpoint_problem, host_of, is_loopback
+from mailwatch.net import endpoint_problem, is_loopback, url_host
 from mailwatch.settings import OAuth2
 
 REQUEST_TIMEOUT_SECONDS = 15.0
@@ -66,7 +66,7 @@ async def request_endpoint(
     # What is empty is left out (RFC 6749, section 3.2).
     body = urlencode({key: value for key, value in given.items() if value})
     hidden = [value for key, value in given.items() if key not in _PLAIN]
-    where = f"the {'token' if endpoint == client.token_endpoint else 'device'} endpoint at {host_of(endpoint)}"
+    where = f"the {'token' if endpoint == client.token_endpoint else 'device'} endpoint at {url_host(endpoint)}"
     try:
         async with asyncio.timeout(timeout):
             status, answer = await _post(client, endpoint, body)

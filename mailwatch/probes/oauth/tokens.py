@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from mailwatch.model import Attempt, Cause, Observation, Outcome
-from mailwatch.net import host_of
+from mailwatch.net import url_host
 from mailwatch.probes.oauth.grant import (
     LOGIN_COMMAND,
     Grant,
@@ -117,7 +117,7 @@ class AccessTokens:
         done, _ = await asyncio.wait({task}, timeout=self._wait_seconds)
         if done:
             return task.result()
-        host = host_of(client.token_endpoint)
+        host = url_host(client.token_endpoint)
         late = f"no access token: {host} did not issue one within {self._wait_seconds:g} s"
         return self._cached(account) or TokenResult(cause=Cause.MONITOR, detail=late)
 
@@ -158,7 +158,7 @@ class AccessTokens:
             advice = f"run {LOGIN_COMMAND} {address}"
             if error.code in _CLIENT_ERRORS:
                 advice = "check client_id, its secret and scope"
-            detail = f"the token endpoint at {host_of(client.token_endpoint)} refuses ({error}); {advice}"
+            detail = f"the token endpoint at {url_host(client.token_endpoint)} refuses ({error}); {advice}"
             return self._failed(account, address, Cause.CREDENTIALS, detail, spent())
         except (OAuthUnavailableError, GrantBusyError) as error:
             return self._failed(account, address, Cause.MONITOR, f"no access token: {error}", spent())
@@ -181,7 +181,7 @@ class AccessTokens:
             raise GrantError(f"access is not granted yet; run {LOGIN_COMMAND} {address}")
         fields = token_fields("refresh_token", refresh_token=grant.refresh_token.get_secret_value())
         answer = await request_endpoint(client, client.token_endpoint, fields, timeout=self._timeout)
-        token, life = access_token(answer, host_of(client.token_endpoint))
+        token, life = access_token(answer, url_host(client.token_endpoint))
         rotated = secret_field(answer, "refresh_token")
         if rotated.get_secret_value() and rotated != grant.refresh_token:
             account.grant, account.unsaved = replace(grant, refresh_token=rotated), True

@@ -25,8 +25,8 @@ from mailwatch.cli.demo.line_connection import PASSWORD, USERNAME, Behaviour
 from mailwatch.cli.demo.provider import FakeProvider
 from mailwatch.cli.demo.runner import LOG_FILE, make_evidence, run_demo, run_forever
 from mailwatch.cli.demo.script import SPEEDS, TARGETS, write_config
-from mailwatch.cli.demo.texts import ENGLISH, ITALIAN, language
 from mailwatch.evidence.verify import Trust, verify
+from mailwatch.i18n import environment_language, load_texts
 from tests.helpers.patience import PATIENCE
 
 HOST = "127.0.0.1"
@@ -272,10 +272,11 @@ def test_both_languages_say_the_same_things_with_the_same_facts() -> None:
     def facts(text: str) -> set[str | None]:
         return {field for _, field, _, _ in Formatter().parse(text) if field}
 
-    assert ENGLISH.keys() == ITALIAN.keys()
-    for key, text in ENGLISH.items():
-        assert facts(text) == facts(ITALIAN[key]), key
-    assert {*Behaviour, "up", "suspect", "down", "recovering", "unknown", "open", "closed"} <= ENGLISH.keys()
+    english, italian = (load_texts("mailwatch.cli.demo", f"{each}.yaml").loaded for each in ("en", "it"))
+    assert english.keys() == italian.keys()
+    for key, text in english.items():
+        assert facts(str(text)) == facts(str(italian[key])), key
+    assert {*Behaviour, "up", "suspect", "down", "recovering", "unknown", "open", "closed"} <= english.keys()
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_both_languages_say_the_same_things_with_the_same_facts() -> None:
     ],
 )
 def test_the_language_is_the_one_of_the_environment(environment: dict[str, str], expected: str) -> None:
-    assert language(environment) == expected
+    assert environment_language(environment) == expected
 
 
 @pytest.mark.parametrize("speed", [*SPEEDS, 1.0])

@@ -14,7 +14,19 @@ from tests.helpers.paths import ROOT
 
 PACKAGE = ROOT / "mailwatch"
 LAYERS = (
-    {"certificates", "errors", "i18n", "kinds", "model", "monotonic", "net", "progress", "settings", "times"},
+    {
+        "certificates",
+        "errors",
+        "files",
+        "i18n",
+        "kinds",
+        "model",
+        "monotonic",
+        "net",
+        "progress",
+        "settings",
+        "times",
+    },
     {"ledger"},
     {"analysis"},
     {"config"},
