@@ -1,8 +1,8 @@
-"""How much of the time a service was up: an interval with its coverage, since no data is no data.
+"""Availability: how much of the time a service was up, as an interval with its coverage, since no data is no data.
 
-Time is divided by segments.py. Announced maintenance is left out: the window is what remains, and the maintenance
-is reported beside it. The surely down time of an outage is never more than its minimum, and surely down plus
-indeterminate never more than its maximum. rolling_availability.py keeps the latest 90 days of a target in memory.
+segments.py divides time into segments. Announced maintenance is left out of the window and reported beside it. The
+surely down time of an outage never exceeds its minimum, and surely down plus indeterminate time never exceeds its
+maximum. rolling_availability.py keeps the latest 90 days of a target in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _HasFact(Protocol):
 
 
 class _OutageTimes(Protocol):
-    """The four times of an outage and its durations; this module stands beside `outages`, not upon it."""
+    """The four times of an outage and its durations; a Protocol, since this module does not import outage.py."""
 
     @property
     def last_good(self) -> Millis | None: ...
@@ -41,23 +41,23 @@ class _OutageTimes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SecondsRange:
-    """Seconds, at least and at most."""
+    """A range of seconds."""
 
     lower: float
     upper: float
 
     @property
     def middle(self) -> float:
-        """The estimate."""
+        """The middle of the range, as the estimate."""
         return round((self.lower + self.upper) / 2, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
-    """What is known of one target in a window. Times are milliseconds; `mttr` and `mtbf` seconds.
+    """The availability of one target in a window. Times in milliseconds; `mttr` and `mtbf` in seconds.
 
-    `window` is how long it truly was: a clock that was set forward in it left a part out, one that was set back
-    went through a part twice. `maintenance` is the part of the window that is left out.
+    `window`: its true length, since a clock set forward skips a part and a clock set back repeats a part.
+    `maintenance`: the part of the window that is left out.
     """
 
     window: Millis
@@ -86,13 +86,13 @@ class Availability:
 
     @property
     def coverage(self) -> float | None:
-        """The observed share of the window without maintenance; None when there is nothing but maintenance."""
+        """The observed share of the window without maintenance; None if the window is all maintenance."""
         if self.window <= self.maintenance:
             return None
         return min(1.0, self.covered / (self.window - self.maintenance))
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as evidence states it; durations in seconds. Bundles of the past are checked against this."""
+        """Return the JSON of evidence; durations in seconds. Old bundles are verified against it."""
         json = {
             "availability": {"lower": self.lower, "upper": self.upper},
             "coverage": self.coverage,
@@ -105,9 +105,9 @@ class Availability:
         return json | {"maintenance": self.maintenance / 1000} if self.maintenance else json
 
     def public_json(self) -> dict[str, Any]:
-        """Return it in the JSON of `mailwatch availability --json` and the API.
+        """Return the JSON of `mailwatch availability --json` and the API.
 
-        Where nothing was observed downtime is not known: neither that there was none, nor how much at most.
+        Without observations the downtime is unknown, neither zero nor bounded.
         """
         json = self.as_json()
         return json if self.covered else json | {"downtime": {"min": None, "max": None}, "mtbf": None}
@@ -122,14 +122,14 @@ def availability(
     outages: Iterable[_OutageTimes] = (),
     excluded: Sequence[Window] = (),
 ) -> Availability:
-    """Return the availability of one target in [start, end), from its events in the ledger's order.
+    """Return the availability of one target in [start, end), from its events in ledger order.
 
-    Events just outside the window decide its edges. `interval` (seconds) is the target's: observations further
-    apart than one and a half of it, and a second, say nothing of the time between them. `outages` are for the mean
-    times to repair (of those that ended in the window and have both ends) and between failures (the time up for
-    each that began in it). `excluded` is the target's maintenance, merged; it may reach beyond the window. Its
-    time is not counted, nor is an outage that lies in it as a whole; observations are counted all the same. Raises
-    ValueError when the window is empty.
+    Events just outside the window decide its edges. `interval`: the target's interval in seconds; time between
+    observations further apart than 1.5 intervals plus one second is not observed. `outages`: for the mean time to
+    repair (of outages that ended in the window and have both ends) and between failures (time up per outage begun
+    in it). `excluded`: the target's merged maintenance, which may reach beyond the window. Its time is not
+    counted, nor is an outage entirely within it; observations are counted all the same. Raises ValueError if the
+    window is empty.
     """
     meter = AvailabilityMeter(start, end, interval=interval, excluded=excluded)
     for event in events:
@@ -138,9 +138,9 @@ def availability(
 
 
 class AvailabilityMeter:
-    """The account of one target in [start, end), fact by fact, in a memory that does not grow.
+    """Computes the availability of one target in [start, end), fact by fact, in constant memory.
 
-    Facts just outside the window decide its edges; `excluded` is as for `availability`. Raises ValueError when the
+    Facts just outside the window decide its edges. `excluded`: as for `availability`. Raises ValueError if the
     window is empty.
     """
 
@@ -167,13 +167,13 @@ class AvailabilityMeter:
         self._spent, self._stepped, self._steady = [0, 0, 0], 0, False
 
     def feed(self, fact: Fact) -> list[Segment]:
-        """Take in the next fact in the ledger's order; return the stretches of the window that it decides."""
+        """Process the next fact in ledger order; return the segments of the window that it decides."""
         if isinstance(fact, Observation) and self._start <= fact.started_at < self._end:
             self._observations[fact.outcome] += 1
         segments = self._count(self._segmenter.feed(fact))
         self._steady = fact.clock is not None
         for before, after in self._segmenter.jumps:
-            # Forward: that time never was. Back: it was twice.
+            # A step forward skips time; a step back repeats it.
             sign = 1 if after > before else -1
             self._stepped += sign * overlap_length(
                 [(min(before, after), max(before, after))], self._start, self._end
@@ -182,7 +182,7 @@ class AvailabilityMeter:
         return segments
 
     def feed_up(self, payload: dict[str, Any]) -> bool:
-        """Take in a good observation as `Segmenter.feed_up` does; to be settled before reading."""
+        """Process a good observation like `Segmenter.feed_up`; call `flush` before `result`."""
         if not self._segmenter.feed_up(payload):
             return False
         if self._start <= payload["start"] < self._end:
@@ -190,13 +190,13 @@ class AvailabilityMeter:
         return True
 
     def flush(self) -> list[Segment]:
-        """Count what good observations decided, and return it as `feed` does."""
+        """Count the segments that good observations decided, and return them like `feed`."""
         return self._count(self._segmenter.flush())
 
     def _count(self, segments: list[Segment]) -> list[Segment]:
         counted = []
         for begun, ended, share in segments:
-            # On records without a steady clock the same time is not counted twice after the clock was set back.
+            # Without a steady clock, time repeated by setting the clock back is not counted twice.
             begun, ended = max(begun, self._start if self._steady else self._from), min(ended, self._end)
             if begun < ended:
                 left = subtract_windows(self._excluded, begun, ended)
@@ -206,10 +206,10 @@ class AvailabilityMeter:
         return counted
 
     def result(self, outages: Iterable[_OutageTimes] = (), ended: Millis | None = None) -> Availability:
-        """Return the account as it stands; `outages` as for `availability`.
+        """Return the availability so far. `outages`: as for `availability`.
 
-        `ended` is where the record ends. That may lie before its latest time, when the clock was set back: what
-        the clock never showed again is no part of the window.
+        `ended`: the end of the record. It may be before the record's latest time if the clock was set back: time
+        that the clock never reached again is not part of the window.
         """
         up, down, undecided = self._spent
         start, end, excluded = self._start, self._end, self._excluded

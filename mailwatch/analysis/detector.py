@@ -1,16 +1,16 @@
-"""When a target was down: a pure function of the ledger and the rules; a replay gives what was decided live.
+"""Detects outages: a pure function of ledger and rules, so that a replay gives the same result as live detection.
 
-A probe lasts from its start to its end, and the server may break or come back in the middle of it. An up
-observation proves only that the server was up at some time within it, a down one that it was down at some time
-within it. Hence the four times of an outage:
+A probe takes time, and the server may fail or recover during it. An up observation proves only that the server was
+up at some moment within it, a down observation that it was down at some moment within it. Hence the four times of
+an outage:
 
     last_good   start of the last up observation      first_bad   end of the first down observation
     last_bad    start of the last down observation    first_good  end of the first up observation
 
-It began between last_good and first_bad and ended between last_bad and first_good. At least it lasted
-last_bad - first_bad, at most first_good - last_good; anyone can check the sums in the JSON. Where the last
-down observation began before the first one ended (a single one), last_bad is shown as first_bad: at least 0.
-Times that run backwards because the clock was set are held at the later one.
+It began between last_good and first_bad and ended between last_bad and first_good. Its duration is at least
+last_bad - first_bad and at most first_good - last_good; anyone can check this in the JSON. If the last down
+observation began before the first one ended (a single one), last_bad equals first_bad: at least 0. If the clock
+was set back, a time earlier than its predecessor is raised to it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class IndexedFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The state of a target. All of it follows from the events since the last up observation."""
+    """The detection state of a target. It follows from the facts since the last up observation alone."""
 
     name: StateName = "unknown"
     is_open: bool = False
@@ -52,29 +52,29 @@ class State:
     last_bad: ObservationRef | None = None
     first_good: ObservationRef | None = None
     streak: int = 0
-    """Down observations in a row that may open, or up ones in a row that may close."""
+    """Consecutive down observations that may open an outage, or up observations that may close it."""
     rechecks: int = 0
-    """Observations since the first of that streak, the unknown ones among them."""
+    """Observations since the first of that streak, including unknown ones."""
     throttled: int = 0
-    """Observations in a row that the server slowed down or turned away."""
+    """Consecutive observations that the server throttled."""
     counters: OutageCounters = EMPTY_COUNTERS
     closing_counters: OutageCounters | None = None
-    """The counters when the first up observation came: the final ones, should it be confirmed."""
+    """The counters at the first up observation: final if that is confirmed."""
 
     @property
     def outage(self) -> Outage | None:
-        """The open outage as of the latest event, None when there is none."""
+        """The open outage as of the latest fact, None if there is none."""
         return _outage_of(self, None, self.counters) if self.is_open else None
 
 
 def _advance(state: State, indexed: IndexedFact, rules: Rules) -> tuple[State, Outage | None]:
-    """Return the state after one more fact, and the outage that opened, closed (its `first_good` is set), or whose
-    target is no longer probed.
+    """Return the state after one more fact, and the outage that opened, closed (`first_good` set), or became
+    unwatched.
 
-    A change is dated to the observation that began the streak, not to the one that confirmed it. Gaps and unknown
-    observations neither count in a streak nor break it. Only `name` forgets: it is what the latest event showed.
-    A rejected login, or a probe without it, breaks a streak of failures to get that far: the server
-    answered us. Scattered failures would else add up to an outage while a login is held back.
+    A change is dated to the observation that began the streak, not to the observation that confirmed it. Gaps and
+    unknown observations neither count in a streak nor break it; only `name` always follows the latest fact. A
+    rejected login, or a probe without login, breaks a streak of failures in earlier phases, since the server
+    answered. Otherwise scattered failures would add up to an outage while logins are held back.
     """
     fact, index = indexed.fact, indexed.index
     if isinstance(fact, TargetChange):
@@ -103,16 +103,16 @@ _NO_LOGINS = LoginHistory()
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """One target, followed fact by fact: live, at a restart, in an audit and in a verifier, always by `feed`."""
+    """Follows one target fact by fact: live, at a restart, in an audit and in a verifier, always by `feed`."""
 
     state: State = _NOTHING_OBSERVED
     login_history: LoginHistory = _NO_LOGINS
 
     def feed(self, indexed: IndexedFact, rules: Rules) -> tuple[Detector, tuple[Outage, ...]]:
-        """Return the detector after one more fact, and the outages that it changed, as they go on record.
+        """Return the detector after one more fact, and the changed outages in the order of recording.
 
-        1. The state machine: an outage that opened, closed, or whose target is no longer probed.
-        2. The login history, which must know whether an outage is open now: one that is proven afterwards.
+        1. The state machine: an outage that opened, closed or became unwatched.
+        2. The login history, which needs to know whether an outage is open now: an outage proven afterwards.
         """
         state, outage = _advance(self.state, indexed, rules)
         history, proven = advance_login_history(self.login_history, indexed.index, indexed.fact, state.is_open)
@@ -123,8 +123,8 @@ class Detector:
 def detect(events: Iterable[IndexedFact], rules: Rules) -> list[Outage]:
     """Return the outages of one target, oldest first; the last may be open.
 
-    Two of them share no certain time. With `close_after` 1 a single up observation may end one and precede the
-    next, so that their uncertain edges meet within that observation.
+    No two of them share certain time. With `close_after` 1 a single up observation may end one outage and precede
+    the next, so that their uncertain edges meet within that observation.
     """
     state, found = State(), []
     for event in events:
@@ -135,11 +135,11 @@ def detect(events: Iterable[IndexedFact], rules: Rules) -> list[Outage]:
 
 
 def next_delay(state: State, interval: float, rules: Rules) -> float:
-    """Return the seconds until the next probe; more than `interval` only for a server that slows us down.
+    """Return the seconds until the next probe; more than `interval` only if the server throttles us.
 
-    In doubt (suspect or recovering) probes come sooner, and unknown observations do not put an end to the doubt.
-    In an outage they come at the last of `recheck`, so that its end is dated as tightly as its beginning.
-    A server that throttles us is left alone for twice the interval, then four times, up to sixteen.
+    When suspect or recovering, probes come sooner, and unknown observations do not end that. During an outage they
+    come at the last value of `recheck`, so that its end is dated as tightly as its beginning. A throttling server
+    is left alone for twice the interval, then four times, up to sixteen times.
     """
     if state.throttled:
         return interval * 2.0 ** min(state.throttled, 4)
@@ -151,10 +151,10 @@ def next_delay(state: State, interval: float, rules: Rules) -> float:
 
 
 def _on_target_change(state: State, index: int, change: TargetChange) -> tuple[State, Outage | None]:
-    """Another service, or none, is watched from now on: what is known of the old one says nothing of it.
+    """Handle a target that begins or ends: facts about the old service say nothing about a new one.
 
-    An open outage becomes unwatched: down up to its last failure, and unknown from then on. This entry is
-    its last: without it the outage would be open.
+    An open outage becomes unwatched: down up to its last failure, unknown from then on. This entry becomes its
+    last entry, since without it the outage would be open.
     """
     if change.event in (TargetEvent.CONTINUE, TargetEvent.CHANGE):
         return state, None
@@ -164,7 +164,7 @@ def _on_target_change(state: State, index: int, change: TargetChange) -> tuple[S
 
 
 def _reset_answered_failures(state: State, phases: frozenset[Phase]) -> State:
-    """The server answered in these phases: failures in them are forgotten, unless others came with them."""
+    """Forget failures in `phases`, in which the server has now answered, unless there were failures in others."""
     if not phases.issuperset(state.counters.phases):
         return state
     return replace(
@@ -173,7 +173,7 @@ def _reset_answered_failures(state: State, phases: frozenset[Phase]) -> State:
 
 
 def _on_down(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Outage | None]:
-    # Unknown observations before anything was known belong to no outage.
+    # Unknown observations before the first conclusive one belong to no outage.
     counters = (state.counters if state.last_good or state.first_bad else EMPTY_COUNTERS).count_failure(
         index, fact
     )

@@ -1,8 +1,8 @@
-"""How long it is from one observation to another, and when they were; no duration is a difference of wall times.
+"""The time between observations, and their times on one clock; no duration is a difference of wall times.
 
-Within a boot the steady clock gives a distance exactly. Over a reboot only the wall clock is left:
-the distance is then as uncertain as the wall clock was in both boots (`Epochs`), and never less than the time that
-was observed inside the boots. Records from before 2026-11 have no such clock; their wall times are all there is.
+Within a boot the steady clock gives exact durations. Over a reboot only the wall clock remains: the duration is
+then as uncertain as the wall clock was in both boots (`Epochs`), and never less than the time observed within the
+boots. Records from before 2026-11 have wall times only.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mailwatch.monotonic import STEP_MS
 from mailwatch.times import Millis
 
 Epochs = Mapping[str, tuple[Millis, Millis]]
-"""For each boot between which milliseconds since 1970 its clock began: true time minus the clock's reading."""
+"""For each boot, bounds in milliseconds since 1970 of the start of its clock: true time minus clock reading."""
 NO_EPOCHS: Epochs = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A time as it is on record: the wall clock's, and the reading of the boot's clock, None on old records."""
+    """A time on record: the wall clock's, and the reading of the boot's steady clock, None on old records."""
 
     wall: Millis
     clock: Millis | None = None
@@ -31,54 +31,54 @@ class Moment:
 
     @property
     def offset(self) -> Millis | None:
-        """Wall clock minus boot clock, which only a step changes."""
+        """Wall clock minus steady clock; only a step of the wall clock changes it."""
         return None if self.clock is None else self.wall - self.clock
 
 
 class ElapsedBounds(NamedTuple):
-    """From one moment to another: at least and at most, which is None where it is not known."""
+    """Bounds of the time between two moments; `most` is None if unknown."""
 
     least: Millis
     most: Millis | None
 
 
 def fact_start(fact: Observation | Gap) -> Moment:
-    """Return when a fact began."""
+    """Return the moment at which a fact began."""
     wall = fact.start if isinstance(fact, Gap) else fact.started_at
     clock = fact.clock
     return Moment(wall) if clock is None or clock.start is None else Moment(wall, clock.start, clock.boot)
 
 
 def fact_end(fact: Observation | Gap) -> Moment:
-    """Return when a fact ended."""
+    """Return the moment at which a fact ended."""
     wall = fact.end if isinstance(fact, Gap) else fact.ended_at
     return Moment(wall) if fact.clock is None else Moment(wall, fact.clock.end, fact.clock.boot)
 
 
 def max_spacing(interval: Millis) -> Millis:
-    """Return how far apart two observations may be (milliseconds) for the time between them to be observed."""
+    """Return the longest time (milliseconds) between two observations that counts as observed."""
     return round(interval * 1.5) + 1000
 
 
 def gap_length(gap: Gap) -> Millis:
-    """Return how long a gap was, at least: over a reboot what surely passed, if it is not known what the wall
-    clock's error.
+    """Return the minimum length of a gap; over a reboot only what surely passed, if the wall clock's error is
+    unknown.
     """
     clock = gap.clock
     if clock is None:
         return max(0, gap.end - gap.start)
     if clock.start is not None:
         return clock.end - clock.start
-    # It began in an earlier boot, and the clock of this one began at 0 in the middle of it at the latest. Its
-    # bound is that of the wall clock at both ends together.
+    # The gap began in an earlier boot, so this boot's clock began at 0 during the gap or before its end. `bound`
+    # is the error of the wall clock at both ends together.
     wall = max(0, gap.end - gap.start)
     return max(min(wall, clock.end), 0 if clock.bound is None else wall - clock.bound)
 
 
 def elapsed_between(start: Moment, end: Moment, epochs: Epochs = NO_EPOCHS, observed: Millis = 0) -> ElapsedBounds:
-    """Return how long it is from `start` to `end`; `observed` is what surely passed in between, inside of boots.
+    """Return bounds of the time from `start` to `end`. `observed`: milliseconds that surely passed within boots.
 
-    Of what runs backwards, as wall times of old records may, nothing is left.
+    A negative time, possible with wall times of old records, counts as 0.
     """
     if start.clock is None or end.clock is None:
         apart = max(0, end.wall - start.wall)
@@ -94,7 +94,9 @@ def elapsed_between(start: Moment, end: Moment, epochs: Epochs = NO_EPOCHS, obse
 
 
 def refine_epochs(epochs: Epochs, clock: ClockSpan | None, wall_end: Millis) -> Epochs:
-    """Learn from one more fact, whose wall clock was off by at most its bound. The same object for nothing new."""
+    """Narrow the epochs by a fact whose wall clock was off by at most its bound. Returns the same object if
+    unchanged.
+    """
     if clock is None or clock.bound is None:
         return epochs
     low, high = wall_end - clock.end - clock.bound, wall_end - clock.end + clock.bound
@@ -103,7 +105,7 @@ def refine_epochs(epochs: Epochs, clock: ClockSpan | None, wall_end: Millis) -> 
         if before[0] >= low and before[1] <= high:
             return epochs
         narrowed = max(low, before[0]), min(high, before[1])
-        # Two that exclude one another: one was wrong, and there is no way to know which.
+        # If the two exclude each other, one is wrong and it is unknown which: keep both.
         low, high = narrowed if narrowed[0] <= narrowed[1] else (min(low, before[0]), max(high, before[1]))
     return {**epochs, clock.boot: (low, high)}
 
@@ -118,7 +120,7 @@ class Durations:
     uncertainty: Millis | None = None
 
     def as_payload(self) -> dict[str, int | None]:
-        """Return them as the ledger has them."""
+        """Return the durations as a ledger payload."""
         return {"min": self.least, "max": self.most, "estimate": self.estimate, "uncertainty": self.uncertainty}
 
 
@@ -127,8 +129,9 @@ def outage_durations(
 ) -> Durations:
     """Return the durations of an outage.
 
-    `down` is from the first to the last failure, `before` and `after` what lies between these and the last good
-    and first good observation, `whole` from one of those to the other; None where there is no such observation.
+    `down`: from the first to the last failure. `before`: from the last good observation to the first failure.
+    `after`: from the last failure to the first good observation. `whole`: from the last good to the first good
+    observation. None if there is no such observation.
     """
     if whole is None or before is None or after is None:
         return Durations(down.least, None)
@@ -141,15 +144,15 @@ def outage_durations(
             round((2 * down.least + before.least + after.least) / 2),
             round(2 * math.sqrt((before.least**2 + after.least**2) / 12)),
         )
-    # Over a reboot: somewhere between the minimum and the maximum.
+    # Over a reboot: uniform between the minimum and the maximum.
     most = max(whole.most, down.least)
     return Durations(down.least, most, round((down.least + most) / 2), round((most - down.least) / math.sqrt(3)))
 
 
 def reference_moment(payload: Mapping[str, Any], first: Fact | None) -> Moment | None:
-    """Return the moment by whose wall clock an outage is shown, from its payload and its first observation.
+    """Return the moment whose wall clock an outage is displayed by, from its payload and its first observation.
 
-    None on records that have only wall times: what is shown then is what is on record.
+    None on records with wall times only, which are displayed as recorded.
     """
     if not isinstance(first, Observation) or first.clock is None or first.clock.start is None:
         return None
@@ -159,10 +162,10 @@ def reference_moment(payload: Mapping[str, Any], first: Fact | None) -> Moment |
 
 
 class TokenReading(NamedTuple):
-    """What a token of an outside authority says of the clocks in one boot.
+    """A timestamp token of an outside authority as evidence about the clocks in one boot.
 
-    It was made at `time`, after the reading `covered` (of the last entry under its checkpoint) and before the
-    reading `named` (of the entry that names it); None for what is of another boot or not at hand.
+    It was made at `time`, after the clock reading `covered` (of the last entry under its checkpoint) and before
+    the reading `named` (of the entry that names it). None if of another boot or not available.
     """
 
     time: Millis
@@ -172,10 +175,11 @@ class TokenReading(NamedTuple):
 
 
 def clock_error(anchor: Moment | None, tokens: Iterable[TokenReading]) -> Millis | None:
-    """Return by how much the wall clock by which an outage is shown was off at least, by the tokens of its boot.
+    """Return the least possible error of the wall clock that an outage is displayed by, from the tokens of its
+    boot.
 
-    `anchor` is a moment of it as it is shown. None without a token of that boot, and on records with wall times
-    only.
+    `anchor`: a moment of the outage as displayed. None without a token of that boot, and on records with wall
+    times only.
     """
     if anchor is None or anchor.offset is None:
         return None
@@ -186,16 +190,16 @@ def clock_error(anchor: Moment | None, tokens: Iterable[TokenReading]) -> Millis
 
 
 def by_reference_clock(moment: Moment, reference: Moment | None) -> Millis:
-    """Return when a moment was by the wall clock of `reference`, as it is on record without one."""
+    """Return the time of a moment on the wall clock of `reference`; its recorded wall time without a reference."""
     return moment.wall if reference is None else on_one_wall_clock(moment, reference, NO_EPOCHS)
 
 
 def on_one_wall_clock(moment: Moment, reference: Moment, epochs: Epochs) -> Millis:
-    """Return when a moment was, on one wall clock for all of an outage.
+    """Return the time of a moment on the one wall clock used for a whole outage.
 
-    That is the wall clock as it went at `reference`, or in another boot as it went there, unless that is known to
-    have been wrong: then as it must have gone. A moment at which it was set otherwise is shown as if it had not
-    been.
+    That is the wall clock as set at `reference`, or in another boot as set there, unless the epochs show that it
+    was wrong: then the corrected clock. A moment after a step of the clock is displayed as if there had been no
+    step.
     """
     own = moment.offset
     if own is None or moment.clock is None:

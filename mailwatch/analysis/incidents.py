@@ -1,14 +1,13 @@
-"""Incidents: outages of one provider that overlap, as one event with its bounds and its course. Pure.
+"""Incidents: overlapping outages of one provider as one event, with its bounds and stages. Pure.
 
-Two outages belong together when their longest possible times, [last_good, first_good], share a moment: the
-uncertainty of their edges, about an interval each, is all the tolerance there is. An open outage reaches on
-without end, one that was watched no longer to its last failure, and one without a last up observation begins at
-its first failure. So the incidents of a provider never touch, each outage lies in exactly one, and the order in
-which they are given does not matter. When an outage appears that touches two incidents they are one, under the
-name of the older. A target without a provider has incidents of its own.
+Two outages belong together if their longest possible periods, [last_good, first_good], overlap: the uncertainty of
+their edges, about an interval each, is the only tolerance. An open outage has no end, an unwatched outage ends at
+its last failure, and an outage without a last up observation begins at its first failure. So the incidents of a
+provider never overlap, each outage belongs to exactly one, and the order of input does not matter. A new outage
+that overlaps two incidents merges them, under the id of the older. A target without a provider has its own
+incidents.
 
-A provider comes back by degrees, and an outage goes on through them: `symptom_changes` says when its symptom
-changed.
+A provider may recover in steps during one outage: `symptom_changes` dates the changes of its symptom.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from mailwatch.model import Phase
 from mailwatch.times import Millis
 
 CONFIRMING_OBSERVATIONS = 3
-"""Observations in a row that make a change; one alone may be noise."""
+"""Consecutive observations that confirm a change of symptom; a single one may be noise."""
 UNREACHABLE = "unreachable"
 _TROUBLE = {
     Phase.AUTH: "login down",
@@ -34,20 +33,19 @@ _TROUBLE = {
 }
 
 SymptomChange = tuple[Millis, str]
-"""From when on, and what the trouble is."""
+"""The start of a trouble, and the trouble."""
 
 
 def trouble_of(phase: str | None) -> str:
-    """Say what it means for the user that probes fail in a phase."""
+    """Return what failures in a phase mean for the user."""
     return _TROUBLE.get(Phase(phase), UNREACHABLE) if phase else UNREACHABLE
 
 
 def symptom_changes(failures: Iterable[tuple[Millis, str | None]]) -> tuple[SymptomChange, ...]:
-    """Return each trouble of an outage with the end of the first observation that showed it.
+    """Return each trouble of an outage with the end of the first observation that found it.
 
-    `failures` are the down observations: when each ended, and the phase in which it failed. The first trouble
-    counts at once,
-    another from the first of three observations in a row that show it.
+    `failures`: end and failed phase of each down observation. The first trouble counts at once; another counts
+    from the first of CONFIRMING_OBSERVATIONS consecutive observations that find it.
     """
     found: list[SymptomChange] = []
     candidate: SymptomChange | None = None
@@ -70,12 +68,12 @@ def symptom_changes(failures: Iterable[tuple[Millis, str | None]]) -> tuple[Symp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentOutage:
-    """One outage of an incident. `order` is its place on record: the lower, the earlier it was recorded.
+    """One outage of an incident. `order`: its order of recording, lowest first.
 
-    `account` is a digest of the login ("" where there is none or it is not known); `phases` count where the probes
-    failed. `unwatched`: its target was watched no longer before it was over. `maintenance` is how many
-    milliseconds of the certain time lie in announced maintenance. `symptom_changes` say how its trouble changed;
-    they are empty unless its observations, from entry `first_index` to `last_index` of the ledger, were read.
+    `account`: digest of the login, "" if none or unknown. `phases`: counts of failed phases. `unwatched`:
+    monitoring of the target ended before the outage did. `maintenance`: milliseconds of the certain time within
+    announced maintenance. `symptom_changes`: changes of its trouble, empty unless its observations (ledger entries
+    `first_index` to `last_index`) were read.
     """
 
     order: int
@@ -93,7 +91,7 @@ class IncidentOutage:
     phases: Mapping[str, int]
     proven_afterwards: bool = False
     least: Millis | None = None
-    """Its minimum duration, if that is less than the wall clock says, as over a restart of the machine."""
+    """The minimum duration, if less than by the wall clock, as over a restart of the machine."""
     unwatched: bool = False
     maintenance: Millis = 0
     first_index: int = 0
@@ -102,7 +100,7 @@ class IncidentOutage:
 
     @classmethod
     def from_payload(cls, order: int, payload: Mapping[str, Any]) -> IncidentOutage:
-        """Make it from an outage's payload in the ledger."""
+        """Return the member for an outage's ledger payload."""
         keys = ("target", "kind", "provider", "vantage_point", "last_good", "first_bad", "last_bad", "first_good")
         return cls(
             order=order,
@@ -121,43 +119,43 @@ class IncidentOutage:
 
     @property
     def begin(self) -> Millis:
-        """The earliest moment at which it may have begun, as far as there are observations."""
+        """The earliest time at which the outage may have begun, by the observations."""
         return self.first_bad if self.last_good is None else self.last_good
 
     @property
     def until(self) -> Millis | None:
-        """Until when it may have lasted as far as it was watched; None while it is open."""
+        """The latest time at which the outage may have ended while monitored; None while it is open."""
         return self.last_bad if self.unwatched else self.first_good
 
     @property
     def state(self) -> str:
-        """Return "open", "closed" or "unwatched"."""
+        """The state: "open", "closed" or "unwatched"."""
         if self.unwatched:
             return "unwatched"
         return "open" if self.first_good is None else "closed"
 
     @property
     def key(self) -> tuple[str, str]:
-        """What was down: a target as one vantage point sees it."""
+        """The target together with the vantage point."""
         return self.vantage_point, self.target
 
     @property
     def trouble(self) -> str:
-        """What was wrong for its user, by the phase in which most probes failed; of equals the earlier one."""
+        """The user's trouble, by the phase in which most probes failed; the earlier phase on a tie."""
         known = [phase.value for phase in Phase if phase.value in self.phases]
         return trouble_of(max(known, key=lambda phase: self.phases[phase], default=None))
 
     def trouble_at(self, at: Millis) -> str:
-        """What was wrong at a time, as far as the turns are known."""
+        """Return the trouble at a time, by the known symptom changes."""
         return next((trouble for since, trouble in reversed(self.symptom_changes) if since <= at), self.trouble)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncidentStage:
-    """How much was down from `at` until the next stage, as far as seen.
+    """What was observed down from `at` until the next stage.
 
-    `trouble` is empty when nothing is seen down. `no_longer_watched` are those that were seen down last then, and
-    whose target was watched no longer.
+    `trouble`: empty if nothing is down. `no_longer_watched`: outages last observed down at `at`, whose targets are
+    no longer monitored.
     """
 
     at: Millis
@@ -171,55 +169,59 @@ class IncidentStage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """Outages of one provider that overlap, by the time at which they may have begun."""
+    """Overlapping outages of one provider, ordered by the time at which they may have begun."""
 
     provider: str
     members: tuple[IncidentOutage, ...]
 
     @property
     def id(self) -> str:
-        """Its name, after the outage that was recorded first: it stays while the incident grows."""
+        """The id, from the outage recorded first, so that it stays the same while the incident grows."""
         return incident_id(self.provider, min(self.members, key=lambda m: (m.order, m.outage_id)).outage_id)
 
     @property
     def last_good(self) -> Millis | None:
-        """The earliest moment at which it may have begun; None when one member was never seen up before."""
+        """The earliest time at which the incident may have begun; None if a member was never observed up
+        before.
+        """
         goods = [member.last_good for member in self.members if member.last_good is not None]
         return min(goods) if len(goods) == len(self.members) else None
 
     @property
     def first_bad(self) -> Millis:
-        """When something was first seen down."""
+        """The first time at which any target was observed down."""
         return min(member.first_bad for member in self.members)
 
     @property
     def last_bad(self) -> Millis:
-        """When something was last seen down."""
+        """The last time at which any target was observed down."""
         return max(member.last_bad for member in self.members)
 
     @property
     def first_good(self) -> Millis | None:
-        """When all of it had been seen up again; None while something is down, or where its end was not
-        watched.
+        """The time by which all targets were observed up again; None while any is down or if an end was not
+        monitored.
         """
         goods = [member.first_good for member in self.members if member.first_good is not None]
         return max(goods) if len(goods) == len(self.members) else None
 
     @property
     def until(self) -> Millis | None:
-        """Until when it may have lasted as far as it was watched; None while something is open."""
+        """The latest time at which the incident may have ended while monitored; None while an outage is open."""
         ends = [member.until for member in self.members if member.until is not None]
         return max(ends) if len(ends) == len(self.members) else None
 
     @property
     def state(self) -> str:
-        """Return "open", "closed", or "unwatched": over, but not all of it was watched until its end."""
+        """The state: "open", "closed", or "unwatched": over, but not every outage was monitored until its end."""
         states = {member.state for member in self.members}
         return next(state for state in ("open", "unwatched", "closed") if state in states)
 
     @property
     def surely_down(self) -> Millis:
-        """How long at least one of its targets was surely down: what may lie between two members is left out."""
+        """Milliseconds during which at least one target was surely down, without uncertain time between
+        members.
+        """
         total, until = 0, self.first_bad
         for member in sorted(self.members, key=lambda m: m.first_bad):
             surely_until = member.last_bad
@@ -230,15 +232,13 @@ class Incident:
         return total
 
     def stages(self) -> list[IncidentStage]:
-        """Return each change in what was down, from a first failure to the first up observation, and in its
-        trouble.
-        """
+        """Return the stages: one for each change in what was down, or in its trouble."""
         changes: dict[Millis, tuple[list[IncidentOutage], list[IncidentOutage], list[IncidentOutage]]]
         changes = defaultdict(lambda: ([], [], []))
         for member in self.members:
             changes[member.first_bad][0].append(member)
             for turned, _ in member.symptom_changes[1:]:
-                changes[turned]  # a change of its own, in which nothing fails and nothing is restored
+                changes[turned]  # a separate stage, in which nothing fails and nothing is restored
             if member.until is not None:
                 changes[member.until][2 if member.unwatched else 1].append(member)
         down: dict[str, IncidentOutage] = {}
@@ -262,13 +262,13 @@ class Incident:
         return found
 
     def matches(self, name: str) -> bool:
-        """Whether `name` begins this incident's id, one that it had before it grew, or that of a member."""
+        """Return whether `name` is a prefix of this incident's id, of a former id, or of a member's id."""
         names = (n for m in self.members for n in (incident_id(self.provider, m.outage_id), m.outage_id))
         return any(known.startswith(name) for known in names)
 
 
 def incident_id(provider: str, first_outage: str) -> str:
-    """Name an incident: 12 hex digits."""
+    """Return the id of an incident: 12 hex digits."""
     return hashlib.sha256(f"incident\n{provider}\n{first_outage}".encode()).hexdigest()[:12]
 
 

@@ -1,9 +1,9 @@
-"""Outages of the login that are proven afterwards: the very secret that was accepted is rejected, then accepted.
+"""Login outages proven afterwards: a secret was accepted, then rejected, then accepted again unchanged.
 
-While it is rejected, a mistyped or changed password cannot be distinguished from a broken login, so the
-observations are unknown. Accepted again unchanged, it was good all along. The bounds are as wide as the back-off
-between logins made them: `last_good` is the last accepted login, `first_bad` and `last_bad` the first and last
-rejected one.
+While the secret is rejected, a mistyped or changed password cannot be distinguished from a broken login, so the
+observations are unknown. Once it is accepted again unchanged, it was right all along. The back-off between logins
+determines the bounds: `last_good` is the last accepted login, `first_bad` and `last_bad` are the first and last
+rejected login.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from mailwatch.analysis.outage_counters import EMPTY_COUNTERS, ObservationRef, O
 from mailwatch.model import Cause, Fact, Gap, Observation, Outcome, Phase, TargetChange, TargetEvent
 
 PROVEN_AFTERWARDS = "proven afterwards"
-"""What the name of such an outage begins with, before it is hashed."""
+"""Prefix of the text that is hashed into the id of such an outage."""
 _AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginHistory:
-    """What is known of one target's login: the last observation with it accepted, and what was rejected since."""
+    """The history of one target's login: the last observation with it accepted, and the rejections since."""
 
     secret: str = ""
     accepted: ObservationRef | None = None
@@ -33,15 +33,14 @@ class LoginHistory:
 def advance_login_history(
     history: LoginHistory, index: int, fact: Fact, is_open: bool
 ) -> tuple[LoginHistory, Outage | None]:
-    """Return the proof after one more fact, and the outage that it proves, if any.
+    """Return the history after one more fact, and the outage that the fact proves, if any.
 
-    `is_open`: whether the outage rules have an outage open after that fact. A rejected login that is down already
-    (rejected together with other accounts) then belongs to it: what was rejected before lies within its bounds
-    and is not reported twice. Such observations that are too few to open one are proven afterwards like the
-    others.
+    `is_open`: whether an outage is open after that fact. A rejected login that counts as down (rejected together
+    with other accounts) then belongs to that outage: earlier rejections lie within its bounds and are not reported
+    twice. If such observations are too few to open an outage, they are proven afterwards like the others.
     """
     if isinstance(fact, TargetChange):
-        # Another login, or none, from now on.
+        # From now on the target has another login, or none.
         return (LoginHistory() if fact.event in (TargetEvent.BEGIN, TargetEvent.END) else history), None
     if isinstance(fact, Gap):
         return _skip_unknown(history, index, fact), None
@@ -64,10 +63,10 @@ def advance_login_history(
 
 
 def _rejects_password(fact: Observation) -> bool:
-    """Whether the password itself was rejected.
+    """Return whether the password itself was rejected.
 
-    An account that is locked, or a setting of the owner's that keeps the mailbox shut, says nothing of the
-    password: the owner may have undone it later, and the provider's login was never broken.
+    A locked account, or a setting of the owner's that disables the mailbox, says nothing about the password: the
+    owner may have changed it later, and the provider's login was never broken.
     """
     if fact.cause is not Cause.CREDENTIALS or fact.failed_phase in _AFTER_LOGIN:
         return False
@@ -76,8 +75,8 @@ def _rejects_password(fact: Observation) -> bool:
 
 
 def _skip_unknown(history: LoginHistory, index: int, fact: Observation | Gap) -> LoginHistory:
-    # Until something is rejected there is nothing to count, and a healthy target costs nothing; but how the clocks
-    # go from the last accepted login on is known of all that follows it.
+    # Before the first rejection there is nothing to count, and a healthy target costs nothing. The clocks,
+    # however, are followed from the last accepted login on.
     if not history.first_rejected:
         good = isinstance(fact, Observation) and fact.outcome is Outcome.UP
         return (
@@ -86,7 +85,7 @@ def _skip_unknown(history: LoginHistory, index: int, fact: Observation | Gap) ->
             else replace(history, counters=history.counters.advance_clocks(fact))
         )
     counters = history.counters.skip_unknown(index, fact)
-    # A gap in between is one more time that is not known.
+    # A gap counts as one more unknown observation.
     return replace(history, counters=replace(counters, unknown=history.counters.unknown + 1))
 
 

@@ -1,15 +1,15 @@
-"""Announced maintenance: when it is, and since when it was announced. Pure.
+"""Announced maintenance: its windows, and the times of their announcements. Pure.
 
-A window counts only from the moment of the record that announced it: what is added afterwards hides nothing. An
-announcement says which rules are in force, from its own moment until the next one. So a window that is announced
-while it lasts counts for the rest of it, one that is announced afterwards not at all, and one that is withdrawn
-counts until then. Probes go on and outages are detected all the same; maintenance is only left out of the
-availability, and reported beside it.
+A window counts only from the moment of the entry that announced it: a later announcement hides nothing. An
+announcement holds the rules in force from its own moment until the next announcement. So a window announced after
+it began counts for its remainder, a window announced after it ended not at all, and a withdrawn window until its
+withdrawal. Probes go on and outages are detected all the same; maintenance is only left out of the availability,
+and reported beside it.
 
-A window begins by the wall clock of its place, and lasts its full duration, whatever the clocks do meanwhile.
-A start in the hour that a change of the clocks leaves out is meant by the offset before the change, so it comes an
-hour later by the clock on the wall; one in the hour that comes twice is the first of the two (RFC 5545, 3.3.5, to
-which 3.3.10 refers for recurrences).
+A window begins by local time in its zone, and has its full duration, whatever the clocks do meanwhile. A start in
+the hour skipped by a change to summer time uses the offset before the change, so it comes an hour later by local
+time. A start in the repeated hour is the first of the two (RFC 5545, 3.3.5, to which 3.3.10 refers for
+recurrences).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mailwatch.analysis.recurrence import (
 from mailwatch.times import EPOCH, Millis, Window, merge_windows
 
 YEARS = range(1970, 2200)
-"""The years that a rule may be about."""
+"""The years that a rule may cover."""
 _FIRST_WITHIN_YEARS = 10
 """Years within which a rule must fire for the first time."""
 _SAMPLE_YEARS = 3
@@ -44,9 +44,9 @@ _SAMPLE_YEARS = 3
 class RecurrenceRule:
     """One of: an RRULE with its `start`, a cron line, or a single window from `start` to `end`.
 
-    `start` and `end` are local times of `timezone`, YYYY-MM-DDTHH:MM:SS; `duration` is that of each window of a
-    RRULE or cron line. All in canonical form (`RecurrenceRule.canonical`): what means the same is written the
-    same.
+    `start` and `end`: local times in `timezone`, YYYY-MM-DDTHH:MM:SS. `duration`: length of each window of an
+    RRULE or cron line, in milliseconds. All in canonical form (`RecurrenceRule.canonical`): equal meaning, equal
+    text.
     """
 
     timezone: str
@@ -67,7 +67,7 @@ class RecurrenceRule:
         end: str = "",
         duration: Millis = 0,
     ) -> RecurrenceRule:
-        """Bring a rule into canonical form. Raises InvalidRuleError."""
+        """Return a rule in canonical form. Raises InvalidRuleError."""
         if [bool(rrule), bool(cron), bool(end)].count(True) != 1:
             raise InvalidRuleError("", "needs one of rrule, cron, or start and end; keep one")
         if not cron and not start:
@@ -96,7 +96,7 @@ class RecurrenceRule:
 
 
 def check_rule(rule: RecurrenceRule) -> None:
-    """Find what is legal and yet cannot be meant. Raises InvalidRuleError."""
+    """Reject a rule that is valid but makes no sense. Raises InvalidRuleError."""
     if rule.end:
         if not _utc(rule.end, rule.timezone) > _utc(rule.start, rule.timezone):
             raise InvalidRuleError("end", "is not after start; correct one of them")
@@ -116,7 +116,7 @@ def check_rule(rule: RecurrenceRule) -> None:
 
 
 def windows_of_rule(rule: RecurrenceRule, start: Millis, end: Millis) -> Iterator[Window]:
-    """Yield the windows that share time with [start, end), in the order of their starts; they are not cut."""
+    """Yield the windows that overlap [start, end), uncut, ordered by start."""
     if rule.end:
         candidates: Iterator[Window] = iter([(_utc(rule.start, rule.timezone), _utc(rule.end, rule.timezone))])
     else:
@@ -133,7 +133,7 @@ _END = (datetime(YEARS[-1], 1, 1, tzinfo=UTC) - EPOCH) // timedelta(milliseconds
 
 @lru_cache(maxsize=512)
 def _of_year(rule: RecurrenceRule, year: int) -> tuple[Window, ...]:
-    """The windows that begin in a year, by local time."""
+    """Return the windows that begin in a year of local time."""
     starts = _starts(rule, datetime(year, 1, 1), datetime(year + 1, 1, 1))  # noqa: DTZ001
     begins = sorted(_utc(start.isoformat(), rule.timezone) for start in starts)
     return tuple((begin, begin + rule.duration) for begin in begins)
@@ -158,7 +158,7 @@ def _local(text: str, field: str) -> datetime:
 
 
 def _utc(local: str, timezone: str) -> Millis:
-    # fold is 0: the offset before a change, and the first of two.
+    # fold=0: the offset before a skipped hour, and the first of two repeated hours.
     at = datetime.fromisoformat(local).replace(tzinfo=ZoneInfo(timezone))
     return (at.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
 
@@ -168,9 +168,9 @@ _WHEN = ("timezone", "rrule", "cron", "start", "end")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceRule:
-    """One rule as it is announced. `targets` are opaque ids, None means all targets.
+    """One announced rule. `targets`: opaque target ids, None for all targets.
 
-    `providers` were named in the config; their targets at that time are in `targets`.
+    `providers`: those named in the config; their targets at the time are in `targets`.
     """
 
     name: str
@@ -179,11 +179,11 @@ class MaintenanceRule:
     providers: tuple[str, ...] = ()
 
     def covers(self, target: str) -> bool:
-        """Whether it is about the target of that opaque id."""
+        """Return whether the rule covers the target with that opaque id."""
         return self.targets is None or target in self.targets
 
     def payload(self) -> dict[str, Any]:
-        """Write it in canonical form, for the record. What is not set is left out."""
+        """Return the rule in canonical form, for the ledger. Unset fields are left out."""
         fields: dict[str, Any] = {"name": self.name}
         fields |= {key: getattr(self.recurrence, key) for key in _WHEN if getattr(self.recurrence, key)}
         if self.recurrence.duration:
@@ -194,7 +194,7 @@ class MaintenanceRule:
 
     @classmethod
     def from_payload(cls, payload: dict[str, Any]) -> MaintenanceRule:
-        """Read what `payload` wrote. Raises InvalidRuleError, KeyError or TypeError for anything else."""
+        """Parse the output of `payload`. Raises InvalidRuleError, KeyError or TypeError for anything else."""
         when = RecurrenceRule.canonical(
             duration=payload.get("duration_ms", 0), **{k: payload[k] for k in _WHEN if k in payload}
         )
@@ -206,7 +206,7 @@ class MaintenanceRule:
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """From `at` on these rules are in force."""
+    """The rules in force from `at` on."""
 
     at: Millis
     rules: tuple[MaintenanceRule, ...]
@@ -214,12 +214,12 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class Announcements:
-    """All that was announced, in the order of the record."""
+    """All announcements, in ledger order."""
 
     announcements: tuple[Announcement, ...] = ()
 
     def windows_of(self, target: str, start: Millis, end: Millis) -> tuple[Window, ...]:
-        """Return the maintenance of a target in [start, end): cut to it, in order, apart from each other."""
+        """Return the maintenance windows of a target in [start, end): cut to it, ordered and merged."""
         if not self.announcements:
             return ()
         return merge_windows(
@@ -233,7 +233,7 @@ class Announcements:
     def _validity_periods(
         self, start: Millis, end: Millis
     ) -> Iterator[tuple[Millis, Millis, tuple[MaintenanceRule, ...]]]:
-        """The parts of [start, end) in which the same rules were in force."""
+        """Yield the parts of [start, end) with their rules in force."""
         for number, notice in enumerate(self.announcements):
             over = self.announcements[number + 1].at if number + 1 < len(self.announcements) else end
             since, until = max(start, notice.at), min(end, over)

@@ -1,14 +1,13 @@
-"""When we were offline: a pure function of the guard's entries, with bounds like those of an outage.
+"""Periods when our own line was down: a pure function of the guard's entries, with bounds like those of an outage.
 
-A round of questions lasts from its start to its end, and the line may go or come back in the middle of it.
-Hence the four times, as in mailwatch/outages:
+A round of checks takes time, and the line may fail or recover during it. Hence the four times, as in detector.py:
 
     last_online   start of the last good round      first_offline  end of the first silent round
     last_offline  start of the last silent round    first_online   end of the first good round
 
-It began between the first two and ended between the last two. How long that is, the steady clock says
-(elapsed.py); on records that have none, times that run backwards because the clock was set are held at the later
-one. Between two runs of MailWatch there were no checks: that time is `unobserved`.
+The period began between the first two and ended between the last two. Durations are by the steady clock
+(elapsed.py). On records without it, if the clock was set back, a time earlier than its predecessor is raised to
+it. Between two runs of MailWatch there were no checks: that time is `unobserved`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _NAMES = {
 
 @dataclass(slots=True)
 class _OfflinePeriod:
-    """A time offline that is not over yet."""
+    """An offline period that has not ended."""
 
     last_online: Moment | None
     first_offline: Moment
@@ -67,7 +66,7 @@ class _PartTracker:
     epochs: Epochs = field(default_factory=dict)
 
     def feed(self, index: int, payload: Mapping[str, Any]) -> None:
-        """Take in one entry: what was so until `checked_at`, and what is so since."""
+        """Process one entry: it confirms the old state until `checked_at`, and gives the new state."""
         clock = payload.get("clock") or {}
         boot = clock.get("boot", "")
         asked = Moment(payload["asked_at"], clock.get("asked"), boot)
@@ -126,7 +125,7 @@ def _payload(part: LinePart, period: _OfflinePeriod, end: Moment | None, epochs:
     last_online = None if good is None else min(on_one_wall_clock(good, bad, epochs), first_offline)
     first_online = None if end is None else max(on_one_wall_clock(end, bad, epochs), last_offline)
     if bad.clock is None or last.clock is None:
-        # Wall times only: the sums of the four times.
+        # Wall times only: differences of the four times.
         down = ElapsedBounds(last_offline - first_offline, last_offline - first_offline)
         lasted = outage_durations(
             down, _elapsed(last_online, first_offline), _elapsed(last_offline, first_online), _elapsed(last_online,
@@ -176,7 +175,7 @@ def _online(part: LinePart, payload: Mapping[str, Any]) -> bool | None:
 
 
 def _reasons(part: LinePart, payload: Mapping[str, Any]) -> set[str]:
-    """Say why the controls of that part were not reached."""
+    """Return why the control servers of a part were not reached."""
     reasons = set()
     for name, reason in payload["controls"].items():
         if part == "names":

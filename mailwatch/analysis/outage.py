@@ -1,4 +1,4 @@
-"""An outage as a fact: what is kept of it, and its JSON."""
+"""An outage as a fact, with its ledger payload and its JSON."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ DURATIONS = ("min", "max", "estimate", "uncertainty")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """A measured time in which a target was down; open while `first_good` is None.
+    """A measured period in which a target was down; open while `first_good` is None.
 
-    1. `down`, `up` and `unknown` count the observations between the last up and the first up one; without a
-       last good one, from the first bad one on. Failures that were answered before they opened it do not count.
-    2. `largest_gap` is the longest stretch from the end of a conclusive observation (up or down) to the start of
-       the next: a shorter recovery cannot be excluded.
-    3. `unobserved` is the total length of those stretches that hold an unknown observation or a gap, each counted
-       whole: it is not known for how long before and after it nothing would have been observed.
-    4. `causes` and `phases` count the down observations; `replies` are the last replies of the server on them.
-    5. `proven_afterwards`: the observations were unknown when they were made (login_outages.py).
-    6. `durations` are on the steady clock; `clock` says what happened to the wall clock, None on
-    records
-       that have no other (analysis/elapsed.py).
-    7. `unwatched`: the watching of the target ended while it was open, so that its end is not known.
+    1. `down`, `up` and `unknown` count the observations between the last good and the first good one; without a
+       last good one, from the first bad one on. Failures that an answer reset before the outage opened do not
+       count.
+    2. `largest_gap`: longest time from the end of a conclusive observation (up or down) to the start of the next.
+       A shorter recovery cannot be excluded.
+    3. `unobserved`: total length of such times with an unknown observation or a gap between, each counted whole,
+       since it is not known how much of it would have been observed.
+    4. `causes` and `phases` count the down observations; `replies`: the server's latest replies in them.
+    5. `proven_afterwards`: its observations were unknown at the time (login_outages.py).
+    6. `durations`: by the steady clock. `clock`: what happened to the wall clock, None on records without a steady
+       clock (analysis/elapsed.py).
+    7. `unwatched`: monitoring of the target ended during the outage, so its end is unknown.
     """
 
     id: str
@@ -63,7 +63,7 @@ class Outage:
     unwatched: bool = False
     clock: ClockFacts | None = None
     anchor: Moment | None = None
-    """Its first failure as it is shown, by the steady clock; None on records with wall times only."""
+    """The first failure as displayed, with its steady clock; None on records with wall times only."""
 
     @property
     def state(self) -> str:
@@ -75,16 +75,16 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class ClockFacts:
-    """What happened to the wall clock from the last good observation on.
+    """Events of the wall clock since the last good observation.
 
-    It was set by `clock_steps_between` milliseconds in all, and the machine was restarted `reboots` times.
+    It was set by `stepped` milliseconds in all, and the machine was restarted `reboots` times.
     """
 
     stepped: Millis
     reboots: int
 
     def as_payload(self) -> dict[str, int]:
-        """Return it as the ledger has it."""
+        """Return the clock facts as a ledger payload."""
         return {"stepped_ms": self.stepped, "reboots": self.reboots}
 
 
@@ -113,7 +113,7 @@ def outage_bounds(
     observed = last.elapsed - bad.elapsed - ((bad.end.clock or 0) - (bad.start.clock or 0))
     down = elapsed_between(bad.end, last.start, epochs, max(0, observed))
     first_bad = on_one_wall_clock(bad.end, bad.end, epochs)
-    # A single failure ends after it began: at least 0.
+    # A single failure ends after it began, so the minimum is 0.
     last_bad = max(on_one_wall_clock(last.start, bad.end, epochs), first_bad)
     last_good = None if good is None else min(on_one_wall_clock(good.start, bad.end, epochs), first_bad)
     first_good = None if end is None else max(on_one_wall_clock(end.end, bad.end, epochs), last_bad)
@@ -122,7 +122,7 @@ def outage_bounds(
     )
     anchor = None if clock is None else Moment(first_bad, bad.end.clock, bad.end.boot)
     if clock is None:
-        # Wall times only: the sums of the four times, as anyone can check them.
+        # Wall times only: differences of the four times, which anyone can check.
         before = None if last_good is None else ElapsedBounds(first_bad - last_good, first_bad - last_good)
         after = None if first_good is None else ElapsedBounds(first_good - last_bad, first_good - last_bad)
         whole = None if last_good is None or first_good is None else ElapsedBounds(0, first_good - last_good)
@@ -139,18 +139,20 @@ def outage_bounds(
 
 
 def outage_id(kind: str, first_bad: ObservationRef) -> str:
-    """Name an outage after its first failure: 12 hex digits that any replay gives again."""
+    """Return the id of an outage, from its first failure: 12 hex digits, the same in every replay."""
     return outage_id_of(kind, first_bad.target, first_bad.index, first_bad.start.wall)
 
 
 def outage_id_of(kind: str, target: str, index: int, start: Millis) -> str:
-    """Name an outage whose first failure is entry `index` and began at `start`; `kind` is "" or PROVEN."""
+    """Return the id of an outage whose first failure is entry `index`, begun at `start`. `kind`: "" or
+    PROVEN_AFTERWARDS.
+    """
     text = "\n".join(filter(None, (kind, target, str(index), str(start))))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str) -> dict[str, Any]:
-    """Return the outage as the ledger keeps it: whole numbers only, since floats have no canonical form."""
+    """Return the outage as a ledger payload: integers only, since floats have no canonical form here."""
     payload = {
         "id": outage.id,
         "target": outage.target,
@@ -178,10 +180,10 @@ def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str)
 
 
 def evidence_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a payload of the ledger into the JSON of evidence: times in RFC 3339, durations in seconds.
+    """Return a ledger payload as the JSON of evidence: times in RFC 3339, durations in seconds.
 
-    Bundles of the past are checked against it; what is published besides is in `public_outage_json`.
-    `maintenance_ms`, which queries.py adds, is how much of the minimum duration was announced as maintenance.
+    Old bundles are verified against it, so further public keys go into `public_outage_json`. `maintenance_ms`,
+    added by queries.py, is the part of the minimum duration announced as maintenance.
     """
     return {
         **{key: payload[key] for key in ("id", "target", "provider", "kind", "vantage_point", "state")},
@@ -198,10 +200,11 @@ def evidence_json(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def public_outage_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the outage in the public JSON of `mailwatch outages --json` and the API; `settings` is what was
-    watched then.
+    """Return the outage in the public JSON of `mailwatch outages --json` and the API, with the target's settings
+    then.
 
-    Without the digests of login name and task, which are of no use outside; left out where it is not on record.
+    The settings omit the digests of login name and task, which are useless outside. They are left out if not on
+    record.
     """
     json = evidence_json(payload)
     settings = payload.get("watch")
@@ -222,20 +225,20 @@ def _settings_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 ClockSteps = list[tuple[int, Millis]]
-"""By entry, how far the wall clock was set."""
+"""Steps of the wall clock (milliseconds), by entry index."""
 
 
 def clock_steps_between(steps: ClockSteps, first: int, last: int) -> tuple[Millis, Millis]:
-    """Return by how much the clock was set ahead and back in the entries after `first` up to `last`."""
+    """Return the total steps ahead and back (milliseconds) in the entries after `first` up to `last`."""
     inside = [millis for index, millis in steps if first < index <= last]
     return sum(max(0, millis) for millis in inside), sum(max(0, -millis) for millis in inside)
 
 
 def widen_for_clock_steps(payload: dict[str, Any], ahead: Millis, back: Millis) -> dict[str, Any]:
-    """Return an outage of which only wall times are on record with the bounds that can be defended.
+    """Return an outage with wall times only, its bounds widened to remain defensible.
 
-    Within it the clock was set `ahead` and `back` by so many milliseconds in all, as the record says. What it was
-    set ahead may be all of the minimum, and what it was set back may have been passed through twice.
+    The clock was set `ahead` and `back` by those total milliseconds during it, by the record. A step ahead may
+    make up all of the minimum, and a step back may have repeated time.
     """
     if "clock" in payload or not (ahead or back):
         return payload
@@ -251,7 +254,7 @@ def widen_for_clock_steps(payload: dict[str, Any], ahead: Millis, back: Millis) 
 
 
 def _clock_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Seconds by which the wall clock was set in all; restarts of the machine; whether there is no other clock."""
+    """Return the seconds the wall clock was set, the number of reboots, and whether there is no steady clock."""
     wall = {"wall": True} if payload.get("wall") else {}
     return {"stepped": _seconds(payload["stepped_ms"]), "reboots": payload["reboots"]} | wall
 
@@ -262,9 +265,9 @@ def outage_json(outage: Outage, provider: str, kind: Kind, vantage_name: str) ->
 
 
 def durations(good: Millis | None, bad: Millis, last: Millis, end: Millis | None) -> dict[str, int | None]:
-    """Return minimum, maximum, estimate and twice its standard uncertainty from four times on one clock.
+    """Return minimum, maximum, estimate and twice its standard uncertainty, from four times on one clock.
 
-    From last good, first bad, last bad and first good, in milliseconds.
+    The times: last good, first bad, last bad and first good, in milliseconds.
     """
 
     def apart(start: Millis | None, until: Millis | None) -> ElapsedBounds | None:

@@ -1,4 +1,4 @@
-"""What an outage counts, in a size that does not grow with it."""
+"""The counters of an outage, in constant size."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mailwatch.monotonic import STEP_MS
 from mailwatch.times import Millis
 
 MAX_REPLIES = 5
-"""How many of the server's latest distinct words an outage keeps."""
+"""Most distinct server replies that an outage keeps, the latest ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObservationRef:
-    """What an outage needs to know of one of its four observations."""
+    """The facts that an outage keeps of one of its four observations."""
 
     index: int
     target: str
@@ -33,25 +33,24 @@ class ObservationRef:
     end: Moment
     detail: str
     elapsed: Millis = 0
-    """The tally's `elapsed` at its start."""
+    """`OutageCounters.elapsed` at the observation's start."""
 
     @classmethod
     def of(cls, index: int, fact: Observation, counters: OutageCounters) -> ObservationRef:
-        """Refer to an observation that `counters` has taken in."""
+        """Return the reference to an observation that `counters` includes."""
         start = fact_start(fact)
         return cls(index, fact.target, start, fact_end(fact), fact.detail, counters.elapsed_at(start))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutageCounters:
-    """What was seen since the last good observation, in a size that does not grow with the outage.
+    """Counters since the last good observation, in a size that does not grow with the outage.
 
-    1. `observed_until` is the end of the last conclusive observation, `unknown_until` that of what followed it
-    unseen.
-    2. `epochs` are what is known of the wall clock in each boot, `latest` the last moment of all.
-    3. `elapsed` is the time since the first moment that surely passed inside of boots. `stepped` is by how much
-    the
-       wall clock was set, in all, and `reboots` how often the machine was restarted; all in milliseconds.
+    1. `observed_until`: end of the last conclusive observation. `unknown_until`: end of the unknown observations
+       or gaps after it.
+    2. `epochs`: bounds of the wall clock in each boot. `latest`: the latest moment.
+    3. `elapsed`: milliseconds that surely passed within boots since the first moment. `stepped`: milliseconds by
+       which the wall clock was set in all. `reboots`: number of restarts of the machine.
     """
 
     last_index: int = 0
@@ -69,27 +68,28 @@ class OutageCounters:
     stepped: Millis = 0
     reboots: int = 0
     interval: Millis | None = None
-    """The interval in force at the last conclusive observation, None where the record does not say."""
+    """The interval in force at the last conclusive observation, None if not on record."""
     _offset: Millis | None = None
     _largest: Millis = 0
     _unobserved: Millis = 0
     _gaps_over_reboots: tuple[tuple[Moment, Moment], ...] = ()
     _unobserved_over_reboots: tuple[tuple[Moment, Moment], ...] = ()
-    """Of the longest stretch, and of the unobserved time, what lies over a reboot: how long that is may come out
-    only later, when the wall clock's error is known."""
+    """The parts of the longest gap, and of the unobserved time, that span a reboot: their length may become known
+    only later, with the wall clock's error.
+    """
 
     @property
     def largest_gap(self) -> Millis:
-        """The longest stretch from the end of a conclusive observation to the start of the next."""
+        """The longest time from the end of a conclusive observation to the start of the next."""
         return max(self._largest, *(_max_length(*each, self.epochs) for each in self._gaps_over_reboots), 0)
 
     @property
     def unobserved(self) -> Millis:
-        """The total length of the stretches that hold an unknown observation or a gap."""
+        """The total time between conclusive observations with an unknown observation or a gap between them."""
         return self._unobserved + sum(_max_length(*each, self.epochs) for each in self._unobserved_over_reboots)
 
     def add_unobserved(self, since: Moment, counted: Moment, until: Moment) -> OutageCounters:
-        """Take in a stretch from `since`, of which all from `counted` on is to be counted as unobserved."""
+        """Add a period from `since` to `until`, of which the part from `counted` on is unobserved."""
         counters = self
         if _spans_reboot(since, until):
             others = tuple(each for each in self._gaps_over_reboots if each[0] != since)
@@ -102,7 +102,7 @@ class OutageCounters:
 
     @classmethod
     def after(cls, index: int, good: Observation) -> OutageCounters:
-        """Begin with a good observation."""
+        """Return the counters after a good observation."""
         end = fact_end(good)
         epochs = refine_epochs(NO_EPOCHS, good.clock, good.ended_at)
         return cls(
@@ -115,7 +115,7 @@ class OutageCounters:
         )
 
     def advance_clocks(self, fact: Observation | Gap) -> OutageCounters:
-        """Take in how the clocks went until the end of a fact."""
+        """Advance the clocks to the end of a fact."""
         end, latest = fact_end(fact), self.latest
         if end.clock is None:
             return replace(self, latest=end)
@@ -134,7 +134,7 @@ class OutageCounters:
         return replace(self, epochs=epochs, latest=latest, elapsed=passed, stepped=stepped, _offset=offset)
 
     def elapsed_at(self, moment: Moment) -> Millis:
-        """Return `elapsed` as it was at a moment not far from the latest."""
+        """Return `elapsed` at a moment close to the latest."""
         if self.latest is None or self.latest.clock is None or moment.clock is None:
             return self.elapsed
         if self.latest.boot != moment.boot:
@@ -142,7 +142,7 @@ class OutageCounters:
         return self.elapsed + moment.clock - self.latest.clock
 
     def skip_unknown(self, index: int, fact: Observation | Gap) -> OutageCounters:
-        """Take in a gap or an unknown observation."""
+        """Add a gap or an unknown observation."""
         unknown = self.unknown + isinstance(fact, Observation)
         counters = replace(self.advance_clocks(fact), last_index=index, unknown=unknown)
         if self.observed_until is None:
@@ -154,14 +154,14 @@ class OutageCounters:
         )
 
     def add_observed_time(self, index: int, observation: Observation) -> OutageCounters:
-        """Take in the time since the last conclusive observation, without counting this one."""
+        """Add the time since the last conclusive observation, without counting `observation` itself."""
         counters = self.advance_clocks(observation)
         start, end = fact_start(observation), fact_end(observation)
         since = start if self.observed_until is None else self.observed_until
         apart = _max_length(since, start, counters.epochs)
         counted = self.unknown_until
         if counted is None:
-            # Too far apart for its interval: the time is not observed, also where no gap is on record.
+            # Too far apart for the interval: the time is unobserved even if no gap is on record.
             known = (
                 None
                 if observation.interval is None
@@ -177,7 +177,7 @@ class OutageCounters:
         )
 
     def count_failure(self, index: int, observation: Observation) -> OutageCounters:
-        """Take in a failed observation."""
+        """Add a failed observation."""
         words = [word for attempt in observation.attempts[-1:] for word in attempt.replies[-1:]]
         return replace(
             self.add_observed_time(index, observation),
@@ -188,12 +188,12 @@ class OutageCounters:
         )
 
     def reset_failures(self) -> OutageCounters:
-        """Forget the failed observations, which led to nothing."""
+        """Forget the failed observations, which opened no outage."""
         return replace(self, down=0, causes={}, phases={}, replies=())
 
 
 EMPTY_COUNTERS = OutageCounters()
-"""The tally before anything was seen."""
+"""The counters before any observation."""
 
 
 def _spans_reboot(start: Moment, end: Moment) -> bool:
@@ -201,15 +201,15 @@ def _spans_reboot(start: Moment, end: Moment) -> bool:
 
 
 def _max_length(start: Moment, end: Moment, epochs: Epochs) -> Millis:
-    """Return how long it was at most, so that no recovery is hidden; over a reboot that cannot be dated by
-    wall.
+    """Return the longest possible time between two moments, so that no recovery is hidden; by the wall clock over
+    a reboot without a known bound.
     """
     apart = elapsed_between(start, end, epochs)
     return apart.most if apart.most is not None else max(apart.least, end.wall - start.wall)
 
 
 def _later_of(one: Moment, other: Moment) -> Moment:
-    """Return the later of two moments, the second of which is on record later."""
+    """Return the later of two moments; `other` was recorded later."""
     if one.clock is not None and other.clock is not None:
         return one if one.boot == other.boot and one.clock > other.clock else other
     return one if one.wall > other.wall else other

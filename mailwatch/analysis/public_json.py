@@ -1,8 +1,7 @@
 """The public JSON of `mailwatch ... --json` and the HTTP API: the shape of each answer, and incidents in it.
 
-docs/reference/api.md is the contract. OpenAPI is written from these shapes, and a test validates every answer
-against them. Times are RFC 3339, durations seconds; None is not known. Visitors without a login get less
-(web/public.py).
+docs/reference/api.md is the contract. OpenAPI is generated from these shapes, and a test validates every answer
+against them. Times are RFC 3339, durations seconds; None is unknown. Anonymous visitors get less (web/public.py).
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ T = TypeVar("T")
 
 
 def documented(shape: type[T]) -> type[T]:
-    """Have OpenAPI show the docstring below each key of a shape."""
-    # Without pydantic, which this layer does not load.
+    """Make OpenAPI include the docstring below each key of a shape."""
+    # Set without pydantic, which this layer does not import.
     shape.__pydantic_config__ = {"use_attribute_docstrings": True}  # type: ignore[attr-defined]
     return shape
 
@@ -367,11 +366,11 @@ class OfflineJson(TypedDict):
 
 
 def incident_json(incident: Incident) -> IncidentJson:
-    """Write an incident: times in RFC 3339, durations in seconds.
+    """Return the JSON of an incident: times in RFC 3339, durations in seconds.
 
-    `duration` goes from the first to the last of its times, `surely_down` leaves out what was not seen down in
-    between. `channels` and `accounts` give each one's first failure, and the first up observation of the last of
-    its targets, null while one is down. An account is named by a digest that only the ledger's owner can make.
+    `duration`: from the first to the last of its times. `surely_down`: without time not observed down in between.
+    `channels` and `accounts`: the first failure of each, and the first up observation of the last of its targets,
+    null while one is down. An account is named by a digest that only the ledger's owner can compute.
     """
     accounts = [member for member in incident.members if member.account]
     return {

@@ -1,9 +1,8 @@
-"""When windows begin by RRULE or cron, on a clock without a time zone; maintenance.py puts them into one.
+"""The starts of windows by RRULE or cron, in local time without a zone; maintenance.py adds the zone.
 
-dateutil reckons RRULE (RFC 5545, 3.3.10), APScheduler's CronTrigger cron. Neither is given the time zone: with
-one, CronTrigger fires twice in the hour that comes twice, and then for ever at the same time. Nor is it given
-cron's days of the week as numbers, since its week begins with Monday as 0. Only rules are taken that begin at most
-once an hour.
+dateutil computes RRULE (RFC 5545, 3.3.10), APScheduler's CronTrigger computes cron. Neither gets the time zone:
+with a zone, CronTrigger fires twice in the repeated hour, and then for ever at the same time. CronTrigger gets
+weekdays as names, since its week begins with Monday as 0. Only rules that begin at most once an hour are accepted.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ _PARTS = (
 )
 _WEEK = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _CYCLE_YEARS = 19 * 400
-"""Years: the calendar repeats itself after 400, weekdays included."""
+"""A multiple of 400 years, after which the calendar repeats, weekdays included."""
 _FIELD = re.compile(r"\*(/[1-9][0-9]?)?|([0-9]{1,2}|[a-z]{3})(-([0-9]{1,2}|[a-z]{3})(/[1-9][0-9]?)?)?")
 
 
 class InvalidRuleError(ValueError):
-    """A rule that is none. `field` is the part of it that is wrong."""
+    """A rule is invalid. `field`: the part that is wrong."""
 
     def __init__(self, field: str, what: str) -> None:
         super().__init__(what)
@@ -35,7 +34,7 @@ class InvalidRuleError(ValueError):
 
 
 def canonical_rrule(text: str) -> str:
-    """Write an RRULE in one way: upper case, FREQ first, then by name. Raises InvalidRuleError."""
+    """Return an RRULE in canonical form: upper case, FREQ first, then by name. Raises InvalidRuleError."""
     parts: dict[str, str] = {}
     for part in text.upper().removeprefix("RRULE:").split(";"):
         found = re.fullmatch(r"([A-Z]+)=([A-Z0-9,+-]+)", part)
@@ -63,10 +62,10 @@ def canonical_rrule(text: str) -> str:
 
 
 def rrule_starts(text: str, begin: datetime, first: datetime, until: datetime) -> Iterator[datetime]:
-    """Yield the starts in [first, until) of a canonical RRULE whose DTSTART is `begin`. Raises InvalidRuleError.
+    """Yield the starts in [first, until) of a canonical RRULE with DTSTART `begin`. Raises InvalidRuleError.
 
-    dateutil searches for the next start until the year 9999, for seconds when there is none. So it is asked in the
-    last of the calendar's cycles.
+    dateutil searches up to the year 9999, for seconds if there is no start. So the search runs in the calendar's
+    last cycle.
     """
     for start in _rrule(text, begin).xafter(_shift_years(first, _CYCLE_YEARS), inc=True):
         found = _shift_years(start, -_CYCLE_YEARS)
@@ -96,7 +95,7 @@ def _shift_years(at: datetime, years: int) -> datetime:
 
 
 def canonical_cron(text: str) -> str:
-    """Write a cron line of five fields in one way, days of the week as their names. Raises InvalidRuleError."""
+    """Return a cron line of five fields in canonical form, with weekdays as names. Raises InvalidRuleError."""
     fields = text.lower().split()
     if len(fields) != 5:
         raise InvalidRuleError(
@@ -111,7 +110,7 @@ def canonical_cron(text: str) -> str:
     if not re.fullmatch(r"[0-9]{1,2}", minute):
         raise InvalidRuleError("cron", "begins more than once an hour; write one minute")
     if day != "*" and weekday != "*":
-        # Vixie's cron takes either of the two, others both.
+        # Vixie cron requires either of the two to match, other crons both.
         raise InvalidRuleError(
             "cron", "means day of month and day of week differently to different crons; use rrule"
         )

@@ -1,12 +1,12 @@
-"""Targets followed entry by entry: their outages, and how their time divides.
+"""Replay of targets entry by entry: their outages, and the segments of their time.
 
-`TargetReplay` follows one target. Nearly all entries are up observations that follow up observations. Such a one
-changes nothing but which was the latest, so that only the first and the last of them are read as facts: a property
-test holds this against the rules applied to one observation at a time.
+`TargetReplay` follows one target. Nearly all entries are up observations that follow up observations. Such an
+entry only becomes the latest observation, so only the first and the last of a run are parsed as facts. A property
+test compares this with the rules applied to one observation at a time.
 
-`PeriodReplay` follows several targets through a window. Its memory does not grow with the number of observations,
-only with that of the outages. The bundle is made and checked by this code; it reads nothing but the entries, the
-window, the intervals and the first rules.
+`PeriodReplay` follows several targets through a window. Its memory grows with the number of outages, not of
+observations. Bundles are made and verified by this code, which reads only the entries, the window, the intervals
+and the initial rules.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from mailwatch.times import Millis, rfc3339
 
 UP = Outcome.UP.value
 FactListener = Callable[[str, Fact, list[Segment]], None]
-"""Called with facts of a target, and with the segments that are decided. Of up observations in a row it gets
-the first and the last, with all their stretches; what their attempts were is left out."""
+"""Called with a target's name, a fact, and the segments that the fact decides. From a run of up observations it
+gets the first and the last, with all segments and without attempts.
+"""
 
 
 class _SegmentSource(Protocol):
-    """Divides time by facts: a walk, or the meter of a window."""
+    """Divides time by facts: a Segmenter, or the meter of a window."""
 
     def feed(self, fact: Fact) -> list[Segment]: ...
     def feed_up(self, payload: dict[str, Any]) -> bool: ...
@@ -44,7 +45,7 @@ class _SegmentSource(Protocol):
 
 
 class TargetReplay:
-    """The state of a target. `outages` are those that opened, closed or were proven, each in its latest form."""
+    """The replay of one target. `outages`: all that opened, closed or were proven, each in its latest form."""
 
     __slots__ = (
         "_deferred",
@@ -63,13 +64,13 @@ class TargetReplay:
         self.outages: dict[str, Outage] = {}
         self.observation_count = 0
         self._is_steady_up = False
-        """Whether an up observation now would change nothing but which was the latest."""
+        """Whether a further up observation would only become the latest."""
         self._deferred: tuple[int, dict[str, Any]] | None = None
         self._deferred_login: tuple[int, dict[str, Any]] | None = None
-        """Those not read yet: the latest up observation, and the latest that proves a secret."""
+        """Observations not yet parsed: the latest up observation, and the latest with a secret."""
 
     def feed(self, index: int, kind: str, payload: dict[str, Any], rules: Rules) -> None:
-        """Take in the next observation or gap. Raises KeyError, TypeError, ValueError or AttributeError."""
+        """Process the next fact. Raises KeyError, TypeError, ValueError or AttributeError."""
         self.observation_count += kind != "watch"
         if (
             self._is_steady_up
@@ -90,10 +91,10 @@ class TargetReplay:
         self._is_steady_up = good and not self.state.is_open and self.detector.login_history.first_rejected is None
 
     def flush(self, rules: Rules) -> None:
-        """Read what was put off; to be called when all entries were taken in. Raises as `feed`."""
+        """Process the deferred observations; call it after the last entry. Raises like `feed`."""
         if self._deferred is None:
             return
-        # The latest with a secret changes the login history, and the latest of all the state.
+        # The latest with a secret changes the login history; the latest of all changes the state.
         if self._deferred_login is not None and self._deferred_login is not self._deferred:
             self._feed_up(*self._deferred_login, rules)
         fact = self._feed_up(*self._deferred, rules)
@@ -107,53 +108,53 @@ class TargetReplay:
 
     @property
     def state(self) -> State:
-        """Where the target stands after what was taken in."""
+        """The state of the target after the facts processed so far."""
         return self.detector.state
 
     @property
     def all_outages(self) -> dict[str, Outage]:
-        """All outages by their id, the open one as it stands now."""
+        """All outages by id, the open one in its current form."""
         now = self.state.outage
         return self.outages if now is None else self.outages | {now.id: now}
 
 
 def _fact(kind: str, payload: dict[str, Any]) -> Fact:
     if kind == "observation" and payload["outcome"] == UP:
-        # Nothing here asks how an up observation went.
+        # Nothing here uses the attempts of an up observation.
         payload = {**payload, "attempts": ()}
     return fact_from(kind, payload)
 
 
 RECORDED_KEYS = ("provider", "kind", "vantage_point")
-"""What of an outage does not follow from its observations."""
+"""Keys of an outage that do not follow from its observations."""
 
 
 MONITOR_KINDS = ("node", "clock")
-"""Kinds of MailWatch's own entries that count here."""
+"""Kinds of MailWatch's own entries that the replay uses."""
 
 
 class ReplayError(Exception):
-    """An entry is not what its kind promises, or contradicts the replay; says which and how."""
+    """An entry is malformed or contradicts the replay. The message says which and how."""
 
 
 @dataclass(slots=True)
 class TargetAccount:
-    """One target, as far as its entries were read. Indexes are those of its facts inside the window."""
+    """The replay of one target so far. The indexes are those of its facts inside the window."""
 
     meter: AvailabilityMeter
     replay: TargetReplay
     recorded: dict[str, dict[str, Any]] = field(default_factory=dict)
     intervals: list[tuple[Millis | None, Millis]] = field(default_factory=list)
-    """From when on which interval was in force, by the record; None as far as that does not say."""
+    """Each interval on record with the time from which it was in force; None if the time is not on record."""
     due_times: list[Millis] = field(default_factory=list)
-    """When the first observations were due."""
+    """Due times of the first observations."""
     first_seen_at: Millis | None = None
-    """When it was first observed, as far as the entries reach."""
+    """Time of the target's first fact in the range."""
     first_index: int | None = None
     last_index: int | None = None
 
     def learn_interval(self, kind: str, payload: dict[str, Any]) -> None:
-        """Learn the intervals from the next entry. Raises KeyError, TypeError or ValueError."""
+        """Note the interval of the next entry. Raises KeyError, TypeError or ValueError."""
         if kind == "watch" and payload["event"] != TargetEvent.END.value:
             interval = payload["settings"]["interval"]
             if not self.intervals or self.intervals[-1][1] != interval:
@@ -168,9 +169,9 @@ class TargetAccount:
 
 
 class PeriodReplay:
-    """Reads the entries of a range in order. `targets` maps each name to its interval in seconds.
+    """Replays the entries of a range in order. `targets` maps each name to its interval in seconds.
 
-    That one counts as far as the record has none; with `infer` it is a guess, corrected by what was observed.
+    That interval applies where none is on record; with `infer` it is a guess, corrected by the observations.
     """
 
     def __init__(
@@ -182,19 +183,21 @@ class PeriodReplay:
         *,
         infer: bool = True,
     ) -> None:
-        """Raises ValueError when the window is empty."""
+        """Raises ValueError if the window is empty."""
         self.window, self.rules = window, rules
         self.steps: ClockSteps = []
-        """By entry, how far the wall clock was set."""
+        """Steps of the wall clock (milliseconds), by entry index."""
         self.ended: Millis | None = None
-        """The time of the last entry of the range: the window is counted no further than that."""
+        """Time of the range's last entry: the window is counted only up to it."""
         self.accounts = {}
         for name, interval in targets.items():
             meter = AvailabilityMeter(*window, interval=interval, infer=infer)
             self.accounts[name] = TargetAccount(meter, TargetReplay(meter, listener))
 
     def feed(self, index: int, kind: str, time: Millis, target: str | None, payload: dict[str, Any]) -> None:
-        """Take in the next entry; of MailWatch's own only its starts count. Raises ReplayError."""
+        """Process the next entry; of MailWatch's own entries only rules and clock steps count. Raises
+        ReplayError.
+        """
         try:
             account = None if target is None else self.accounts.get(target)
             if account is None:
@@ -220,7 +223,7 @@ class PeriodReplay:
             raise ReplayError(f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]) from None
 
     def flush(self) -> None:
-        """To be called after the last entry. Raises ReplayError."""
+        """Process deferred observations; call it after the last entry. Raises ReplayError."""
         for name, account in self.accounts.items():
             try:
                 account.replay.flush(self.rules)
@@ -230,21 +233,21 @@ class PeriodReplay:
                 ) from None
 
     def bounds(self) -> tuple[int, int] | None:
-        """The first and last entry of the window, None when there is none."""
+        """Return the indexes of the first and last fact in the window; None if there are none."""
         found = [a for a in self.accounts.values() if a.first_index is not None]
         if not found:
             return None
         return min(a.first_index or 0 for a in found), max(a.last_index or 0 for a in found)
 
     def inferred_interval(self, name: str) -> Millis:
-        """The interval of a target by its first observations in the range."""
+        """Return the interval of a target, inferred from its first observations in the range."""
         return usual_interval(self.accounts[name].due_times)
 
     def intervals_of(self, name: str) -> list[dict[str, Any]]:
-        """The intervals (seconds) in force in the window, as they are stated, each with its beginning.
+        """Return the intervals (seconds) in force in the window, each with its beginning, as evidence states them.
 
-        Where the record has none, what was observed gives it: that one is `inferred`, from the beginning on.
-        Raises ValueError or OverflowError for a beginning that is no time.
+        An interval that is not on record is inferred from the observations and marked `inferred`. Raises
+        ValueError or OverflowError for a beginning that is not a time.
         """
         start, end = self.window
         found = self.accounts[name].intervals
@@ -260,7 +263,7 @@ class PeriodReplay:
         return stated
 
     def outages_of(self, name: str) -> list[Outage]:
-        """The outages of a target that touch the window and are on record as such, oldest first."""
+        """Return the outages of a target that overlap the window and are on record, oldest first."""
         account, (start, end) = self.accounts[name], self.window
         touching = [
             one
@@ -272,15 +275,15 @@ class PeriodReplay:
         return sorted(touching, key=lambda one: (one.first_bad, one.first_index))
 
     def outages(self) -> list[Outage]:
-        """The outages of all targets."""
+        """Return the outages of all targets."""
         return [outage for name in self.accounts for outage in self.outages_of(name)]
 
     def availability_of(self, name: str) -> Availability:
-        """The account of a target."""
+        """Return the availability of a target."""
         return self.accounts[name].meter.result(self.outages_of(name), self.ended)
 
     def payloads(self) -> list[dict[str, Any]]:
-        """The outages of all targets as the ledger keeps them, oldest first. Raises ReplayError."""
+        """Return the outages of all targets as ledger payloads, oldest first. Raises ReplayError."""
         made = []
         for name, account in self.accounts.items():
             for outage in self.outages_of(name):

@@ -1,4 +1,4 @@
-"""The latest 90 days of a target as hours and quarters of a day, in a memory that does not grow: about 7 KB."""
+"""The latest 90 days of a target in hours and quarters of a day, in constant memory: about 7 KB."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mailwatch.times import DAY_MS, HOUR_MS, Millis, Window, subtract_windows
 
 @dataclass(frozen=True, slots=True)
 class AvailabilityRatio:
-    """Shares of the observed time, None when there is none; `coverage` is its share of the window.
+    """Shares of the observed time, None if nothing was observed. `coverage`: the observed share of the window.
 
-    The window is without maintenance; the coverage of one that is nothing but maintenance is None.
+    The window excludes maintenance; the coverage of a window of maintenance only is None.
     """
 
     lower: float | None
@@ -25,7 +25,7 @@ class AvailabilityRatio:
 
 @dataclass(frozen=True, slots=True)
 class DayAvailability:
-    """One day, UTC, in milliseconds: `length` of it has passed, and of that so much was up, down, undecided."""
+    """One day, UTC, in milliseconds. `length`: the part that has passed; the rest divides it."""
 
     start: Millis
     length: Millis
@@ -36,16 +36,16 @@ class DayAvailability:
 
 
 def no_maintenance(start: Millis, end: Millis) -> Sequence[Window]:
-    """No maintenance at all."""
+    """Return no maintenance."""
     return ()
 
 
 class RollingAvailability:
-    """The observations of one target over the last 90 days.
+    """The availability of one target over the last 90 days.
 
-    Windows up to 7 days are counted in whole hours, longer ones in whole quarters of a day. A window begins
-    with the bucket that its first moment falls in, so that it is up to one bucket longer than asked for.
-    `excluded` gives the maintenance in [start, end), merged; it is asked anew each time.
+    Windows up to 7 days are counted in whole hours, longer windows in whole quarters of a day. A window begins
+    with the bucket that contains its first moment, so it may be up to one bucket longer than requested. `excluded`
+    returns the merged maintenance in [start, end); it is called each time.
     """
 
     __slots__ = ("_excluded", "_rings", "_segmenter")
@@ -62,18 +62,20 @@ class RollingAvailability:
         self._rings: tuple[_Ring, ...] = ()
 
     def feed(self, fact: Fact) -> None:
-        """Take in the next observation, gap or change of what is watched."""
+        """Process the next observation, gap or target change."""
         stretches = self._segmenter.feed(fact)
         self._segmenter.jumps.clear()
         for start, end, share in stretches:
-            # A target that was never observed needs no memory.
+            # Allocated here: a target never observed needs no memory.
             self._rings = self._rings or (_Ring(HOUR_MS, 7 * DAY_MS), _Ring(6 * HOUR_MS, 90 * DAY_MS))
             for begin, until in subtract_windows(self._excluded(start, end), start, end):
                 for ring in self._rings:
                     ring.add(begin, until, share, repeated=fact.clock is not None)
 
     def ratio(self, window: Millis, now: Millis) -> AvailabilityRatio:
-        """Return the availability of the last `window` milliseconds before `now`; at most 90 days."""
+        """Return the availability in the last `window` milliseconds before `now`. Raises ValueError beyond 90
+        days.
+        """
         for ring in self._rings:
             if window <= ring.longest:
                 first = ring.begin(now - window)
@@ -84,7 +86,7 @@ class RollingAvailability:
         return AvailabilityRatio(None, None, 0.0)
 
     def days(self, now: Millis) -> list[DayAvailability]:
-        """Return the last 90 days, oldest first, today included as far as it has come."""
+        """Return the last 90 days, oldest first, including the past part of today."""
         today = now // DAY_MS * DAY_MS
         first = today - 89 * DAY_MS
         excused = self._excluded(first, now)
@@ -98,21 +100,21 @@ class RollingAvailability:
 
 
 class _Ring:
-    """Milliseconds of each share in buckets of one length, the oldest overwritten by the newest."""
+    """Milliseconds in each state, in buckets of equal length; the newest overwrites the oldest."""
 
     __slots__ = ("_length", "_newest", "_size", "_spent", "longest")
 
     def __init__(self, length: Millis, longest: Millis) -> None:
         self.longest = longest
         self._length = length
-        # One more: a window that does not begin with a bucket touches one more.
+        # One extra: a window that does not begin with a bucket overlaps one more.
         self._size = longest // length + 1
         self._newest = 0
         self._spent = tuple(array("I", bytes(4 * self._size)) for _ in SegmentState)
 
     def add(self, start: Millis, end: Millis, state: SegmentState, *, repeated: bool) -> None:
-        """Count a stretch. After the clock was set back the same time comes `repeated`, if a steady clock says
-        so.
+        """Count a segment. `repeated`: the same wall time may come again after the clock was set back, by the
+        steady clock.
         """
         while start < end:
             bucket = start // self._length
@@ -125,11 +127,11 @@ class _Ring:
             start = until
 
     def begin(self, at: Millis) -> Millis:
-        """Return when the bucket of `at` begins."""
+        """Return the beginning of the bucket that contains `at`."""
         return at // self._length * self._length
 
     def ratio(self, start: Millis, now: Millis, maintenance: Millis) -> AvailabilityRatio:
-        """Return the shares from the bucket that begins at `start` on; `maintenance` of that time is left out."""
+        """Return the shares from the bucket beginning at `start` on, less `maintenance` milliseconds."""
         first = start // self._length
         newest = min(now // self._length, self._newest)
         oldest = max(first, self._newest - self._size + 1)
@@ -141,16 +143,16 @@ class _Ring:
         return AvailabilityRatio(up / covered, (up + undecided) / covered, coverage)
 
     def spent(self, start: Millis, end: Millis) -> tuple[int, int, int]:
-        """Return milliseconds up, down and undecided in the buckets from that of `start` to that of `end`."""
+        """Return milliseconds up, down and indeterminate in the buckets from that of `start` to that of `end`."""
         newest = min(end // self._length, self._newest)
         oldest = max(start // self._length, self._newest - self._size + 1)
         up, down, undecided = (self._sum(spent, oldest, newest) for spent in self._spent)
         return up, down, undecided
 
     def _advance_to(self, bucket: int) -> None:
-        """Make `bucket` one that is held, forgetting those that are too old.
+        """Move the ring so that it includes `bucket`, and clear buckets that are too old.
 
-        A bucket older than all that is held means that the clock was far ahead: the ring begins anew.
+        A bucket older than the whole ring means that the clock was far ahead before: the ring starts anew.
         """
         if self._newest - self._size < bucket <= self._newest:
             return

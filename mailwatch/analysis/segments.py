@@ -1,19 +1,17 @@
-"""What the observations of a target say of the time around them.
+"""Segments: what the observations of a target prove about the time around them.
 
 Time is known only between two conclusive observations (up or down) that follow each other within the interval:
 
-    up, up       surely up
-    down, down   surely down
-    one of each  undecided: it changed somewhere in between
-    otherwise    not observed: an unknown observation or a gap lies between, or they are too far apart
+up, up surely up down, down surely down one of each undecided: the state changed in between otherwise not observed:
+an unknown observation or a gap lies between, or they are too far apart
 
-The time that an observation itself takes is decided by its two sides: surely when both agree with it, undecided
-when one is a change, else not observed. Between observations of the same answer no change is assumed; how long a
-change could have hidden there is shown by the largest gap of an outage.
+The time of an observation itself is decided by its two sides: surely if both agree with it, undecided if one is a
+change, else not observed. Between equal observations no change is assumed; the largest gap of an outage bounds the
+length of a hidden change.
 
-How long a segment is, the steady clock says; it ends where the wall clock was at its end. Each pair
-of observations is judged by the interval that was in force then. Where none is on record (before 2026-11), the
-record itself gives it: good observations are due at even distances.
+The length of a segment is by the steady clock, its end by the wall clock at that time. Each pair of observations
+is judged by the interval then in force. If none is on record (before 2026-11), it is inferred: good observations
+are due at even intervals.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from mailwatch.times import Millis
 
 
 class SegmentState(IntEnum):
-    """What a stretch of observed time counts as; time that is not observed has no share."""
+    """The state of a segment of observed time; unobserved time has no segment."""
 
     UP = 0
     DOWN = 1
@@ -40,14 +38,14 @@ class SegmentState(IntEnum):
 
 Segment = tuple[Millis, Millis, SegmentState]
 _INTERVAL_TOLERANCE_MS: Millis = 5
-"""Milliseconds by which two distances between due times may differ and still be the interval."""
+"""Most milliseconds by which two spacings of due times may differ and still be the interval."""
 
 
 class Segmenter:
-    """Divides the time of one target, fact by fact in the ledger's order.
+    """Divides the time of one target into segments, fact by fact in ledger order.
 
-    `interval` (seconds) is in force until the record says another, in a change of what is watched or with an
-    observation; with `infer` it is a guess that counts only until the record gives one.
+    `interval` (seconds) is in force until a target change or an observation states another; with `infer` it is
+    only a guess, replaced by an inferred interval.
     """
 
     __slots__ = (
@@ -69,7 +67,7 @@ class Segmenter:
 
     def __init__(self, interval: float, *, infer: bool = False) -> None:
         self._reach = self._reached = max_spacing(round(interval * 1000))
-        """How far apart two observations may be: by the interval now, and by the one of the latest observation."""
+        """Longest observed spacing: by the current interval, and by the interval at the latest observation."""
         self._infer = infer
         self._due: Millis | None = None
         self._spacing: Millis | None = None
@@ -79,17 +77,17 @@ class Segmenter:
         self._end = Moment(0)
         self._before: SegmentState | None = None
         self._run: Moment | None = None
-        """Since when nothing but up observations was taken in that are not returned yet."""
+        """Start of a run of up observations whose segment is not yet returned."""
         self._offset: Millis | None = None
         self._latest: Moment | None = None
         self.jumps: list[tuple[Millis, Millis]] = []
-        """Where the wall clock was set: from what it showed to where it was then. Emptied by the reader."""
+        """Steps of the wall clock: (time before, time after). Cleared by the reader."""
 
     def feed_up(self, payload: dict[str, Any]) -> bool:
-        """Take in a good observation, as the ledger has it, amid good ones, which decides what an `feed` would.
+        """Process the ledger payload of a good observation amid good ones, with the same result as `feed`.
 
-        It is returned by `flush`, or by the next `feed`. False when it is not amid up observations: then nothing
-        is done.
+        Its segment is returned by `flush` or the next `feed`. Returns False, and does nothing, if it is not amid
+        up observations.
         """
         if self._state is not SegmentState.UP or self._before is not SegmentState.UP:
             return False
@@ -124,9 +122,7 @@ class Segmenter:
         return True
 
     def flush(self) -> list[Segment]:
-        """Return what up observations decided and was not returned yet: one segment up to the latest one's
-        start.
-        """
+        """Return the pending segment of a run of up observations, up to the start of the latest; [] if none."""
         run = self._run
         if run is None:
             return []
@@ -136,7 +132,7 @@ class Segmenter:
         return [(self._started - (self._end.clock - self._length - run.clock), self._started, SegmentState.UP)]
 
     def feed(self, fact: Fact) -> list[Segment]:
-        """Return the stretches that `fact` decides: up to its start, its own time being still undecided."""
+        """Return the segments that `fact` decides, up to its start; its own time is still open."""
         settled = self.flush()
         if isinstance(fact, TargetChange):
             return settled + self._on_target_change(fact)
@@ -173,14 +169,14 @@ class Segmenter:
         return segments
 
     def _elapsed_since_latest(self, start: Moment) -> Millis | None:
-        """How long it is from the latest observation; None over a reboot, where nothing was observed."""
+        """Return the time since the latest observation; None over a reboot, when nothing was observed."""
         here = self._end
         if here.clock is None or start.clock is None:
             return start.wall - here.wall
         return start.clock - here.clock if here.boot == start.boot else None
 
     def _note_clock_jumps(self, start: Moment, end: Moment) -> None:
-        """Note where the wall clock was set since the latest fact, and where while this one went on."""
+        """Note steps of the wall clock since the latest fact, and during this one."""
         latest, self._latest = self._latest, end
         if latest is not None:
             self._note_clock_jump(latest, start)
@@ -196,7 +192,7 @@ class Segmenter:
             self.jumps.append((earlier.wall, later.wall - (later.clock - earlier.clock)))
 
     def _infer_interval(self, due_time: Millis | None) -> None:
-        """Find the interval where it is not on record: good observations in a row are due at even distances."""
+        """Infer an interval that is not on record: consecutive good observations are due at even intervals."""
         before, self._due = self._due, due_time
         spacing = None if before is None or due_time is None else due_time - before
         if (
@@ -208,7 +204,7 @@ class Segmenter:
         self._spacing = spacing
 
     def _close_observation(self, after: SegmentState | None) -> list[Segment]:
-        """The time that the latest observation itself took, now that both of its sides are known."""
+        """Return the segment of the latest observation itself, now that both its sides are known."""
         sides = (self._before, after)
         ended = self._started + self._length
         if SegmentState.INDETERMINATE in sides:
@@ -219,19 +215,19 @@ class Segmenter:
 
 
 INTERVAL_SAMPLE_SIZE = 50
-"""Due times by which the usual interval is found."""
+"""Number of due times from which the usual interval is inferred."""
 FALLBACK_INTERVAL_MS: Millis = 60_000
-"""The interval of a target that was observed once, where it decides nothing."""
+"""The interval of a target observed only once, for which it decides nothing."""
 
 
 def usual_interval(due_times: Sequence[Millis]) -> Millis:
-    """Return the distance between due times, in their order, that is the most frequent; of equals the shortest."""
+    """Return the most frequent spacing of ordered due times; the shortest on a tie."""
     apart = Counter(later - earlier for earlier, later in pairwise(due_times) if later > earlier)
     return min(apart, key=lambda each: (-apart[each], each), default=FALLBACK_INTERVAL_MS)
 
 
 def _is_set_between(earlier: Moment, later: Moment) -> bool:
-    """Whether the wall clock was set in between. False where the boot's clock was not read."""
+    """Return whether the wall clock was set in between. False without steady-clock readings."""
     before, after = earlier.offset, later.offset
     return before is not None and after is not None and abs(after - before) > STEP_MS
 

@@ -1,4 +1,4 @@
-"""What a provider promises of its service: the rules of sla.yaml, read strictly, and written back."""
+"""The promises of providers: the rules of sla.yaml, parsed strictly, and written back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 WINDOWS = ("month", "quadrimestre")
-"""Calendar months; or January to April, May to August, September to December."""
+"""Calendar months; or four-month periods: January to April, May to August, September to December."""
 LANGUAGES = ("en", "it")
 _TEXTS = ("definition", "exclusions", "remedy", "send_to", "note")
 _KEYS = {
@@ -19,7 +19,7 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """Below which availability, in per cent, what is due: a share of the fee, days of service, or not known."""
+    """The remedy below an availability (per cent): a share of the fee, days of service, or unknown."""
 
     below: Decimal
     percent: Decimal | None = None
@@ -28,7 +28,9 @@ class Tier:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Until when to claim: `days` after the end of the "outage" or of the "window", or whole months after it."""
+    """The deadline for a claim: `days` after the end of the "outage" or "window", or `month_end` whole months
+    later.
+    """
 
     days: int = 0
     after: str = "window"
@@ -37,7 +39,7 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One promise. Without a `target` none is known. Texts are by language; percentages run from 0 to 100."""
+    """One promise. `target`: None if unknown. Texts are by language; percentages from 0 to 100."""
 
     key: str
     name: str
@@ -60,7 +62,7 @@ class Rule:
 
 
 def read_rule(key: str, data: Mapping[str, Any]) -> Rule:
-    """Read a rule from plain data, strictly: it may come from an untrusted bundle. Raises ValueError."""
+    """Parse a rule strictly, since it may come from an untrusted bundle. Raises ValueError."""
     if unknown := set(data) - _KEYS:
         raise ValueError(f"unknown key {min(map(str, unknown))[:40]}")
     try:
@@ -92,7 +94,7 @@ def read_rule(key: str, data: Mapping[str, Any]) -> Rule:
 
 
 def rule_payload(given: Rule) -> dict[str, Any]:
-    """Write a rule as plain data that `read` takes, without its key and without what is left out."""
+    """Return a rule as the plain data that `read_rule` accepts, without its key and unset fields."""
     deadline = given.deadline
     plain: dict[str, Any] = {
         "name": given.name,
@@ -144,7 +146,7 @@ def _deadline(data: Mapping[str, Any]) -> Deadline:
 def _percent(value: object) -> Decimal:
     text = _text(value)
     number = Decimal(text)
-    # The exponent first: exact arithmetic with 1e-99999999 would never end.
+    # Check the exponent first: exact arithmetic with 1e-99999999 would never end.
     if not number.is_finite() or number.adjusted() < -6 or len(text) > 12 or not 0 < number <= 100:
         raise ValueError("a percentage lies between 0 and 100")
     return number

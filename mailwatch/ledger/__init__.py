@@ -1,1 +1,1 @@
-"""The transparency log: canonical entries, Merkle tree, signed checkpoints. Pure; the store keeps it."""
+"""The transparency log: canonical entries, Merkle tree, signed checkpoints. Pure; mailwatch.store persists it."""

@@ -1,4 +1,4 @@
-"""Canonical JSON (RFC 8785): one value, one sequence of bytes."""
+"""Canonical JSON (RFC 8785): exactly one sequence of bytes for each value."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
 def canonical(value: object) -> str:
-    """Write `value` as RFC 8785 does, for what entries hold: text, whole numbers, booleans, null.
+    """Return `value` in canonical JSON (RFC 8785), for the types in entries: text, integers, booleans, null.
 
-    Entries hold no fractions, whose canonical form is the hard part of RFC 8785, and their keys are
-    sorted alike by code point and by UTF-16 unit, being ASCII. tests/unit/ledger/test_ledger.py compares with
-    rfc8785.
-    Raises TypeError for text that is not Unicode, and for numbers beyond 2**53, which RFC 8785 cannot write.
+    Entries have no fractions, whose canonical form is the hard part of RFC 8785. Their keys are ASCII, so sorting
+    by code point equals sorting by UTF-16 unit. tests/unit/ledger/test_ledger.py compares with rfc8785. Raises
+    TypeError for text that is not Unicode, and for numbers beyond 2**53, which RFC 8785 cannot represent.
     """
     return orjson.dumps(value, option=_OPTIONS).decode()
 

@@ -15,19 +15,19 @@ _ED25519 = b"\x01"
 
 
 class CheckpointError(Exception):
-    """A checkpoint is not well-formed or not signed by the expected key; says expected and got."""
+    """A checkpoint is malformed or not signed by the expected key. The message has expected and got."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The state of a ledger: who keeps it, how many entries, and the root hash over them."""
+    """The state of a ledger: its name, number of entries, and root hash over them."""
 
     origin: str
     size: int
     root: bytes
 
     def text(self) -> str:
-        """Write the body that is signed."""
+        """Return the text that is signed."""
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
 
 
@@ -37,34 +37,34 @@ def raw_public(key: Ed25519PublicKey) -> bytes:
 
 
 def origin_of(key: Ed25519PublicKey) -> str:
-    """Name a ledger after its key: the name is unique and cannot be given to another ledger."""
+    """Return the ledger's name, derived from its key: it is unique and cannot be given to another ledger."""
     return f"mailwatch/{hashlib.sha256(raw_public(key)).hexdigest()[:16]}"
 
 
 def key_id(name: str, key: Ed25519PublicKey) -> bytes:
-    """Return the four bytes by which a signature names its key (C2SP signed-note)."""
+    """Return the four bytes that identify the key in a signature (C2SP signed-note)."""
     return hashlib.sha256(name.encode() + b"\n" + _ED25519 + raw_public(key)).digest()[:4]
 
 
 def verifier_key(name: str, key: Ed25519PublicKey) -> str:
-    """Write the public key as `name+id+key`, the form that other tools for signed notes read."""
+    """Return the public key as `name+id+key`, the form that other signed-note tools read."""
     raw = base64.b64encode(_ED25519 + raw_public(key)).decode()
     return f"{name}+{key_id(name, key).hex()}+{raw}"
 
 
 def sign(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
-    """Write the checkpoint as a signed note."""
+    """Return the checkpoint as a signed note."""
     return sign_text(checkpoint.text(), checkpoint.origin, key)
 
 
 def sign_text(text: str, name: str, key: Ed25519PrivateKey) -> str:
-    """Write any text that ends with a newline as a note signed by `name` (C2SP signed-note)."""
+    """Return a text that ends with a newline as a note signed by `name` (C2SP signed-note)."""
     signature = base64.b64encode(key_id(name, key.public_key()) + key.sign(text.encode())).decode()
     return f"{text}\n— {name} {signature}\n"
 
 
 def verify(note: str, key: Ed25519PublicKey) -> Checkpoint:
-    """Read a signed note strictly. Raises CheckpointError with expected and got."""
+    """Verify and parse a signed note strictly. Raises CheckpointError with expected and got."""
     lines = verify_text(note, key).split("\n")
     if len(lines) != 4:
         raise CheckpointError("expected three lines, got something else")
@@ -75,7 +75,7 @@ def verify(note: str, key: Ed25519PublicKey) -> Checkpoint:
 
 
 def verify_text(note: str, key: Ed25519PublicKey) -> str:
-    """Return the text of a note that begins with the key's own origin and is signed by it alone.
+    """Return the text of a note that begins with the key's origin and is signed by that key alone.
 
     Raises CheckpointError with expected and got.
     """
@@ -86,7 +86,7 @@ def verify_text(note: str, key: Ed25519PublicKey) -> str:
 
 
 def open_text(note: str, name: str, key: Ed25519PublicKey) -> str:
-    """Return the text of a note that is signed by `name` alone. Raises CheckpointError with expected and got."""
+    """Return the text of a note signed by `name` alone. Raises CheckpointError with expected and got."""
     body, blank, signed = note.rpartition("\n\n")
     text = body + "\n"
     if not blank or not signed.endswith("\n") or signed.count("\n") != 1 or "\n\n" in text:
@@ -110,7 +110,7 @@ def _base64(text: str, length: int) -> bytes:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raw = b""
-    # Base64 has spare bits: only the one canonical form is taken, or a note could be altered unseen.
+    # Base64 has unused bits: accept only the canonical form, or a note could be altered unnoticed.
     if len(raw) != length or base64.b64encode(raw).decode() != text:
         raise CheckpointError(f"expected {length} bytes in base64, got {text[:60]!r}")
     return raw

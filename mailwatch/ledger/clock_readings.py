@@ -1,6 +1,6 @@
-"""Whether the readings of the steady clock fit one another, entry by entry; pure.
+"""Checks that the readings of the steady clock are consistent, entry by entry; pure.
 
-Used by the audit of a ledger and by the check of a bundle alike, so that both refuse the same.
+The audit of a ledger and the verification of a bundle share it, so that both reject the same.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 from mailwatch.times import Millis
 
 READING_KEYS = ("boot", "clock", "run")
-"""Of a header of version 2."""
+"""Keys of the clock reading in a header of version 2."""
 SPAN_KINDS = frozenset({"observation", "gap", "watch"})
-"""Kinds whose payload says from when to when on that clock."""
+"""Kinds of entries whose payload has a start and end on the steady clock."""
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
 
 
 class ClockReadings:
-    """Follows the readings through a ledger or a part of it."""
+    """Checks the readings through a ledger or a part of it."""
 
     def __init__(self) -> None:
         self.begun = False
-        """Whether an entry had a reading: since then all must."""
+        """Whether an entry has had a reading; all later entries must have one."""
         self._boot = self._run = ""
         self._clock: Millis = 0
         self._boots: set[str] = set()
@@ -31,7 +31,7 @@ class ClockReadings:
         self._ended: dict[str, tuple[str, Millis]] = {}
 
     def check_header(self, header: Mapping[str, Any]) -> Iterator[str]:
-        """Take in the next entry's header and yield what is wrong with it."""
+        """Process the next entry's header and yield its faults."""
         boot, clock, run = (header.get(key) for key in READING_KEYS)
         if header.get("v") == 1:
             if any(key in header for key in READING_KEYS):
@@ -62,11 +62,11 @@ class ClockReadings:
         self._boot, self._run, self._clock = boot, run, clock
 
     def advance(self, clock: Millis) -> None:
-        """Take in a header of the same boot and run, which is not earlier."""
+        """Process a header of the same boot and run with a clock not earlier than the last."""
         self._clock = clock
 
     def check_payload(self, kind: str, target: str, payload: Mapping[str, Any]) -> Iterator[str]:
-        """Take in the payload of the entry whose header came last, and yield what is wrong with it."""
+        """Process the payload of the entry whose header came last, and yield its faults."""
         span = payload.get("clock")
         if kind not in SPAN_KINDS:
             return

@@ -1,8 +1,8 @@
-"""One entry: a header that is a leaf of the tree, and a payload that the header seals.
+"""One entry: a header, which is a leaf of the Merkle tree, and a payload, sealed by the header.
 
-The header alone proves the payload's digest, its place and time; so a bundle can show the complete range of
-a ledger while the payloads of other people's targets stay at home. A target is named in the header by an
-opaque id, and target payloads carry a salt, so that a closed payload cannot be guessed.
+The header alone proves the payload's digest, its place and time. So a bundle can include the complete range of a
+ledger without the payloads of other people's targets. The header names a target by an opaque id, and target
+payloads contain a salt, so that an undisclosed payload cannot be guessed.
 """
 
 from __future__ import annotations
@@ -17,37 +17,45 @@ from mailwatch.monotonic import Origin
 from mailwatch.times import Millis
 
 VERSION = 2
-"""Of the header. Version 1, written until 2026-11, has no boot, clock and run."""
+"""Version of the header. Version 1, written until 2026-11, has no boot, clock and run."""
 KINDS = ("observation", "gap", "guard", "clock", "node", "outage", "token", "watch")
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedEntry:
-    """The two texts of an entry as they are kept: canonical JSON both."""
+    """The two texts of an entry as stored, both in canonical JSON."""
 
     header: str
     payload: str
 
 
 def target_id(secret: bytes, name: str) -> str:
-    """Name a target in a header: 16 hex digits that only the holder of the ledger's secret can make."""
+    """Return the id of a target in headers: 16 hex digits that only the holder of the ledger's secret can
+    compute.
+    """
     return hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def secret_id(secret: bytes, username: str, password: str) -> str:
-    """Name a password in a record: 16 hex digits, by which only the ledger's owner could try guesses."""
+    """Return the id of a password on record: 16 hex digits, against which only the ledger's owner can test
+    guesses.
+    """
     text = f"login\0{username}\0{password}".encode("utf-8", "surrogateescape")
     return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
 
 
 def account_id(secret: bytes, provider: str, username: str) -> str:
-    """Name an account in a record: 16 hex digits that only the holder of the ledger's secret can make."""
+    """Return the id of an account on record: 16 hex digits that only the holder of the ledger's secret can
+    compute.
+    """
     text = f"account\0{provider}\0{username}".encode("utf-8", "surrogateescape")
     return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
 
 
 def login_id(secret: bytes, username: str) -> str:
-    """Name a login name in a record: 16 hex digits that only the holder of the ledger's secret can make."""
+    """Return the id of a login name on record: 16 hex digits that only the holder of the ledger's secret can
+    compute.
+    """
     text = f"login name\0{username}".encode("utf-8", "surrogateescape")
     return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
 
@@ -63,10 +71,10 @@ def encode_entry(
     clock: Millis,
     origin: Origin,
 ) -> EncodedEntry:
-    """Write an entry. `target` is the opaque id, `number` the target's own running number from 1.
+    """Encode an entry. `target`: the opaque id. `number`: the target's running number from 1.
 
-    `clock` is the reading of the steady clock at the moment of writing, in milliseconds: within a
-    boot it never runs backwards from one entry to the next.
+    `clock`: reading of the steady clock at the time of writing, in milliseconds; within a boot it never decreases
+    from one entry to the next.
     """
     text = canonical(payload)
     header = {

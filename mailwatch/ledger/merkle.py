@@ -1,4 +1,4 @@
-"""The Merkle tree of RFC 6962 section 2.1, kept as a compact range: O(log n) hashes stand for n leaves."""
+"""The Merkle tree of RFC 6962 section 2.1 as a compact range: O(log n) hashes represent n leaves."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
 def leaf_hash(entry: bytes) -> bytes:
-    """Hash one entry: SHA-256(0x00 || entry)."""
+    """Return the hash of one entry: SHA-256(0x00 || entry)."""
     return hashlib.sha256(b"\x00" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Hash two subtrees: SHA-256(0x01 || left || right)."""
+    """Return the hash of two subtrees: SHA-256(0x01 || left || right)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 @dataclass(slots=True)
 class CompactRange:
-    """The leaves [0, size) as the roots of its perfect subtrees, largest first.
+    """The leaves [0, size) as the roots of their perfect subtrees, largest first.
 
-    Each bit of `size` is one subtree; appending a leaf merges as a binary counter carries.
+    Each set bit of `size` is one subtree; appending a leaf merges subtrees as a binary counter carries.
     """
 
     size: int = 0
     hashes: list[bytes] = field(default_factory=list)
 
     def append(self, leaf: bytes) -> None:
-        """Take in the hash of the next leaf."""
+        """Append the hash of the next leaf."""
         carry = self.size
         while carry & 1:
             leaf = node_hash(self.hashes.pop(), leaf)
@@ -48,23 +48,23 @@ class CompactRange:
         return root
 
     def copy(self) -> CompactRange:
-        """Return a range that can grow on its own."""
+        """Return an independent copy."""
         return CompactRange(self.size, list(self.hashes))
 
     def to_bytes(self) -> bytes:
-        """Write the hashes one after the other; `size` says how many there are."""
+        """Return the concatenated hashes; `size` determines their number."""
         return b"".join(self.hashes)
 
     @classmethod
     def from_bytes(cls, size: int, raw: bytes) -> CompactRange:
-        """Read what `to_bytes` wrote. Raises ValueError when the length does not fit the size."""
+        """Parse the output of `to_bytes`. Raises ValueError if the length does not match the size."""
         if len(raw) != 32 * size.bit_count():
             raise ValueError(f"a tree of {size} leaves has {size.bit_count()} hashes, not {len(raw)} bytes")
         return cls(size, [raw[i : i + 32] for i in range(0, len(raw), 32)])
 
 
 def root_of(entries: Iterable[bytes]) -> bytes:
-    """Return the root hash over whole entries."""
+    """Return the root hash over complete entries."""
     tree = CompactRange()
     for entry in entries:
         tree.append(leaf_hash(entry))

@@ -1,7 +1,6 @@
-"""Observations, gaps and changes of what is watched as entry payloads, and back. Whole numbers only: milliseconds
-and microseconds.
+"""Observations, gaps and target changes as entry payloads, and back. Integers only: milliseconds and microseconds.
 
-What is empty is left out, which halves an entry; reading fills it in again.
+Empty fields are left out, which halves an entry; reading restores them.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from mailwatch.times import Millis
 
 
 def fact_payload(fact: Fact) -> dict[str, Any]:
-    """Write a fact as the payload of its entry."""
+    """Return a fact as the payload of its entry."""
     if isinstance(fact, TargetChange):
         change = {"target": fact.target, "at": fact.at, "event": fact.event.value}
         change |= {"settings": settings_payload(fact.settings), "reason": fact.reason}
@@ -82,19 +81,19 @@ def _clock_payload(span: ClockSpan) -> dict[str, Any]:
 
 
 def rules_payload(rules: Rules) -> dict[str, Any]:
-    """Write rules for the record."""
+    """Return rules as a payload."""
     recheck = [round(seconds * 1000) for seconds in rules.recheck]
     return {"open_after": rules.open_after, "close_after": rules.close_after, "recheck_ms": recheck}
 
 
 def rules_from(written: Mapping[str, Any]) -> Rules:
-    """Read what `rules_payload` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+    """Parse the output of `rules_payload`. Raises KeyError, TypeError or ValueError for anything else."""
     recheck = tuple(int(millis) / 1000 for millis in written["recheck_ms"])
     return Rules(int(written["open_after"]), int(written["close_after"]), recheck)
 
 
 def settings_payload(settings: TargetSettings) -> dict[str, Any]:
-    """Write what is watched."""
+    """Return a target's settings as a payload."""
     written: dict[str, Any] = {
         "kind": settings.kind.value,
         "provider": settings.provider,
@@ -111,7 +110,7 @@ def settings_payload(settings: TargetSettings) -> dict[str, Any]:
 
 
 def settings_from(written: Mapping[str, Any]) -> TargetSettings:
-    """Read what `settings_payload` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+    """Parse the output of `settings_payload`. Raises KeyError, TypeError or ValueError for anything else."""
     numbers = [written[key] for key in ("port", "interval", "timeout")]
     if any(type(number) is not int or number < 0 for number in numbers) or written["interval"] == 0:
         raise TypeError("port, interval and timeout are not whole numbers")
@@ -136,7 +135,7 @@ def settings_from(written: Mapping[str, Any]) -> TargetSettings:
 
 
 def change_from(payload: dict[str, Any]) -> TargetChange:
-    """Read what `fact_payload` wrote of a change of what is watched. Raises KeyError, TypeError or ValueError."""
+    """Parse the payload of a target change. Raises KeyError, TypeError or ValueError for anything else."""
     at = payload["at"]
     if type(at) is not int:
         raise TypeError("its time is not whole milliseconds")
@@ -151,11 +150,11 @@ def change_from(payload: dict[str, Any]) -> TargetChange:
 
 
 FACT_KINDS = ("observation", "gap", "watch")
-"""Kinds of entries from which all that is known of a target follows."""
+"""Kinds of entries that determine everything known about a target."""
 
 
 def fact_from(kind: str, payload: dict[str, Any]) -> Fact:
-    """Read an entry of one of the kinds in FACTS. Raises KeyError, TypeError or ValueError for anything else."""
+    """Parse a payload of a kind in FACT_KINDS. Raises KeyError, TypeError or ValueError for anything else."""
     match kind:
         case "observation":
             return observation_from(payload)
@@ -167,9 +166,9 @@ def fact_from(kind: str, payload: dict[str, Any]) -> Fact:
 
 
 def clock_from(payload: dict[str, Any]) -> ClockSpan | None:
-    """Read the clock of an observation or gap, None on an old record.
+    """Parse the clock reading of a fact; None on an old record.
 
-    Raises KeyError, TypeError or ValueError for what is no such reading: wrong types, or an end before the start.
+    Raises KeyError, TypeError or ValueError for wrong types, or an end before the start.
     """
     written = payload.get("clock")
     if written is None:
@@ -222,7 +221,7 @@ def _attempt_payload(attempt: Attempt) -> dict[str, Any]:
 
 
 def observation_from(payload: dict[str, Any]) -> Observation:
-    """Read what `fact_payload` wrote of an observation. Raises KeyError or ValueError for anything else."""
+    """Parse the payload of an observation. Raises KeyError, TypeError or ValueError for anything else."""
     guard = payload.get("guard")
     return Observation(
         target=payload["target"],
@@ -267,7 +266,7 @@ def _guard_from(written: dict[str, Any]) -> ConnectivityResult:
 
 def _attempt_from(written: dict[str, Any]) -> Attempt:
     tls = written.get("tls")
-    # Canonical JSON sorts by name; phases are listed in the order in which they were run.
+    # Canonical JSON sorts by name; restore the phases in the order in which they ran.
     phases = {phase: written["phases_us"][phase] for phase in Phase if phase in written["phases_us"]}
     return Attempt(
         started_at=written["start"],
@@ -284,7 +283,7 @@ def _attempt_from(written: dict[str, Any]) -> Attempt:
 
 
 def gap_from(payload: dict[str, Any]) -> Gap:
-    """Read what `fact_payload` wrote of a gap. Raises KeyError or ValueError for anything else."""
+    """Parse the payload of a gap. Raises KeyError or ValueError for anything else."""
     return Gap(
         target=payload["target"],
         start=payload["start"],

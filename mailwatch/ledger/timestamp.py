@@ -1,11 +1,11 @@
-"""Timestamp tokens of outside authorities (RFC 3161) over checkpoints: asked for, read, verified. Pure.
+"""Timestamp tokens (RFC 3161) of outside authorities over checkpoints: queries, parsing, verification. Pure.
 
-A token says: these bytes existed at this time. What is stamped is the signed note of a checkpoint.
+A token states that certain bytes existed at a time. Here the bytes are the signed note of a checkpoint.
 
-rfc3161-client verifies signature and chain at the token's own time, but reads strict DER only, which some
-authorities do not send: the certificates of a token are a SET, in an order that openssl does not mind. They
-are not signed, and neither is the status, so both are put in order before it reads (`_to_strict_der`). It also
-drops the fraction of the second; the time is read with asn1crypto.
+rfc3161-client verifies signature and chain at the token's own time, but accepts strict DER only. Some authorities
+send the certificates, a SET, unsorted, which openssl accepts. Neither the certificates nor the status are signed,
+so `_to_strict_der` normalises both first. rfc3161-client also drops the fraction of the second, so asn1crypto
+reads the time.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _GRANTED = bytes.fromhex("3003020100")
 
 
 class TimestampError(Exception):
-    """A reply is not a token over what was asked; says what is wrong."""
+    """A reply is not a valid token over the query. The message says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """What an authority says. `accuracy_ms` is None when it promises none; `certificates` are DER, as sent."""
+    """A parsed token. `accuracy_ms`: None if the authority states none. `certificates`: DER, as sent."""
 
     time: Millis
     accuracy_ms: int | None
@@ -51,14 +51,14 @@ class Token:
 
 
 def timestamp_query(note: str) -> tuple[bytes, int]:
-    """Return a query for a token over `note`, DER, and its nonce."""
+    """Return a query (DER) for a token over `note`, and its nonce."""
     query = TimestampRequestBuilder().data(note.encode()).hash_algorithm(HashAlgorithm.SHA256).build()
     assert query.nonce is not None
     return query.as_bytes(), query.nonce
 
 
 def parse_reply(reply: bytes) -> Token:
-    """Read a TimeStampResp (RFC 3161 section 2.4.2), also one that is not strict DER. Raises TimestampError."""
+    """Parse a TimeStampResp (RFC 3161 section 2.4.2), strict DER or not. Raises TimestampError."""
     try:
         response = tsp.TimeStampResp.load(reply, strict=True)
         status = response["status"]["status"].native
@@ -85,12 +85,12 @@ def parse_reply(reply: bytes) -> Token:
     except TimestampError:
         raise
     except Exception as error:
-        # asn1crypto reports each fault of the bytes at the field where it is first read, by any kind of exception.
+        # asn1crypto reports malformed bytes when a field is first read, with any kind of exception.
         raise TimestampError(f"not an RFC 3161 reply: {_first_line(error)}") from None
 
 
 def check_reply(reply: bytes, note: str, nonce: int | None = None) -> Token:
-    """Read a reply and make sure that it is over `note`, and answers the query. Raises TimestampError."""
+    """Parse a reply and check that it is over `note` and has the query's nonce. Raises TimestampError."""
     token = parse_reply(reply)
     expected = hashlib.sha256(note.encode()).digest()
     if token.imprint != expected:
@@ -101,9 +101,9 @@ def check_reply(reply: bytes, note: str, nonce: int | None = None) -> Token:
 
 
 class TrustAnchors:
-    """Certificates that signatures must lead to; those that are not self-signed help to build the chain.
+    """Certificates that signatures must chain to; those that are not self-signed serve as intermediates.
 
-    Sorted once: a machine trusts a hundred and more, of which a token leads to one.
+    Indexed by subject once: a machine trusts more than a hundred roots, and a token chains to one.
     """
 
     def __init__(
@@ -121,7 +121,9 @@ class TrustAnchors:
         ]
 
     def verifier_for(self, token: Token) -> Verifier:
-        """Return a verifier with the roots that the token may lead to. Raises TimestampError without one."""
+        """Return a verifier with the roots that the token may chain to. Raises TimestampError if there are
+        none.
+        """
         sent = parse_readable(token.certificates)
         issuers = {certificate.issuer.public_bytes() for certificate in (*sent, *self._intermediates)}
         roots = [root for issuer in issuers for root in self._roots.get(issuer, ())]
@@ -131,9 +133,9 @@ class TrustAnchors:
 
 
 def verify_reply(reply: bytes, note: str, anchors: TrustAnchors, token: Token | None = None) -> Token:
-    """Check a reply and its signature up to a trusted certificate, each valid at the token's time.
+    """Verify a reply and its signature chain up to a trusted certificate, each valid at the token's time.
 
-    `token` is what `check_reply` gave, where that was asked already. Raises TimestampError.
+    `token`: the result of `check_reply`, if already available. Raises TimestampError.
     """
     token = token or check_reply(reply, note)
     try:
@@ -141,13 +143,13 @@ def verify_reply(reply: bytes, note: str, anchors: TrustAnchors, token: Token | 
         verifier.verify_message(decode_timestamp_response(_to_strict_der(reply)), note.encode())
     except TimestampError:
         raise
-    except Exception as error:  # VerificationError, and for hostile bytes whatever reads them raises.
+    except Exception as error:  # VerificationError, or on hostile bytes any exception of the parser.
         raise TimestampError(f"its signature does not lead to a trusted authority: {_reason(error)}") from None
     return token
 
 
 def _to_strict_der(reply: bytes) -> bytes:
-    """Write the reply as DER demands: the certificates sorted, the status granted; all else byte for byte."""
+    """Return the reply in strict DER: certificates sorted, status granted, all else unchanged."""
     token = tsp.TimeStampResp.load(reply)["time_stamp_token"]
     found = token["content"]["certificates"]
     ordered: bytes = b"".join(sorted(certificate.dump() for certificate in found))
@@ -161,9 +163,10 @@ def _millis(accuracy: dict[str, int | None]) -> int:
 
 
 def _authority_name(signed: cms.SignedData) -> str:
-    """Name the authority after the certificate that signed, which `sid` gives by issuer and serial number.
+    """Return the authority's name, from the signing certificate, which `sid` identifies by issuer and serial
+    number.
 
-    Certificates are not signed: of two that claim to be it, none is believed.
+    Certificates are not signed: if two match, neither is trusted.
     """
     sid = signed["signer_infos"][0]["sid"].chosen
     found = [certificate.chosen for certificate in signed["certificates"]]
@@ -177,7 +180,7 @@ def _authority_name(signed: cms.SignedData) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The part of OpenSSL's error stack that says why."""
+    """Return the part of OpenSSL's error stack with the reason."""
     text = str(error)
     _, found, rest = text.partition('data: "Verify error: ')
     return rest.split('"')[0] if found else _first_line(error)
@@ -190,4 +193,4 @@ def _first_line(error: Exception) -> str:
 TOKEN_TOLERANCE_MS: Millis = 2_000
 
 
-"""Tokens have whole seconds, and what an authority calls its accuracy is about one."""
+"""Tokens have whole seconds, and a typical stated accuracy is about one second."""

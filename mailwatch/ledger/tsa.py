@@ -1,4 +1,4 @@
-"""Outside authorities that stamp checkpoints (RFC 3161 over HTTP, section 3.4)."""
+"""Client of timestamp authorities, which stamp checkpoints (RFC 3161 over HTTP, section 3.4)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from mailwatch.settings import TimestampAuthority
 from mailwatch.times import Millis, now
 
 if TYPE_CHECKING:
-    # Loaded when an authority is asked: it takes longer than all else that a command needs.
+    # Imported when an authority is queried: httpx takes longer to load than all else that a command needs.
     import httpx
 
 TIMEOUT_SECONDS = 20.0
-"""What an answer may take."""
+"""Seconds to wait for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimestampReply:
-    """A token and its raw reply. `distrust_reason` says why its signature was not accepted, empty if it was."""
+    """A token and its raw reply. `distrust_reason`: why its signature was not accepted, "" if it was."""
 
     reply: bytes
     token: Token
@@ -44,12 +44,14 @@ class TimestampReply:
 
     @property
     def offset_ms(self) -> int:
-        """Our clock minus the authority's, as of the middle of the exchange; off by half of its length."""
+        """Our clock minus the authority's, at the middle of the exchange; the error is up to half its length."""
         return (self.asked_at + self.answered_at) // 2 - self.token.time
 
 
 async def request_timestamp(authority: TimestampAuthority, note: str) -> TimestampReply:
-    """Ask for a token over the signed note of a checkpoint. Raises TimestampError, also for a dead authority."""
+    """Request a token over the signed note of a checkpoint. Raises TimestampError, also if the authority is
+    unreachable.
+    """
     query, nonce = timestamp_query(note)
     asked_at = now()
     reply = await post_query(authority, query)
@@ -64,7 +66,7 @@ async def request_timestamp(authority: TimestampAuthority, note: str) -> Timesta
 
 
 def _anchors(ca_file: Path | None) -> TrustAnchors:
-    """Read the certificates to trust, each time: they may be renewed while we run."""
+    """Read the trusted certificates each time: they may be renewed while MailWatch runs."""
     if ca_file is None:
         system = ssl.create_default_context().get_ca_certs(binary_form=True)
         return TrustAnchors(parse_readable(system))
@@ -75,7 +77,7 @@ def _anchors(ca_file: Path | None) -> TrustAnchors:
 
 
 async def post_query(authority: TimestampAuthority, query: bytes) -> bytes:
-    """Send a query, DER; return the raw reply. Raises TimestampError, also for a dead authority."""
+    """Send a query (DER) and return the raw reply. Raises TimestampError, also if the authority is unreachable."""
     import httpx
 
     try:
@@ -100,7 +102,7 @@ async def _post_within(authority: TimestampAuthority, query: bytes) -> bytes:
         if got.status_code != 200:
             raise TimestampError(f"HTTP {got.status_code} {got.reason_phrase}"[:100])
         reply = bytearray()
-        # Raw: what is promised as gzip may unpack to anything.
+        # Read raw bytes: a gzip body could unpack to any size.
         async for part in got.aiter_raw():
             reply += part
             if len(reply) > MAX_REPLY_BYTES:
