@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from mailwatch.config.errors import ConfigProblem, FieldError, Problems
-from mailwatch.config.schema import HASH_PREFIX, Config, check_hash
+from mailwatch.config.schema import Config
+from mailwatch.config.schema_web import HASH_PREFIX, check_hash
 from mailwatch.config.secrets import read_secret, readable_by_others
 from mailwatch.net import is_loopback
 

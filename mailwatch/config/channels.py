@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from mailwatch.config import catalogue, secrets
 from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, Problems
-from mailwatch.config.schema import Config, NotifySection, UrlSection, parse_quiet_hours
+from mailwatch.config.schema import Config
+from mailwatch.config.schema_notify import NotifySection, UrlSection, parse_quiet_hours
 from mailwatch.config.targets import resolved_targets
 from mailwatch.net import is_web_address
 from mailwatch.settings import Channel

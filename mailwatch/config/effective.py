@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from mailwatch.config.schema import Config, UrlSection
+from mailwatch.config.schema import Config
+from mailwatch.config.schema_notify import UrlSection
 from mailwatch.config.targets import resolved_targets
 
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
-from mailwatch.config.schema import GuardSection
+from mailwatch.config.schema_guard import GuardSection
 from mailwatch.guard.control_dates import ControlTime
 from mailwatch.guard.controls import (
     FAMILIES,

@@ -15,7 +15,7 @@ from mailwatch.cli.init.servers import MailboxServers
 from mailwatch.cli.live_table import LiveProbe, run_live
 from mailwatch.config.catalogue import server as catalogue_server
 from mailwatch.config.errors import FieldError
-from mailwatch.config.schema import ClockSection, GuardSection
+from mailwatch.config.schema_guard import ClockSection, GuardSection
 from mailwatch.config.secrets import read_secret, readable_by_others
 from mailwatch.config.types import split_endpoint
 from mailwatch.guard.connectivity import Guard
