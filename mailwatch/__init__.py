@@ -1,26 +1,26 @@
 """MailWatch: logs in to mailboxes as a mail program does, records what it observes, and proves outages.
 
 The layers, from the top down; a module imports only from layers below, and freely inside its own package.
-tests/unit/repository/test_layers.py keeps it so.
+tests/unit/repository/test_layers.py enforces this.
 
-8  cli          the command line: one file a verb; init/ is the setup wizard, demo/ a fake provider that breaks
+8  cli          the command line, a file per verb; init/ is the setup wizard, demo/ a fake provider that breaks
 7  monitor      the running service: schedule, pipeline, restore, reload
-6  metrics      what Prometheus reads
+6  metrics      the numbers for Prometheus
    notify       messages about outages, from the ledger to each channel
    web          the JSON API and the pages
-   evidence     an outage or a period as one file, and the check of it
-5  guard        is the failure ours? line, resolver, clock, certificates, port 25
-   store        the ledger on disk; the only code that speaks SQL
-4  probes       the only code that speaks to mail servers; oauth/ gets access tokens, roundtrip/ sends a message
+   evidence     an outage or a period as one file, and its verification
+5  guard        whether a failure is ours: line, resolver, clock, certificates, port 25
+   store        the ledger on disk; the only code with SQL
+4  probes       the only code that connects to mail servers; oauth/ gets access tokens, roundtrip/ sends a message
 3  config       config.yaml, read strictly, and the catalogue of providers
 2  analysis     pure functions of recorded facts: outages, availability, incidents, maintenance
 1  ledger       canonical entries, Merkle tree, checkpoints, timestamp tokens
-0  model        the recorded facts, frozen; kinds: a row for each kind of target; settings: what is to be watched
+0  model        the recorded facts, frozen; kinds: a row for each kind of target; settings: the configured targets
    times        milliseconds, RFC 3339, windows, durations; monotonic: the steady clock
-   errors       errors that end a command in a line
+   errors       errors that end a command with one line
    certificates certificates as servers send them
-   i18n, net    texts for people; hosts and URLs; files: written whole or not at all
-   progress     how far the start has come
+   i18n, net    texts for people; hosts and URLs; files: atomic writes
+   progress     the progress of the start
 """
 
 __version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""Run as `mailwatch` and as `python -m mailwatch`."""
+"""The entry point of `mailwatch` and `python -m mailwatch`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import sys
 def main() -> int:
     """Run one command and return its exit status."""
     if os.getpid() == 1:
-        # The kernel keeps SIGTERM from the first process of a container until it asks for it.
+        # The kernel withholds SIGTERM from the first process of a container unless it has a handler.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     from mailwatch.monitor.signals import command_verb, install_early_handlers
 
     if command_verb(sys.argv[1:]) == "run":
         install_early_handlers()
-    # Only now: to load it takes seconds on a small machine.
+    # Imported only now: loading it takes seconds on a small machine.
     from mailwatch import cli
     from mailwatch.cli.streams import prepare_streams
     from mailwatch.cli.time_zone import normalise_zone
 
-    # What a command makes is its owner's alone, whatever the shell's umask says.
+    # Files created by a command are readable only by their owner, whatever the shell's umask.
     os.umask(0o077)
     prepare_streams()
     normalise_zone()

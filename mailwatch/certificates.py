@@ -1,8 +1,8 @@
-"""The one reader of certificates (RFC 5280). Anyone can have made them: what cannot be read is one kind of error.
+"""Parses certificates (RFC 5280). They are untrusted: all parsing failures are one kind of error.
 
-cryptography reads a field when it is first asked for, and reports hostile bytes by more kinds of exception than
-its documentation has: InvalidVersion and DuplicateExtension are no ValueErrors, a panic of its Rust part is no
-Exception at all. So all fields that anything of ours asks for are read here, at once.
+cryptography parses a field on first access, and reports hostile bytes by more exceptions than its documentation
+lists: InvalidVersion and DuplicateExtension are no ValueErrors, and a panic of its Rust code is no Exception at
+all. So all fields that our code uses are read here, at once.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ T = TypeVar("T")
 
 
 class CertificateError(ValueError):
-    """It cannot be read; the message says why, in a few words."""
+    """A certificate cannot be read; the message says why, in a few words."""
 
 
 def parse_certificate(der: bytes) -> x509.Certificate:
-    """Read a certificate, DER. Raises CertificateError."""
+    """Parse a DER certificate. Raises CertificateError."""
     return _translate_errors(lambda: _force_fields(x509.load_der_x509_certificate(der)))
 
 
 def parse_pem(pem: bytes) -> list[x509.Certificate]:
-    """Read all certificates of a PEM file. Raises CertificateError, also if there is none."""
+    """Parse all certificates of a PEM file. Raises CertificateError, also if there is none."""
     return _translate_errors(lambda: [_force_fields(one) for one in x509.load_pem_x509_certificates(pem)])
 
 
 def parse_readable(certificates: Iterable[bytes]) -> list[x509.Certificate]:
-    """Read DER certificates; one that cannot be read, of a token or of this machine, is left out."""
+    """Parse DER certificates, and skip any that cannot be read, of a token or of this machine."""
     found = []
     for der in certificates:
         try:
@@ -46,7 +46,7 @@ def parse_readable(certificates: Iterable[bytes]) -> list[x509.Certificate]:
 
 
 def names(certificate: x509.Certificate) -> list[str]:
-    """Return the names it is for: the alternative names, else the subject; "names that cannot be read" if so."""
+    """Return the certificate's alternative names, else its subject, else "names that cannot be read"."""
     try:
         return _translate_errors(lambda: _names(certificate))
     except CertificateError:
@@ -54,17 +54,17 @@ def names(certificate: x509.Certificate) -> list[str]:
 
 
 def issuer(certificate: x509.Certificate) -> str:
-    """Return who issued it (RFC 4514)."""
+    """Return the issuer (RFC 4514)."""
     return certificate.issuer.rfc4514_string()
 
 
 def not_after(certificate: x509.Certificate) -> datetime:
-    """Return until when it is valid, in UTC."""
+    """Return the end of the certificate's validity, in UTC."""
     return certificate.not_valid_after_utc
 
 
 def _force_fields(certificate: x509.Certificate) -> x509.Certificate:
-    """Touch the fields that are asked for later on; what is wrong with one is raised here."""
+    """Read the fields that are used later, so that errors in them are raised here."""
     for name in (certificate.issuer, certificate.subject):
         name.rfc4514_string()
         name.public_bytes()
@@ -82,9 +82,9 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 
 def _translate_errors(read: Callable[[], T]) -> T:
-    """Turn whatever hostile bytes raise into CertificateError."""
+    """Translate every exception that hostile bytes cause to CertificateError."""
     with warnings.catch_warnings():
-        # An old root, or a hostile certificate, breaks rules of today, such as a serial number of 0.
+        # An old root, or a hostile certificate, may break today's rules, for example by a serial number of 0.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         try:
             return read()
@@ -97,6 +97,6 @@ def _translate_errors(read: Callable[[], T]) -> T:
 
 
 def _error_text(error: BaseException) -> str:
-    # The library's text may repeat what the certificate holds.
+    # The library's text may repeat data of the certificate.
     text = "".join(one if one.isprintable() else " " for one in str(error)[:MAX_ERROR_CHARS])
     return f"{type(error).__name__}: {text}".rstrip(": ")

@@ -1,4 +1,4 @@
-"""Writes files that are whole or not there at all, and on disk when the writer returns."""
+"""Writes files atomically and durably: whole or not at all, and on disk when the writer returns."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import IO
 
 
 def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], object], *, suffix: str = ".new") -> None:
-    """Write a file for its owner's eyes only: beside its place first, then to it. Raises OSError.
+    """Write a file readable only by its owner: to a temporary file first, which then replaces it. Raises OSError.
 
-    `content` is what it holds, or writes that itself. What a writer that was killed left behind has the `suffix`.
+    `content` is the content, or a function that writes it. A killed writer leaves a file with the `suffix`.
     """
     torn = path.with_name(path.name + suffix)
-    # What a killed one left, or a link that another put there, is not written to.
+    # Never write to a file left by a killed writer, or to a link placed there.
     torn.unlink(missing_ok=True)
     opened = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        # Buffered: a disk that is nearly full takes a part of what a bare write is given, and says nothing.
+        # Buffered: on a nearly full disk, a bare write may write only a part, without an error.
         with os.fdopen(opened, "wb") as file:
             if isinstance(content, bytes):
                 file.write(content)
@@ -35,7 +35,7 @@ def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], object], *, 
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlive a power cut, where folders can be synced (fsync(2)). Raises OSError."""
+    """Sync a folder, so that its entries survive a loss of power, where supported (fsync(2)). Raises OSError."""
     opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(opened)

@@ -1,8 +1,8 @@
-"""How the parts of MailWatch that people read write texts, durations, shares, dates and times, by language.
+"""Texts, and formats of durations, shares, dates and times, by language, for all that people read.
 
-Texts stand in YAML files beside the code that prints them, one file a language, all with the same keys. What is at
-least so long is cut down to what is printed of it, and what is at most so long is rounded up: no figure says more
-than is known.
+Texts are in YAML files beside the code that prints them, one file a language, all with the same keys. A lower
+bound is rounded down to the printed precision, and an upper bound is rounded up: no figure claims more than is
+known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LANGUAGES = ("en", "it")
 class Texts:
     """The texts of one language by key: a text, a section with texts of its own, or lines.
 
-    A key that has no text, or another kind of it, raises KeyError.
+    A key without a value of the requested kind raises KeyError.
     """
 
     __slots__ = ("loaded",)
@@ -43,7 +43,7 @@ class Texts:
         return found
 
     def __contains__(self, key: object) -> bool:
-        """Whether there is a text, a section or lines of this key."""
+        """Return whether the key has a text, a section or lines."""
         return key in self.loaded
 
     def keys(self) -> Collection[str]:
@@ -51,7 +51,7 @@ class Texts:
         return self.loaded.keys()
 
     def get(self, key: str, otherwise: str) -> str:
-        """Return the text of a key, or another one where there is none."""
+        """Return the text of a key, or `otherwise` if there is none."""
         return self[key] if key in self else otherwise  # noqa: SIM401  This is `get`.
 
     def section(self, key: str) -> Texts:
@@ -62,7 +62,7 @@ class Texts:
         return Texts(found)
 
     def is_section(self, key: str) -> bool:
-        """Whether a key has texts below it."""
+        """Return whether a key has texts below it."""
         return isinstance(self.loaded[key], dict)
 
     def lines(self, key: str) -> list[str]:
@@ -73,29 +73,29 @@ class Texts:
         return [str(line) for line in found]
 
     def single(self) -> dict[str, str]:
-        """Return the texts that stand in no section, for a template."""
+        """Return the texts outside of sections, for a template."""
         return {key: text for key, text in self.loaded.items() if isinstance(text, str)}
 
     def with_texts(self, other: Texts) -> Texts:
-        """Return these texts with those of another file on top of them."""
+        """Return these texts, overridden by those of another file."""
         return Texts({**self.loaded, **other.loaded})
 
 
 @cache
 def load_texts(package: str, file: str) -> Texts:
-    """Read a YAML file of texts that lies in a package."""
+    """Load a YAML file of texts from a package."""
     loaded: dict[str, object] = yaml.safe_load((resources.files(package) / file).read_text(encoding="utf-8"))
     return Texts(loaded)
 
 
 def environment_language(environment: Mapping[str, str]) -> str:
-    """Choose the language that a POSIX environment asks for: Italian, else English."""
+    """Return the language of a POSIX environment: Italian if it requests that, else English."""
     named = next((environment[key] for key in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(key)), "")
     return "it" if named.startswith("it") else "en"
 
 
 def accepted_language(header: str) -> str:
-    """Choose the language that a browser prefers by its Accept-Language (RFC 9110, 12.5.4), else English."""
+    """Return the language that a browser prefers by Accept-Language (RFC 9110, section 12.5.4), else English."""
     best, weight = LANGUAGES[0], 0.0
     for part in header[:400].split(","):
         tag, _, quality = part.strip().partition(";q=")
@@ -110,7 +110,7 @@ def accepted_language(header: str) -> str:
 
 
 def decimal_point(language: str) -> str:
-    """Return the sign between the whole and the rest of a number."""
+    """Return the decimal separator of a language."""
     return "," if language == "it" else "."
 
 
@@ -120,9 +120,9 @@ def round_to(number: int, unit: int, *, up: bool) -> int:
 
 
 def format_duration(seconds: float, round_up: bool = False, language: str = "en") -> str:
-    """Write a duration: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min, 3 d 4 h 7 min; in Italian 3,4 s and 3 g 4 h 7 min.
+    """Format a duration: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min, 3 d 4 h 7 min; in Italian 3,4 s and 3 g 4 h 7 min.
 
-    What lasted at least so long is cut down and what lasted at most is rounded up, so that neither says too much.
+    A minimum is rounded down and a maximum up (`round_up`), so that neither claims too much.
     """
     text = _format_duration(seconds, round_up)
     return text.replace(" d", " g").replace(".", ",") if language == "it" else text
@@ -147,67 +147,67 @@ def _format_duration(seconds: float, round_up: bool) -> str:
 
 
 def percent_of(share: float, decimals: int, *, up: bool = False) -> str:
-    """Write a share between 0 and 1 in per cent, without the sign: cut to so many decimals, or rounded `up`.
+    """Format a share between 0 and 1 as per cent, without the sign: rounded down to `decimals`, or `up`.
 
-    What is not all is never cut to 100.
+    A share below 1 is never rounded down to 100.
     """
-    # The shortest text of it: the float's own noise would make 0.9 a little more than that.
+    # Its shortest text: the float's own noise would make 0.9 slightly more than that.
     exact = Decimal(repr(share)) * 100
     return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_CEILING if up else ROUND_FLOOR))
 
 
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-"""06/07/2026 is in July for some who read English and in June for others; 6 Jul 2026 is the same for all."""
+"""06/07/2026 is in July for some readers of English, in June for others; 6 Jul 2026 is unambiguous."""
 
 
 @dataclass(frozen=True, slots=True)
 class Formatter:
-    """How a report or a letter writes: its language and time zone, and `tenths` of a second or whole ones."""
+    """The formats of a report or a letter: language, time zone, and `tenths` of a second or whole ones."""
 
     language: str
     zone: ZoneInfo
     tenths: bool
 
     def number(self, text: str) -> str:
-        """A decimal number, given with a point."""
+        """Return a decimal number, given with a point, in the language's form."""
         return text.replace(".", decimal_point(self.language))
 
     def format_date(self, day: dt.date, *, year: bool = True) -> str:
-        """A date, with or without its year."""
+        """Return a date, with or without its year."""
         if self.language == "it":
             return f"{day:%d/%m/%Y}" if year else f"{day:%d/%m}"
         return f"{day.day} {MONTH_NAMES[day.month - 1]}" + (f" {day.year}" if year else "")
 
     def local_date(self, at: Millis) -> str:
-        """The local date of a time."""
+        """Return the local date of a time."""
         return self.format_date(_utc(at).astimezone(self.zone))
 
     def format_share(self, share: float, *, up: bool = False) -> str:
-        """A share as per cent, cut or `up` to the next thousandth: 100 % means all and nothing less."""
+        """Return a share as per cent, rounded down, or `up`, to a thousandth: 100 % means exactly all."""
         return f"{self.number(percent_of(share, 3, up=up))} %"
 
     def local_and_utc(self, at: Millis, *, up: bool = False) -> str:
-        """A time for people: local, with UTC in brackets, and its date where that is another one.
+        """Return a time as local time, with UTC in brackets, and the UTC date if it differs.
 
-        It is cut to what is shown of it, or `up` to the next: what began by then did so by the time shown.
+        It is rounded down to the printed precision, or `up`: what began by then also began by the printed time.
         """
         utc = _utc(self._rounded(at, up))
         local = utc.astimezone(self.zone)
         other = "" if utc.date() == local.date() else f"{self.format_date(utc, year=utc.year != local.year)} "
-        # No line is to end between a time and its zone.
+        # No line may break between a time and its zone.
         bracket = f"({other}{self._time(utc)} UTC)".replace(" ", "\u00a0")
         return f"{self.format_date(local)} {self._time(local)} {bracket}"
 
     def format_time(self, at: Millis, *, up: bool = False) -> str:
-        """The local time of day."""
+        """Return the local time of day."""
         return self._time(_utc(self._rounded(at, up)).astimezone(self.zone))
 
     def local_and_utc_of(self, text: str, *, up: bool = False) -> str:
-        """An RFC 3339 time as `local_and_utc` writes it."""
+        """Return an RFC 3339 time in the format of `local_and_utc`."""
         return self.local_and_utc(parse_rfc3339(text), up=up)
 
     def format_duration(self, millis: int, *, up: bool = False, exact: bool = False) -> str:
-        """A duration for people, cut to what is shown of it, or `up` to the next: at least never says too much.
+        """Return a duration, rounded down to the printed precision, or `up`, so that it never claims too much.
 
         Tenths of a second below a minute, seconds below an hour and if `exact`, else minutes.
         """

@@ -1,4 +1,4 @@
-"""What distinguishes the kinds of targets, one row a kind. `mailwatch.probes.PROBES` says how each is probed."""
+"""The properties of each kind of target, one row a kind. `mailwatch.probes.PROBES` has the probe of each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mailwatch.model import Kind, Phase, TlsMode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindFacts:
-    """What config, probes, metrics and pages need to know of a kind besides how it is probed.
+    """The properties of a kind that config, probes, metrics and pages use.
 
-    `ports` are the usual ones by encryption; without any, the config writes neither host, port nor tls. `phases`
-    follow the greeting in any case, `login_phases` with a login. Of the keys of a target some are for this kind
-    (`own_keys`), some must be there (`required_keys`), some must not (`unused_keys`).
+    `ports` are the usual ports by encryption; a kind without any has no host, port or tls in the config. The
+    phases in `phases` always follow the greeting, those in `login_phases` only with a login. Config keys of a
+    target may be specific to this kind (`own_keys`), required (`required_keys`) or forbidden (`unused_keys`).
     """
 
     ports: Mapping[TlsMode, int] = field(default_factory=dict)
@@ -25,11 +25,11 @@ class KindFacts:
     required_keys: tuple[str, ...] = ()
     unused_keys: tuple[str, ...] = ()
     sends_helo: bool = False
-    """Whether it greets the server by `defaults.helo_name`."""
+    """Whether a probe greets the server with `defaults.helo_name`."""
     verifies_certificate: bool = True
-    """Between exchangers encryption is opportunistic (RFC 7435): any certificate is better than none."""
+    """Whether certificates count: between exchangers (RFC 7435) any certificate is better than none."""
     awaits_delivery: bool = False
-    """Whether a probe sends a message and waits for it: it takes minutes, and is not repeated sooner in doubt."""
+    """Whether a probe sends a message and awaits it: this takes minutes, and is not repeated sooner in doubt."""
 
 
 KINDS: dict[Kind, KindFacts] = {
@@ -74,4 +74,4 @@ KINDS: dict[Kind, KindFacts] = {
 }
 
 MAILBOX_KINDS = tuple(kind for kind, facts in KINDS.items() if "login" in facts.own_keys)
-"""The kinds that log in to a mailbox: what an account is watched by unless it says otherwise."""
+"""The kinds that log in to a mailbox: the default kinds of an account."""

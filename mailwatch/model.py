@@ -1,7 +1,7 @@
-"""The words of MailWatch as frozen facts; this module imports nothing of ours.
+"""The recorded facts of MailWatch as frozen types. The only module of ours imported here is times.
 
-Points in time are `Millis`: whole milliseconds since 1970-01-01T00:00Z, UTC. They are exact, compare
-fast and go into canonical JSON unchanged. Phase durations are whole microseconds of the monotonic clock.
+Points in time are `Millis`: whole milliseconds since 1970-01-01T00:00Z, UTC. They are exact, compare fast and go
+into canonical JSON unchanged. Phase durations are whole microseconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mailwatch.times import Millis
 
 
 class Kind(StrEnum):
-    """How a mail service is spoken to."""
+    """The kind of a target: the protocol or method of its probes."""
 
     IMAP = "imap"
     POP3 = "pop3"
@@ -33,7 +33,7 @@ class TlsMode(StrEnum):
 
 
 class Phase(StrEnum):
-    """A timed part of an attempt, in the order in which a mail program meets them."""
+    """A timed part of an attempt, in the order of a mail program."""
 
     RESOLVE = "resolve"
     CONNECT = "connect"
@@ -47,7 +47,7 @@ class Phase(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What one observation says of the service."""
+    """The result of one observation."""
 
     UP = "up"
     DOWN = "down"
@@ -75,7 +75,7 @@ class Cause(StrEnum):
 
     @property
     def outcome(self) -> Outcome:
-        """Unknown for what is the owner's, our line's or our own doing; down for the provider's."""
+        """Unknown for causes of the owner, our line or MailWatch; down for causes of the provider."""
         return Outcome.UNKNOWN if self in _CAUSES_NOT_PROVIDER else Outcome.DOWN
 
 
@@ -84,7 +84,7 @@ _CAUSES_NOT_PROVIDER = frozenset({Cause.THROTTLED, Cause.CREDENTIALS, Cause.OFFL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFacts:
-    """What the handshake showed. `fingerprint` is the SHA-256 of the leaf certificate in hex."""
+    """The facts of a TLS handshake. `fingerprint` is the SHA-256 of the leaf certificate in hex."""
 
     version: str
     cipher: str
@@ -94,10 +94,10 @@ class TlsFacts:
 
 @dataclass(frozen=True, slots=True)
 class ClockSpan:
-    """From when to when something lasted, on the steady clock (monotonic.py), in milliseconds.
+    """The begin and end of something, on the steady clock (monotonic.py), in milliseconds.
 
-    Readings of one `boot` can be compared, others cannot. `start` is None for what began in an earlier boot.
-    `bound` is how far the wall clock may have been off then, in milliseconds, None where it is not known.
+    Readings are comparable only within one `boot`. `start` is None if it lies in an earlier boot. `bound` is the
+    bound of the wall clock's error then, in milliseconds, None if unknown.
     """
 
     boot: str
@@ -110,10 +110,10 @@ class ClockSpan:
 class Attempt:
     """One connection to one address.
 
-    `phases` are microseconds in the order walked, the failed phase included. `replies` are the server's own words,
-    redacted and bounded. `peer` is "address:port" ("" when the name did not resolve). `facts` are what else a kind
-    has to report, fit for canonical JSON: text, whole numbers, lists and mappings of them. `clock` is for the
-    observation made of it; the record keeps only that one's.
+    `phases` are microseconds in the order passed, the failed phase included. `replies` are the server's texts,
+    redacted and bounded. `peer` is "address:port" ("" if the name did not resolve). `facts` are further results of
+    a kind, fit for canonical JSON: text, whole numbers, lists and mappings of them. `clock` is for the observation
+    built from it; the record keeps only the observation's.
     """
 
     started_at: Millis
@@ -130,11 +130,11 @@ class Attempt:
 
 
 class ControlState(StrEnum):
-    """What asking one control came to, where it is not the name of an error (guard/shared_check.py)."""
+    """The result of asking one control, unless it is the name of an error (guard/shared_check.py)."""
 
     OK = "ok"
     MONITOR = "monitor"
-    """It could not be asked by our own fault; that says nothing of the line."""
+    """The control could not be asked by our own fault; this says nothing about the line."""
     INTERCEPTED = "intercepted"
     """Another host answered in the control's place."""
     NOT_AWAITED = "not awaited"
@@ -142,7 +142,7 @@ class ControlState(StrEnum):
 
 
 class ResolverState(StrEnum):
-    """What is wrong with the resolver, where it could be asked and is not `ok`."""
+    """A fault of the resolver, if it could be asked and is not `ok`."""
 
     SILENT = "silent"
     LIES = "lies"
@@ -152,14 +152,14 @@ class ResolverState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectivityResult:
-    """Were we online? None where it is not known.
+    """Whether we were online, None if unknown.
 
     1. `controls` maps "host:port", "target:PROVIDER" and "dns:NAME" to "ok" or the reason.
-    2. `online` is the line as a whole; `online4` and `online6` are IPv4 and IPv6 apart, None also where they were
-       not checked or the guard did not separate them.
+    2. `online` is the line as a whole; `online4` and `online6` are IPv4 and IPv6, None also if they were not
+       checked or the guard did not separate them.
     3. `resolver` is "ok", "silent", "lies" (it resolves names that do not exist), "poisoned" (it gives wrong
-       addresses for the control names) or "monitor"; "" when it was not asked. `spoofed` are the wrong addresses.
-    4. All of it was seen between `asked_at` and `answered_at`.
+       addresses for the control names) or "monitor"; "" if it was not asked. `spoofed` are the wrong addresses.
+    4. All results date from between `asked_at` and `answered_at`.
     """
 
     asked_at: Millis
@@ -174,14 +174,14 @@ class ConnectivityResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What one vantage point saw of one target at one time: one or more attempts.
+    """The result of one probe of one target: one or more attempts.
 
-    The last attempt decides. `partial` names the addresses that did not serve although another did.
-    `addresses` are all that the name had, A and AAAA. `with_login` is False while a target with a login
-    was probed without it (rejected credentials back off), or without an access token that counts; `secret`
-    is else a keyed digest of the password or grant, which shows whether two probes used the same one and nothing
-    else. `facts` are as an attempt's; the diagnosis of a failure is among them. `interval` (milliseconds) was in
-    force; it and `clock` are None on old records only.
+    The last attempt decides. `partial` names the addresses that failed although another one served. `addresses`
+    are all that the name had, A and AAAA. `with_login` is False if a target with a login was probed without it
+    (after rejected credentials), or without a valid access token; otherwise `secret` is a keyed digest of the
+    password or grant, which shows only whether two probes used the same one. `facts` are as in an attempt, with
+    the diagnosis of a failure. `interval` (milliseconds) was in force; it and `clock` are None only on old
+    records.
     """
 
     target: str
@@ -204,13 +204,13 @@ class Observation:
 
     @property
     def deciding_attempt(self) -> Attempt | None:
-        """The last attempt that came to what was concluded, else the last one."""
+        """The last attempt with the observation's cause, else the last one."""
         last = self.attempts[-1] if self.attempts else None
         return next((a for a in reversed(self.attempts) if a.cause is self.cause), last)
 
 
 class EventType(StrEnum):
-    """What notifications are about."""
+    """The type of event that a notification reports."""
 
     OPEN = "open"
     CLOSE = "close"
@@ -223,7 +223,7 @@ class EventType(StrEnum):
 
 
 class HealthArea(StrEnum):
-    """By what MailWatch notices that it does not work as it should."""
+    """The areas of the self-check."""
 
     LOOP = "loop"
     PROBES = "probes"
@@ -236,7 +236,7 @@ class HealthArea(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """A notification: `key` identifies it for good, so that it is sent once; `facts` are JSON, times in ms."""
+    """A notification. `key` identifies it for ever, so that it is sent once; `facts` are JSON, times in ms."""
 
     key: str
     event_type: EventType
@@ -268,7 +268,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When an outage opens and closes, and the seconds between observations that are in doubt, first to last."""
+    """The rules that open and close an outage, and the seconds between observations in doubt, first to last."""
 
     open_after: int = 3
     close_after: int = 2
@@ -276,7 +276,7 @@ class Rules:
 
 
 class TargetEvent(StrEnum):
-    """What happens to the watching of a target."""
+    """A change in how a target is watched."""
 
     BEGIN = "begin"
     CONTINUE = "continue"
@@ -286,11 +286,11 @@ class TargetEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSettings:
-    """What is watched under a target's name, and how; `interval` and `timeout` in milliseconds.
+    """The recorded settings of a target; `interval` and `timeout` in milliseconds.
 
-    `catalogue`: the host is the catalogue's for that provider. `own_ca`: its certificate is trusted by a file of
-    the owner's, not by the system's authorities. `login` is a keyed digest of the login name, `task` one of what
-    mx, webmail and roundtrip targets ask for; "" without one.
+    `catalogue`: the host is the catalogue's for that provider. `own_ca`: the owner's file, not the system's
+    authorities, decides whether its certificate is trusted. `login` is a keyed digest of the login name, `task`
+    one of the task of an mx, webmail or roundtrip target; "" without one.
     """
 
     kind: Kind
@@ -308,16 +308,15 @@ class TargetSettings:
 
     @property
     def service(self) -> tuple[str, ...]:
-        """What makes it the same thing that is watched: with another one the watching of the old one ends."""
+        """The identity of the watched service: if it changes, the old target ends and a new one begins."""
         return self.kind.value, self.host.lower().rstrip("."), str(self.port), self.login, self.task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetChange:
-    """The watching of a target begins, goes on, changes or ends. `settings` hold from then on; those that held, at
-    END.
+    """A target begins, continues, changes or ends. `settings` are in force from then on, at END until then.
 
-    `reason` says why: start, reload, removed, replaced, daily.
+    `reason` is start, reload, removed, replaced or daily.
     """
 
     target: str
@@ -329,4 +328,4 @@ class TargetChange:
 
 
 Fact = Observation | Gap | TargetChange
-"""What the ledger knows of one target, in its order."""
+"""A recorded fact of one target."""

@@ -1,7 +1,7 @@
-"""The steady clock, which setting the time does not change, and the boot and the run of its readings.
+"""The steady clock, which setting the time does not change, and the boot and run that its readings belong to.
 
-On Linux it is CLOCK_BOOTTIME, which goes on while the machine sleeps (clock_gettime(2)); on macOS CLOCK_MONOTONIC
-does; elsewhere CLOCK_MONOTONIC is all there is. Two readings can be compared within one boot only.
+On Linux it is CLOCK_BOOTTIME, which advances during a suspend (clock_gettime(2)), as CLOCK_MONOTONIC does on
+macOS; other systems have only CLOCK_MONOTONIC. Two readings are comparable only within one boot.
 """
 
 from __future__ import annotations
@@ -19,21 +19,19 @@ from mailwatch.model import ClockSpan
 from mailwatch.times import Millis
 
 STEP_MS: Millis = 500
-"""By how much wall clock and steady clock may part unnoticed: slewing moves both alike, only steps part them."""
+"""Milliseconds by which the clocks may diverge unnoticed: slewing moves both alike, only steps part them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which boot of which machine the readings are of, and which run of MailWatch made them: 16 hex digits
-    each.
-    """
+    """The boot of the machine, and the run of MailWatch, that readings belong to: 16 hex digits each."""
 
     boot: str
     run: str
 
 
 def clock_ids() -> tuple[int, int]:
-    """Return the clocks that stop and that go on in a suspend; one for both where that is all there is."""
+    """Return the clocks that stop and that advance during a suspend; the same one twice if there is only one."""
     if sys.platform == "darwin":
         return time.CLOCK_UPTIME_RAW, time.CLOCK_MONOTONIC
     return time.CLOCK_MONOTONIC, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -43,14 +41,14 @@ _, _STEADY = clock_ids()
 
 
 def milliseconds() -> Millis:
-    """Read the clock."""
+    """Return the reading of the steady clock in milliseconds."""
     return time.clock_gettime_ns(_STEADY) // 1_000_000
 
 
 def _boot_text() -> str:
-    """Name this boot as the system does; "" where it does not."""
+    """Return the system's name of this boot, "" without one."""
     with contextlib.suppress(OSError):
-        # A time namespace shifts the clock (time_namespaces(7)): its readings are not those of the others.
+        # A time namespace shifts the clock (time_namespaces(7)): its readings are not comparable with others.
         shift = ""
         with contextlib.suppress(OSError):
             shift = str(Path("/proc/self/ns/time").readlink()) + Path("/proc/self/timens_offsets").read_text()
@@ -65,7 +63,7 @@ def _boot_text() -> str:
 
 def _origin() -> Origin:
     run, words = secrets.token_hex(8), _boot_text()
-    # Without a name of the boot each run is taken for one of its own: then nothing is compared that may not be.
+    # Without a boot name each run counts as a boot of its own, so that no incomparable readings are compared.
     boot = hashlib.sha256(f"boot\0{words}".encode()).hexdigest()[:16] if words else run
     return Origin(boot, run)
 
@@ -79,9 +77,9 @@ def origin() -> Origin:
 
 
 def offset() -> Millis:
-    """Return the wall clock minus this clock, which only a step changes.
+    """Return the wall clock minus the steady clock, which only a step changes.
 
-    The one is read between two readings of the other, once more where the process was held up meanwhile.
+    The wall clock is read between two readings of the steady clock, again if the process was held up in between.
     """
     for _ in range(5):
         before, wall, after = time.clock_gettime_ns(_STEADY), time.time_ns(), time.clock_gettime_ns(_STEADY)
@@ -91,11 +89,11 @@ def offset() -> Millis:
 
 
 def to_wall_clock(at: Millis, offset_then: Millis) -> Millis:
-    """Return what the wall clock of now would have shown at `at`, when the `offset` was that."""
+    """Return the time of `at` on the current wall clock; `offset_then` is the `offset` when `at` was read."""
     stepped = offset() - offset_then
     return at + stepped if abs(stepped) > STEP_MS else at
 
 
 def since(start: Millis, bound: Millis | None = None) -> ClockSpan:
-    """Return the time from the reading `start` of this boot until now."""
+    """Return the span from the reading `start` of this boot until now."""
     return ClockSpan(_this_process.boot, start, milliseconds(), bound)

@@ -1,4 +1,4 @@
-"""Hosts, addresses and URLs: which are well formed, which are this machine, and where secrets may go."""
+"""Hosts, addresses and URLs: which are valid, which are on this machine, and where secrets may be sent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PAGE = re.compile(r"(https?)://([^/?#@\s]+)(?:[/?][^#\s]*)?")
 
 
 def endpoint_problem(url: str) -> str:
-    """Say what is wrong with the address of an endpoint, and what to do; "" if nothing is (RFC 6749, 3.2).
+    """Return what is wrong with an endpoint's address, and how to fix it; "" if valid (RFC 6749, section 3.2).
 
-    Secrets go over verified TLS, or stay on this machine.
+    Secrets are sent over verified TLS, or stay on this machine.
     """
     try:
         parts = urlsplit(url)
@@ -33,8 +33,8 @@ def endpoint_problem(url: str) -> str:
 
 
 def page_problem(url: str, what: str, example: str, *, schemes: tuple[str, ...]) -> str:
-    """Say why `url` is not `what`, such as the https address of a page; "" if it is. `example` has no "/" at its
-    end.
+    """Return why `url` is not `what`, for example the https address of a page; "" if it is. `example` does not end
+    with "/".
     """
     found = _PAGE.fullmatch(url)
     if found is None or found[1] not in schemes:
@@ -46,19 +46,19 @@ def page_problem(url: str, what: str, example: str, *, schemes: tuple[str, ...])
 
 
 def host_problem(host: str) -> str:
-    """Say why `host` is neither an address nor a name, and what to do; "" if it is."""
+    """Return why `host` is neither an address nor a name, and how to fix it; "" if it is one."""
     if is_address(host) or (len(host) <= 253 and _HOST_NAME.fullmatch(host)):
         return ""
     return "is not a host name; write for example imap.example.org, without scheme or port"
 
 
 def is_port(text: str, least: int = 0) -> bool:
-    """Whether a text is the number of a port."""
+    """Return whether a text is a port number."""
     return re.fullmatch(r"[0-9]{1,5}", text) is not None and least <= int(text) <= 65535
 
 
 def is_web_address(url: str) -> bool:
-    """Whether it is an address that can be asked for."""
+    """Return whether the text is an http or https address with a host."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -77,7 +77,7 @@ def peer_host(peer: str) -> str:
 
 
 def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that `host` is, None for a name."""
+    """Return the address if `host` is one, None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -85,7 +85,7 @@ def parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 
 def is_address(host: str) -> bool:
-    """Whether `host` is an address and no name."""
+    """Return whether `host` is an address, not a name."""
     return parse_address(host) is not None
 
 
@@ -96,19 +96,19 @@ def family_of(host: str) -> int | None:
 
 
 def plain_host(host: str) -> str:
-    """Return an address in its usual form; a name as it is."""
+    """Return an address in canonical form; a name unchanged."""
     address = parse_address(host)
     return host if address is None else str(address)
 
 
 def is_outside(host: str) -> bool:
-    """Whether `host` is an address beyond our own network."""
+    """Return whether `host` is an address outside our own network."""
     address = parse_address(host)
     return address is not None and address.is_global
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, an address or a name, can only be this very machine."""
+    """Return whether `host`, an address or a name, can only be this machine."""
     address = parse_address(host)
     if address is not None:
         return address.is_loopback

@@ -1,4 +1,4 @@
-"""How far the start has come: written by the threads that do its work, read by the event loop."""
+"""The progress of the start: written by the threads that do its work, read by the event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class StartupStep(Enum):
-    """What a start does, or waits for."""
+    """A step of the start, or what the start waits for."""
 
     CONFIG = "reading the secrets and certificates that the config names"
     OPENING = "opening the ledger"
@@ -18,28 +18,28 @@ class StartupStep(Enum):
 
 
 class StartupProgress:
-    """One step after the other, each with the share of it that is done, None where that is not known."""
+    """The current step, with the share of it that is done, None if unknown."""
 
     def __init__(self) -> None:
-        # One tuple, replaced as a whole: other threads read it.
+        # One tuple, replaced as a whole, since other threads read it.
         self._current: tuple[StartupStep, float | None] = (StartupStep.CONFIG, None)
 
     @property
     def step(self) -> StartupStep:
-        """What is being done."""
+        """The current step."""
         return self._current[0]
 
     @property
     def percent(self) -> int | None:
-        """How much of it is done."""
+        """The percentage of the step that is done; None if unknown."""
         share = self._current[1]
         return None if share is None else min(100, int(share * 100))
 
     def update(self, step: StartupStep, done: int = 0, of: int = 0) -> None:
-        """Take note of what is being done; `done` of `of` parts, 0 where their number is not known."""
+        """Set the step; `done` of `of` parts are done, and `of` is 0 if their number is unknown."""
         self._current = (step, done / of if of > 0 else None)
 
     def __str__(self) -> str:
-        """Say it in English: "reading the ledger, 40 %"."""
+        """Return the progress in English: "reading the ledger, 40 %"."""
         percent = self.percent
         return self.step.value if percent is None else f"{self.step.value}, {percent} %"

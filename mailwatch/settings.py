@@ -1,4 +1,4 @@
-"""What the config says is to be watched, as frozen facts with their secrets read."""
+"""The configured targets, channels and authorities as frozen types, with their secrets read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mailwatch.model import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuth2:
-    """How a login gets its access tokens: who asks where, and the file with what its owner granted.
+    """The OAuth client of a login: its endpoints, its identity, and the file of the owner's grant.
 
-    Endpoints are https, or http on the loopback; `device_endpoint` is "" where there is none. A public client
-    has no `client_secret`. `redirect_host` is the loopback host that the client is registered with.
+    Endpoints are https, or http on the loopback; `device_endpoint` is "" if there is none. A public client has no
+    `client_secret`. `redirect_host` is the loopback host that the client is registered with.
     """
 
     authorization_endpoint: str
@@ -47,7 +47,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class MxTask:
-    """What an mx target asks of each exchanger. The empty `sender` is the null reverse-path."""
+    """The recipient and sender that an mx target tests. The empty `sender` is the null reverse-path."""
 
     recipient: str
     sender: str = ""
@@ -55,7 +55,7 @@ class MxTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebmailTask:
-    """What a webmail target asks for: `contains` must appear in the page, `absent` must not."""
+    """The page of a webmail target: `contains` must appear in it, `absent` must not."""
 
     url: str
     contains: str = ""
@@ -64,7 +64,7 @@ class WebmailTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundtripTask:
-    """What a roundtrip target sends: through `via` (smtp), awaited in `to` (imap) for `deadline` seconds."""
+    """The message of a round trip: sent through `via` (smtp), awaited in `to` (imap) for `deadline` seconds."""
 
     via: Target
     to: Target
@@ -75,10 +75,10 @@ class RoundtripTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One thing that is probed. `interval` and `timeout` are seconds.
+    """One target of probes. `interval` and `timeout` are seconds.
 
-    `host` of an mx target is the mail domain. `task` is what mx, webmail and roundtrip targets have besides.
-    `helo_name` is what smtp and mx targets greet with, "" for our address.
+    `host` of an mx target is the mail domain. `task` has the further settings of mx, webmail and roundtrip
+    targets. `helo_name` is the name with which smtp and mx targets greet, "" for our address.
     """
 
     name: str
@@ -110,9 +110,9 @@ class VantagePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimestampAuthority:
-    """An outside authority that stamps checkpoints (RFC 3161): asked every so many seconds.
+    """An outside authority that timestamps checkpoints (RFC 3161), every `every` seconds.
 
-    Its signatures must lead to the certificates in `ca_file` (PEM), without one to the system's.
+    Its signatures must chain to the certificates in `ca_file` (PEM), or else to the system's.
     """
 
     name: str
@@ -124,9 +124,10 @@ class TimestampAuthority:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """Where notifications go: an Apprise address, mostly a secret. `name` is its scheme and number: json-1.
+    """A notification channel: an Apprise address, usually a secret. `name` is its scheme and number: json-1.
 
-    `quiet` is from and until in minutes after midnight in `timezone`; `group` seconds are waited for more.
+    `quiet` is from and until in minutes after midnight in `timezone`; `group` is how many seconds to wait for
+    more.
     """
 
     name: str

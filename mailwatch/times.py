@@ -17,26 +17,26 @@ DAY_MS: Millis = 24 * HOUR_MS
 
 _EARLIEST_MS: Millis = -62_135_596_800_000
 _LATEST_MS: Millis = 253_402_300_799_999
-"""What datetime can write: 0001-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z."""
+"""The range of datetime: 0001-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z."""
 
 
 def now() -> Millis:
-    """Read the wall clock."""
+    """Return the time by the wall clock."""
     return time.time_ns() // 1_000_000
 
 
 def rfc3339(at: Millis) -> str:
-    """Write `at` as RFC 3339 in UTC with milliseconds: 2026-01-22T21:55:00.000Z."""
+    """Return `at` as RFC 3339 in UTC with milliseconds: 2026-01-22T21:55:00.000Z."""
     moment = datetime.fromtimestamp(at // 1000, UTC)
-    # Not by strftime, which writes the year 1 as "1".
+    # Not strftime, which writes the year 1 as "1".
     return f"{moment.isoformat()[:19]}.{at % 1000:03d}Z"
 
 
 def parse_rfc3339(text: str) -> Millis:
-    """Read an RFC 3339 time with any offset.
+    """Parse an RFC 3339 time with any offset.
 
-    Raises ValueError, also without an offset, and for what lies before the year 1 or after 9999 in UTC: that could
-    not be written again.
+    Raises ValueError, also without an offset, and for a time outside the years 1 to 9999 in UTC, which could not
+    be written again.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -62,7 +62,7 @@ def merge_spans(spans: Iterable[Span]) -> list[Span]:
 
 
 def intersect_spans(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
-    """Return the times that lie in both; each must be as `merge_spans` gives it."""
+    """Return the intersection of two lists of spans, each in the form returned by `merge_spans`."""
     found, a, b = [], 0, 0
     while a < len(first) and b < len(second):
         start, end = max(first[a][0], second[b][0]), min(first[a][1], second[b][1])
@@ -76,7 +76,7 @@ def intersect_spans(first: Sequence[Span], second: Sequence[Span]) -> list[Span]
 
 
 def total_length(spans: Iterable[Span]) -> Millis:
-    """Add up."""
+    """Return the total length of the spans."""
     return sum(end - start for start, end in spans)
 
 
@@ -86,19 +86,19 @@ _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_0
 
 
 def parse_duration(value: object) -> float:
-    """Read a duration into seconds. A bare number is refused, since it does not say of what. Raises ValueError."""
+    """Parse a duration to seconds. A bare number is refused, since it has no unit. Raises ValueError."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError(f"{value} has no unit; write {value}s, or ms, m, h, d")
-    # fullmatch with ASCII digits: $ would let a line feed through, \d Arabic-Indic digits.
+    # fullmatch with ASCII digits: `$` would accept a line feed, `\d` Arabic-Indic digits.
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
     if found is None:
         raise ValueError("is not a duration; write for example 500ms, 5s, 1m, 2h or 1d")
-    # Whole milliseconds, so that 0.1s and 100ms are one and the same number.
+    # Whole milliseconds, so that 0.1s and 100ms are the same number.
     return round(float(found[1]) * _MILLISECONDS[found[2]]) / 1000
 
 
 def duration_text(seconds: float) -> str:
-    """Write seconds in the largest unit that holds them as a whole number."""
+    """Return seconds as text, in the largest unit of which they are a whole number."""
     milliseconds = round(seconds * 1000)
     unit = max((u for u in _MILLISECONDS if milliseconds % _MILLISECONDS[u] == 0), key=_MILLISECONDS.__getitem__)
     return f"{milliseconds // _MILLISECONDS[unit]}{unit}" if milliseconds else "0s"
@@ -108,25 +108,25 @@ Window = tuple[Millis, Millis]
 
 EARLIEST_MS: Millis = 0
 LATEST_MS: Millis = 4_102_444_800_000
-"""1970 and 2100: beyond, dates cannot be reckoned with in every time zone, and nothing is on record."""
-# ASCII digits: \d would take Arabic-Indic ones too.
+"""1970 and 2100: outside this range, not every time zone has local dates, and nothing is on record."""
+# ASCII digits: \d would match Arabic-Indic ones too.
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?")
 
 
 def month(year: int, month: int, zone: ZoneInfo) -> Window:
-    """Return a calendar month of `zone`, which is an hour shorter or longer when the clocks change in it."""
+    """Return a calendar month in `zone`, which is an hour shorter or longer if the clocks change in it."""
     return _start_of_day(year, month, 1, zone), _start_of_day(year + month // 12, month % 12 + 1, 1, zone)
 
 
 def check_bounds(at: Millis, text: str) -> Millis:
-    """Return a time that a person asks for. Raises ValueError, with what is accepted, out of bounds."""
+    """Return a time that a person requested. Raises ValueError, with the accepted range, out of bounds."""
     if not EARLIEST_MS <= at <= LATEST_MS:
         raise ValueError(f"{text[:40]!r} must lie between 1970-01-01 and 2100-01-01")
     return at
 
 
 def parse_moment(text: str, name: str, zone: ZoneInfo) -> Millis:
-    """Read a time, date or month as `parse_window` does. Raises ValueError that names it by `name`."""
+    """Parse a time, date or month as `parse_window` does. Raises ValueError with `name`."""
     found = _DAY.fullmatch(text)
     try:
         if found is None:
@@ -139,9 +139,9 @@ def parse_moment(text: str, name: str, zone: ZoneInfo) -> Millis:
 
 
 def parse_window(text_from: str, text_to: str, zone: ZoneInfo) -> Window:
-    """Read a window written as RFC 3339 times with offset, dates (2026-01-22) or months (2026-01).
+    """Parse a window written as RFC 3339 times with offset, dates (2026-01-22) or months (2026-01).
 
-    A date is its first moment in `zone`, a month that of its first day. The end is not included: all of
+    A date stands for its first moment in `zone`, a month for that of its first day. The end is excluded: all of
     January is from 2026-01 to 2026-02. Raises ValueError that names the faulty part.
     """
     start, end = parse_moment(text_from, "from", zone), parse_moment(text_to, "to", zone)
@@ -154,7 +154,7 @@ def parse_window(text_from: str, text_to: str, zone: ZoneInfo) -> Window:
 
 
 def merge_windows(windows: Iterable[Window]) -> tuple[Window, ...]:
-    """Return the same time as windows in order that neither overlap nor touch; empty ones are left out."""
+    """Return windows in order that cover the same time and neither overlap nor touch, without empty ones."""
     found: list[Window] = []
     for start, end in sorted(windows):
         if found and start <= found[-1][1]:
@@ -165,12 +165,12 @@ def merge_windows(windows: Iterable[Window]) -> tuple[Window, ...]:
 
 
 def overlap_length(windows: Iterable[Window], start: Millis, end: Millis) -> Millis:
-    """Return how much of [start, end) lies in `windows`, which are merged."""
+    """Return the length of the part of [start, end) inside `windows`, which are merged."""
     return sum(max(0, min(end, until) - max(start, begin)) for begin, until in windows)
 
 
 def subtract_windows(windows: Iterable[Window], start: Millis, end: Millis) -> Iterator[Window]:
-    """Yield what of [start, end) lies outside of `windows`, which are merged."""
+    """Yield the parts of [start, end) outside `windows`, which are merged."""
     for begin, until in windows:
         if start < min(begin, end):
             yield start, min(begin, end)
@@ -180,5 +180,5 @@ def subtract_windows(windows: Iterable[Window], start: Millis, end: Millis) -> I
 
 
 def _start_of_day(year: int, month: int, day: int, zone: ZoneInfo) -> Millis:
-    """The first moment of a day: where clocks are set at midnight, the earlier or the only one there is."""
+    """Return the first moment of a day: if the clocks are set at midnight, the earlier or the only one."""
     return (datetime(year, month, day, tzinfo=zone) - EPOCH) // timedelta(milliseconds=1)

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus (docs/reference/metrics.md). Numbers are kept per target, and become text on request."""
+"""Metrics for Prometheus (docs/reference/metrics.md): numbers per target, written as text on request."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mailwatch.times import Millis
 __all__ = ["Metrics"]
 
 MAX_RECENT_OUTAGES = 50
-"""Closed outages that are shown one by one, over all targets."""
+"""The number of closed outages with series of their own, over all targets."""
 _LAG_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 class Metrics:
-    """Takes in what is committed. Called in the event loop; read from any thread.
+    """Collects numbers from committed facts. Updated in the event loop; read from any thread.
 
-    `exposition` writes /metrics. The registry has the same series, for those who collect from one; at
+    `exposition` writes /metrics. The registry has the same series, for code that collects from a registry; with
     thousands of targets its own writer takes several times as long.
     """
 
@@ -48,41 +48,41 @@ class Metrics:
         self._token: float | None = None
         self._token_interval: float | None = None
         self.self_check = SelfMetrics()
-        """What the self-watch finds."""
+        """The findings of the self-check."""
         self._notifications: dict[tuple[str, str], int] = {}
         self._reload: tuple[int | None, float | None] = (None, None)
         registry.register(self)
 
     def declare(self, target: Target) -> None:
-        """Begin to show a target: every series that it can have, at 0; what is known of the name stays."""
+        """Add a target with every series that it can have, at 0; a known name keeps its counts."""
         if target.name in self._records:
             self.change(target, target)
         else:
             self._records[target.name] = TargetRecord.of(target)
 
     def change(self, old: Target, new: Target) -> None:
-        """Show a target under changed settings; its counts stay."""
+        """Update a target's settings; its counts stay."""
         record = self._records.pop(old.name)
         record.change(new)
         self._records[new.name] = record
 
     def forget(self, target: Target) -> None:
-        """Show the target no more."""
+        """Remove a target and its outages."""
         self._records.pop(target.name, None)
         self._recent = [outage for outage in self._recent if outage.target != target.name]
         heapq.heapify(self._recent)
 
     def observed(self, target: Target, observation: Observation, state: str, least: float | None = None) -> None:
-        """Count an observation; one that ended after its target was forgotten is not shown.
+        """Count an observation; ignore one whose target is removed.
 
-        `least` is how many seconds the open outage lasted at least, None without one.
+        `least` is the minimum duration of the open outage in seconds, None without one.
         """
         record = self._records.get(target.name)
         if record is not None:
             record.observed(observation, state, least)
 
     def outages(self, target: Target, payloads: Sequence[dict[str, Any]]) -> None:
-        """Show the outages of a target: all that are on record, each as the API has it."""
+        """Set the outages of a target: all on record, each in the form of the API."""
         record = self._records.get(target.name)
         if record is None:
             return
@@ -92,13 +92,13 @@ class Metrics:
                 heapq.heappop(self._recent)
 
     def gap(self, target: Target, seconds: float) -> None:
-        """Count time in which the target was not observed."""
+        """Add time in which the target was not observed."""
         record = self._records.get(target.name)
         if record is not None:
             record.gap_seconds += max(seconds, 0.0)
 
     def mark_unknown(self, target: Target) -> None:
-        """Show that the state of a target is not known: it is not probed now."""
+        """Mark the state of a target as unknown: it is not being probed."""
         record = self._records.get(target.name)
         if record is not None:
             record.mark_unknown()
@@ -106,23 +106,23 @@ class Metrics:
     def availability(
         self, target: Target, window: str, lower: float | None, upper: float | None, coverage: float | None
     ) -> None:
-        """Show the availability of a window; None is not known, and not shown."""
+        """Set the availability of a window; unknown values (None) have no series."""
         record = self._records.get(target.name)
         if record is not None:
             record.availability[window] = (lower, upper, coverage)
 
     def maintenance(self, target: Target, active: bool) -> None:
-        """Show whether a target is in announced maintenance."""
+        """Set whether a target is in announced maintenance."""
         record = self._records.get(target.name)
         if record is not None:
             record.maintenance = int(active)
 
     def lag(self, seconds: float) -> None:
-        """Count how late a probe began; a clock that stepped back makes none early."""
+        """Count the delay of a probe; a clock step back counts as no delay."""
         self._lag.observe(max(seconds, 0.0))
 
     def committed(self, seconds: float) -> None:
-        """Count how long a commit took."""
+        """Count the duration of a commit."""
         self._commit.observe(seconds)
 
     def internal_error(self) -> None:
@@ -130,7 +130,7 @@ class Metrics:
         self._errors += 1
 
     def channels(self, names: Sequence[str]) -> None:
-        """Show the channels that there are, every outcome at 0; those that were there keep their counts."""
+        """Set the channels, with every outcome at 0; known channels keep their counts."""
         before = self._notifications
         self._notifications = {
             (name, outcome): before.get((name, outcome), 0)
@@ -139,47 +139,47 @@ class Metrics:
         }
 
     def notified(self, channel: str, outcome: str) -> None:
-        """Count a message; one for a channel that is no longer there is not shown."""
+        """Count a message; ignore one for a removed channel."""
         if (channel, outcome) in self._notifications:
             self._notifications[channel, outcome] += 1
 
     def guard(self, online: bool | None, ipv4: bool | None = None, ipv6: bool | None = None) -> None:
-        """Show whether we are online, as a whole and by family; None is not known."""
+        """Set whether we are online, in total and by address family; None is unknown."""
         self._online = None if online is None else int(online)
         self._line = {"ipv4": ipv4, "ipv6": ipv6}
 
     def clock(self, error_bound_seconds: float | None) -> None:
-        """Show how far the clock may be off; None is not known."""
+        """Set the bound of the clock's error; None is unknown."""
         self._clock_error = error_bound_seconds
 
     def ledger(self, *, size: int, last_checkpoint_ms: Millis | None) -> None:
-        """Show the state of the ledger."""
+        """Set the size of the ledger and the time of its last checkpoint."""
         self._ledger = (size, None if last_checkpoint_ms is None else last_checkpoint_ms / 1000)
 
     def audited(self, valid: bool) -> None:
-        """Show whether the ledger is what was written: as checked at the start, and by the latest audit."""
+        """Set whether the ledger is unaltered, by the check at the start and the latest audit."""
         self._valid = int(valid)
 
     def token(self, time_ms: Millis) -> None:
-        """Show when an outside authority last stamped a checkpoint, by its own clock."""
+        """Set when an outside authority last stamped a checkpoint, by the authority's clock."""
         self._token = max(self._token or 0, time_ms / 1000)
 
     def token_interval(self, seconds: float | None) -> None:
-        """Show how often an outside authority is asked, so that one that never answers is missed; None without."""
+        """Set the interval of timestamp requests, so that missing tokens are noticed; None without authorities."""
         self._token_interval = seconds
 
     def config_reload(self, ok: bool, at_seconds: float) -> None:
-        """Show how the config was last read."""
+        """Set the result and time of a config reload."""
         self._reload = (int(ok), at_seconds if ok else self._reload[1])
 
     def exposition(self) -> Iterator[bytes]:
-        """Yield all of /metrics in the text format 0.0.4, piece by piece."""
+        """Yield /metrics in text format 0.0.4, piece by piece."""
         for family in self._families():
             for piece in family.text():
                 yield piece.encode()
 
     def collect(self) -> Iterator[Metric]:
-        """Return the same for a `CollectorRegistry`."""
+        """Return the same families for a `CollectorRegistry`."""
         return (family.metric() for family in self._families())
 
     def _families(self) -> Iterator[Family]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prometheus_client.core import Metric
 
 LINES_PER_PIECE = 2000
-"""Lines in a piece: ten thousand targets fill a hundred megabytes, which need not be in memory at once."""
+"""Lines in a piece: ten thousand targets fill a hundred megabytes, which must not be in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,14 @@ class Labels:
 
     @classmethod
     def of(cls, **values: str) -> Labels:
-        """Make a label set; the order is kept."""
+        """Create a label set in the given order."""
         return cls(tuple(values.items()), ",".join(f'{k}="{_escape(v)}"' for k, v in values.items()))
 
 
 NO_LABELS = Labels((), "")
 
 Row = tuple[str, Labels, Labels, float]
-"""What is appended to the family's name, the target's labels, further labels, the value."""
+"""A row: the suffix of the family's name, the target's labels, further labels, the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,14 @@ class Family:
     rows: Iterable[Row]
 
     def metric(self) -> Metric:
-        """Return it as prometheus_client knows it."""
+        """Return the family as a Metric of prometheus_client."""
         metric = Metric(self.name.removesuffix("_total"), self.help, self.kind)
         for suffix, target, further, value in self.rows:
             metric.add_sample(self.name + suffix, dict(target.pairs + further.pairs), value)
         return metric
 
     def text(self) -> Iterator[str]:
-        """Yield it in the text format of Prometheus, version 0.0.4, in pieces of bounded size."""
+        """Yield the family in the text format of Prometheus, version 0.0.4, in pieces of bounded size."""
         name = self.name
         lines = [f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"]
         for suffix, target, further, value in self.rows:

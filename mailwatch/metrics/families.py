@@ -1,6 +1,6 @@
-"""From records to metric families: every name, its help and where its numbers are.
+"""Builds the metric families from the records: each family's name, help text and source of numbers.
 
-Each target's, and those of MailWatch itself, as its self-check found them last.
+The families are those of the targets, and those of MailWatch itself by its latest self-check.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mailwatch.model import HealthArea, Outcome
 
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 Amount = tuple[int | None, int | None]
-"""What is used, and the limit; None where it is not known or not set."""
+"""An amount used, and its limit; None if unknown or not set."""
 NO_AMOUNT: Amount = (None, None)
 
 
 @dataclass(slots=True)
 class SelfMetrics:
-    """Written once a second in the event loop; read from any thread."""
+    """The numbers of the self-check. Written once a second in the event loop; read from any thread."""
 
     lag: Histogram = field(default_factory=lambda: Histogram(LAG_BUCKETS))
     stalled: int = 0
@@ -58,7 +58,7 @@ _GAUGES = (
 
 
 def target_families(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Family]:
-    """Yield the families that are labelled by target."""
+    """Yield the families with target labels."""
     for name, text, attribute in _GAUGES:
         yield _family(name, "gauge", text, _simple(records, attrgetter(attribute)))
     yield _family(
@@ -83,14 +83,14 @@ def target_families(records: Records, recent: Iterable[ClosedOutage]) -> Iterato
 
 
 def monitor_families(values: Mapping[str, tuple[str, str, float | None]]) -> Iterator[Family]:
-    """Yield the families without labels: name to kind, help and value; None is left out."""
+    """Yield the families without labels, from name to kind, help and value; None yields no row."""
     for name, (kind, text, value) in values.items():
         rows = [] if value is None else [("", NO_LABELS, NO_LABELS, value)]
         yield _family(name, kind, text, rows)
 
 
 def line_family(line: Mapping[str, bool | None]) -> Family:
-    """Return the family of our own line by address family; None is left out."""
+    """Return the family of our own line by address family; None yields no row."""
     rows = [("", NO_LABELS, _label("family", name), int(up)) for name, up in line.items() if up is not None]
     text = "Whether our own line is up over that address family; absent while unknown."
     return _family("guard_family_online", "gauge", text, rows)
@@ -108,7 +108,7 @@ def histogram_family(name: str, text: str, histogram: Histogram) -> Family:
 
 
 def self_families(self_metrics: SelfMetrics) -> Iterator[Family]:
-    """Yield what the self-watch finds; None is left out."""
+    """Yield the families of the self-check; None yields no row."""
     yield histogram_family(
         "self_loop_lag_seconds", "Delay of the event loop, measured once a second.", self_metrics.lag
     )
@@ -135,7 +135,7 @@ def self_families(self_metrics: SelfMetrics) -> Iterator[Family]:
 
 
 def info_family(name: str, text: str, **labels: str) -> Family:
-    """Return the family of facts that are labels of a constant 1."""
+    """Return a family whose labels are facts, with the value 1."""
     return _family(name, "gauge", text, [("", NO_LABELS, Labels.of(**labels), 1)])
 
 
@@ -207,7 +207,7 @@ def _failures(records: Records) -> Iterator[Row]:
 
 
 def _histogram(histogram: Histogram, labels: Labels) -> Iterator[Row]:
-    # One copy, so that the buckets and the count agree while the monitor goes on counting.
+    # A copy, so that buckets and count agree while the monitor keeps counting.
     counts, total, below = list(histogram.counts), histogram.total, 0
     for bound, count in zip((*map(str, histogram.bounds), "+Inf"), counts, strict=True):
         below += count

@@ -1,6 +1,6 @@
-"""What /metrics knows of one target, as plain numbers: cheap to update, turned into text only when asked.
+"""The numbers of /metrics for one target: cheap to update, converted to text only on request.
 
-Every failure that a target can have is created at 0, so that its first occurrence shows as a rise.
+Every failure that a target can have starts at 0, so that its first occurrence is visible as an increase.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CAUSES_WITHOUT_PHASE = frozenset({Cause.OFFLINE, Cause.MONITOR})
 
 @dataclass(slots=True)
 class Histogram:
-    """Counts of values up to each bound; the last count is of all that are higher."""
+    """Counts of values up to each bound; the last count is for all higher values."""
 
     bounds: Sequence[float]
     total: float = 0.0
@@ -40,7 +40,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class OpenOutage:
-    """An outage under way. It grows with each down observation; `seconds` is its minimum duration so far."""
+    """An open outage. Each down observation may increase `seconds`, its minimum duration so far."""
 
     id: str
     cause: str
@@ -50,7 +50,7 @@ class OpenOutage:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ClosedOutage:
-    """An outage that is over; the order is that of the ends."""
+    """A closed outage, ordered by its end."""
 
     end: Millis
     id: str
@@ -61,7 +61,7 @@ class ClosedOutage:
 
 @dataclass(slots=True)
 class TargetRecord:
-    """The numbers of one target. None is what is not known, and is not shown."""
+    """The numbers of one target. An unknown number is None, and has no series."""
 
     name: str
     labels: Labels
@@ -88,16 +88,16 @@ class TargetRecord:
 
     @classmethod
     def of(cls, target: Target) -> TargetRecord:
-        """Begin the record of a target, its counters at 0."""
+        """Create the record of a target, with all counters at 0."""
         return cls(target.name, labels_of(target), target.interval, dict.fromkeys(possible_failures(target), 0))
 
     def change(self, target: Target) -> None:
-        """Go on under changed settings."""
+        """Apply changed settings."""
         self.labels, self.interval = labels_of(target), target.interval
         self.failures = dict.fromkeys(possible_failures(target), 0) | self.failures
 
     def observed(self, observation: Observation, state: str, least: float | None = None) -> None:
-        """Take in an observation; an open outage lasted `least` seconds so far."""
+        """Count an observation; `least` is the minimum duration of the open outage in seconds."""
         outcome = observation.outcome
         self.state = state
         self.observations[outcome] += 1
@@ -117,7 +117,7 @@ class TargetRecord:
             self._grow(self.open, grown)
 
     def mark_unknown(self) -> None:
-        """Forget what the latest observation saw: the state is not known now."""
+        """Mark the state as unknown."""
         self.state, self.success = "unknown", None
 
     def _time(self, observation: Observation) -> None:
@@ -131,11 +131,11 @@ class TargetRecord:
         self.duration = sum(phases.values()) / 1_000_000 if phases else None
 
     def _failed(self, cause: Cause, phase: Phase | None) -> None:
-        # Where our own line or we ourselves failed says nothing of a phase of the mail service.
+        # A failure of our line or of MailWatch says nothing about a phase of the mail service.
         where = "none" if phase is None or cause in _CAUSES_WITHOUT_PHASE else phase.value
         key = (cause.value, where)
         if key not in self.failures:
-            # A new dict: a scrape in another thread may be walking over the old one.
+            # A new dict, since a scrape in another thread may be iterating over the old one.
             self.failures = self.failures | {key: 0}
         self.failures[key] += 1
 
@@ -145,7 +145,7 @@ class TargetRecord:
             self._sum()
 
     def outages(self, payloads: Sequence[dict[str, Any]]) -> list[ClosedOutage]:
-        """Take in all the outages on record (design: `GET /api/v1/outages`); return those newly closed."""
+        """Replace the outages by all on record (as `GET /api/v1/outages` has them); return those newly closed."""
         fresh, still_open = [], None
         for outage in payloads:
             if outage["state"] == "open":
@@ -154,22 +154,22 @@ class TargetRecord:
                 self.closed.add(outage["id"])
                 self.closed_seconds += outage["duration"]["min"]
                 if outage["first_good"] is not None:
-                    # Of one that was watched no longer the end is not known.
+                    # An outage whose target is no longer watched has no known end.
                     fresh.append(_closed(outage, self.name))
-        # At once: a scrape in another thread would see an open outage end for a moment, or count one twice.
+        # Set all at once: else a scrape in another thread might miss an open outage, or count one twice.
         self.open = still_open
         self.outage_count = max(self.outage_count, len(self.closed) + (still_open is not None))
         self._sum()
         return fresh
 
     def _sum(self) -> None:
-        # Never less than before: Prometheus would take that for a restart and count all of it again.
+        # Never decrease it: Prometheus would assume a restart and count everything again.
         seconds = self.closed_seconds + (self.open.seconds if self.open else 0.0)
         self.outage_seconds = max(self.outage_seconds, seconds)
 
 
 def labels_of(target: Target) -> Labels:
-    """Return the labels by which a target is known to Prometheus."""
+    """Return the labels of a target's series."""
     return Labels.of(target=target.name, provider=target.provider, kind=target.kind.value)
 
 
@@ -193,7 +193,7 @@ def _closed(outage: dict[str, Any], target: str) -> ClosedOutage:
 
 
 def _main_cause(outage: dict[str, Any]) -> str:
-    """Return the cause seen most often; of equals the first by name."""
+    """Return the most frequent cause; among equals, the first by name."""
     causes: dict[str, int] = outage["causes"]
     return min(causes, key=lambda cause: (-causes[cause], cause), default="")
 
@@ -220,12 +220,12 @@ _CAUSES: dict[Phase, tuple[Cause, ...]] = {
 _WEBMAIL_FAILURES = ((Cause.TLS, Phase.GREETING), *((cause, Phase.FETCH) for cause in _ANSWERED))
 
 
-"""Webmail: redirected to a page without TLS, and what is wrong with the page itself."""
+"""Failures of webmail: a redirect to a page without TLS, and failures of the page itself."""
 
 
 def possible_failures(target: Target) -> tuple[tuple[str, str], ...]:
-    """Return the (cause, phase) that a target of that kind, encryption and login can fail with."""
-    # A round trip has the logins of its ends.
+    """Return the (cause, phase) pairs with which a target of this kind, encryption and login can fail."""
+    # A round trip uses the logins of its two ends.
     return _possible(target.kind, target.tls, any(end.login is not None for end in target.endpoints))
 
 
@@ -235,21 +235,21 @@ def _possible(kind: Kind, tls: TlsMode, login: bool) -> tuple[tuple[str, str], .
     if tls is not TlsMode.NONE:
         phases.append(Phase.TLS)
     if login:
-        # A round trip fails at its mailbox too; with these its counters would be more than 40.
+        # A round trip can fail at its mailbox too, but then it would have more than 40 counters.
         more = KINDS[kind].login_phases
         phases.extend(phase for phase in more if kind is not Kind.ROUNDTRIP or phase is not Phase.MAILBOX)
     if kind is Kind.MX:
         phases.append(Phase.SUBMIT)
     found = [(cause.value, phase.value) for phase in phases for cause in _CAUSES[phase]]
     if tls is TlsMode.STARTTLS:
-        # STARTTLS is a command, and what follows it can be any answer.
+        # STARTTLS is a command, so it can get any answer.
         found.extend((cause.value, Phase.TLS.value) for cause in _ANSWERED if cause not in _CONNECTION_CAUSES)
     if kind is Kind.WEBMAIL:
         found.extend((cause.value, phase.value) for cause, phase in _WEBMAIL_FAILURES)
     if kind is Kind.MX:
-        # A null MX; and who refuses our HELO.
+        # A null MX, and a server that refuses our HELO.
         found.extend((Cause.REJECTED.value, phase.value) for phase in (Phase.RESOLVE, Phase.GREETING))
-    # A login that is held back after a rejection is no failure of a phase, and neither are our own.
+    # A suspended login is no failure of a phase, and neither are our own failures.
     found.extend((cause.value, "none") for cause in (Cause.OFFLINE, Cause.MONITOR))
     if login:
         found.append((Cause.CREDENTIALS.value, "none"))

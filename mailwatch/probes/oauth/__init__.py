@@ -1,4 +1,4 @@
-"""OAuth 2 for mailboxes whose providers demand it: the owner grants access once, tokens are fetched by that grant.
+"""OAuth 2 for mailboxes whose providers require it: the owner grants access once, which then yields tokens.
 
 http        one request to a token or device endpoint, within bounds
 grant       the file with the refresh token

@@ -1,8 +1,8 @@
-"""How an owner grants access: in the browser on this machine, or by a code typed into one anywhere.
+"""Lets an owner grant access: in the browser on this machine, or by a code typed into any browser.
 
 The authorization code flow: PKCE, state, and a redirect to the loopback (RFC 6749, section 4.1; RFC 7636, S256;
-RFC 8252, section 7.3). The browser may run on another machine: then the address that it ends at, which it cannot
-open there, is pasted here. The device flow: RFC 8628.
+RFC 8252, section 7.3). If the browser runs on another machine, it cannot open the final address; the owner then
+pastes that address here. The device flow: RFC 8628.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Connection: close\r
 
 
 def result_page(*, granted: bool, head: str) -> bytes:
-    """Write the answer to the request with that head."""
+    """Return the page that answers the request with the header `head`."""
     language = _language(head)
     title, words = _TEXTS[language, granted]
     style, mark = ("good", "✓") if granted else ("bad", "✗")
@@ -78,16 +78,14 @@ def _language(head: str) -> str:
 
 
 GRANT_SECONDS = 300.0
-"""Seconds that the owner has to grant access."""
+"""Seconds in which the owner must grant access."""
 MAX_REQUEST_BYTES = 16 * 1024
 REQUEST_SECONDS = 10.0
 
 
 @dataclass(slots=True, kw_only=True)
 class BrowserFlow:
-    """One login under way. `url` is where the owner's browser must go; `handle_redirect` takes where it came
-    back.
-    """
+    """One login under way. The owner's browser opens `url`; `handle_redirect` processes its redirect."""
 
     client: OAuth2
     url: str
@@ -98,7 +96,7 @@ class BrowserFlow:
     _done: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def handle_redirect(self, url: str) -> bool:
-        """Take in a redirect; False for one that is not the answer to this login (RFC 6749, section 10.12)."""
+        """Process a redirect; return False if it does not answer this login (RFC 6749, section 10.12)."""
         try:
             query = parse_qs(urlsplit(url.strip()).query, max_num_fields=20)
         except ValueError:
@@ -114,9 +112,7 @@ class BrowserFlow:
         return self._code.done()
 
     async def grant(self, timeout: float = GRANT_SECONDS) -> Grant:
-        """Wait for the owner, then exchange the code. Raises OAuthError, OAuthUnavailableError, or
-        TimeoutError.
-        """
+        """Wait for the owner, then exchange the code. Raises OAuthError, OAuthUnavailableError or TimeoutError."""
         good = False
         try:
             async with asyncio.timeout(timeout):
@@ -134,12 +130,12 @@ class BrowserFlow:
             self._done.set_result(good)
 
     async def wait_result(self) -> bool:
-        """Wait until the flow is over and say whether it was granted, for the browser's last page."""
+        """Wait for the end of the flow; return whether access was granted, for the browser's last page."""
         return await asyncio.shield(self._done)
 
 
 def grant_of(client: OAuth2, answer: dict[str, object]) -> Grant:
-    """Take the grant out of a token answer. Raises OAuthUnavailableError when it has no refresh token."""
+    """Return the grant of a token answer. Raises OAuthUnavailableError if it has no refresh token."""
     host = url_host(client.token_endpoint)
     access_token(answer, host)
     refresh = secret_field(answer, "refresh_token")
@@ -152,7 +148,7 @@ def grant_of(client: OAuth2, answer: dict[str, object]) -> Grant:
 
 @contextlib.asynccontextmanager
 async def authorization(client: OAuth2, username: str) -> AsyncIterator[BrowserFlow]:
-    """Listen for the redirect as long as the block lasts. Raises OSError when no port is free."""
+    """Listen for the redirect while the context lasts. Raises OSError if no port is free."""
     flows: list[BrowserFlow] = []
     answering: set[asyncio.Task[None]] = set()
 
@@ -166,7 +162,7 @@ async def authorization(client: OAuth2, username: str) -> AsyncIterator[BrowserF
         stack.callback(listener.close)
         port = listener.sockets[0].getsockname()[1]
         if client.redirect_host == "localhost":
-            # A browser may take the name to be ::1 first.
+            # A browser may resolve the name to ::1 first.
             with contextlib.suppress(OSError):
                 second = await asyncio.start_server(accept, "::1", port, limit=MAX_REQUEST_BYTES)
                 stack.callback(second.close)
@@ -175,7 +171,7 @@ async def authorization(client: OAuth2, username: str) -> AsyncIterator[BrowserF
         try:
             yield flow
         finally:
-            # The browser gets its last page before we go.
+            # Let the browser receive its last page.
             if answering:
                 await asyncio.wait(answering, timeout=2)
             for task in answering:
@@ -183,7 +179,7 @@ async def authorization(client: OAuth2, username: str) -> AsyncIterator[BrowserF
 
 
 def _start_flow(client: OAuth2, username: str, redirect_uri: str) -> BrowserFlow:
-    # 43 and 64 characters, of which RFC 7636, section 4.1, allows 43 to 128.
+    # 43 and 64 characters; RFC 7636, section 4.1, allows 43 to 128.
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
     url = with_query(
         client.authorization_endpoint,
@@ -195,7 +191,7 @@ def _start_flow(client: OAuth2, username: str, redirect_uri: str) -> BrowserFlow
         code_challenge=code_challenge(verifier),
         code_challenge_method="S256",
         login_hint=username,
-        # Google's own word for a refresh token; others ignore what they do not know (RFC 6749, section 3.1).
+        # Google's parameter for a refresh token; others ignore unknown parameters (RFC 6749, section 3.1).
         access_type="offline",
     )
     return BrowserFlow(
@@ -210,7 +206,7 @@ def code_challenge(verifier: str) -> str:
 
 
 def with_query(endpoint: str, **fields: str) -> str:
-    """Add fields that are not empty to the query of an endpoint, which keeps its own (RFC 6749, section 3.1)."""
+    """Add the fields that are not empty to an endpoint's query (RFC 6749, section 3.1)."""
     parts = urlsplit(endpoint)
     given = [(key, value) for key, value in fields.items() if value]
     query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), *given])
@@ -245,7 +241,7 @@ DEFAULT_INTERVAL_SECONDS, SLOW_DOWN_SECONDS, MAX_INTERVAL_SECONDS = 5.0, 5.0, 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceCode:
-    """What the owner types in and where; `seconds` is how long it holds, `interval` how often to ask."""
+    """The code that the owner types in, and where; valid for `seconds`, to be polled every `interval` seconds."""
 
     user_code: str
     url: str
@@ -255,16 +251,16 @@ class DeviceCode:
 
 
 async def device_code(client: OAuth2) -> DeviceCode:
-    """Ask for a code (RFC 8628, section 3.1). Raises OAuthError or OAuthUnavailableError."""
+    """Request a code (RFC 8628, section 3.1). Raises OAuthError or OAuthUnavailableError."""
     if not client.device_endpoint:
         raise OAuthUnavailableError("this provider has no device flow for mail; run the login without --device")
     return read_code(client, await request_endpoint(client, client.device_endpoint, {"scope": client.scope}))
 
 
 def read_code(client: OAuth2, answer: Mapping[str, Any]) -> DeviceCode:
-    """Take the code out of an answer (RFC 8628, section 3.2). Raises OAuthUnavailableError."""
+    """Return the code of an answer (RFC 8628, section 3.2). Raises OAuthUnavailableError."""
     code = secret_field(answer, "device_code")
-    # Google's word for it is older than the RFC's.
+    # Google's field name is older than the RFC's.
     words = _text(answer, "user_code"), _text(answer, "verification_uri") or _text(answer, "verification_url")
     if not code.get_secret_value() or not all(words):
         raise OAuthUnavailableError(
@@ -280,8 +276,9 @@ def read_code(client: OAuth2, answer: Mapping[str, Any]) -> DeviceCode:
 
 
 async def device_grant(client: OAuth2, code: DeviceCode) -> Grant:
-    """Ask until the owner has typed the code in (sections 3.4, 3.5). Raises OAuthError, OAuthUnavailableError,
-    TimeoutError.
+    """Poll until the owner has typed the code (RFC 8628, sections 3.4 and 3.5).
+
+    Raises OAuthError, OAuthUnavailableError or TimeoutError.
     """
     fields = token_fields(GRANT_TYPE, device_code=code.device_code.get_secret_value())
     wait = code.interval
@@ -296,7 +293,7 @@ async def device_grant(client: OAuth2, code: DeviceCode) -> Grant:
                 elif refused.code != "authorization_pending":
                     raise
             except OAuthUnavailableError:
-                # It may be back before the code ends; asked less and less often.
+                # The endpoint may recover before the code expires; poll it less and less often.
                 wait = min(wait * 2, MAX_INTERVAL_SECONDS)
 
 

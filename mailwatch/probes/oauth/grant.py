@@ -1,7 +1,7 @@
-"""What an owner granted, in a file of its own: the refresh token, mode 0600, written whole and durably.
+"""The file of an owner's grant: the refresh token, mode 0600, written atomically and durably.
 
-A provider may rotate the refresh token at each use (RFC 6749, section 6): the new one is on disk before the
-access token that came with it is used. The lock keeps a second process from using the old one meanwhile.
+A provider may rotate the refresh token at each use (RFC 6749, section 6): the new one is on disk before the access
+token that came with it is used. The lock keeps a second process from using the old one meanwhile.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from mailwatch.settings import OAuth2
 
 MAX_GRANT_BYTES = 64 * 1024
 LOGIN_COMMAND = "mailwatch login"
-"""What renews a grant."""
+"""The command that renews a grant."""
 _POLL_SECONDS = 0.05
 
 
 class GrantError(Exception):
-    """There is no grant that could be used; the text says why, and what to do."""
+    """There is no usable grant; the text says why, and what to do."""
 
 
 class GrantBusyError(Exception):
-    """Another process holds the grant for too long."""
+    """Another process holds the lock of the grant for too long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """A refresh token and whose it is. `identity` is made at the login and stays over rotations."""
+    """A refresh token and its client. `identity` is created at the login and survives rotations."""
 
     identity: str
     refresh_token: SecretStr
@@ -47,7 +47,7 @@ class Grant:
 
 
 def new_grant(client: OAuth2, refresh_token: SecretStr) -> Grant:
-    """Make the grant of a new login."""
+    """Create the grant of a new login."""
     return Grant(
         identity=secrets.token_hex(16),
         refresh_token=refresh_token,
@@ -57,10 +57,10 @@ def new_grant(client: OAuth2, refresh_token: SecretStr) -> Grant:
 
 
 def read_grant(client: OAuth2, address: str) -> Grant:
-    """Read the file. Raises GrantError, also when others may read it or another client made it."""
+    """Read the grant file. Raises GrantError, also if others may read it or another client created it."""
     path, advice = client.grant_file, f"run {LOGIN_COMMAND} {address}"
     try:
-        # O_NONBLOCK: a fifo in its place must not hang us.
+        # O_NONBLOCK: a fifo in place of the file must not block us.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise GrantError(f"access is not granted yet; {advice}") from None
@@ -84,7 +84,7 @@ def read_grant(client: OAuth2, address: str) -> Grant:
             token_endpoint=str(fields["token_endpoint"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError):
-        # No chain: a parser's complaint shows the text.
+        # No chain: the parser's message contains the text.
         raise GrantError(f"{path} is damaged; {advice}") from None
     if (grant.client_id, grant.token_endpoint) != (client.client_id, client.token_endpoint):
         raise GrantError(f"access was granted to another client or endpoint; {advice}")
@@ -92,7 +92,7 @@ def read_grant(client: OAuth2, address: str) -> Grant:
 
 
 def write_grant(path: Path, grant: Grant) -> None:
-    """Write the file, whole or not at all; on disk when this returns. Raises OSError."""
+    """Write the grant file atomically; it is on disk when this returns. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps(
         {
@@ -108,13 +108,13 @@ def write_grant(path: Path, grant: Grant) -> None:
 
 @contextlib.asynccontextmanager
 async def lock_grant(path: Path, timeout: float) -> AsyncIterator[None]:
-    """Hold the grant against other processes. Raises GrantBusyError when one holds it for longer, and OSError."""
+    """Lock the grant against other processes. Raises GrantBusyError after `timeout` seconds, and OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             async with asyncio.timeout(timeout):
-                # The kernel does not announce that a lock is free, but to a thread that waits for it without end.
+                # The kernel reports a free lock only to a thread that waits for it without a limit.
                 while not _try_lock(file):  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:

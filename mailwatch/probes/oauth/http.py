@@ -1,4 +1,4 @@
-"""One request to a token or device endpoint, bounded in time and bytes.
+"""Sends one request to a token or device endpoint, bounded in time and bytes.
 
 RFC 6749, sections 3.2 and 5; RFC 8628. A library's client would read answers without a bound.
 """
@@ -20,17 +20,17 @@ from mailwatch.net import endpoint_problem, is_loopback, url_host
 from mailwatch.settings import OAuth2
 
 REQUEST_TIMEOUT_SECONDS = 15.0
-"""Seconds for the whole of a request."""
+"""Seconds for a whole request."""
 MAX_RESPONSE_BYTES = 64 * 1024
 MAX_ERROR_CHARS = 200
 DEFAULT_LIFETIME_SECONDS, MAX_LIFETIME_SECONDS = 300.0, 86_400.0
-"""Seconds that a token lives, if the endpoint does not say; and at most."""
+"""Seconds of a token's life: if the endpoint does not state it, and at most."""
 _CODE = re.compile(r"[\x21-\x7e]{1,60}")
 _TRANSIENT_ERRORS = frozenset(
     {"temporarily_unavailable", "server_error", "rate_limit_exceeded", "internal_failure"}
 )
 _PLAIN = frozenset({"grant_type", "client_id", "scope", "redirect_uri"})
-"""Fields that hold no secret."""
+"""Fields that contain no secret."""
 _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",
@@ -39,7 +39,7 @@ _HEADERS = {
 
 
 class OAuthError(Exception):
-    """The endpoint says no, by a code of RFC 6749, section 5.2: what was granted or configured is not good."""
+    """The endpoint refuses with a code of RFC 6749, section 5.2: the grant or the configuration is not valid."""
 
     def __init__(self, code: str, description: str = "") -> None:
         super().__init__(f"{code}: {description}" if description else code)
@@ -47,23 +47,23 @@ class OAuthError(Exception):
 
 
 class OAuthUnavailableError(Exception):
-    """The endpoint does not answer, or not as a token endpoint does: nothing is known of the grant."""
+    """The endpoint does not answer, or not like a token endpoint: the state of the grant is unknown."""
 
 
 async def request_endpoint(
     client: OAuth2, endpoint: str, fields: Mapping[str, str], *, timeout: float = REQUEST_TIMEOUT_SECONDS
 ) -> dict[str, Any]:
-    """Post `fields` and the client's name and return the JSON object. Raises OAuthError or OAuthUnavailableError.
+    """Post `fields` and the client's ID, and return the JSON object. Raises OAuthError or OAuthUnavailableError.
 
-    A redirect is not followed: a token endpoint has no business elsewhere.
+    Redirects are not followed: a token endpoint must answer itself.
     """
     if wrong := endpoint_problem(endpoint):
         raise OAuthUnavailableError(f"the endpoint {wrong}")
     given = {**fields, "client_id": client.client_id}
     if secret := client.client_secret.get_secret_value():
-        # In the body, as both Google and Microsoft want it (RFC 6749, section 2.3.1).
+        # In the body, as both Google and Microsoft require (RFC 6749, section 2.3.1).
         given["client_secret"] = secret
-    # What is empty is left out (RFC 6749, section 3.2).
+    # Empty fields are left out (RFC 6749, section 3.2).
     body = urlencode({key: value for key, value in given.items() if value})
     hidden = [value for key, value in given.items() if key not in _PLAIN]
     where = f"the {'token' if endpoint == client.token_endpoint else 'device'} endpoint at {url_host(endpoint)}"
@@ -73,29 +73,27 @@ async def request_endpoint(
     except (TimeoutError, httpx.TimeoutException):
         raise OAuthUnavailableError(f"{where} does not answer within {timeout:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ssl.SSLError) as error:
-        # No chain: it would show the request.
+        # No chain: it would contain the request.
         words = _bounded_text(str(error) or type(error).__name__, hidden)
         raise OAuthUnavailableError(f"{where} cannot be reached: {words}") from None
     return _parse_response(status, answer, hidden, where)
 
 
 def token_fields(grant_type: str, **fields: str) -> dict[str, str]:
-    """Give the fields of a token request, empty ones left out."""
+    """Return the fields of a token request, without empty ones."""
     return {"grant_type": grant_type, **{key: value for key, value in fields.items() if value}}
 
 
 def secret_field(answer: Mapping[str, Any], name: str) -> SecretStr:
-    """Take a token out of an answer; SecretStr("") when it has none that could be sent on."""
+    """Return a token of an answer; SecretStr("") if it has none that can be sent."""
     value = answer.get(name)
-    # RFC 6749, appendices A.12 and A.17: visible ASCII. More would slip into the login's own syntax.
+    # RFC 6749, appendices A.12 and A.17: visible ASCII. Other characters would break the login's syntax.
     good = isinstance(value, str) and re.fullmatch(r"[\x21-\x7e]{1,16384}", value)
     return SecretStr(str(value) if good else "")
 
 
 def access_token(answer: Mapping[str, Any], host: str) -> tuple[SecretStr, float]:
-    """Take the token and its life in seconds out of an answer (RFC 6749, section 5.1). Raises
-    OAuthUnavailableError.
-    """
+    """Return the token and its life in seconds (RFC 6749, section 5.1). Raises OAuthUnavailableError."""
     token = secret_field(answer, "access_token")
     if not token.get_secret_value():
         raise OAuthUnavailableError(f"the token endpoint at {host} answers without an access token")
@@ -105,9 +103,9 @@ def access_token(answer: Mapping[str, Any], host: str) -> tuple[SecretStr, float
 
 
 def seconds_field(value: object, default: float, most: float) -> float:
-    """Read a number of seconds, which some servers write as text; what is none above 0 is the default."""
+    """Return a number of seconds, which some servers send as text; the default unless it is above 0."""
     try:
-        # A whole number may be larger than a float holds.
+        # A whole number may exceed the range of a float.
         seconds = float(value) if isinstance(value, int | float | str) else default
     except (ValueError, OverflowError):
         return default
@@ -119,13 +117,13 @@ async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
     verify: ssl.SSLContext | bool = False
     if not loopback or endpoint.startswith("https:"):
         verify = await asyncio.to_thread(ssl.create_default_context, cafile=client.ca_file)
-    # A proxy that the environment names must not get what is for this machine.
+    # A proxy of the environment must not get requests to this machine.
     async with (
         httpx.AsyncClient(verify=verify, timeout=None, trust_env=not loopback) as web,  # noqa: S113 - ask() bounds it
         web.stream("POST", endpoint, content=body.encode(), headers=_HEADERS) as response,
     ):
         if (packed := response.headers.get("content-encoding", "identity")) != "identity":
-            # It may unpack to anything, and a piece of it is unpacked before it can be measured.
+            # Its size is unknown until a piece of it is decompressed.
             raise httpx.DecodingError(f"its answer comes as {packed[:40]}, which MailWatch did not request")
         answer = bytearray()
         async for piece in response.aiter_raw():
@@ -155,7 +153,7 @@ def _parse_response(status: int, answer: bytes, hidden: list[str], where: str) -
 
 
 def _bounded_text(text: str, hidden: list[str]) -> str:
-    """Bound a server's words and take our secrets out of them: it may repeat what it was sent."""
+    """Truncate a server's text, and remove our secrets, which the server may repeat."""
     text = text[: MAX_ERROR_CHARS * 8]
     for secret in sorted(filter(None, hidden), key=len, reverse=True):
         text = text.replace(secret, "***")

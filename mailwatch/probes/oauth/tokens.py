@@ -1,9 +1,8 @@
-"""Access tokens while MailWatch runs, and probes whose login needs one.
+"""Supplies access tokens while MailWatch runs, and probes whose login needs one.
 
-A token is fetched by the owner's grant, before the probe and in a time of its own; it is kept until shortly before
-it expires, never on disk. A failure is classified by whose it is: a grant that is refused, missing or unusable is
-the owner's (credentials); a token endpoint that does not serve is our dependency (monitor), not the mailbox's
-outage.
+A token is requested with the owner's grant, before the probe and with a time limit of its own. It is kept until
+shortly before it expires, never on disk. A failure is attributed: a refused, missing or unusable grant is the
+owner's (credentials); a token endpoint that does not serve is our dependency (monitor), not the mailbox's outage.
 """
 
 from __future__ import annotations
@@ -45,18 +44,18 @@ from mailwatch.settings import Login, OAuth2
 logger = logging.getLogger(__name__)
 
 RENEW_BEFORE_SECONDS = 60.0
-"""Seconds before its end at which a token is renewed (half its life for a short one)."""
+"""Seconds before its expiry at which a token is renewed (half its life for a short one)."""
 WAIT_SECONDS = 5.0
-"""Seconds that a probe waits for a token; the request goes on, and serves the next one."""
+"""Seconds that a probe waits for a token; the request continues, and serves the next probe."""
 RETRY_SECONDS = {Cause.CREDENTIALS: (300.0, 1200.0, 3600.0), Cause.MONITOR: (5.0, 10.0, 20.0, 40.0, 60.0)}
-"""Seconds until a refused grant, or an endpoint that does not serve, is asked again."""
+"""Seconds until the next request after a refused grant, or from an endpoint that does not serve."""
 _CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client", "invalid_scope", "deleted_client"})
-"""Refusals that a new login does not fix."""
+"""Refusals that a new login does not resolve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenResult:
-    """An access token, or why there is none. `token_ms` is what it took to ask the endpoint, None if not asked."""
+    """An access token, or why there is none. `token_ms` is the duration of the request, None without a request."""
 
     token: SecretStr | None = None
     cause: Cause | None = None
@@ -80,7 +79,7 @@ class _Account:
 
 
 class AccessTokens:
-    """Supplies logins with access tokens; one request at a time for each account."""
+    """Supplies access tokens for logins; one request at a time for each account."""
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class AccessTokens:
         self._renewals: set[asyncio.Task[TokenResult]] = set()
 
     def identity(self, login: Login) -> str:
-        """Name the grant: the same over rotations of its refresh token, another after a new login; "" without."""
+        """Return the grant's identity: kept over token rotations, changed by a new login; "" without a grant."""
         if login.oauth2 is None:
             return ""
         account = self._account(login.oauth2)
@@ -105,7 +104,7 @@ class AccessTokens:
         return account.grant.identity if account.grant else ""
 
     async def get_token(self, login: Login, *, rejected: SecretStr | None = None) -> TokenResult:
-        """Return a token for the login; another one than `rejected`, which the mail server did not take."""
+        """Return a token for the login, other than `rejected`, which the mail server refused."""
         client = login.oauth2
         if client is None:
             return TokenResult(token=login.password)
@@ -113,7 +112,7 @@ class AccessTokens:
         task = asyncio.ensure_future(self._get_token(account, client, login.username, rejected))
         self._renewals.add(task)
         task.add_done_callback(self._renewals.discard)
-        # Not awaited itself: a probe that ends while the endpoint rotates the grant must not lose the new one.
+        # Not cancelled: a probe that ends while the endpoint rotates the grant must not lose the new one.
         done, _ = await asyncio.wait({task}, timeout=self._wait_seconds)
         if done:
             return task.result()
@@ -122,7 +121,7 @@ class AccessTokens:
         return self._cached(account) or TokenResult(cause=Cause.MONITOR, detail=late)
 
     async def finish(self, seconds: float) -> None:
-        """Wait for requests that are under way, before the process ends."""
+        """Wait up to `seconds` for the requests under way, before the process ends."""
         if self._renewals:
             await asyncio.wait(self._renewals, timeout=seconds)
 
@@ -171,8 +170,8 @@ class AccessTokens:
         return TokenResult(token=account.token, token_ms=spent())
 
     async def _renew(self, account: _Account, client: OAuth2, address: str) -> None:
-        """Ask for a token. Nothing that is new is used before the grant it came with is on disk."""
-        # Another process may have rotated it before we got the lock.
+        """Request a token. It is not used before a new grant that came with it is on disk."""
+        # Another process may have rotated the grant before we got the lock.
         self._load_grant(account, client, address)
         if account.unsaved:
             await self._save_grant(account, client)
@@ -198,12 +197,12 @@ class AccessTokens:
     def _account(self, client: OAuth2) -> _Account:
         account = self._accounts.setdefault(client.grant_file, _Account(client))
         if account.client != client:
-            # A reload changed how it is asked for: the token and the trouble of before say nothing of it.
+            # A reload changed the client: earlier tokens and failures no longer apply.
             account.client, account.token, account.failure, account.retry_at = client, None, None, 0.0
         return account
 
     def _load_grant(self, account: _Account, client: OAuth2, address: str) -> None:
-        """Take in the file if it changed. A grant that could not be written yet goes before an older file."""
+        """Read the grant file if it changed. A grant not written yet takes precedence over an older file."""
         file_state = _file_state(client.grant_file)
         if file_state == account.file_state and account.grant is not None and _same(account.grant, client):
             return
@@ -211,11 +210,11 @@ class AccessTokens:
         account.grant, account.file_state, account.unsaved = None, file_state, False
         account.grant = read_grant(client, address)
         if known is None or known.identity != account.grant.identity:
-            # A new login: neither the old token nor the old trouble says anything of it.
+            # A new login: the old token and old failures do not apply to it.
             account.token, account.retry_at = None, 0.0
 
     def _cached(self, account: _Account) -> TokenResult | None:
-        """Return the old token as long as it lives, when the endpoint does not serve a new one."""
+        """Return the current token while it is valid, for an endpoint that does not serve a new one."""
         lives = account.token is not None and self._clock() < account.expires_at
         return TokenResult(token=account.token) if lives else None
 
@@ -240,7 +239,7 @@ def _same(grant: Grant, client: OAuth2) -> bool:
 
 
 def _file_state(path: Path) -> tuple[int, ...]:
-    """What changes when the file is written anew, or its mode is; () when it is not there."""
+    """Return a value that changes when the file is rewritten or its mode changes; () if it does not exist."""
     try:
         status = path.stat()
     except OSError:
@@ -251,12 +250,12 @@ def _file_state(path: Path) -> tuple[int, ...]:
 async def probe_with_oauth(
     request: ProbeRequest, login: Login, tokens: AccessTokens, probe: ProbeFunction
 ) -> Observation:
-    """Probe by `probe` with a token for `login`, which is the target's.
+    """Run `probe` with a token for `login`, which is the target's.
 
-    1. Without a token the probe goes without a login: what is wrong with the server is reported as it is; what
-       works is no proof that the mailbox can be used, and the observation is unknown.
-    2. A token that the server rejects is renewed once, in case it was revoked or ended early. If it cannot be,
-       the rejection says nothing of the server, and the observation counts as one without a login.
+    1. Without a token, `probe` runs without a login: a failure of the server is reported as it is; a success does
+       not prove that the mailbox can be used, so the observation is unknown.
+    2. A token that the server rejects is renewed once, in case it was revoked or expired early. If it cannot be
+       renewed, the rejection says nothing about the server, and the observation counts as one without a login.
     """
     result = await tokens.get_token(login)
     if result.token is None:
@@ -288,7 +287,7 @@ def _with_login(request: ProbeRequest, login: Login | None) -> ProbeRequest:
 
 
 def _token_rejected(observation: Observation) -> bool:
-    """Whether a server was shown the token and did not take it."""
+    """Return whether a server received the token and rejected it."""
     last: Attempt | None = observation.attempts[-1] if observation.attempts else None
     return observation.cause is Cause.CREDENTIALS and last is not None and "sasl" in (last.facts or {})
 

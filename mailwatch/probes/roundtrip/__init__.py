@@ -1,12 +1,12 @@
-"""Send a message to a mailbox and wait until it is there: what a mail service is for, end to end.
+"""Sends a message to a mailbox and waits for its arrival: a test of the mail service from end to end.
 
-trip              one probe, from the one end to the other, if both may be logged in to
-message           what is sent, how it is recognised, and which messages are still on their way
-submission        handing it in by SMTP
+trip              one probe, from one end to the other, if both logins are allowed
+message           the message, how it is recognised, and which messages are still under way
+submission        submitting it by SMTP
 mailbox           the folders where it may arrive, by IMAP
 arrival           waiting for it, and messages of earlier probes
-headers, dkim     what the arrived copy shows
-delivery_report   the report that none will come
+headers, dkim     the facts of the arrived copy
+delivery_report   the report that none will arrive
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from mailwatch.settings import RoundtripTask, Target
 from mailwatch.times import now
 
 _STEPS = 60
-"""Two logins, the handing in, and each command of waiting for the message and of clearing up."""
+"""The steps of a round trip: two logins, the submission, and each command of the wait and of the clean-up."""
 
 
 def max_roundtrip_seconds(target: Target) -> float:
-    """Return the seconds that a round trip takes at the most, each of its steps at its slowest."""
+    """Return the longest duration of a round trip in seconds, with each step at its slowest."""
     return _STEPS * target.timeout + 3 * _task(target).deadline + MARGIN_SECONDS
 
 
 async def probe_roundtrip(request: ProbeRequest) -> Observation:
-    """Probe once. Without both logins nothing is sent."""
+    """Probe once. Unless both logins are possible, nothing is sent."""
     at, target, task = now(), request.target, _task(request.target)
     missing = TokenResult(cause=Cause.CREDENTIALS, detail="a login was rejected before; it will be tried again")
     if request.with_login:
@@ -59,9 +59,9 @@ def _task(target: Target) -> RoundtripTask:
 
 
 async def _with_tokens(task: RoundtripTask, tokens: AccessTokens | None) -> tuple[RoundtripTask, TokenResult]:
-    """Return the task with access tokens where its ends want them, or why there is none.
+    """Return the task with the access tokens that its ends need, or why one is missing.
 
-    One that was rejected is not renewed here: the probes of the end itself do that.
+    A rejected token is not renewed here: the end's own probes do that.
     """
     for name, end in (("via", task.via), ("to", task.to)):
         if end.login is not None and end.login.oauth2 is not None and tokens is not None:

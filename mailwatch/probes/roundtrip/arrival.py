@@ -1,6 +1,6 @@
-"""Wait for a message in INBOX and the junk folder, and find those that come late.
+"""Waits for a message in INBOX and the junk folder, and finds messages that arrive late.
 
-Messages of earlier probes may be found late, be unknown to the record, or come back in a delivery report.
+A message of an earlier probe may arrive late, be unknown to the record, or return in a delivery report.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 5.0
 """Seconds between two searches on a server without IDLE."""
 IDLE_SECONDS = 30.0
-"""Seconds of one IDLE: the junk folder is asked in between, and RFC 2177 allows no more than 29 minutes."""
+"""Seconds of one IDLE: between two, the junk folder is searched. RFC 2177 allows at most 29 minutes."""
 MAX_IMMEDIATE_SEARCHES = 5
-"""How often at most we search again at once."""
+"""The largest number of consecutive searches without a wait."""
 MAX_REPORTS = 20
 
 
 @contextlib.asynccontextmanager
 async def bounded(seconds: float) -> AsyncIterator[None]:
-    """Bound a part of a probe. Raises ProbeError with the cause timeout."""
+    """Limit a part of a probe to `seconds`. Raises ProbeError with the cause timeout."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -46,7 +46,7 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
 async def delivery_reports(
     mailbox: Mailbox, signer: MessageSigner, *criteria: bytes
 ) -> list[tuple[int, DeliveryReport]]:
-    """Read the delivery reports that speak of a message of ours, and no others."""
+    """Return the delivery reports about our messages, and no others."""
     try:
         uids = await mailbox.search(
             *criteria, f'HEADER Content-Type "multipart/report" TEXT "{TOKEN_PREFIX}"'.encode()
@@ -67,13 +67,13 @@ def report_fact(report: DeliveryReport) -> dict[str, str]:
 
 
 def header_or_text(needle: str) -> bytes:
-    # The Message-ID is what servers have an index of; some replace it by one of their own.
+    # Servers index the Message-ID; but some replace it by one of their own.
     return f'OR HEADER Message-ID "{needle}" HEADER {TOKEN_FIELD} "{needle}"'.encode()
 
 
 @dataclass(slots=True)
 class ArrivalWait:
-    """The waiting for one message, over as many connections as it takes. `until` is of the loop's clock."""
+    """The wait for one message, over as many connections as needed. `until` is on the loop's clock."""
 
     token: MessageToken
     signer: MessageSigner
@@ -81,14 +81,14 @@ class ArrivalWait:
     until: float
     answer_seconds: float
     delayed: dict[str, str] | None = None
-    """The fields of a report that the message is delayed."""
+    """The fields of a report of delay."""
     inbox_grew: bool = False
-    """Whether any message at all came to INBOX meanwhile."""
+    """Whether any message arrived in INBOX meanwhile."""
 
     async def arrival(self, mailbox: Mailbox) -> StoredMessage | DeliveryReport | None:
-        """Return the message, or the report that it will not come; None when the time is over.
+        """Return the message, or the report of its failure; None when the time is over.
 
-        Raises ProbeError, ImapCommandError, and what ends the connection.
+        Raises ProbeError, ImapCommandError, and the errors that end the connection.
         """
         clock = asyncio.get_running_loop().time
         idles, asked_junk, hurried = mailbox.can_idle, clock(), 0
@@ -109,7 +109,7 @@ class ArrivalWait:
                 await mailbox.examine(INBOX)
             hurried = hurried + 1 if mailbox.count != counted else 0
             if 0 < hurried < MAX_IMMEDIATE_SEARCHES:
-                # It came while we searched: the server has announced it already, and would be silent now.
+                # A message came during our search: the server has already announced it, and would not do so again.
                 continue
             left = max(0.0, min(self.until - clock(), IDLE_SECONDS if idles else POLL_SECONDS))
             if idles:
@@ -130,14 +130,14 @@ class ArrivalWait:
         if folder != INBOX and await mailbox.next_uid(folder) <= self.first_uids.get(folder, 1):
             return None
         await mailbox.examine(folder)
-        # "n:*" has the last message even if its UID is below n: harmless, since the seal decides.
+        # "n:*" includes the last message even if its UID is below n: harmless, since the seal decides.
         new = b"UID %d:*" % self.first_uids.get(folder, 1)
         try:
             uids = await mailbox.search(new, header_or_text(self.token.search_text))
         except ImapCommandError:
             uids, thorough = [], True
         if thorough and not uids:
-            # A search that finds nothing may be a search that does not work: no outage is founded on it.
+            # The search itself may be broken: an empty result must not cause an outage.
             uids = await mailbox.search(new)
             self.inbox_grew |= folder == INBOX and any(uid >= self.first_uids.get(folder, 1) for uid in uids)
         for uid, head in (await mailbox.token_headers(uids)).items():
@@ -152,7 +152,7 @@ class ArrivalWait:
 
 
 async def delete_messages(mailbox: Mailbox, leftovers: dict[bytes, list[int]], max_seconds: float) -> str:
-    """Delete messages of ours; return why some were left, "" if none was. Raises nothing of the server's."""
+    """Delete messages of ours; return why some were left, "" if none. Raises no error of the server."""
     why = ""
     for folder, uids in leftovers.items():
         try:
@@ -167,13 +167,13 @@ async def delete_messages(mailbox: Mailbox, leftovers: dict[bytes, list[int]], m
 
 
 REMEMBERED_MS: Millis = 30 * 24 * 3_600_000
-"""Messages of ours that are older are not searched any more."""
+"""Milliseconds after which our messages are no longer searched for."""
 MAX_RECORDED = 50
 
 
 @dataclass(slots=True)
 class MailboxCleanUp:
-    """What lay in the mailbox of earlier round trips. `leftovers` is by folder what may be deleted."""
+    """Messages of earlier round trips in the mailbox. `leftovers` are those to delete, by folder."""
 
     late: list[dict[str, Any]] = field(default_factory=list)
     stray: list[dict[str, Any]] = field(default_factory=list)
@@ -181,9 +181,9 @@ class MailboxCleanUp:
     known: list[str] = field(default_factory=list)
     leftovers: dict[bytes, list[int]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
-    """All tokens of ours that lie in the mailbox."""
+    """The tokens of all our messages in the mailbox."""
     complete: bool = True
-    """Whether everything that may be ours was checked."""
+    """Whether all messages that may be ours were checked."""
 
     def facts(self) -> dict[str, Any]:
         """Return the facts for the record."""
@@ -194,13 +194,13 @@ class MailboxCleanUp:
 async def clean_up(
     mailbox: Mailbox, signer: MessageSigner, outstanding: Outstanding, *, sent: bool
 ) -> MailboxCleanUp:
-    """Search all folders for messages of earlier probes; in that of what was `sent` all of ours are leftovers.
+    """Search all folders for messages of earlier probes; if `sent`, all of ours in the sent folder are leftovers.
 
-    1. One that is on its way has come late: it is recorded, and left where it is until that is on record.
-    2. One that was recorded so is a leftover.
-    3. One that nothing on record knows, but that carries our seal, was sent shortly before we were killed: it is
-       recorded as stray, and is a leftover.
-    4. A delivery report on one that is on its way ends the waiting for it, and is rubbish once that is on record.
+    1. One that is under way has come late: it is recorded, and stays in its folder until that is on record.
+    2. One that was recorded as late is a leftover.
+    3. One with our seal that the record does not know was sent shortly before we were killed: it is recorded as
+       stray, and is a leftover.
+    4. A delivery report about one under way ends the wait for it, and is a leftover once that is on record.
     """
     found = MailboxCleanUp()
     age = search_since(now() - REMEMBERED_MS)
@@ -214,7 +214,7 @@ async def clean_up(
                 copy = await mailbox.fetch(uid)
                 if copy is not None:
                     late = token.token in outstanding.sent
-                    # The record knows the clock of the one that is on its way; the message does not.
+                    # The record has the steady-clock time of a message under way; the message does not.
                     token = outstanding.sent.get(token.token, token)
                     (found.late if late else found.stray).append(_late_fact(token, copy))
                     if late:
@@ -244,9 +244,9 @@ def _late_fact(token: MessageToken, copy: StoredMessage) -> dict[str, Any]:
         "hops": hops(header_fields(header_section(copy.message)), token.sent_at),
     }
     stored, age = copy.stored_at, token.age(seen_at)
-    # When it was sent by the wall clock as it goes now, which may have been set meanwhile.
+    # The time of sending by the current wall clock, which may have been set meanwhile.
     sent_at = seen_at - age
-    # The server's own date, unless it cannot be: we know only that the message was there when we searched.
+    # The server's date, unless it is impossible: then we know only that the message was there at our search.
     fact["delay_ms"] = stored - sent_at if stored and sent_at - 2000 <= stored <= seen_at else age
     return fact
 
@@ -254,7 +254,7 @@ def _late_fact(token: MessageToken, copy: StoredMessage) -> dict[str, Any]:
 async def _own_messages(
     mailbox: Mailbox, signer: MessageSigner, found: MailboxCleanUp, since: bytes
 ) -> list[tuple[int, MessageToken]]:
-    """Find what carries our seal; on a server that cannot search headers, among all messages of that time."""
+    """Return the messages with our seal; if the server cannot search headers, check all messages of that time."""
     try:
         uids = await mailbox.search(since, header_or_text(TOKEN_PREFIX))
     except ImapCommandError:

@@ -1,4 +1,4 @@
-"""Delivery reports (RFC 3464) that speak of one of our messages. Pure."""
+"""Parses delivery reports (RFC 3464) about our messages. Pure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 MAX_DIAGNOSTIC_CHARS = 300
 MAX_BOUNDARIES = 100
-"""Parts in parts: the library compares each line with the boundary of every part that it stands in."""
+"""Nested parts: the library compares each line with the boundaries of all enclosing parts."""
 _TOKEN = re.compile(re.escape(TOKEN_PREFIX).encode() + rb"([0-9a-f]{32})\b")
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReport:
-    """What a report says. `proven`: it gives back our sealed header, so that it may be cleaned up."""
+    """The content of a report. `proven`: it contains our sealed header, so that it may be deleted."""
 
     token: str
     action: str
@@ -34,17 +34,17 @@ class DeliveryReport:
 
 
 def read_delivery_report(message: bytes, signer: MessageSigner) -> DeliveryReport | None:
-    """Return what a report says of a message of ours; None if it is none, or speaks of no such message."""
+    """Return the report about a message of ours; None if the message is no such report."""
     try:
         return _read(message, signer)
     except Exception as error:
-        # Untrusted: the library reads a part only when it is asked for, and what it cannot read is no report.
+        # Untrusted: the library parses a part on access, and a part that it cannot parse is no report.
         logger.info("a message is not a readable report: %s", type(error).__name__)
         return None
 
 
 def _read(message: bytes, signer: MessageSigner) -> DeliveryReport | None:
-    """Read a report; for untrusted input the library has many exceptions, HeaderParseError among them."""
+    """Parse a report; the library has many exceptions for untrusted input, such as HeaderParseError."""
     if message.lower().count(b"boundary") > MAX_BOUNDARIES:
         return None
     parsed = email.message_from_bytes(message, policy=policy.compat32)
@@ -67,7 +67,7 @@ def _read(message: bytes, signer: MessageSigner) -> DeliveryReport | None:
 
 
 def _recipient_fields(parts: list[Message]) -> dict[str, str]:
-    """Read the fields of the first recipient (RFC 3464, section 2.3)."""
+    """Return the fields of the first recipient (RFC 3464, section 2.3)."""
     for part in parts:
         if part.get_content_type() == "message/delivery-status":
             for block in part.walk():
@@ -77,7 +77,7 @@ def _recipient_fields(parts: list[Message]) -> dict[str, str]:
 
 
 def _text(value: object) -> str:
-    """Unfold a field; bytes that are no text come as lone surrogates, which no record takes."""
+    """Unfold a field, and replace the lone surrogates of undecodable bytes, which no record takes."""
     return " ".join(str(value).split()).encode("utf-8", "replace").decode()
 
 
@@ -90,7 +90,7 @@ def _returned_token(parts: list[Message], signer: MessageSigner) -> MessageToken
         elif kind == "message/rfc822" and part.is_multipart():
             inner = part.get_payload()
             returned = inner[0] if isinstance(inner, list) else None
-            # As they came: to write them anew the library refuses a field that holds a vertical tab, say.
+            # The raw fields: the library refuses to rewrite a field with, for example, a vertical tab.
             raw = returned.raw_items() if isinstance(returned, Message) else ()
             fields = {name.lower(): _text(value) for name, value in raw}
         else:

@@ -1,4 +1,4 @@
-"""Whether a message arrived as it was signed (DKIM, RFC 6376); results in the words of RFC 8601, section 2.7.1."""
+"""Checks whether a message arrived as signed (DKIM, RFC 6376); results are those of RFC 8601, section 2.7.1."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dkim.util import InvalidTagValueList, parse_tag_value
 
 MAX_SIGNATURES = 4
 LOOKUP_SECONDS = 5.0
-"""Seconds that one lookup of a key may take."""
+"""Seconds that the lookup of a key may take."""
 KeyLookup = Callable[[str], Awaitable[bytes | None]]
-"""From the name of a key's TXT record to its text; None if there is none. Raises TimeoutError."""
+"""A function from the name of a key's TXT record to its text, None if there is none. Raises TimeoutError."""
 
 _silent = logging.getLogger(f"{__name__}.library")
 _silent.addHandler(logging.NullHandler())
@@ -27,15 +27,15 @@ _silent.propagate = False
 async def check_signatures(message: bytes, keys: KeyLookup | None = None) -> list[dict[str, str]]:
     """Check each signature of the message: {"result", "domain", "selector", "why"}.
 
-    pass, fail, neutral (out of date by our clock), permerror (no key, or one that is none), temperror (no answer
-    of the name server); one "none" for a message without a signature.
+    pass, fail, neutral (out of date by our clock), permerror (no key, or an invalid one), temperror (no answer of
+    the name server); one "none" for a message without a signature.
     """
     lookup = keys or lookup_txt
     found = []
     try:
         fields = _signature_fields(message)
     except Exception:
-        # Untrusted: the library raises IndexError for a message that begins in the middle of a field.
+        # Untrusted: the library raises IndexError for a message that begins within a field.
         return [{"result": "permerror", "why": "the header of the message cannot be read"}]
     for number, field in enumerate(fields[:MAX_SIGNATURES]):
         found.append(await _checked(message, number, field, lookup))
@@ -43,7 +43,7 @@ async def check_signatures(message: bytes, keys: KeyLookup | None = None) -> lis
 
 
 async def lookup_txt(name: str, resolver: dns.asyncresolver.Resolver | None = None) -> bytes | None:
-    """Ask the system's name server for a TXT record."""
+    """Look up a TXT record with the system's name server. Raises TimeoutError."""
     try:
         asked = resolver or dns.asyncresolver.Resolver()
         answer = await asked.resolve(name, "TXT", lifetime=LOOKUP_SECONDS, search=False)
@@ -76,7 +76,7 @@ async def _checked(message: bytes, number: int, field: bytes, lookup: KeyLookup)
         return fact | {"result": "temperror", "why": "the name server did not return the key"}
     if key is None:
         return fact | {"result": "permerror", "why": "there is no key of that name"}
-    # In a thread: the library is not made for a server that wants to keep it busy.
+    # In a thread: a hostile server can keep the library busy.
     result, why = await asyncio.to_thread(_verified, message, number, key)
     return fact | {"result": result} | ({"why": why[:200]} if why else {})
 
@@ -86,12 +86,12 @@ def _verified(message: bytes, number: int, key: bytes) -> tuple[str, str]:
         checked = dkim.DKIM(message, logger=_silent, minkey=512)
         good = checked.verify(idx=number, dnsfunc=lambda _name, timeout=0: key)
     except dkim.ValidationError as error:
-        # Dates are compared with our clock, which may be wrong: they say nothing of the message (RFC 6376, 3.5).
+        # The dates are compared with our clock, which may be wrong, so they prove nothing (RFC 6376, section 3.5).
         dated = str(error).startswith(("t= value is in the future", "x= value is past"))
         return ("neutral" if dated else "fail"), str(error)
     except Exception as error:
         return "permerror", f"{type(error).__name__}: {error}"
     if good:
         return "pass", ""
-    # The library says no more; it gives no key size where it could not read the key.
+    # The library gives no reason; it has no key size if it could not read the key.
     return ("fail", "the signature does not match") if checked.keysize else ("permerror", "the key is not valid")

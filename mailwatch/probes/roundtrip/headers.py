@@ -1,4 +1,4 @@
-"""What the header of an arrived message shows: its fields, and the way it took (RFC 5321, section 4.4). Pure."""
+"""Parses the header of an arrived message: its fields and its route (RFC 5321, section 4.4). Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mailwatch.times import Millis
 
 MAX_HOPS = 25
 MAX_FIELD_CHARS = 2000
-"""Characters of a field that are read."""
+"""Characters of a field that are kept."""
 MAX_WORD_CHARS = 200
 _CLAUSE = re.compile(r"(?<!\S)(from|by|with|id)\s+(\S+)", re.IGNORECASE)
 _COMMENT = re.compile(r"\([^()]*\)")
@@ -27,7 +27,7 @@ def header_section(message: bytes) -> bytes:
 
 
 def header_fields(head: bytes) -> list[tuple[str, str]]:
-    """Return the fields as (name in small letters, unfolded value), in their order; what is none is left out."""
+    """Return the fields in order as (lower-case name, unfolded value), without invalid ones."""
     fields: list[tuple[str, str]] = []
     for line in head.decode("utf-8", "backslashreplace").splitlines():
         if line[:1] in (" ", "\t") and fields:
@@ -39,10 +39,10 @@ def header_fields(head: bytes) -> list[tuple[str, str]]:
 
 
 def hops(fields: list[tuple[str, str]], sent_at: Millis) -> list[dict[str, Any]]:
-    """Return the hops from the first to the last, each as far as its Received field shows.
+    """Return the hops from the first to the last, with the data of their Received fields.
 
-    {"by", "from", "address", "with", "id", "at": ms, "delay_ms"}. The delay is since the hop before, for the
-    first one since we sent it. Each host has its own clock of whole seconds: a delay may be negative, and is kept.
+    {"by", "from", "address", "with", "id", "at": ms, "delay_ms"}. The delay is since the previous hop, for the
+    first one since we sent the message. Each host has its own clock of whole seconds: a negative delay is kept.
     """
     found = []
     before = sent_at
@@ -57,7 +57,7 @@ def hops(fields: list[tuple[str, str]], sent_at: Millis) -> list[dict[str, Any]]
 
 
 def clock_skew_ms(way: list[dict[str, Any]]) -> int:
-    """Return by how much clocks on the way surely differ: the largest negative delay, less a date's second."""
+    """Return by how much clocks on the route surely differ: the largest negative delay, less a date's second."""
     return max(0, *(-hop.get("delay_ms", 0) - 1000 for hop in way)) if way else 0
 
 
@@ -77,7 +77,7 @@ def _hop(value: str) -> dict[str, Any]:
 
 
 def parse_date(date: str) -> Millis | None:
-    """Read the date of a header field (RFC 5322, section 3.3); None if it is none."""
+    """Parse the date of a header field (RFC 5322, section 3.3); None if invalid."""
     try:
         moment = parsedate_to_datetime(date.strip())
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -1,4 +1,4 @@
-"""INBOX and the junk folder of one account: searched, read without a trace, and cleared of our own messages."""
+"""Searches INBOX and the junk folder of one account, reads without a trace, and deletes our own messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mailwatch.times import Millis
 
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_SEARCH_RESULTS = 400
-"""Messages of one search that are read, the newest."""
+"""The number of messages of a search that are read, the newest."""
 MAX_FOLDERS_OF_A_USE = 2
 JUNK_NAMES = frozenset(
     {"junk", "junk e-mail", "junk email", "spam", "bulk", "bulk mail", "posta indesiderata", "indesiderata"}
@@ -38,7 +38,7 @@ _STATUS = re.compile(rb"STATUS .*\bUIDNEXT (\d{1,10})\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message as it lies in a folder: at most 64 KiB of it, and when the server took it in."""
+    """A message in a folder: at most 64 KiB of it, and when the server stored it."""
 
     folder: bytes
     uid: int
@@ -54,7 +54,7 @@ class Mailbox:
         self._client = client
         self.folders: tuple[bytes, ...] = (INBOX,)
         self.sent: tuple[bytes, ...] = ()
-        """Where a service keeps what was handed in; one that does so by itself leaves our messages there."""
+        """The folders for sent messages; a service that stores submitted messages itself leaves ours there."""
         self.opened = b""
 
     @property
@@ -64,13 +64,13 @@ class Mailbox:
 
     @property
     def count(self) -> int:
-        """How many messages the open folder has, by the server's latest answer."""
+        """The number of messages in the open folder, by the server's latest answer."""
         return self._client.exists
 
     async def find_folders(self) -> None:
-        """Learn which folders take junk and what was sent: by RFC 6154, else by their names."""
+        """Find the folders for junk and sent messages: by RFC 6154, else by their names."""
         if "SPECIAL-USE" not in self._client.capabilities:
-            # Many servers give the full list of their capabilities only after the login.
+            # Many servers list all their capabilities only after the login.
             await self._client.capability()
         listed = await self._client.send_command("LIST", b'"" "*"', wanted=_LISTED)
         marked: dict[bytes, list[bytes]] = {b"\\junk": [], b"\\sent": []}
@@ -91,43 +91,43 @@ class Mailbox:
         self.folders, self.sent = (INBOX, *junk), tuple(sent)
 
     async def next_uid(self, folder: bytes) -> int:
-        """Return the UID that the next message will have, 1 if the server does not give it."""
+        """Return the UID of the next message, 1 if the server does not report it."""
         lines = await self._client.send_command("STATUS", _quoted(folder) + b" (UIDNEXT)", wanted=_STATUS)
         found = [match for line in lines if (match := _STATUS.match(line))]
         return int(found[-1][1]) if found else 1
 
     async def examine(self, folder: bytes) -> None:
-        """Open a folder for reading only."""
+        """Open a folder read-only."""
         if self.opened != folder:
             await self._client.send_command("EXAMINE", _quoted(folder))
             self.opened = folder
 
     async def refresh(self) -> None:
-        """Let the server check for new messages."""
+        """Make the server check for new messages."""
         await self._client.send_command("NOOP")
 
     async def wait_for_news(self, seconds: float, answer_seconds: float) -> None:
-        """Wait until the server has news, at most for `seconds`. Raises Refused where it does not IDLE."""
+        """Wait for a message, at most for `seconds`. Raises ImapCommandError if the server refuses IDLE."""
         await self._client.idle_for(seconds, answer_seconds)
 
     async def search(self, *criteria: bytes) -> list[int]:
-        """Return the UIDs that match, the newest last."""
+        """Return the matching UIDs, the newest last."""
         lines = await self._client.send_command("UID SEARCH", b" ".join(criteria), wanted=_SEARCHED)
         uids = {int(word) for line in lines for word in line.split()[1:] if word.isdigit() and len(word) <= 10}
         return sorted(uids)[-MAX_SEARCH_RESULTS:]
 
     async def token_headers(self, uids: Sequence[int]) -> dict[int, bytes]:
-        """Read the fields by which a message of ours is known."""
+        """Return the header fields that identify our messages, by UID."""
         if not uids:
             return {}
         names = f"MESSAGE-ID {TOKEN_FIELD} {SEAL_FIELD}".upper().encode()
-        # Cut short: a huge field must not keep us from reading the others.
+        # Truncated: a huge field must not keep us from reading the others.
         what = _uid_set(uids) + b" (UID BODY.PEEK[HEADER.FIELDS (" + names + b")]<0.1024>)"
         read = await self._client.read_literals("UID FETCH", what, wanted=_FETCHED)
         return {int(uid[1]): literals[-1] for line, literals in read if literals and (uid := _UID.search(line))}
 
     async def fetch(self, uid: int) -> StoredMessage | None:
-        """Read a message of the open folder, without marking it as seen; None if it is gone."""
+        """Return a message of the open folder, without marking it as seen; None if it is gone."""
         what = b"%d (UID RFC822.SIZE INTERNALDATE BODY.PEEK[]<0.%d>)" % (uid, MAX_MESSAGE_BYTES)
         for line, literals in await self._client.read_literals("UID FETCH", what, wanted=_FETCHED):
             match = _UID.search(line)
@@ -144,10 +144,10 @@ class Mailbox:
         return None
 
     async def remove(self, folder: bytes, uids: Sequence[int]) -> str:
-        """Delete these messages of ours and nothing else; return why they were left, "" if they were not.
+        """Delete these messages of ours and nothing else; return why they were left, "" if deleted.
 
-        Without UID EXPUNGE (RFC 4315) only while no other message is marked as deleted: a plain EXPUNGE
-        would take it too.
+        Without UID EXPUNGE (RFC 4315), only while no other message is marked as deleted: a plain EXPUNGE would
+        delete it too.
         """
         by_uid = "UIDPLUS" in self._client.capabilities
         await self._client.send_command("SELECT", _quoted(folder))
@@ -166,7 +166,7 @@ class Mailbox:
 
 
 def search_since(at: Millis) -> bytes:
-    """Write a day for SEARCH SINCE, one day early: the server's day may not be ours."""
+    """Return a SEARCH SINCE criterion, one day early: the server's day may differ from ours."""
     day = datetime.fromtimestamp(at / 1000 - 86_400, UTC)
     return f"SINCE {day.day}-{_MONTHS[day.month - 1]}-{day.year}".encode()
 

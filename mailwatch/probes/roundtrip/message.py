@@ -1,6 +1,6 @@
-"""The message of a round trip: its text, its token, and which messages are still on their way. Pure.
+"""The message of a round trip: its text, its token, and the messages still under way. Pure.
 
-A message is on its way when it was accepted and not seen yet; the ledger holds all that is known of it.
+A message is under way when it was accepted and has not arrived yet; the ledger has all that is known of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mailwatch.model import Observation
 from mailwatch.times import Millis
 
 TOKEN_PREFIX = "mailwatch."  # noqa: S105
-"""What the Message-ID and the token header begin with; mailboxes are searched for it."""
+"""The prefix of the Message-ID and of the token header; mailboxes are searched for it."""
 TOKEN_FIELD = "X-MailWatch-Token"  # noqa: S105 (the name of a field)
 SEAL_FIELD = "X-MailWatch-Seal"
 _TOKEN = re.compile(r"mailwatch\.([0-9a-f]{32})\b")
@@ -40,9 +40,9 @@ if it was left here, it can be deleted without harm.
 
 @dataclass(frozen=True, slots=True)
 class MessageToken:
-    """What distinguishes one of our messages from all others: 128 random bits in hex, and when it was made.
+    """The identity of one of our messages: 128 random bits in hex, and when it was created.
 
-    `clock` is when that was on the steady clock, in the boot `boot`; None where it is not known.
+    `clock` is the time of creation on the steady clock, in the boot `boot`; None if unknown.
     """
 
     token: str
@@ -51,27 +51,27 @@ class MessageToken:
     boot: str = field(default="", compare=False)
 
     def age(self, at: Millis) -> Millis:
-        """Return how old it is at the wall time `at`, which is now."""
+        """Return the message's age at the wall time `at`, which must be the current time."""
         if self.clock is None or self.boot != monotonic.origin().boot:
             return at - self.sent_at
         return monotonic.milliseconds() - self.clock
 
     @property
     def search_text(self) -> str:
-        """What to search a mailbox for."""
+        """The text to search a mailbox for."""
         return TOKEN_PREFIX + self.token
 
 
 def new_token(at: Millis) -> MessageToken:
-    """Make the mark of a new message."""
+    """Create the token of a new message."""
     return MessageToken(secrets.token_hex(16), at, monotonic.milliseconds(), monotonic.origin().boot)
 
 
 class MessageSigner:
-    """Seals the messages of one target with HMAC-SHA256, and knows them again.
+    """Seals the messages of one target with HMAC-SHA256, and recognises them.
 
-    Only what carries a seal of ours is ever deleted: it cannot be forged. The seal is the target's own, so
-    that two targets with one mailbox leave each other's messages alone.
+    Only messages with our seal are ever deleted: it cannot be forged. Each target has its own seal, so that two
+    targets with one mailbox do not touch each other's messages.
     """
 
     def __init__(self, secret: bytes, target: str) -> None:
@@ -83,7 +83,7 @@ class MessageSigner:
         return f"{token.sent_at} {digest}"
 
     def recognise(self, fields: Mapping[str, str]) -> MessageToken | None:
-        """Return the mark of a message with these header fields (names in small letters); None if not ours."""
+        """Return the token of a message with these header fields (lower-case names); None if it is not ours."""
         token = _TOKEN.search(fields.get(TOKEN_FIELD.lower(), "")) or _TOKEN.search(fields.get("message-id", ""))
         sealed = _SEAL.fullmatch(fields.get(SEAL_FIELD.lower(), ""))
         if token is None or sealed is None:
@@ -97,8 +97,8 @@ class MessageSigner:
 
 
 def compose(token: MessageToken, seal: str, sender: str, recipient: str) -> bytes:
-    """Write the message (RFC 5322), marked as made by a machine (RFC 3834, section 5)."""
-    # An address literal or the like is no right side of a Message-ID.
+    """Return the message (RFC 5322), marked as automatically generated (RFC 3834, section 5)."""
+    # An address literal, for example, is no valid right side of a Message-ID.
     domain = re.sub(r"[^A-Za-z0-9.-]", "", sender.rpartition("@")[2]) or "mailwatch.invalid"
     head = {
         "From": f"MailWatch <{sender}>",
@@ -119,16 +119,16 @@ def compose(token: MessageToken, seal: str, sender: str, recipient: str) -> byte
 
 
 LOST_AFTER_MS: Millis = 7 * 24 * 3_600_000
-"""A queue gives up within five days (RFC 5321, section 4.5.4.1), and then a person has to clear it."""
+"""Milliseconds after which a message is lost: queues give up within five days (RFC 5321, section 4.5.4.1)."""
 ON_THE_WAY = frozenset({"queued", "missing", "login", "unsure"})
-"""The stages after which a message may still come."""
+"""The stages after which a message may still arrive."""
 _FINAL_STAGES = ("late", "lost", "bounced")
 
 
 @dataclass(frozen=True, slots=True)
 class Outstanding:
-    """`sent` are on their way, oldest first; `recorded` are on record as arrived and may still lie in the
-    mailbox.
+    """The messages of earlier probes. `sent` are under way, oldest first; `recorded` are on record as arrived, and
+    may still be in the mailbox.
     """
 
     sent: dict[str, MessageToken] = field(default_factory=dict)
@@ -136,14 +136,14 @@ class Outstanding:
 
     @classmethod
     def restore(cls, observations: Iterable[Observation]) -> Outstanding:
-        """Learn from the observations on record, oldest first."""
+        """Restore the messages from the recorded observations, oldest first."""
         found = cls()
         for observation in observations:
             found = found.after(observation)
         return found
 
     def after(self, observation: Observation) -> Outstanding:
-        """Return what is on its way after one more observation."""
+        """Return the messages after one more observation."""
         facts: dict[str, Any] = observation.facts or {}
         ended = {entry["token"] for name in _FINAL_STAGES for entry in facts.get(name, ())}
         sent = {token: message_token for token, message_token in self.sent.items() if token not in ended}
@@ -158,5 +158,5 @@ class Outstanding:
         return Outstanding(sent, recorded - set(facts.get("cleaned", ())))
 
     def overdue(self, at: Millis) -> list[MessageToken]:
-        """Return those that are given up."""
+        """Return the messages that count as lost at `at`."""
         return [token for token in self.sent.values() if token.age(at) > LOST_AFTER_MS]

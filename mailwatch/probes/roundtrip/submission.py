@@ -1,4 +1,4 @@
-"""Hand a message in as a mail program does: the ladder of an smtp target, then MAIL, RCPT and DATA in earnest."""
+"""Submits a message as a mail program does: the phases of an smtp target, then a real MAIL, RCPT and DATA."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _QUEUED = re.compile(r"queued as ([A-Za-z0-9.-]{1,100})|\bid=?\s*([A-Za-z0-9.-]{
 
 @dataclass(slots=True)
 class Submission:
-    """One message and what became of handing it in. `facts` are of the message, `refusal` the codes of a no.
+    """One message and the result of its submission. `facts` are facts of the message.
 
-    It is written when the server asks for it, so that it is dated right.
+    The message is created only when the server asks for it, so that its date is right.
     """
 
     signer: MessageSigner
@@ -34,22 +34,22 @@ class Submission:
     accepted_clock: Millis = 0
     """`accepted_at` on the steady clock."""
     handed_over: bool = False
-    """The last byte was sent: from here on the server may have it, whatever it says or does not say."""
+    """Whether the last byte was sent: from then on the server may have the message, whatever it answers."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def unsure(self) -> bool:
-        """Whether it is not known if the message was accepted."""
+        """Whether it is unknown if the message was accepted."""
         return self.handed_over and self.accepted_at is None
 
     async def probe(self, call: ProbeContext) -> CloseCallback:
-        """Walk the phases; the first failure raises."""
+        """Run the phases; the first failure raises. Return the callback that closes the session."""
         client, offer = await connect_and_login(call)
         with call.recorder.phase(Phase.SUBMIT):
             try:
                 await self._submit(client, call, "smtputf8" in offer.extensions)
             except SmtpReplyError as error:
-                # A clear no, unless it is the connection's end that came with it.
+                # A definite refusal, unless it came with the end of the connection.
                 self.handed_over = self.handed_over and (error.step == "unasked" or error.code < 400)
                 self.facts |= {"reply_code": error.code} | ({"status": error.status} if error.status else {})
                 raise
@@ -70,7 +70,7 @@ class Submission:
         self.handed_over = True
         reply = await client.send_message(message)
         self.accepted_at, self.accepted_clock = now(), monotonic.milliseconds()
-        # The library leaves bytes that are no text as lone surrogates, which no record takes.
+        # The library decodes invalid bytes to lone surrogates, which no record takes.
         words = f"{reply.code} {reply.message}".encode("utf-8", "surrogateescape").decode(
             "utf-8", "backslashreplace"
         )

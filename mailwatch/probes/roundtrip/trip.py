@@ -1,8 +1,8 @@
-"""A round trip: the mailbox is opened, a message handed in, and awaited.
+"""A round trip: opens the mailbox, submits a message, and awaits it.
 
-The stage says how far mail service went, in the words of a long outage (docs/explanation/round-trips.md):
-unsubmitted, rejected, unsure, login, queued, missing, served. Of a message that arrived little is kept: third
-parties wrote it on its way.
+The stage is how far the mail service got, in the words of docs/explanation/round-trips.md: unsubmitted, rejected,
+unsure, login, queued, missing, served. Little of an arrived message is kept, since third parties wrote to it on
+its way.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Target]) -> dict[str, Any]:
-    """Return the facts of the arrived copy; the passwords of the `ends` are masked in its header."""
+    """Return the facts of an arrived copy; the passwords of the `ends` are masked in its header."""
     head = header_section(copy.message)
     way = hops(header_fields(head), sent_at)
     text = head.decode("utf-8", "backslashreplace")
@@ -58,7 +58,7 @@ async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Tar
 async def _signatures(copy: StoredMessage) -> list[dict[str, str]]:
     if not copy.whole:
         return [{"result": "neutral", "why": "the message is longer than what is read of it"}]
-    # Imported when first used: it takes a while, and commands should start at once.
+    # Imported on first use: it takes a while, and commands should start at once.
     from mailwatch.probes.roundtrip.dkim import check_signatures
 
     try:
@@ -69,7 +69,7 @@ async def _signatures(copy: StoredMessage) -> list[dict[str, str]]:
 
 
 RECONNECT_SECONDS = (2.0, 5.0, 10.0)
-"""Seconds before each further connection when one is lost while we wait, as a mail program does."""
+"""Seconds before each reconnection after a connection was lost during the wait, as in a mail program."""
 _RECONNECT_CAUSES = frozenset(
     {Cause.DISCONNECTED, Cause.UNAVAILABLE, Cause.REFUSED, Cause.TIMEOUT, Cause.UNREACHABLE}
 )
@@ -81,7 +81,7 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class RoundtripContext:
-    """What a probe needs besides its target. `logged_in` is awaited once no further login is under way."""
+    """The further inputs of a probe. `logged_in` is awaited when no further login is under way."""
 
     secret: bytes
     outstanding: Outstanding = field(default_factory=Outstanding)
@@ -89,7 +89,7 @@ class RoundtripContext:
 
 
 class RoundtripProbe:
-    """One probe under way: what is known of it so far."""
+    """One probe under way, with its results so far."""
 
     def __init__(self, request: ProbeRequest, task: RoundtripTask, context: RoundtripContext) -> None:
         self._request = request
@@ -111,16 +111,16 @@ class RoundtripProbe:
         self._waited = False
 
     async def run(self) -> Observation:
-        """Take the way to its end."""
+        """Run the round trip, and return its observation."""
         loop = asyncio.get_running_loop()
         arrivals = await self._wait_for_arrival(self._timeout * 16 + self._task.deadline)
         if self._clean_up_task:
-            # To search a huge mailbox is more than a mail program asks for: no outage is founded on it.
+            # A mail program does not search a huge mailbox: a failure of that must not cause an outage.
             self._facts["untidied"] = arrivals[-1].detail
             self._cleans_up = False
             arrivals += await self._wait_for_arrival(self._timeout * 16 + self._task.deadline)
         if self._submission is None:
-            # The mailbox cannot be entered. Whether mail is still taken is worth knowing all the more.
+            # The mailbox is not accessible, which makes it more important whether mail is still accepted.
             await self._submit()
         for pause in RECONNECT_SECONDS:
             last = arrivals[-1]
@@ -191,7 +191,7 @@ class RoundtripProbe:
             self._facts.pop("cleaned", None)
 
     async def _submit(self) -> None:
-        """Hand the message in, once; what comes of it is in `_submission` and `_submissions`."""
+        """Submit the message, once; the results are in `_submission` and `_submissions`."""
         task = self._task
         submission = self._submission = Submission(self._signer, task.sender, task.recipient)
         self._submissions, addresses = await try_addresses(self._via, submission.probe)
@@ -221,7 +221,7 @@ class RoundtripProbe:
         assert submission is not None
         ended = self._submissions[-1]
         failed = ended if submission.accepted_at is None else arrivals[-1]
-        # The attempt that decides comes last.
+        # The deciding attempt comes last.
         attempts = [*arrivals, *self._submissions] if failed is ended else [*self._submissions, *arrivals]
         if failed.cause is None and self._found is not None:
             self._facts["stage"] = "served"
