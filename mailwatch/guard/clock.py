@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from mailwatch import monotonic
 from mailwatch.guard.sntp import Offset, SntpError, sntp
@@ -245,7 +245,7 @@ class ClockSurvey:
         bound = self.error_bound_us
         return None if bound is None else bound / 1e6
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the survey for the ledger: whole microseconds, no floats."""
         return {
             "event": "survey",

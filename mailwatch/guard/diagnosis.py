@@ -16,7 +16,6 @@ import socket
 import struct
 import sys
 from collections.abc import Awaitable, Iterable
-from typing import Any
 
 import dns.asyncresolver
 import dns.exception
@@ -35,7 +34,7 @@ async def lookup_names(
     seconds: float,
     resolver: dns.asyncresolver.Resolver | None = None,
     kinds: tuple[str, ...] = ("A", "AAAA"),
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the system name server's answers for A and AAAA, or other kinds of record.
 
     Each is {"status", "server", "chain": [canonical names], "addresses": [...], "ttl"}; the status is the answer
@@ -53,7 +52,7 @@ async def lookup_names(
     return dict(zip(kinds, answers, strict=True))
 
 
-async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, seconds: float) -> dict[str, Any]:
+async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, seconds: float) -> dict[str, object]:
     try:
         answer = await resolver.resolve(host, kind, lifetime=seconds, search=False, raise_on_no_answer=False)
     except dns.resolver.NXDOMAIN:
@@ -65,7 +64,7 @@ async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, se
     except dns.exception.Timeout:
         return {"status": "no answer"}
     found = [record.to_text() for record in answer.rrset or ()]
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "status": dns.rcode.to_text(answer.response.rcode()) if found else "no data",
         "server": answer.nameserver or "",
         "addresses": sorted(found)[:MAX_RECORDS],
@@ -89,7 +88,7 @@ _ARRIVED = {(3, 3), (1, 4)}
 """Type and code of "port unreachable" in ICMP and ICMPv6, which the host itself sends."""
 
 
-async def trace(peer: str, seconds: float) -> dict[str, Any]:
+async def trace(peer: str, seconds: float) -> dict[str, object]:
     """Return {"to", "from", "hops": [address, "" if silent], "arrived"} for "address:port"."""
     address = ipaddress.ip_address(peer.rpartition(":")[0].strip("[]").partition("%")[0])
     if not sys.platform.startswith("linux"):
@@ -163,7 +162,7 @@ class Diagnosis:
     def __init__(self) -> None:
         self._free = MAX_CONCURRENT
 
-    async def diagnose(self, target: Target, observation: Observation) -> dict[str, Any]:
+    async def diagnose(self, target: Target, observation: Observation) -> dict[str, object]:
         """Return the findings of three seconds, fit for canonical JSON; failures are part of them, not raised."""
         if not self._free:
             return {"skipped": "other diagnoses were running"}
@@ -185,12 +184,12 @@ def _host(target: Target, observation: Observation) -> str:
     return target.endpoints[-1].host if failed.get("end") == "to" else target.host
 
 
-async def _route(observation: Observation) -> dict[str, Any]:
+async def _route(observation: Observation) -> dict[str, object]:
     peer = observation.attempts[-1].peer if observation.attempts else ""
     return await trace(peer, DIAGNOSIS_SECONDS - 0.5) if peer else {"skipped": "no address was tried"}
 
 
-async def _bounded(finding: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+async def _bounded(finding: Awaitable[dict[str, object]]) -> dict[str, object]:
     try:
         async with asyncio.timeout(DIAGNOSIS_SECONDS):
             return await finding

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,7 +68,7 @@ class ExpiryAttribution:
         if whose is ExpiryFault.UNKNOWN:
             await self._ask()
             whose, known = self._weigh(attempt, found)
-        weighed: dict[str, Any] = {**found, "fault": whose.value, "by": list(known.sources)}
+        weighed: dict[str, object] = {**found, "fault": whose.value, "by": list(known.sources)}
         weighed |= {"true_time_from": known.earliest} if known.earliest is not None else {}
         weighed |= {"true_time_until": known.latest} if known.latest is not None else {}
         facts = {**(observation.facts or {}), "out_of_date": weighed}
@@ -83,7 +83,7 @@ class ExpiryAttribution:
         detail = f"{why}; {ADVICE} (was: {observation.cause}, {observation.detail})"
         return replace(with_facts, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=detail)
 
-    def _weigh(self, attempt: Attempt, found: dict[str, Any]) -> tuple[ExpiryFault, TrueTimeBounds]:
+    def _weigh(self, attempt: Attempt, found: Mapping[str, Any]) -> tuple[ExpiryFault, TrueTimeBounds]:
         reading = attempt.clock.end if attempt.clock is not None else monotonic.milliseconds()
         known = self.evidence.bounds_at(reading)
         return expiry_fault(found.get("not_before"), found.get("not_after"), known, attempt.ended_at), known

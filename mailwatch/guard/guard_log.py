@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mailwatch import monotonic
 from mailwatch.model import ConnectivityResult
 from mailwatch.times import Millis
@@ -22,7 +20,7 @@ class GuardLog:
         self._logged_at: Millis = 0
         """Steady-clock times of the latest answer (`_asked`) and of the last recorded one (`_logged_at`)."""
 
-    def entry(self, answer: ConnectivityResult, bound: Millis | None = None) -> dict[str, Any] | None:
+    def entry(self, answer: ConnectivityResult, bound: Millis | None = None) -> dict[str, object] | None:
         """Return the payload to record for a new answer, None for none.
 
         `bound` is the bound of the wall clock's error in milliseconds.
@@ -42,7 +40,7 @@ class GuardLog:
         clock = {"boot": monotonic.origin().boot, "asked": asked, "answered": answered}
         clock |= {"checked": checked} if before else {}
         clock |= {} if bound is None else {"bound": bound}
-        payload: dict[str, Any] = {
+        payload: dict[str, object] = {
             "asked_at": answer.asked_at,
             "online": answer.online,
             "controls": answer.controls,

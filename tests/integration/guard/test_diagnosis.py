@@ -151,7 +151,7 @@ async def test_when_everything_fails_at_once_only_a_few_diagnoses_are_made() -> 
 
 
 async def test_errors_in_a_diagnosis_are_recorded_and_never_raised() -> None:
-    told = await Diagnosis().diagnose(TARGET, failed("no address:1"))
+    told: Any = await Diagnosis().diagnose(TARGET, failed("no address:1"))
     assert told["route"]["failed"].startswith("ValueError")
 
 
@@ -186,22 +186,22 @@ def names() -> Iterator[Resolver]:
 
 
 async def test_each_answer_of_the_name_server_is_recorded(names: Resolver) -> None:
-    there = await lookup_names("there.example", 5.0, names)
+    there: Any = await lookup_names("there.example", 5.0, names)
     assert there["A"]["status"] == there["AAAA"]["status"] == "NOERROR"
     assert (there["A"]["addresses"], there["AAAA"]["addresses"]) == (["192.0.2.1"], ["2001:db8::1"])
     assert "chain" not in there["A"]
-    far = await lookup_names("far.example", 5.0, names)
+    far: Any = await lookup_names("far.example", 5.0, names)
     assert far["A"]["chain"] == ["alias.example.", "there.example."]
     assert far["A"]["addresses"] == ["192.0.2.1"]
     assert await lookup_names("gone.example", 5.0, names) == {
         "A": {"status": "NXDOMAIN"},
         "AAAA": {"status": "NXDOMAIN"},
     }
-    empty = await lookup_names("empty.example", 5.0, names)
+    empty: Any = await lookup_names("empty.example", 5.0, names)
     assert (empty["A"]["status"], empty["A"]["addresses"]) == ("no data", [])
-    refused = await lookup_names("refused.example", 5.0, names)
+    refused: Any = await lookup_names("refused.example", 5.0, names)
     assert refused["A"] == {"status": "no server answers usefully", "servers": [f"127.0.0.1@{names.port} REFUSED"]}
-    mail = await lookup_names("mail.example", 5.0, names, kinds=("MX",))
+    mail: Any = await lookup_names("mail.example", 5.0, names, kinds=("MX",))
     assert mail["MX"]["addresses"] == ["10 there.example."]
     for told in (there, far, empty, refused, mail):
         canonical(told)
@@ -219,7 +219,7 @@ async def test_a_failing_name_server_behind_ours_is_recorded(said: Rcode | None,
             server = Dnsmasq(folder, f"server=/broken.example/127.0.0.1#{upstream}")
             await asyncio.to_thread(server.start)
             try:
-                told = await lookup_names("broken.example", 1.0, server.resolver)
+                told: Any = await lookup_names("broken.example", 1.0, server.resolver)
             finally:
                 await asyncio.to_thread(server.stop)
     assert told["A"]["status"] == told["AAAA"]["status"] == status
