@@ -142,7 +142,7 @@ def _not_after(der: bytes) -> tuple[Millis | None, str]:
 _PROBLEMS = {_EXPIRED: "expired", _NOT_YET_VALID: "not_yet_valid"}
 
 
-def expiry_facts(error: ssl.SSLCertVerificationError) -> dict[str, Any] | None:
+def expiry_facts(error: ssl.SSLCertVerificationError) -> dict[str, object] | None:
     """Return {"problem", "not_before", "not_after"} for the record (milliseconds), None for another problem.
 
     Between the dates, every certificate of the chain is valid; absent if a certificate cannot be read.

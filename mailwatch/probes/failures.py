@@ -6,7 +6,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiosmtplib import SMTPResponseException
 
@@ -106,7 +106,7 @@ class Classification(NamedTuple):
     known: bool | None = None
     owner: str = ""
     """The id of a row about the owner's account or setting, which is no rejected password; "" for others."""
-    out_of_date: dict[str, Any] | None = None
+    out_of_date: dict[str, object] | None = None
     """For a certificate that is out of date by our clock: the problem, and the dates of its chain."""
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from dns.asyncresolver import Resolver
 
@@ -149,7 +148,7 @@ async def try_exchangers(
 
 def with_exchanger_names(observation: Observation, result: MxAttempts) -> Observation:
     """Add the exchanger to each peer; unless all are up, add the list of exchangers."""
-    facts: dict[str, Any] = {}
+    facts: dict[str, object] = {}
     detail = observation.detail
     if observation.cause is not None and result.exchangers:
         where = exchanger_of(observation.attempts[-1])

@@ -52,7 +52,7 @@ class OAuthUnavailableError(Exception):
 
 async def request_endpoint(
     client: OAuth2, endpoint: str, fields: Mapping[str, str], *, timeout: float = REQUEST_TIMEOUT_SECONDS
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Post `fields` and the client's ID, and return the JSON object. Raises OAuthError or OAuthUnavailableError.
 
     Redirects are not followed: a token endpoint must answer itself.
@@ -133,7 +133,7 @@ async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
         return response.status_code, bytes(answer)
 
 
-def _parse_response(status: int, answer: bytes, hidden: list[str], where: str) -> dict[str, Any]:
+def _parse_response(status: int, answer: bytes, hidden: list[str], where: str) -> dict[str, object]:
     try:
         fields = json.loads(answer)
     except (ValueError, RecursionError):

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import SecretStr
 
@@ -301,5 +300,5 @@ def _unknown_without_token(observation: Observation, result: TokenResult) -> Obs
     )
 
 
-def _token_facts(result: TokenResult) -> dict[str, Any]:
+def _token_facts(result: TokenResult) -> dict[str, int]:
     return {} if result.token_ms is None else {"token_ms": result.token_ms}

@@ -10,7 +10,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from mailwatch.model import Cause
 from mailwatch.probes.failures import ProbeError
@@ -175,9 +174,9 @@ MAX_RECORDED = 50
 class MailboxCleanUp:
     """Messages of earlier round trips in the mailbox. `leftovers` are those to delete, by folder."""
 
-    late: list[dict[str, Any]] = field(default_factory=list)
-    stray: list[dict[str, Any]] = field(default_factory=list)
-    bounced: list[dict[str, Any]] = field(default_factory=list)
+    late: list[dict[str, object]] = field(default_factory=list)
+    stray: list[dict[str, object]] = field(default_factory=list)
+    bounced: list[dict[str, object]] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     leftovers: dict[bytes, list[int]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
@@ -185,7 +184,7 @@ class MailboxCleanUp:
     complete: bool = True
     """Whether all messages that may be ours were checked."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return the facts for the record."""
         entries_by_name = {"late": self.late, "stray": self.stray, "bounced": self.bounced, "cleaned": self.known}
         return {name: entries for name, entries in entries_by_name.items() if entries}
@@ -234,9 +233,9 @@ async def clean_up(
     return found
 
 
-def _late_fact(token: MessageToken, copy: StoredMessage) -> dict[str, Any]:
+def _late_fact(token: MessageToken, copy: StoredMessage) -> dict[str, object]:
     seen_at = now()
-    fact: dict[str, Any] = {
+    fact: dict[str, object] = {
         "token": token.token,
         "sent_at": token.sent_at,
         "seen_at": seen_at,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.model import Phase
@@ -35,7 +34,7 @@ class Submission:
     """`accepted_at` on the steady clock."""
     handed_over: bool = False
     """Whether the last byte was sent: from then on the server may have the message, whatever it answers."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=dict)
 
     @property
     def unsure(self) -> bool:

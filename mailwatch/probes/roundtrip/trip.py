@@ -34,14 +34,14 @@ from mailwatch.times import Millis, now
 logger = logging.getLogger(__name__)
 
 
-async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Target]) -> dict[str, Any]:
+async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Target]) -> dict[str, object]:
     """Return the facts of an arrived copy; the passwords of the `ends` are masked in its header."""
     head = header_section(copy.message)
     way = hops(header_fields(head), sent_at)
     text = head.decode("utf-8", "backslashreplace")
     for end in ends:
         text = redactor(end.login).hide_password(text)
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "folder": "inbox" if copy.folder == INBOX else "junk",
         "mailbox": copy.folder.decode("utf-8", "backslashreplace"),
         "headers": text,
