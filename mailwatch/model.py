@@ -94,7 +94,7 @@ class TlsFacts:
 
 @dataclass(frozen=True, slots=True)
 class ClockSpan:
-    """The begin and end of something, on the steady clock (monotonic.py), in milliseconds.
+    """A span on the steady clock (monotonic.py), in milliseconds.
 
     Readings are comparable only within one `boot`. `start` is None if it lies in an earlier boot. `bound` is the
     bound of the wall clock's error then, in milliseconds, None if unknown.

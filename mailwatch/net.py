@@ -33,9 +33,7 @@ def endpoint_problem(url: str) -> str:
 
 
 def page_problem(url: str, what: str, example: str, *, schemes: tuple[str, ...]) -> str:
-    """Return why `url` is not `what`, for example the https address of a page; "" if it is. `example` does not end
-    with "/".
-    """
+    """Return why `url` is not `what` (the https address of a page), "" if it is. `example` has no final "/"."""
     found = _PAGE.fullmatch(url)
     if found is None or found[1] not in schemes:
         return f"is not {what}; write for example {example}/"

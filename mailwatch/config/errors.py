@@ -34,7 +34,7 @@ class ConfigError(UsageError):
 
 
 class ConfigNotFoundError(ConfigError):
-    """There is no config file to read."""
+    """No config file exists."""
 
 
 class FieldError(ValueError):
@@ -46,7 +46,7 @@ class FieldError(ValueError):
 
 
 class Problems:
-    """Collects what is wrong at the places of a config, and raises it all at once."""
+    """Collects the problems of a config, to raise all of them at once."""
 
     def __init__(self, locate: Callable[[KeyPath, str], ConfigProblem]) -> None:
         self._locate = locate
@@ -56,19 +56,19 @@ class Problems:
         return bool(self._found)
 
     def add(self, place: KeyPath, what: str) -> None:
-        """Add a problem, which begins with its place."""
+        """Add a problem at a place, with the place at the start of its message."""
         self._found.append(self._locate(place, f"{format_key_path(place)}: {what}"))
 
     @contextlib.contextmanager
     def at(self, *place: str | int) -> Iterator[None]:
-        """Take a FieldError as the problem of that place, or of the field of it that it names."""
+        """Add a FieldError raised within the context as a problem at `place`, or at the error's field below it."""
         try:
             yield
         except FieldError as error:
             self.add((*place, error.field) if error.field else place, str(error))
 
     def check(self) -> None:
-        """Raise ConfigError if there is any."""
+        """Raise ConfigError if there are problems."""
         if self._found:
             raise ConfigError(self._found)
 

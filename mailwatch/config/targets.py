@@ -73,7 +73,7 @@ def build_targets(config: Config, *, oauth_user: str | None = None) -> tuple[Tar
         if (login is None) == (section.login is None) and section.kind is not Kind.ROUNDTRIP:
             made[section.name] = _target(section, login, config.defaults.helo_name)
     problems.check()
-    # At last, since they name other targets.
+    # Round trips last, since they refer to other targets.
     for section, place in sections:
         if section.kind is Kind.ROUNDTRIP:
             with problems.at(*place):
@@ -273,8 +273,8 @@ def _login_warnings(config: Config, login: LoginSection) -> Iterator[str]:
 
 
 class _Logins:
-    """Reads the secrets of targets. An account's channels share one secret: its command may prompt a person, so it
-    runs once.
+    """Reads the secrets of targets. The channels of an account share one secret, which is read once: its command
+    may prompt a person.
     """
 
     def __init__(self, config: Config, problems: Problems) -> None:
@@ -305,6 +305,6 @@ def read_login_password(
 
 
 def secret_place(login: LoginSection, place: KeyPath) -> KeyPath:
-    """Return where a login has its secret."""
+    """Return the place in the config of a login's secret."""
     way = next(way for way in PASSWORD_SOURCES if getattr(login, way) is not None)
     return (*place, way) if place[0] == "accounts" else (*place, "login", way)

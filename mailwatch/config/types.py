@@ -79,7 +79,7 @@ def _variable(text: str) -> str:
 
 
 def checked_by(problem: Callable[[str], str]) -> AfterValidator:
-    """Refuse what `problem` says something about."""
+    """Return a validator that raises FieldError with the text of `problem`, unless that is ""."""
 
     def check(text: str) -> str:
         if wrong := problem(text):

@@ -33,7 +33,7 @@ _NONE = ""
 
 
 class Guard:
-    """Asks `controls` of several operators, all at once, separately over IPv4 and IPv6, each for `timeout`
+    """Asks `controls` of several operators, all at once, over IPv4 and IPv6 separately, each for `timeout`
     seconds.
 
     Also checks that `names` and the host names among the controls resolve, and to true addresses.

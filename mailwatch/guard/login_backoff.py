@@ -42,7 +42,8 @@ class LoginBackoff:
     _limits: dict[AccountKey, asyncio.Semaphore] = field(default_factory=dict)
 
     def limits(self, target: Target) -> list[asyncio.Semaphore]:
-        """Return the semaphores for three logins of an account at a time: even if all fail, there are only three.
+        """Return the semaphores that limit an account to three logins at a time: if all fail, there are only
+        three.
 
         Acquire them in this order, which is the same for all targets.
         """
@@ -123,10 +124,10 @@ class LoginBackoff:
     def judge_silence(
         self, target: Target, observation: Observation, secret_of: Callable[[Login], str]
     ) -> Observation:
-        """Make silence unknown after a password that this server never accepted: it may be a slow refusal.
+        """Return silence as unknown after a password that this server never accepted: it may be a slow refusal.
 
-        A password that it accepted cannot be wrong, so its silence is its own failure. `secret_of` returns the
-        keyed digest of a login's secret, "" without one.
+        A password that it accepted before is right, so then the silence is the server's failure. `secret_of`
+        returns the keyed digest of a login's secret, "" without one.
         """
         end = unanswered_endpoint(target, observation)
         if end is None or end.login is None or self.accepted_by_server(end, secret_of(end.login)):

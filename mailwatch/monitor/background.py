@@ -115,7 +115,7 @@ class BackgroundTasks:
             await asyncio.sleep(LEDGER_SECONDS)
 
     async def clock(self) -> None:
-        """Notice suspends and steps within a second of their end."""
+        """Detect suspends and steps within a second of their end."""
         while True:
             await self._monitor.check_clock()
             await asyncio.sleep(CLOCK_SECONDS)
@@ -141,9 +141,7 @@ class BackgroundTasks:
                     await attribution.clock_check_wanted.wait()
 
     async def guard(self) -> None:
-        """Check the line regularly, and whenever an observation is attributed to it, so that offline periods are
-        recorded.
-        """
+        """Check the line regularly, and when a failure is attributed to it, to record offline periods."""
         monitor, attribution, changes = self._monitor, self._monitor.attribution, GuardLog()
         logged: bool | None = True
         while True:

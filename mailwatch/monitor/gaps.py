@@ -53,9 +53,9 @@ def gaps_since_latest(
 
 
 def _gap_over_a_restart(name: str, start: Millis, end: Millis, before: ClockSpan | None, here: ClockSpan) -> Gap:
-    """The machine was restarted, or an older MailWatch wrote the record: only the wall clock can be used.
+    """Return the gap over a restart of the machine, or after the record of an older MailWatch, by the wall clock.
 
-    Also if the wall clock ran backwards meanwhile: there was no probe while the machine was off.
+    There is a gap even if the wall clock ran backwards: there was no probe while the machine was off.
     """
     assert here.start is not None
     known = None not in (before and before.bound, here.bound)
@@ -67,7 +67,7 @@ def _gap_over_a_restart(name: str, start: Millis, end: Millis, before: ClockSpan
 def _unprobed(
     runtime: TargetRuntime, since: Millis, until: Millis, disruptions: Sequence[Disruption]
 ) -> list[tuple[Millis, Millis, GapReason]]:
-    """Return from when to when there was no probe, on the steady clock, and why."""
+    """Return the periods without a probe, on the steady clock, and their reasons."""
     if runtime.observed_at is None and runtime.gap_recorded_at is None:
         return [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP_MS else []
     found = [

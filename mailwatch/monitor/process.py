@@ -50,7 +50,7 @@ class Daemon:
         self._failed = False
 
     def stop(self) -> None:
-        """End as soon as possible, and in any case within ten seconds. May be called at any time."""
+        """Stop as soon as possible, within ten seconds at the latest. May be called at any time."""
         if not self.ending.is_set():
             self.ending.set()
             watchdog.stopping()
@@ -70,7 +70,7 @@ class Daemon:
         return "" if self._service is None else self._service.writer.unwritten()
 
     async def run(self) -> None:
-        """Run until `stop` is called. Raises what the start raises, and DaemonError."""
+        """Run until `stop` is called. Raises the errors of Startup.run, and DaemonError."""
         async with contextlib.AsyncExitStack() as undo:
             start = Startup(self.path, self.config, Metrics(CollectorRegistry()), undo)
             front = StartingApp(start.progress, start.unready_reasons)

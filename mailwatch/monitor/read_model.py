@@ -195,7 +195,7 @@ class MonitorReadModel:
         return self._monitor.metrics.exposition()
 
     async def evidence(self, identity: str, language: str) -> Path:
-        """Make the evidence file of an outage in a language. Raises EvidenceUnavailableError."""
+        """Create the evidence file of an outage in a language. Raises EvidenceUnavailableError."""
         if await asyncio.to_thread(self._payload, identity) is None:
             raise EvidenceUnavailableError(f"no outage {identity!r}; GET /api/v1/outages lists them")
         try:

@@ -103,11 +103,11 @@ async def _record_missing(
 
 
 def login_observations(reader: Reader, targets: Iterable[Target]) -> list[tuple[Target, Observation]]:
-    """Return the observations that the login back-off needs, oldest first: from each target's last up one, or the
+    """Return what the login back-off needs, oldest first: the observations from each target's last up one, or the
     latest.
 
-    Accounts are rejected together if their rejections began together; one that began more than an hour ago must
-    not seem to begin with the first rejection within the hour.
+    Rejections count as simultaneous if they began together: one that began more than an hour ago must not seem to
+    begin with the first rejection within the hour.
     """
     found: dict[int, tuple[Target, Observation]] = {}
     for target in targets:

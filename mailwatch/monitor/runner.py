@@ -111,8 +111,8 @@ class ProbeRunner:
         return self._record_login(target, observation)
 
     async def _bounded(self, seconds: float, probe: Awaitable[Observation]) -> Observation:
-        """Await a probe for at most `seconds`. Raises MonitorError after that, since its own deadlines should have
-        ended it.
+        """Await a probe for at most `seconds`. Raises MonitorError after that: its own deadlines should have ended
+        it.
         """
         task = asyncio.ensure_future(probe)
         try:

@@ -88,9 +88,7 @@ class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]
 
 
 class Schedule:
-    """The triggers of all targets. `start_probe` is awaited once an interval, and never twice at a time for one
-    target.
-    """
+    """The triggers of all targets. `start_probe` is awaited once an interval, never twice at once for a target."""
 
     def __init__(self, start_probe: ProbeStarter) -> None:
         self._triggers: dict[str, FixedPhaseTrigger] = {}

@@ -75,7 +75,7 @@ def watchdog_seconds() -> float | None:
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5.0
-"""Seconds from tick to tick."""
+"""Seconds between two ticks."""
 MAX_MISSED = 60
 """Ticks that may be missed; 60 of them are five minutes."""
 EXIT_STATUS = 70

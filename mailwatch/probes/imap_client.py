@@ -205,9 +205,7 @@ class ImapClient(IMAP4ClientProtocol):
         return words
 
     async def send_command(self, name: str, *parts: bytes, wanted: re.Pattern[bytes] | None = None) -> list[bytes]:
-        """Send a command and return the untagged lines that match `wanted`. Raises ImapCommandError for NO and
-        BAD.
-        """
+        """Send a command and return its untagged lines that match `wanted`. Raises ImapCommandError unless OK."""
         return await self._run(ImapRequest(name, self.new_tag(), parts, wanted))
 
     async def read_literals(

@@ -19,9 +19,7 @@ MAX_STATUS_CHARS = 100
 
 
 class Mechanism(NamedTuple):
-    """The data to send. `failure_response` answers the challenge that reports a failure, so that the server can
-    refuse.
-    """
+    """The data to send. `failure_response` answers a challenge that reports a failure: then the server refuses."""
 
     name: str
     initial: bytes

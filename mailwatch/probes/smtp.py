@@ -24,7 +24,7 @@ from mailwatch.settings import Login
 MAX_UNSOLICITED_BYTES = 1000
 MAX_LINE_BYTES = 8192
 MAX_REPLY_BYTES = 32768
-"""Bytes of a reply that aiosmtplib accepts."""
+"""Bytes of a line and of a reply that aiosmtplib accepts."""
 _GOES_ON = re.compile(rb"\d{3}-")
 MAX_COMMAND_BYTES = 512
 """Bytes of a command line that every server accepts (RFC 5321, section 4.5.3.1.4)."""

@@ -195,11 +195,11 @@ async def clean_up(
 ) -> MailboxCleanUp:
     """Search all folders for messages of earlier probes; if `sent`, all of ours in the sent folder are leftovers.
 
-    1. One that is under way has come late: it is recorded, and stays in its folder until that is on record.
-    2. One that was recorded as late is a leftover.
-    3. One with our seal that the record does not know was sent shortly before we were killed: it is recorded as
+    1. A message under way has come late: it is recorded, and stays in its folder until that is on record.
+    2. A message recorded as late is a leftover.
+    3. A message with our seal that is not on record was sent shortly before we were killed: it is recorded as
        stray, and is a leftover.
-    4. A delivery report about one under way ends the wait for it, and is a leftover once that is on record.
+    4. A delivery report about a message under way ends the wait for it, and is a leftover once that is on record.
     """
     found = MailboxCleanUp()
     age = search_since(now() - REMEMBERED_MS)

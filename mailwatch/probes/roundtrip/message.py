@@ -127,8 +127,9 @@ _FINAL_STAGES = ("late", "lost", "bounced")
 
 @dataclass(frozen=True, slots=True)
 class Outstanding:
-    """The messages of earlier probes. `sent` are under way, oldest first; `recorded` are on record as arrived, and
-    may still be in the mailbox.
+    """The messages of earlier probes.
+
+    `sent` are under way, oldest first; `recorded` are on record as arrived, and may still be in the mailbox.
     """
 
     sent: dict[str, MessageToken] = field(default_factory=dict)
