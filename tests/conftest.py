@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hypothesis
 import pytest
 
 from tests.helpers.marks import MARKS, marks_of, running
+from tests.helpers.packing import WorkPacking
 from tests.helpers.paths import MEMORY, TESTS
 from tests.helpers.recorded_outage import bundle, recorded_outage, trust  # noqa: F401 - fixtures
 from tests.helpers.requirements import need
@@ -36,20 +37,20 @@ hypothesis.settings.register_profile("fast", hypothesis.settings.get_profile("un
 hypothesis.settings.load_profile("fast" if "MAILWATCH_TEST_FAST" in os.environ else "untimed")
 
 LONGEST_FIRST = (
-    "browser/test_pages", "campaign/test_campaign", "unit/monitor/test_self_check", "e2e/test_end_to_end",
-    "integration/metrics/test_grafana", "e2e/test_clock_steps", "integration/probes/test_network_faults",
-    "integration/guard/test_expiry", "integration/probes/test_other_servers", "unit/cli/test_demo_provider",
-    "integration/evidence/test_report_cases", "unit/web/test_access", "chaos/test_chaos", "e2e/test_startup",
-    "e2e/test_notify", "e2e/test_reload", "integration/monitor/test_roundtrip",
-    "integration/probes/test_roundtrip", "e2e/test_watched_targets", "unit/store/test_recorded_targets",
+    "browser/test_pages", "integration/evidence/test_evidence", "integration/evidence/test_report_cases",
+    "campaign/test_campaign", "integration/probes/test_network_faults", "unit/monitor/test_self_check",
+    "integration/probes/test_other_servers", "integration/metrics/test_grafana",
+    "integration/monitor/test_roundtrip", "integration/probes/test_roundtrip", "e2e/test_clock_steps",
+    "unit/web/test_access", "integration/evidence/test_mutations", "e2e/test_startup", "chaos/test_chaos",
+    "e2e/test_end_to_end", "integration/guard/test_expiry", "unit/cli/test_demo_provider", "e2e/test_notify",
+    "e2e/test_reload", "e2e/test_watched_targets", "unit/store/test_recorded_targets",
     "unit/probes/test_hostile_servers", "unit/probes/test_cleartext", "integration/probes/test_dialogues",
     "e2e/test_hostile_questions", "e2e/test_backup", "integration/cli/test_probe",
-    "integration/evidence/test_evidence", "unit/evidence/test_claims", "integration/metrics/test_prometheus",
-    "unit/repository/test_docs", "unit/repository/test_patterns", "e2e/test_resource_limits",
-    "contracts/test_contracts", "integration/analysis/test_incidents",
-    "integration/evidence/test_pdf_signature", "integration/evidence/test_joint",
-    "integration/evidence/test_periods", "integration/cli/test_init", "e2e/test_watchdog",
-    "integration/evidence/test_dishonest_operator",
+    "unit/evidence/test_claims", "integration/metrics/test_prometheus", "unit/repository/test_docs",
+    "unit/repository/test_patterns", "e2e/test_resource_limits", "contracts/test_contracts",
+    "integration/analysis/test_incidents", "integration/evidence/test_pdf_signature",
+    "integration/evidence/test_joint", "integration/evidence/test_periods", "integration/cli/test_init",
+    "e2e/test_watchdog", "integration/evidence/test_dishonest_operator",
 )  # fmt: skip
 """Files by how long they take: no worker is left alone with a long one at the end."""
 
@@ -60,6 +61,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     for name, meaning in MARKS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WorkPacking | None:
+    """Give each worker tests that share what takes long to make."""
+    return WorkPacking(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_report_header() -> str:

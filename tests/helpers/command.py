@@ -2,13 +2,14 @@
 
 What starting Python costs, a second or two of processor time for each of some thousand commands, is paid once a
 worker. Arguments, environment, folder, streams, signals, exit status and the end of the process are as if it had
-been started; where the start itself matters (LD_PRELOAD, namespaces, limits) a test starts Python.
+been started; where the start itself matters (LD_PRELOAD, `ip netns exec`) a test starts Python.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import fcntl
 import functools
 import gc
@@ -36,6 +37,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.patience import PATIENCE
 
 MAX_REQUEST = 1 << 20
+_CLONE_NEWNET = 0x40000000
 
 
 class Program:
@@ -64,9 +66,9 @@ class Program:
             "cwd": str(cwd or Path.cwd()),
             "env": dict(os.environ if env is None else env),
             "terminal": terminal,
+            "network": _network_of_its_own(),
             "surroundings": dict(surroundings or {}),
         }
-        assert not in_a_network_of_its_own(), "it would be forked into the network of all"
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection.connect(_server())
         socket.send_fds(self._connection, [json.dumps(request).encode("utf-8", "surrogateescape")], list(streams))
@@ -118,18 +120,6 @@ def mailwatch(
     timeout: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, with `given` on its stdin. Raises subprocess.TimeoutExpired."""
-    if in_a_network_of_its_own():
-        command = [sys.executable, "-m", "mailwatch", *map(str, words)]
-        return subprocess.run(
-            command,
-            cwd=cwd,
-            env=env,
-            input=given or "",
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-        )
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         stdin.write((given or "").encode())
         stdin.seek(0)
@@ -146,10 +136,12 @@ def mailwatch(
         return subprocess.CompletedProcess(program.args, status, *said)
 
 
-def in_a_network_of_its_own() -> bool:
-    """Whether this thread entered another network namespace (helpers/netns.py); a forked process is not there."""
+def _network_of_its_own() -> str:
+    """The network namespace that this thread entered (helpers/netns.py), "" where it is in that of all."""
     own, all_of_us = Path("/proc/thread-self/ns/net"), Path("/proc/self/ns/net")
-    return own.exists() and own.readlink() != all_of_us.readlink()
+    if not own.exists() or own.readlink() == all_of_us.readlink():
+        return ""
+    return f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
 
 
 @functools.cache
@@ -228,6 +220,13 @@ def _settle(streams: list[int]) -> None:
         os.close(stream)
 
 
+def enter_network(file: str) -> None:
+    """Enter a network namespace, for this thread and what it starts (setns(2)). Raises OSError."""
+    with open(file) as namespace:  # noqa: PTH123
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+
+
 # ruff: noqa: SIM115 - the streams of the program are open to its end
 def _become(request: dict[str, Any]) -> None:
     """Take over arguments, environment, folder and streams."""
@@ -235,6 +234,8 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.update(request["env"])
     time.tzset()
     os.chdir(request["cwd"])
+    if request["network"]:
+        enter_network(request["network"])
     if request["terminal"]:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import secrets
 import shutil
@@ -23,10 +22,10 @@ from typing import Any, TypeVar
 
 import trustme
 
+from tests.helpers.command import enter_network
 from tests.servers import Certificate, Certificates, Dovecot
 
 T = TypeVar("T")
-_CLONE_NEWNET = 0x40000000
 
 HOME, PROVIDER, CONTROL, RESOLVER, PORTAL = (f"10.77.0.{n}" for n in range(1, 6))
 HOME6, PROVIDER6, CONTROL6 = (f"fd77::{n}" for n in range(1, 4))
@@ -54,9 +53,7 @@ class Namespace:
         self.run(command, "ip", "link", "set", "lo", "up")
 
     def _enter(self) -> None:
-        with open(f"/run/netns/{self.name}") as file:  # noqa: PTH123
-            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
+        enter_network(f"/run/netns/{self.name}")
 
     def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do it in the namespace."""

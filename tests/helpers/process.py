@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.command import Program, in_a_network_of_its_own, mailwatch
+from tests.helpers.command import Program, mailwatch
 from tests.helpers.patience import PATIENCE, tries
 from tests.servers import free_port
 
@@ -59,7 +59,7 @@ class MailWatchProcess:
         """Start it; return once it says that it is ready."""
         words = ("--config", str(self.config), "run")
         with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
-            if self.prefix or self.environment or in_a_network_of_its_own():
+            if self.prefix or self.environment:
                 command = [*self.prefix, sys.executable, "-m", "mailwatch", *words]
                 self.process = subprocess.Popen(
                     command, stdout=log, stderr=log, stdin=nothing, env=os.environ | self.environment

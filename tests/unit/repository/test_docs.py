@@ -14,6 +14,7 @@ import pytest
 
 from mailwatch.cli import VERBS, main, parse
 from mailwatch.model import Cause, Kind, Phase
+from tests.helpers.command import mailwatch
 from tests.helpers.paths import ROOT, TESTDATA
 from tools.generate import stale
 
@@ -117,9 +118,7 @@ def test_a_command_used_wrongly_exits_with_2_and_says_how() -> None:
         ["--config", "/nowhere", "run"],
         ["--conf", "x", "run"],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "mailwatch", *words], capture_output=True, text=True, check=False
-        )
+        done = mailwatch(*words)
         assert done.returncode == 2, words
         assert done.stderr, words
         assert "Traceback" not in done.stderr

@@ -8,8 +8,6 @@ import http.client
 import re
 import secrets
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,6 +30,7 @@ from mailwatch.web.hosts import client_address, is_known_host
 from mailwatch.web.pages import MAX_STREAMS_PER_PEER, Pages
 from mailwatch.web.rate_limit import MAX_WRONG_PER_PEER, MAX_WRONG_TOTAL, LoginRateLimit, peer_key
 from mailwatch.web.templating import texts
+from tests.helpers.command import mailwatch
 from tests.helpers.netns import Namespace
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
@@ -78,10 +77,7 @@ def test_a_token_opens_everything_and_appears_nowhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["password_hash", "password_file"])
 def test_a_hash_serves_like_the_password(tmp_path: Path, where: str) -> None:
-    hashed = subprocess.run(
-        [sys.executable, "-m", "mailwatch", "config", "hash-password"],
-        input=PASSWORD + "\n", capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
+    hashed = mailwatch("config", "hash-password", given=PASSWORD + "\n").stdout.strip()
     assert hashed.startswith("$argon2id$")
     watching = watching_with(tmp_path, **{where: hashed if where == "password_hash" else "secret-hash"})
     (tmp_path / "secret-hash").write_text(hashed + "\n")
@@ -94,10 +90,7 @@ def test_a_hash_serves_like_the_password(tmp_path: Path, where: str) -> None:
 
 
 def test_hash_password_without_one_says_so() -> None:
-    said = subprocess.run(
-        [sys.executable, "-m", "mailwatch", "config", "hash-password"],
-        input="\n", capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    said = mailwatch("config", "hash-password", given="\n")
     assert (said.returncode, said.stdout) == (2, "")
     assert "no password on stdin" in said.stderr
 
