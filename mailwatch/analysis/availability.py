@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from mailwatch.analysis.elapsed import Durations
 from mailwatch.analysis.segments import Segment, Segmenter
+from mailwatch.ledger.payloads import ObservationPayload
 from mailwatch.model import Fact, Observation, Outcome
 from mailwatch.times import Millis, Window, overlap_length, subtract_windows
 
@@ -181,7 +182,7 @@ class AvailabilityMeter:
         self._segmenter.jumps.clear()
         return segments
 
-    def feed_up(self, payload: dict[str, Any]) -> bool:
+    def feed_up(self, payload: ObservationPayload) -> bool:
         """Process a good observation like `Segmenter.feed_up`; call `flush` before `result`."""
         if not self._segmenter.feed_up(payload):
             return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from mailwatch.model import ClockSpan, Fact, Gap, Observation
 from mailwatch.monotonic import STEP_MS
@@ -110,6 +110,15 @@ def refine_epochs(epochs: Epochs, clock: ClockSpan | None, wall_end: Millis) -> 
     return {**epochs, clock.boot: (low, high)}
 
 
+class DurationsPayload(TypedDict):
+    """Durations in a payload, in milliseconds (`Durations`)."""
+
+    min: Millis
+    max: Millis | None
+    estimate: Millis | None
+    uncertainty: Millis | None
+
+
 @dataclass(frozen=True, slots=True)
 class Durations:
     """Minimum, maximum, estimate and twice its standard uncertainty (GUM, type B, uniform), in milliseconds."""
@@ -119,7 +128,7 @@ class Durations:
     estimate: Millis | None = None
     uncertainty: Millis | None = None
 
-    def as_payload(self) -> dict[str, int | None]:
+    def as_payload(self) -> DurationsPayload:
         """Return the durations as a ledger payload."""
         return {"min": self.least, "max": self.most, "estimate": self.estimate, "uncertainty": self.uncertainty}
 
@@ -149,16 +158,16 @@ def outage_durations(
     return Durations(down.least, most, round((down.least + most) / 2), round((most - down.least) / math.sqrt(3)))
 
 
-def reference_moment(payload: Mapping[str, Any], first: Fact | None) -> Moment | None:
-    """Return the moment whose wall clock an outage is displayed by, from its payload and its first observation.
+def reference_moment(last_good: Millis | None, first_bad: Millis, first: Fact | None) -> Moment | None:
+    """Return the moment whose wall clock an outage is displayed by, from its times and its first observation.
 
     None on records with wall times only, which are displayed as recorded.
     """
     if not isinstance(first, Observation) or first.clock is None or first.clock.start is None:
         return None
-    if payload["last_good"] is None:
-        return Moment(payload["first_bad"], first.clock.end, first.clock.boot)
-    return Moment(payload["last_good"], first.clock.start, first.clock.boot)
+    if last_good is None:
+        return Moment(first_bad, first.clock.end, first.clock.boot)
+    return Moment(last_good, first.clock.start, first.clock.boot)
 
 
 class TokenReading(NamedTuple):

@@ -16,8 +16,8 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.model import Phase
 from mailwatch.times import Millis
 
@@ -70,80 +70,24 @@ def symptom_changes(failures: Iterable[tuple[Millis, str | None]]) -> tuple[Symp
 class IncidentOutage:
     """One outage of an incident. `order`: its order of recording, lowest first.
 
-    `account`: digest of the login, "" if none or unknown. `phases`: counts of failed phases. `unwatched`:
-    monitoring of the target ended before the outage did. `maintenance`: milliseconds of the certain time within
-    announced maintenance. `symptom_changes`: changes of its trouble, empty unless its observations (ledger entries
-    `first_index` to `last_index`) were read.
+    `symptom_changes` say how its trouble changed; they are empty unless its observations were read.
     """
 
     order: int
-    outage_id: str
-    target: str
-    kind: str
-    provider: str
-    vantage_point: str
-    account: str
-    last_good: Millis | None
-    first_bad: Millis
-    last_bad: Millis
-    first_good: Millis | None
-    causes: Mapping[str, int]
-    phases: Mapping[str, int]
-    proven_afterwards: bool = False
-    least: Millis | None = None
-    """The minimum duration, if less than by the wall clock, as over a restart of the machine."""
-    unwatched: bool = False
-    maintenance: Millis = 0
-    first_index: int = 0
-    last_index: int = 0
+    outage: OutageRecord
     symptom_changes: tuple[SymptomChange, ...] = ()
-
-    @classmethod
-    def from_payload(cls, order: int, payload: Mapping[str, Any]) -> IncidentOutage:
-        """Return the member for an outage's ledger payload."""
-        keys = ("target", "kind", "provider", "vantage_point", "last_good", "first_bad", "last_bad", "first_good")
-        return cls(
-            order=order,
-            outage_id=payload["id"],
-            account=payload.get("account", ""),
-            causes=payload["causes"],
-            phases=payload["phases"],
-            proven_afterwards=payload.get("proven_afterwards", False),
-            least=payload.get("duration_ms", {}).get("min"),
-            unwatched=payload.get("state") == "unwatched",
-            maintenance=payload.get("maintenance_ms", 0),
-            first_index=payload["ledger"]["first"],
-            last_index=payload["ledger"]["last"],
-            **{key: payload[key] for key in keys},
-        )
-
-    @property
-    def begin(self) -> Millis:
-        """The earliest time at which the outage may have begun, by the observations."""
-        return self.first_bad if self.last_good is None else self.last_good
-
-    @property
-    def until(self) -> Millis | None:
-        """The latest time at which the outage may have ended while monitored; None while it is open."""
-        return self.last_bad if self.unwatched else self.first_good
-
-    @property
-    def state(self) -> str:
-        """The state: "open", "closed" or "unwatched"."""
-        if self.unwatched:
-            return "unwatched"
-        return "open" if self.first_good is None else "closed"
 
     @property
     def key(self) -> tuple[str, str]:
         """The target together with the vantage point."""
-        return self.vantage_point, self.target
+        return self.outage.vantage_point, self.outage.target
 
     @property
     def trouble(self) -> str:
         """The user's trouble, by the phase in which most probes failed; the earlier phase on a tie."""
-        known = [phase.value for phase in Phase if phase.value in self.phases]
-        return trouble_of(max(known, key=lambda phase: self.phases[phase], default=None))
+        failures = self.outage.phases
+        known = [phase.value for phase in Phase if phase.value in failures]
+        return trouble_of(max(known, key=lambda phase: failures[phase], default=None))
 
     def trouble_at(self, at: Millis) -> str:
         """Return the trouble at a time, by the known symptom changes."""
@@ -175,46 +119,51 @@ class Incident:
     members: tuple[IncidentOutage, ...]
 
     @property
+    def outages(self) -> Iterator[OutageRecord]:
+        """The outages of its members."""
+        return (member.outage for member in self.members)
+
+    @property
     def id(self) -> str:
         """The id, from the outage recorded first, so that it stays the same while the incident grows."""
-        return incident_id(self.provider, min(self.members, key=lambda m: (m.order, m.outage_id)).outage_id)
+        return incident_id(self.provider, min(self.members, key=lambda m: (m.order, m.outage.id)).outage.id)
 
     @property
     def last_good(self) -> Millis | None:
         """The earliest time at which the incident may have begun; None if a member was never observed up
         before.
         """
-        goods = [member.last_good for member in self.members if member.last_good is not None]
+        goods = [outage.last_good for outage in self.outages if outage.last_good is not None]
         return min(goods) if len(goods) == len(self.members) else None
 
     @property
     def first_bad(self) -> Millis:
         """The first time at which any target was observed down."""
-        return min(member.first_bad for member in self.members)
+        return min(outage.first_bad for outage in self.outages)
 
     @property
     def last_bad(self) -> Millis:
         """The last time at which any target was observed down."""
-        return max(member.last_bad for member in self.members)
+        return max(outage.last_bad for outage in self.outages)
 
     @property
     def first_good(self) -> Millis | None:
         """The time by which all targets were observed up again; None while any is down or if an end was not
         monitored.
         """
-        goods = [member.first_good for member in self.members if member.first_good is not None]
+        goods = [outage.first_good for outage in self.outages if outage.first_good is not None]
         return max(goods) if len(goods) == len(self.members) else None
 
     @property
     def until(self) -> Millis | None:
         """The latest time at which the incident may have ended while monitored; None while an outage is open."""
-        ends = [member.until for member in self.members if member.until is not None]
+        ends = [outage.until for outage in self.outages if outage.until is not None]
         return max(ends) if len(ends) == len(self.members) else None
 
     @property
     def state(self) -> str:
         """The state: "open", "closed", or "unwatched": over, but not every outage was monitored until its end."""
-        states = {member.state for member in self.members}
+        states = {outage.state for outage in self.outages}
         return next(state for state in ("open", "unwatched", "closed") if state in states)
 
     @property
@@ -223,11 +172,10 @@ class Incident:
         members.
         """
         total, until = 0, self.first_bad
-        for member in sorted(self.members, key=lambda m: m.first_bad):
-            surely_until = member.last_bad
-            if member.least is not None:
-                surely_until = min(surely_until, member.first_bad + member.least)
-            total += max(0, surely_until - max(member.first_bad, until))
+        for outage in sorted(self.outages, key=lambda one: one.first_bad):
+            # Over a restart of the machine the least duration is less than the wall clock says.
+            surely_until = min(outage.last_bad, outage.first_bad + outage.durations.least)
+            total += max(0, surely_until - max(outage.first_bad, until))
             until = max(until, surely_until)
         return total
 
@@ -236,23 +184,23 @@ class Incident:
         changes: dict[Millis, tuple[list[IncidentOutage], list[IncidentOutage], list[IncidentOutage]]]
         changes = defaultdict(lambda: ([], [], []))
         for member in self.members:
-            changes[member.first_bad][0].append(member)
+            changes[member.outage.first_bad][0].append(member)
             for turned, _ in member.symptom_changes[1:]:
                 changes[turned]  # a separate stage, in which nothing fails and nothing is restored
-            if member.until is not None:
-                changes[member.until][2 if member.unwatched else 1].append(member)
+            if member.outage.until is not None:
+                changes[member.outage.until][2 if member.outage.unwatched else 1].append(member)
         down: dict[str, IncidentOutage] = {}
         found = []
         for at, (failed, restored, left) in sorted(changes.items()):
-            down |= {member.outage_id: member for member in failed}
+            down |= {member.outage.id: member for member in failed}
             for member in (*restored, *left):
-                down.pop(member.outage_id, None)
+                down.pop(member.outage.id, None)
             seats = {member.key: member for member in down.values()}
             found.append(
                 IncidentStage(
                     at=at,
                     targets=len(seats),
-                    channels=dict(sorted(Counter(member.kind for member in seats.values()).items())),
+                    channels=dict(sorted(Counter(member.outage.kind.value for member in seats.values()).items())),
                     trouble=tuple(sorted({member.trouble_at(at) for member in down.values()})),
                     failed=tuple(failed),
                     restored=tuple(restored),
@@ -263,7 +211,7 @@ class Incident:
 
     def matches(self, name: str) -> bool:
         """Return whether `name` is a prefix of this incident's id, of a former id, or of a member's id."""
-        names = (n for m in self.members for n in (incident_id(self.provider, m.outage_id), m.outage_id))
+        names = (n for outage in self.outages for n in (incident_id(self.provider, outage.id), outage.id))
         return any(known.startswith(name) for known in names)
 
 
@@ -276,7 +224,8 @@ def incidents(members: Iterable[IncidentOutage]) -> list[Incident]:
     """Group outages into incidents, oldest first."""
     groups: dict[tuple[str, str], list[IncidentOutage]] = defaultdict(list)
     for member in members:
-        groups[member.provider, "" if member.provider else member.target].append(member)
+        provider = member.outage.provider
+        groups[provider, "" if provider else member.outage.target].append(member)
     found = [
         Incident(provider=provider, members=together)
         for (provider, _), group in groups.items()
@@ -288,13 +237,14 @@ def incidents(members: Iterable[IncidentOutage]) -> list[Incident]:
 def _overlapping_groups(group: list[IncidentOutage]) -> Iterator[tuple[IncidentOutage, ...]]:
     joined: list[IncidentOutage] = []
     until: Millis | None = 0
-    for member in sorted(group, key=lambda m: (m.begin, m.first_bad, m.outage_id)):
-        if joined and until is not None and member.begin > until:
+    for member in sorted(group, key=lambda m: (m.outage.begin, m.outage.first_bad, m.outage.id)):
+        begin, end = member.outage.begin, member.outage.until
+        if joined and until is not None and begin > until:
             yield tuple(joined)
             joined = []
         if not joined:
-            until = member.until
+            until = end
         elif until is not None:
-            until = None if member.until is None else max(until, member.until)
+            until = None if end is None else max(until, end)
         joined.append(member)
     yield tuple(joined)

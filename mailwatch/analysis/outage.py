@@ -1,12 +1,11 @@
-"""An outage as a fact, with its ledger payload and its JSON."""
+"""An outage as it is measured: its four times and what was observed in it (outage_record.py: on record)."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from mailwatch.analysis.elapsed import (
     Durations,
@@ -17,10 +16,9 @@ from mailwatch.analysis.elapsed import (
     outage_durations,
 )
 from mailwatch.analysis.outage_counters import ObservationRef, OutageCounters
-from mailwatch.model import Kind
-from mailwatch.times import Millis, rfc3339
+from mailwatch.times import Millis
 
-DURATIONS = ("min", "max", "estimate", "uncertainty")
+OutageState = Literal["open", "closed", "unwatched"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,26 +64,39 @@ class Outage:
     """The first failure as displayed, with its steady clock; None on records with wall times only."""
 
     @property
-    def state(self) -> str:
-        """Return "open", "closed" or "unwatched"."""
+    def state(self) -> OutageState:
+        """Whether the outage is open, has ended, or its target is no longer watched."""
         if self.unwatched:
             return "unwatched"
         return "open" if self.first_good is None else "closed"
+
+    @property
+    def begin(self) -> Millis:
+        """The earliest time at which the outage may have begun, by the observations."""
+        return self.first_bad if self.last_good is None else self.last_good
+
+    @property
+    def until(self) -> Millis | None:
+        """The latest time at which the outage may have ended while monitored; None while it is open."""
+        return self.last_bad if self.unwatched else self.first_good
+
+    def touches(self, start: Millis | None, end: Millis | None) -> bool:
+        """Return whether the outage may overlap [start, end) while monitored; None is no bound."""
+        over = self.until
+        return (start is None or over is None or over > start) and (end is None or self.first_bad < end)
 
 
 @dataclass(frozen=True, slots=True)
 class ClockFacts:
     """Events of the wall clock since the last good observation.
 
-    It was set by `stepped` milliseconds in all, and the machine was restarted `reboots` times.
+    It was set by `stepped` milliseconds in all, and the machine was restarted `reboots` times. `is_wall`: there is
+    no other clock on record, and the durations were widened by what it was set.
     """
 
     stepped: Millis
     reboots: int
-
-    def as_payload(self) -> dict[str, int]:
-        """Return the clock facts as a ledger payload."""
-        return {"stepped_ms": self.stepped, "reboots": self.reboots}
+    is_wall: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,137 +160,3 @@ def outage_id_of(kind: str, target: str, index: int, start: Millis) -> str:
     """
     text = "\n".join(filter(None, (kind, target, str(index), str(start))))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str) -> dict[str, Any]:
-    """Return the outage as a ledger payload: integers only, since floats have no canonical form here."""
-    payload = {
-        "id": outage.id,
-        "target": outage.target,
-        "provider": provider,
-        "kind": kind.value,
-        "vantage_point": vantage_name,
-        "state": outage.state,
-        "last_good": outage.last_good,
-        "first_bad": outage.first_bad,
-        "last_bad": outage.last_bad,
-        "first_good": outage.first_good,
-        "duration_ms": outage.durations.as_payload(),
-        "observations": {"down": outage.down, "up": outage.up, "unknown": outage.unknown},
-        "largest_gap_ms": outage.largest_gap,
-        "unobserved_ms": outage.unobserved,
-        "causes": dict(sorted(outage.causes.items())),
-        "phases": dict(sorted(outage.phases.items())),
-        "ledger": {"first": outage.first_index, "last": outage.last_index},
-        "replies": list(outage.replies),
-        "first_detail": outage.first_detail,
-    }
-    if outage.clock is not None:
-        payload["clock"] = outage.clock.as_payload()
-    return payload | {"proven_afterwards": True} if outage.proven_afterwards else payload
-
-
-def evidence_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a ledger payload as the JSON of evidence: times in RFC 3339, durations in seconds.
-
-    Old bundles are verified against it, so further public keys go into `public_outage_json`. `maintenance_ms`,
-    added by queries.py, is the part of the minimum duration announced as maintenance.
-    """
-    return {
-        **{key: payload[key] for key in ("id", "target", "provider", "kind", "vantage_point", "state")},
-        **{key: _time(payload[key]) for key in ("last_good", "first_bad", "last_bad", "first_good")},
-        "duration": {key: _seconds(payload["duration_ms"][key]) for key in DURATIONS},
-        "observations": payload["observations"],
-        "largest_gap": _seconds(payload["largest_gap_ms"]),
-        "unobserved": _seconds(payload["unobserved_ms"]),
-        **{key: payload[key] for key in ("causes", "phases", "ledger")},
-        **{key: payload[key] for key in ("proven_afterwards",) if key in payload},
-        **({"clock": _clock_json(payload["clock"])} if "clock" in payload else {}),
-        **({"maintenance": _seconds(payload["maintenance_ms"])} if payload.get("maintenance_ms") else {}),
-    }
-
-
-def public_outage_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the outage in the public JSON of `mailwatch outages --json` and the API, with the target's settings
-    then.
-
-    The settings omit the digests of login name and task, which are useless outside. They are left out if not on
-    record.
-    """
-    json = evidence_json(payload)
-    settings = payload.get("watch")
-    return json if settings is None else json | {"watch": _settings_json(settings)}
-
-
-def _settings_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    rules = settings["rules"]
-    return {
-        **{key: settings[key] for key in ("kind", "provider", "host", "port", "tls")},
-        **{key: _seconds(settings[key]) for key in ("interval", "timeout")},
-        **{key: settings[key] for key in ("catalogue", "own_ca")},
-        "rules": {
-            **{key: rules[key] for key in ("open_after", "close_after")},
-            "recheck": [millis / 1000 for millis in rules["recheck_ms"]],
-        },
-    }
-
-
-ClockSteps = list[tuple[int, Millis]]
-"""Steps of the wall clock (milliseconds), by entry index."""
-
-
-def clock_steps_between(steps: ClockSteps, first: int, last: int) -> tuple[Millis, Millis]:
-    """Return the total steps ahead and back (milliseconds) in the entries after `first` up to `last`."""
-    inside = [millis for index, millis in steps if first < index <= last]
-    return sum(max(0, millis) for millis in inside), sum(max(0, -millis) for millis in inside)
-
-
-def widen_for_clock_steps(payload: dict[str, Any], ahead: Millis, back: Millis) -> dict[str, Any]:
-    """Return an outage with wall times only, its bounds widened to remain defensible.
-
-    The clock was set `ahead` and `back` by those total milliseconds during it, by the record. A step ahead may
-    make up all of the minimum, and a step back may have repeated time.
-    """
-    if "clock" in payload or not (ahead or back):
-        return payload
-    known = payload["duration_ms"]
-    least = max(0, known["min"] - ahead)
-    most = None if known["max"] is None else max(known["max"] + back, least)
-    estimate = uncertainty = None
-    if most is not None:
-        estimate, uncertainty = round((least + most) / 2), round((most - least) / math.sqrt(3))
-    durations = Durations(least, most, estimate, uncertainty)
-    clock = {"stepped_ms": ahead + back, "reboots": 0, "wall": True}
-    return {**payload, "duration_ms": durations.as_payload(), "clock": clock}
-
-
-def _clock_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the seconds the wall clock was set, the number of reboots, and whether there is no steady clock."""
-    wall = {"wall": True} if payload.get("wall") else {}
-    return {"stepped": _seconds(payload["stepped_ms"]), "reboots": payload["reboots"]} | wall
-
-
-def outage_json(outage: Outage, provider: str, kind: Kind, vantage_name: str) -> dict[str, Any]:
-    """Return the outage in the public JSON of `mailwatch outages --json` and the API."""
-    return evidence_json(outage_payload(outage, provider, kind, vantage_name))
-
-
-def durations(good: Millis | None, bad: Millis, last: Millis, end: Millis | None) -> dict[str, int | None]:
-    """Return minimum, maximum, estimate and twice its standard uncertainty, from four times on one clock.
-
-    The times: last good, first bad, last bad and first good, in milliseconds.
-    """
-
-    def apart(start: Millis | None, until: Millis | None) -> ElapsedBounds | None:
-        return None if start is None or until is None else ElapsedBounds(until - start, until - start)
-
-    down = ElapsedBounds(last - bad, last - bad)
-    return outage_durations(down, apart(good, bad), apart(last, end), apart(good, end)).as_payload()
-
-
-def _time(at: Millis | None) -> str | None:
-    return None if at is None else rfc3339(at)
-
-
-def _seconds(millis: Millis | None) -> float | None:
-    return None if millis is None else millis / 1000

@@ -13,7 +13,9 @@ from typing import NotRequired, TypeVar
 from typing_extensions import TypedDict
 
 from mailwatch.analysis.incidents import Incident, IncidentOutage, IncidentStage
-from mailwatch.model import Cause, Kind, Outcome, Phase
+from mailwatch.analysis.outage import ClockFacts
+from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.model import Cause, Kind, Outcome, Phase, TargetSettings
 from mailwatch.times import Millis, rfc3339
 
 T = TypeVar("T")
@@ -365,6 +367,86 @@ class OfflineJson(TypedDict):
     ledger: EntriesJson
 
 
+def outage_json(record: OutageRecord, *, in_period: bool = False) -> OutageJson:
+    """Write a record in the JSON of evidence: of outage.json, or of period.json.
+
+    Bundles of the past are checked against it; what is published besides is in `public_outage_json`.
+    """
+    lasted, down, up, unknown = record.durations, record.down, record.up, record.unknown
+    json: OutageJson = {
+        "id": record.id,
+        "target": record.target,
+        "provider": record.provider,
+        "kind": record.kind.value,
+        "vantage_point": record.vantage_point,
+        "state": record.state,
+        "last_good": _time(record.last_good),
+        "first_bad": rfc3339(record.first_bad),
+        "last_bad": rfc3339(record.last_bad),
+        "first_good": _time(record.first_good),
+        "duration": {
+            "min": lasted.least / 1000,
+            "max": _seconds(lasted.most),
+            "estimate": _seconds(lasted.estimate),
+            "uncertainty": _seconds(lasted.uncertainty),
+        },
+        # Each in the order that it has always had: a bundle is made again to the byte.
+        "observations": {"down": down, "up": up, "unknown": unknown}
+        if in_period
+        else {"down": down, "unknown": unknown, "up": up},
+        "largest_gap": record.largest_gap / 1000,
+        "unobserved": record.unobserved / 1000,
+        "causes": dict(record.causes),
+        "phases": dict(record.phases),
+        "ledger": {"first": record.first_index, "last": record.last_index},
+    }
+    if record.proven_afterwards:
+        json["proven_afterwards"] = True
+    if record.clock is not None:
+        json["clock"] = _clock_json(record.clock)
+    if record.maintenance:
+        json["maintenance"] = record.maintenance / 1000
+    return json
+
+
+def public_outage_json(record: OutageRecord) -> OutageJson:
+    """Write a record in the public JSON of `mailwatch outages --json` and the API; `watch` is what was watched
+    then.
+
+    Without the digests of login name and task, which are of no use outside; left out where it is not on record.
+    """
+    json = outage_json(record)
+    if record.settings is not None:
+        json["watch"] = _settings_json(record.settings)
+    return json
+
+
+def _settings_json(settings: TargetSettings) -> WatchedJson:
+    return {
+        "kind": settings.kind.value,
+        "provider": settings.provider,
+        "host": settings.host,
+        "port": settings.port,
+        "tls": settings.tls.value,
+        "interval": settings.interval / 1000,
+        "timeout": settings.timeout / 1000,
+        "catalogue": settings.catalogue,
+        "own_ca": settings.own_ca,
+        "rules": {
+            "open_after": settings.rules.open_after,
+            "close_after": settings.rules.close_after,
+            "recheck": list(settings.rules.recheck),
+        },
+    }
+
+
+def _clock_json(clock: ClockFacts) -> ClockJson:
+    json: ClockJson = {"stepped": clock.stepped / 1000, "reboots": clock.reboots}
+    if clock.is_wall:
+        json["wall"] = True
+    return json
+
+
 def incident_json(incident: Incident) -> IncidentJson:
     """Return the JSON of an incident: times in RFC 3339, durations in seconds.
 
@@ -372,7 +454,7 @@ def incident_json(incident: Incident) -> IncidentJson:
     `channels` and `accounts`: the first failure of each, and the first up observation of the last of its targets,
     null while one is down. An account is named by a digest that only the ledger's owner can compute.
     """
-    accounts = [member for member in incident.members if member.account]
+    with_account = [member for member in incident.members if member.outage.account]
     return {
         "id": incident.id,
         "provider": incident.provider,
@@ -383,13 +465,14 @@ def incident_json(incident: Incident) -> IncidentJson:
         "first_good": _time(incident.first_good),
         "duration": _duration(incident),
         "surely_down": incident.surely_down / 1000,
-        "vantage_points": sorted({member.vantage_point for member in incident.members}),
+        "vantage_points": sorted({outage.vantage_point for outage in incident.outages}),
         "channels": [
-            {"kind": kind, **_down(group)} for kind, group in _groups(incident.members, lambda member: member.kind)
+            {"kind": kind, **_down(group)}
+            for kind, group in _groups(incident.members, lambda outage: outage.kind.value)
         ],
         "accounts": [
             {"account": account, **_down(group)}
-            for account, group in _groups(accounts, lambda member: member.account)
+            for account, group in _groups(with_account, lambda outage: outage.account)
         ],
         "outages": [_member(member) for member in incident.members],
         "stages": [_stage(stage) for stage in incident.stages()],
@@ -397,11 +480,11 @@ def incident_json(incident: Incident) -> IncidentJson:
 
 
 def _groups(
-    members: Iterable[IncidentOutage], of: Callable[[IncidentOutage], str]
+    members: Iterable[IncidentOutage], of: Callable[[OutageRecord], str]
 ) -> list[tuple[str, list[IncidentOutage]]]:
     groups: dict[str, list[IncidentOutage]] = defaultdict(list)
     for member in members:
-        groups[of(member)].append(member)
+        groups[of(member.outage)].append(member)
     return sorted(groups.items())
 
 
@@ -415,25 +498,26 @@ def _down(members: list[IncidentOutage]) -> _DownJson:
 
 
 def _member(member: IncidentOutage) -> MemberJson:
+    outage = member.outage
     member_json: MemberJson = {
-        "id": member.outage_id,
-        "target": member.target,
-        "kind": member.kind,
-        "account": member.account or None,
-        "vantage_point": member.vantage_point,
-        "state": member.state,
-        "last_good": _time(member.last_good),
-        "first_bad": rfc3339(member.first_bad),
-        "last_bad": rfc3339(member.last_bad),
-        "first_good": _time(member.first_good),
-        "duration": _duration(member),
-        "causes": dict(member.causes),
+        "id": outage.id,
+        "target": outage.target,
+        "kind": outage.kind.value,
+        "account": outage.account or None,
+        "vantage_point": outage.vantage_point,
+        "state": outage.state,
+        "last_good": _time(outage.last_good),
+        "first_bad": rfc3339(outage.first_bad),
+        "last_bad": rfc3339(outage.last_bad),
+        "first_good": _time(outage.first_good),
+        "duration": _duration(outage),
+        "causes": dict(outage.causes),
         "trouble": member.trouble,
     }
-    if member.proven_afterwards:
+    if outage.proven_afterwards:
         member_json["proven_afterwards"] = True
-    if member.maintenance:
-        member_json["maintenance"] = member.maintenance / 1000
+    if outage.maintenance:
+        member_json["maintenance"] = outage.maintenance / 1000
     return member_json
 
 
@@ -452,10 +536,10 @@ def _stage(stage: IncidentStage) -> StageJson:
 
 
 def _names(members: Iterable[IncidentOutage]) -> list[str]:
-    return sorted({member.target for member in members})
+    return sorted({member.outage.target for member in members})
 
 
-def _duration(bounds: Incident | IncidentOutage) -> BoundsJson:
+def _duration(bounds: Incident | OutageRecord) -> BoundsJson:
     good, end = bounds.last_good, bounds.first_good
     most = None if good is None or end is None else (end - good) / 1000
     return {"min": (bounds.last_bad - bounds.first_bad) / 1000, "max": most}
@@ -463,3 +547,7 @@ def _duration(bounds: Incident | IncidentOutage) -> BoundsJson:
 
 def _time(at: Millis | None) -> str | None:
     return None if at is None else rfc3339(at)
+
+
+def _seconds(millis: Millis | None) -> float | None:
+    return None if millis is None else millis / 1000

@@ -13,20 +13,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import NotRequired, Protocol, TypedDict, cast
 
 from mailwatch.analysis.availability import Availability, AvailabilityMeter
 from mailwatch.analysis.detector import Detector, IndexedFact, State
-from mailwatch.analysis.outage import (
+from mailwatch.analysis.outage import Outage
+from mailwatch.analysis.outage_record import (
     ClockSteps,
-    Outage,
+    OutagePayload,
+    OutageRecord,
+    OutageSubject,
     clock_steps_between,
-    outage_payload,
+    subject_from,
     widen_for_clock_steps,
 )
 from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, Segment, usual_interval
-from mailwatch.ledger.payloads import FACT_KINDS, fact_from, rules_from, rules_payload
-from mailwatch.model import Fact, Kind, Observation, Outcome, Rules, TargetEvent
+from mailwatch.ledger.payloads import (
+    FACT_KINDS,
+    ObservationPayload,
+    TargetChangePayload,
+    fact_from,
+    rules_on_record,
+    rules_payload,
+)
+from mailwatch.model import Fact, Observation, Outcome, Rules, TargetEvent
 from mailwatch.times import Millis, rfc3339
 
 UP = Outcome.UP.value
@@ -40,7 +50,7 @@ class _SegmentSource(Protocol):
     """Divides time by facts: a Segmenter, or the meter of a window."""
 
     def feed(self, fact: Fact) -> list[Segment]: ...
-    def feed_up(self, payload: dict[str, Any]) -> bool: ...
+    def feed_up(self, payload: ObservationPayload) -> bool: ...
     def flush(self) -> list[Segment]: ...
 
 
@@ -65,23 +75,20 @@ class TargetReplay:
         self.observation_count = 0
         self._is_steady_up = False
         """Whether a further up observation would only become the latest."""
-        self._deferred: tuple[int, dict[str, Any]] | None = None
-        self._deferred_login: tuple[int, dict[str, Any]] | None = None
+        self._deferred: tuple[int, ObservationPayload] | None = None
+        self._deferred_login: tuple[int, ObservationPayload] | None = None
         """Observations not yet parsed: the latest up observation, and the latest with a secret."""
 
-    def feed(self, index: int, kind: str, payload: dict[str, Any], rules: Rules) -> None:
+    def feed(self, index: int, kind: str, payload: Mapping[str, object], rules: Rules) -> None:
         """Process the next fact. Raises KeyError, TypeError, ValueError or AttributeError."""
         self.observation_count += kind != "watch"
-        if (
-            self._is_steady_up
-            and kind == "observation"
-            and payload["outcome"] == UP
-            and self._segments.feed_up(payload)
-        ):
-            self._deferred = index, payload
-            if payload["login"] and payload.get("secret"):
-                self._deferred_login = self._deferred
-            return
+        if self._is_steady_up and kind == "observation":
+            observation = cast(ObservationPayload, payload)
+            if observation["outcome"] == UP and self._segments.feed_up(observation):
+                self._deferred = index, observation
+                if observation["login"] and observation.get("secret"):
+                    self._deferred_login = self._deferred
+                return
         self.flush(rules)
         fact = _fact(kind, payload)
         self.detector, changed = self.detector.feed(IndexedFact(index, fact), rules)
@@ -101,7 +108,7 @@ class TargetReplay:
         self._deferred = self._deferred_login = None
         self._listener(fact.target, fact, self._segments.flush())
 
-    def _feed_up(self, index: int, payload: dict[str, Any], rules: Rules) -> Fact:
+    def _feed_up(self, index: int, payload: ObservationPayload, rules: Rules) -> Fact:
         fact = _fact("observation", payload)
         self.detector, _ = self.detector.feed(IndexedFact(index, fact), rules)
         return fact
@@ -118,19 +125,21 @@ class TargetReplay:
         return self.outages if now is None else self.outages | {now.id: now}
 
 
-def _fact(kind: str, payload: dict[str, Any]) -> Fact:
+def _fact(kind: str, payload: Mapping[str, object]) -> Fact:
     if kind == "observation" and payload["outcome"] == UP:
         # Nothing here uses the attempts of an up observation.
         payload = {**payload, "attempts": ()}
     return fact_from(kind, payload)
 
 
-RECORDED_KEYS = ("provider", "kind", "vantage_point")
-"""Keys of an outage that do not follow from its observations."""
-
-
 MONITOR_KINDS = ("node", "clock")
 """Kinds of MailWatch's own entries that the replay uses."""
+
+
+StatedInterval = TypedDict(
+    "StatedInterval", {"from": str | None, "interval": float, "inferred": NotRequired[bool]}
+)
+"""The interval (seconds) in force from a time on, as period.json has it."""
 
 
 class ReplayError(Exception):
@@ -143,7 +152,8 @@ class TargetAccount:
 
     meter: AvailabilityMeter
     replay: TargetReplay
-    recorded: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recorded: dict[str, OutageSubject] = field(default_factory=dict)
+    """The subject of each recorded outage, by its id."""
     intervals: list[tuple[Millis | None, Millis]] = field(default_factory=list)
     """Each interval on record with the time from which it was in force; None if the time is not on record."""
     due_times: list[Millis] = field(default_factory=list)
@@ -153,14 +163,15 @@ class TargetAccount:
     first_index: int | None = None
     last_index: int | None = None
 
-    def learn_interval(self, kind: str, payload: dict[str, Any]) -> None:
+    def learn_interval(self, kind: str, payload: Mapping[str, object]) -> None:
         """Note the interval of the next entry. Raises KeyError, TypeError or ValueError."""
         if kind == "watch" and payload["event"] != TargetEvent.END.value:
-            interval = payload["settings"]["interval"]
+            change = cast(TargetChangePayload, payload)
+            interval = change["settings"]["interval"]
             if not self.intervals or self.intervals[-1][1] != interval:
-                self.intervals.append((payload["at"], interval))
+                self.intervals.append((change["at"], interval))
         elif kind == "observation" and len(self.due_times) < INTERVAL_SAMPLE_SIZE:
-            due_time = payload["scheduled"]
+            due_time = cast(ObservationPayload, payload)["scheduled"]
             if type(due_time) is not int:
                 raise TypeError("its due time is not whole milliseconds")
             self.due_times.append(due_time)
@@ -194,17 +205,17 @@ class PeriodReplay:
             meter = AvailabilityMeter(*window, interval=interval, infer=infer)
             self.accounts[name] = TargetAccount(meter, TargetReplay(meter, listener))
 
-    def feed(self, index: int, kind: str, time: Millis, target: str | None, payload: dict[str, Any]) -> None:
+    def feed(self, index: int, kind: str, time: Millis, target: str | None, payload: Mapping[str, object]) -> None:
         """Process the next entry; of MailWatch's own entries only rules and clock steps count. Raises
         ReplayError.
         """
         try:
             account = None if target is None else self.accounts.get(target)
             if account is None:
-                if kind == "node" and "rules" in payload:
-                    self.rules = rules_from(payload["rules"])
+                if kind == "node":
+                    self.rules = rules_on_record(payload) or self.rules
                 elif kind == "clock" and payload.get("event") == "step":
-                    self.steps.append((index, int(payload["milliseconds"])))
+                    self.steps.append((index, int(cast(Millis, payload["milliseconds"]))))
             elif kind in FACT_KINDS:
                 if account.first_seen_at is None:
                     account.first_seen_at = time
@@ -214,7 +225,7 @@ class PeriodReplay:
                 account.replay.feed(index, kind, payload, self.rules)
                 account.learn_interval(kind, payload)
             elif kind == "outage":
-                account.recorded[payload["id"]] = {key: payload[key] for key in RECORDED_KEYS}
+                account.recorded[cast(OutagePayload, payload)["id"]] = subject_from(payload)
                 if payload.get("rules", rules_payload(self.rules)) != rules_payload(self.rules):
                     raise ReplayError(f"entry {index} names other rules than were in force")
             else:
@@ -243,7 +254,7 @@ class PeriodReplay:
         """Return the interval of a target, inferred from its first observations in the range."""
         return usual_interval(self.accounts[name].due_times)
 
-    def intervals_of(self, name: str) -> list[dict[str, Any]]:
+    def intervals_of(self, name: str) -> list[StatedInterval]:
         """Return the intervals (seconds) in force in the window, each with its beginning, as evidence states them.
 
         An interval that is not on record is inferred from the observations and marked `inferred`. Raises
@@ -251,7 +262,7 @@ class PeriodReplay:
         """
         start, end = self.window
         found = self.accounts[name].intervals
-        stated: list[dict[str, Any]] = []
+        stated: list[StatedInterval] = []
         for number, (at, interval) in enumerate(found):
             until = found[number + 1][0] if number + 1 < len(found) else None
             if (until is not None and until <= start) or (at is not None and at >= end):
@@ -268,9 +279,7 @@ class PeriodReplay:
         touching = [
             one
             for one in account.replay.all_outages.values()
-            if one.id in account.recorded
-            and one.first_bad < end
-            and (one.last_bad > start if one.unwatched else one.first_good is None or one.first_good > start)
+            if one.id in account.recorded and one.touches(start, end)
         ]
         return sorted(touching, key=lambda one: (one.first_bad, one.first_index))
 
@@ -282,21 +291,14 @@ class PeriodReplay:
         """Return the availability of a target."""
         return self.accounts[name].meter.result(self.outages_of(name), self.ended)
 
-    def payloads(self) -> list[dict[str, Any]]:
-        """Return the outages of all targets as ledger payloads, oldest first. Raises ReplayError."""
-        made = []
-        for name, account in self.accounts.items():
-            for outage in self.outages_of(name):
-                recorded = account.recorded[outage.id]
-                try:
-                    payload = outage_payload(
-                        outage, recorded["provider"], Kind(recorded["kind"]), recorded["vantage_point"]
-                    )
-                    made.append(
-                        widen_for_clock_steps(
-                            payload, *clock_steps_between(self.steps, outage.first_index, outage.last_index)
-                        )
-                    )
-                except (KeyError, ValueError, TypeError) as error:
-                    raise ReplayError(f"outage {outage.id} does not say what it is of: {error}") from None
-        return sorted(made, key=lambda payload: (payload["first_bad"], payload["target"]))
+    def records(self) -> list[OutageRecord]:
+        """Return the outages of all targets as records, oldest first."""
+        made = [
+            widen_for_clock_steps(
+                OutageRecord.of(outage, account.recorded[outage.id]),
+                *clock_steps_between(self.steps, outage.first_index, outage.last_index),
+            )
+            for name, account in self.accounts.items()
+            for outage in self.outages_of(name)
+        ]
+        return sorted(made, key=lambda record: (record.first_bad, record.target))

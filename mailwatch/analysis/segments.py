@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import IntEnum
 from itertools import pairwise
-from typing import Any
 
 from mailwatch.analysis.elapsed import Moment, elapsed_between, fact_end, fact_start, max_spacing
+from mailwatch.ledger.payloads import ObservationPayload
 from mailwatch.model import Fact, Gap, Outcome, TargetChange, TargetEvent
 from mailwatch.monotonic import STEP_MS
 from mailwatch.times import Millis
@@ -83,7 +83,7 @@ class Segmenter:
         self.jumps: list[tuple[Millis, Millis]] = []
         """Steps of the wall clock: (time before, time after). Cleared by the reader."""
 
-    def feed_up(self, payload: dict[str, Any]) -> bool:
+    def feed_up(self, payload: ObservationPayload) -> bool:
         """Process the ledger payload of a good observation amid good ones, with the same result as `feed`.
 
         Its segment is returned by `flush` or the next `feed`. Returns False, and does nothing, if it is not amid

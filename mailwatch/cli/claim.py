@@ -78,7 +78,7 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
     config = open_config(args)
     try:
         with open_reader(config) as reader:
-            outage = find_outage(reader, wanted)["id"]
+            outage = find_outage(reader, wanted).id
         if args.sent is not None:
             fields = {
                 key: getattr(args, name) for name, key in SENT_OPTIONS.items() if getattr(args, name) is not None
@@ -119,9 +119,9 @@ def _letter(args: argparse.Namespace, wanted: str) -> int:
     try:
         with open_reader(config) as reader:
             case = find_outage_evidence(reader, Tokens(config.data_dir), load_keys(config.data_dir), wanted, None)
-            check_within_tokens(case.range, case.payload)
+            check_within_tokens(case.range, case.record)
             section = sent_log.with_log(
-                schema_claims.find_claim(config.claims, case.payload), case.payload, config.data_dir
+                schema_claims.find_claim(config.claims, case.record), case.record, config.data_dir
             )
             letter = prepare_letter(reader, case, section, place, args.lang, zone, args.formal)
     except (EvidenceError, sent_log.SentLogError) as error:

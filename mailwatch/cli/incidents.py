@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mailwatch.analysis.incidents import Incident, IncidentOutage, IncidentStage
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import incident_json
 from mailwatch.cli.common import add_options, open_config, open_reader, parse_time, stdout
 from mailwatch.cli.outages import format_millis
@@ -88,7 +89,7 @@ def incident_table(found: list[Incident], width: int) -> Table:
         over = incident.first_good
         table.add_row(
             incident.id,
-            escape(shorten(incident.provider or incident.members[0].target, width // 8)),
+            escape(shorten(incident.provider or incident.members[0].outage.target, width // 8)),
             format_minute(incident.first_bad),
             _state_text(incident) if over is None else format_minute(over),
             format_millis(incident.last_bad - incident.first_bad),
@@ -102,7 +103,7 @@ def incident_table(found: list[Incident], width: int) -> Table:
 def print_incident(console: Console, incident: Incident, at: Millis) -> None:
     """Print one incident in full; an open one as of `at`."""
     over = incident.first_good
-    whose = incident.provider or incident.members[0].target
+    whose = incident.provider or incident.members[0].outage.target
     state = _state_text(incident) if over is None else Text("over", "bold green")
     good = (
         "never up before"
@@ -130,16 +131,17 @@ def print_incident(console: Console, incident: Incident, at: Millis) -> None:
 
 def _bars(incident: Incident, end: Millis) -> list[Bar]:
     seats: dict[tuple[str, str], list[IncidentOutage]] = {}
-    for member in sorted(incident.members, key=lambda m: (m.kind, m.account, m.target)):
+    by_account = sorted(incident.members, key=lambda m: (m.outage.kind, m.outage.account, m.outage.target))
+    for member in by_account:
         seats.setdefault(member.key, []).append(member)
     several = len({vantage for vantage, _ in seats}) > 1
     return [
         Bar(
             label=f"{target} @{vantage}" if several else target,
-            sure=[(m.first_bad, m.last_bad) for m in members],
-            possible=[(m.begin, end if m.until is None else m.until) for m in members],
+            sure=[(m.outage.first_bad, m.outage.last_bad) for m in members],
+            possible=[(m.outage.begin, end if m.outage.until is None else m.outage.until) for m in members],
             note="still down"
-            if any(m.state == "open" for m in members)
+            if any(m.outage.state == "open" for m in members)
             else format_millis(_min_duration(members)),
         )
         for (vantage, target), members in seats.items()
@@ -154,31 +156,39 @@ def _members(incident: Incident, width: int) -> Table:
     columns = ["target", "first failure", "up again", "at least"]
     table = _table(*columns, *(["at most", "causes", "trouble"] if width >= WIDE_COLUMNS else ["trouble"]))
     name = _columns_left(table, width, 2 * len("01-22 22:00:00") + 13 + (30 if width >= WIDE_COLUMNS else 0) + 17)
-    for member in sorted(incident.members, key=lambda m: (m.account or m.target, m.kind, m.first_bad)):
-        end, good = member.first_good, member.last_good
-        least, most = member.last_bad - member.first_bad, None if end is None or good is None else end - good
+    for member in sorted(incident.members, key=_by_account):
+        outage = member.outage
+        end, good = outage.first_good, outage.last_good
+        least, most = outage.last_bad - outage.first_bad, None if end is None or good is None else end - good
         row = [
-            escape(shorten(member.target, name)),
-            format_month_second(member.first_bad),
-            _state_text(member) if end is None else format_month_second(end),
+            escape(shorten(outage.target, name)),
+            format_month_second(outage.first_bad),
+            _state_text(outage) if end is None else format_month_second(end),
             format_millis(least),
         ]
-        proven = ", proven afterwards" if member.proven_afterwards else ""
-        excused = f", {format_millis(member.maintenance)} of it in maintenance" if member.maintenance else ""
+        proven = ", proven afterwards" if outage.proven_afterwards else ""
+        excused = f", {format_millis(outage.maintenance)} of it in maintenance" if outage.maintenance else ""
         if width >= WIDE_COLUMNS:
-            row += [format_millis(most, up=True), escape(", ".join(member.causes))]
+            row += [format_millis(most, up=True), escape(", ".join(outage.causes))]
         trouble = " → ".join(trouble for _, trouble in member.symptom_changes) or member.trouble
         table.add_row(*row, trouble + proven + excused)
     return table
+
+
+def _by_account(member: IncidentOutage) -> tuple[str, str, Millis]:
+    outage = member.outage
+    return outage.account or outage.target, outage.kind, outage.first_bad
 
 
 def _stages(stages: list[IncidentStage], width: int) -> Table:
     table = _table("from", "down", "what", "change")
     room = _columns_left(table, width, len("01-22 22:00:00") + 4)
     for stage in stages:
-        changes = [f"[red]▼[/] {escape(shorten(m.target, room // 2 - 2))}" for m in stage.failed]
-        changes += [f"[green]▲[/] {escape(shorten(m.target, room // 2 - 2))}" for m in stage.restored]
-        changes += [f"[yellow]?[/] {escape(shorten(m.target, room // 2 - 2))}" for m in stage.no_longer_watched]
+        changes = [f"[red]▼[/] {escape(shorten(m.outage.target, room // 2 - 2))}" for m in stage.failed]
+        changes += [f"[green]▲[/] {escape(shorten(m.outage.target, room // 2 - 2))}" for m in stage.restored]
+        changes += [
+            f"[yellow]?[/] {escape(shorten(m.outage.target, room // 2 - 2))}" for m in stage.no_longer_watched
+        ]
         channels = ", ".join(f"{kind} {count}" for kind, count in stage.channels.items())
         served = "[yellow]no longer monitored[/]" if stage.no_longer_watched else "[green]served[/]"
         what = f"{', '.join(stage.trouble)} ({channels})" if channels else served
@@ -189,7 +199,7 @@ def _stages(stages: list[IncidentStage], width: int) -> Table:
 def _channels(incident: Incident) -> str:
     counts: dict[str, set[tuple[str, str]]] = {}
     for member in incident.members:
-        counts.setdefault(member.kind, set()).add(member.key)
+        counts.setdefault(member.outage.kind, set()).add(member.key)
     return ", ".join(f"{kind} {len(seats)}" for kind, seats in sorted(counts.items()))
 
 
@@ -205,6 +215,6 @@ def _columns_left(table: Table, width: int, used: int) -> int:
     return max(12, width - used - 2 * (len(table.columns) - 1))
 
 
-def _state_text(part: Incident | IncidentOutage) -> Text:
+def _state_text(part: Incident | OutageRecord) -> Text:
     """Return why there is no end."""
     return Text("still down", "bold red") if part.state == "open" else Text("no longer monitored", "yellow")

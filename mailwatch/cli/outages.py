@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
 
 from rich.table import Table
 
 from mailwatch import i18n
-from mailwatch.analysis.outage import public_outage_json
+from mailwatch.analysis.outage import ClockFacts
+from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.public_json import public_outage_json
 from mailwatch.cli.common import add_options, open_config, open_reader, parse_time, stdout
 from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.config.targets import resolved_targets
+from mailwatch.model import TargetSettings
 from mailwatch.store import queries
 from mailwatch.times import rfc3339
 
@@ -39,16 +41,16 @@ def _run(args: argparse.Namespace) -> int:
         with open_reader(config) as reader:
             known = [section.name for section, _ in resolved_targets(config)]
             wanted = queries.select_targets(reader, args.target, known)
-            found = queries.outage_payloads(reader, only_open=args.open, start=start, end=end)
+            found = queries.outage_records(reader, only_open=args.open, start=start, end=end)
     except UnknownTargetError as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2
     if args.target is not None:
-        found = [payload for payload in found if payload["target"] in wanted]
+        found = [record for record in found if record.target in wanted]
     if args.words:
         return _print_outage(args.words[1], found, args.json)
     if args.json:
-        print(json.dumps([public_outage_json(payload) for payload in found], indent=2, ensure_ascii=False))
+        print(json.dumps([public_outage_json(record) for record in found], indent=2, ensure_ascii=False))
     elif found:
         stdout().print(_table(found))
     else:
@@ -56,8 +58,8 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_outage(wanted: str, found: list[dict[str, Any]], as_json: bool) -> int:
-    fitting = [payload for payload in found if payload["id"].startswith(wanted)]
+def _print_outage(wanted: str, found: list[OutageRecord], as_json: bool) -> int:
+    fitting = [record for record in found if record.id.startswith(wanted)]
     if len(fitting) != 1:
         problem = f"{len(fitting)} outages begin with" if fitting else "no outage has the id"
         print(f"mailwatch: {problem} {wanted}; `mailwatch outages` lists them", file=sys.stderr)
@@ -65,24 +67,23 @@ def _print_outage(wanted: str, found: list[dict[str, Any]], as_json: bool) -> in
     if as_json:
         print(json.dumps(public_outage_json(fitting[0]), indent=2, ensure_ascii=False))
     else:
-        stdout().print(outage_record(fitting[0]))
+        stdout().print(outage_table(fitting[0]))
     return 0
 
 
-def _table(found: list[dict[str, Any]]) -> Table:
+def _table(found: list[OutageRecord]) -> Table:
     table = Table("outage", "target", "first failure", "up again", "at least", "at most", "cause")
     for column in table.columns[:6]:
         column.overflow = "fold"
-    for payload in found:
-        lasted, closed = payload["duration_ms"], payload["state"] == "closed"
+    for record in found:
         table.add_row(
-            payload["id"],
-            payload["target"],
-            rfc3339(payload["first_bad"]),
-            rfc3339(payload["first_good"]) if closed else _NOT_OVER[payload["state"]],
-            format_millis(lasted["min"]),
-            "" if payload["state"] == "open" else format_millis(lasted["max"], up=True),
-            ", ".join(payload["causes"]) + _remarks_text(payload),
+            record.id,
+            record.target,
+            rfc3339(record.first_bad),
+            _NOT_OVER[record.state] if record.first_good is None else rfc3339(record.first_good),
+            format_millis(record.durations.least),
+            "" if record.state == "open" else format_millis(record.durations.most, up=True),
+            ", ".join(record.causes) + _remarks_text(record),
         )
     return table
 
@@ -90,76 +91,67 @@ def _table(found: list[dict[str, Any]]) -> Table:
 _NOT_OVER = {"open": "[bold red]still down[/]", "unwatched": "[yellow]no longer monitored[/]"}
 
 
-def _remarks_text(payload: dict[str, Any]) -> str:
-    proven = " (proven afterwards)" if payload.get("proven_afterwards") else ""
-    excused = payload.get("maintenance_ms")
+def _remarks_text(record: OutageRecord) -> str:
+    proven = " (proven afterwards)" if record.proven_afterwards else ""
+    excused = record.maintenance
     return proven + (f" ({format_millis(excused)} of it in maintenance)" if excused else "")
 
 
-def outage_record(payload: dict[str, Any]) -> Table:
+def outage_table(record: OutageRecord) -> Table:
     """Return a table of one outage with all fields of its ledger entry."""
-    table = Table(show_header=False, title=f"Outage {payload['id']} of {payload['target']}")
+    table = Table(show_header=False, title=f"Outage {record.id} of {record.target}")
     table.add_column(style="bold")
     table.add_column()
-    for name, key in (
-        ("last successful check", "last_good"),
-        ("first failed check", "first_bad"),
-        ("last failed check", "last_bad"),
-    ):
-        table.add_row(name, "never up before" if payload[key] is None else rfc3339(payload[key]))
-    closed = payload["first_good"] is not None
-    over = "unknown: no longer monitored" if payload["state"] == "unwatched" else "still down"
-    table.add_row("next successful check", rfc3339(payload["first_good"]) if closed else over)
-    lasted = payload["duration_ms"]
-    table.add_row("at least", format_millis(lasted["min"]))
-    table.add_row("at most", format_millis(lasted["max"], up=True))
-    if lasted["estimate"] is not None:
+    good = record.last_good
+    table.add_row("last successful check", "never up before" if good is None else rfc3339(good))
+    table.add_row("first failed check", rfc3339(record.first_bad))
+    table.add_row("last failed check", rfc3339(record.last_bad))
+    over = "unknown: no longer monitored" if record.state == "unwatched" else "still down"
+    table.add_row("next successful check", over if record.first_good is None else rfc3339(record.first_good))
+    lasted = record.durations
+    table.add_row("at least", format_millis(lasted.least))
+    table.add_row("at most", format_millis(lasted.most, up=True))
+    if lasted.estimate is not None:
         table.add_row(
-            "estimate", f"{format_millis(lasted['estimate'])} ± {format_millis(lasted['uncertainty'], up=True)}"
+            "estimate", f"{format_millis(lasted.estimate)} ± {format_millis(lasted.uncertainty, up=True)}"
         )
-    seen = payload["observations"]
-    table.add_row("looks", f"{seen['down']} down, {seen['up']} up, {seen['unknown']} unknown")
-    table.add_row("longest without a check", format_millis(payload["largest_gap_ms"], up=True))
-    table.add_row("unobserved", format_millis(payload["unobserved_ms"], up=True))
-    if clock := _clock(payload.get("clock")):
+    table.add_row("looks", f"{record.down} down, {record.up} up, {record.unknown} unknown")
+    table.add_row("longest without a check", format_millis(record.largest_gap, up=True))
+    table.add_row("unobserved", format_millis(record.unobserved, up=True))
+    if clock := _clock(record.clock):
         table.add_row("the clock", clock)
-    if payload.get("maintenance_ms"):
+    if record.maintenance:
         table.add_row(
-            "in maintenance",
-            f"{format_millis(payload['maintenance_ms'])} of the shortest duration; announced before",
+            "in maintenance", f"{format_millis(record.maintenance)} of the shortest duration; announced before"
         )
-    if payload.get("proven_afterwards"):
+    if record.proven_afterwards:
         table.add_row("proven afterwards", "the server accepted the same password before and after")
-    table.add_row("causes", ", ".join(f"{cause} ({n})" for cause, n in payload["causes"].items()))
-    table.add_row("failed at", ", ".join(f"{phase} ({n})" for phase, n in payload["phases"].items()))
-    for words in payload["replies"]:
+    table.add_row("causes", ", ".join(f"{cause} ({n})" for cause, n in record.causes.items()))
+    table.add_row("failed at", ", ".join(f"{phase} ({n})" for phase, n in record.phases.items()))
+    for words in record.replies:
         table.add_row("server replies", words)
-    table.add_row("first failure", payload["first_detail"])
-    if settings := payload.get("watch"):
-        table.add_row("monitored as", _watched_text(settings))
-    table.add_row("ledger", f"entries {payload['ledger']['first']} to {payload['ledger']['last']}")
+    table.add_row("first failure", record.first_detail)
+    if record.settings is not None:
+        table.add_row("monitored as", _watched_text(record.settings))
+    table.add_row("ledger", f"entries {record.first_index} to {record.last_index}")
     return table
 
 
-def _watched_text(settings: dict[str, Any]) -> str:
+def _watched_text(settings: TargetSettings) -> str:
     """Return how the target was watched. Records from before 2026-11 lack the host."""
-    where = f" {settings['host']}:{settings['port']} (tls: {settings['tls']})" if settings["host"] else ""
-    return f"{settings['kind']}{where}, every {format_millis(settings['interval'])}"
+    where = f" {settings.host}:{settings.port} (tls: {settings.tls})" if settings.host else ""
+    return f"{settings.kind}{where}, every {format_millis(settings.interval)}"
 
 
-def _clock(clock: dict[str, Any] | None) -> str:
+def _clock(clock: ClockFacts | None) -> str:
     """Return what happened to the wall clock during the outage, "" if nothing did."""
-    if clock is None or not (clock["stepped_ms"] or clock["reboots"]):
+    if clock is None or not (clock.stepped or clock.reboots):
         return ""
-    parts = (
-        [f"the clock was set by {format_millis(clock['stepped_ms'], up=True)} in total"]
-        if clock["stepped_ms"]
-        else []
-    )
-    if clock["reboots"]:
-        parts.append(f"the machine was restarted ({clock['reboots']})")
-    why = "at least and at most are wider by that" if clock.get("wall") else "the durations do not depend on it"
-    if clock["reboots"]:
+    parts = [f"the clock was set by {format_millis(clock.stepped, up=True)} in total"] if clock.stepped else []
+    if clock.reboots:
+        parts.append(f"the machine was restarted ({clock.reboots})")
+    why = "at least and at most are wider by that" if clock.is_wall else "the durations do not depend on it"
+    if clock.reboots:
         why = "across a restart, the durations are as wide as the possible error of the wall clock"
     return f"{' and '.join(parts)}; {why}"
 

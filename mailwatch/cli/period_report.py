@@ -49,7 +49,7 @@ def make_period_report(
                 config.vantage_point.name,
                 calendar.add,
             )
-            for outage in case.replay.payloads():
+            for outage in case.outages:
                 check_within_tokens(case.range, outage)
         except EvidenceError as error:
             print(f"mailwatch: {error}", file=sys.stderr)

@@ -84,17 +84,13 @@ def _make(args: argparse.Namespace, config: Config, reader: Reader, whole: bool)
     with Console(stderr=True).status("gathering the entries") as status:
         try:
             case = find_outage_evidence(reader, tokens, keys, args.outage, None)
-            check_within_tokens(case.range, case.payload)
+            check_within_tokens(case.range, case.record)
         except EvidenceError as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
-        case.statement["service"] = _recorded_service(
-            config, reader, case.payload["target"], case.payload["ledger"]["first"]
-        )
+        case.statement["service"] = _recorded_service(config, reader, case.record.target, case.record.first_index)
         try:
-            section = with_log(
-                schema_claims.find_claim(config.claims, case.payload), case.payload, config.data_dir
-            )
+            section = with_log(schema_claims.find_claim(config.claims, case.record), case.record, config.data_dir)
         except SentLogError as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.config.catalogue import sla
 from mailwatch.config.errors import ConfigProblem, FieldError, KeyPath
 from mailwatch.config.types import Address, Label, Section, Text
@@ -143,13 +144,13 @@ class ClaimSection(Section):
         return self
 
 
-def find_claim(claims: tuple[ClaimSection, ...], payload: dict[str, Any]) -> ClaimSection | None:
-    """Return the claim for the target of an outage's payload: by target name, account or provider."""
-    target, account = payload["target"], payload["target"].rpartition("/")[0]
+def find_claim(claims: tuple[ClaimSection, ...], outage: OutageRecord) -> ClaimSection | None:
+    """Return the claim for the target of an outage: by target name, account or provider."""
+    target, account = outage.target, outage.target.rpartition("/")[0]
     for fits in (
         lambda claim: target in (claim.targets or ()),
         lambda claim: account in (claim.accounts or ()),
-        lambda claim: claim.provider is not None and claim.provider == payload["provider"],
+        lambda claim: claim.provider is not None and claim.provider == outage.provider,
     ):
         for claim in claims:
             if fits(claim):

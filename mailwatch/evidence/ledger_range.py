@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.ledger.timestamp import TOKEN_TOLERANCE_MS
 from mailwatch.store import CheckpointRow, Entry, RawEntry, Reader, Tokens
 from mailwatch.times import DAY_MS, Millis
@@ -84,21 +85,20 @@ def select_range(reader: Reader, tokens: Tokens, first: int, last: int) -> Ledge
     return LedgerRange(start, end, between, tuple(sorted(found, key=lambda token: (token.time, token.entry))))
 
 
-def check_within_tokens(range_: LedgerRange, payload: dict[str, Any]) -> None:
+def check_within_tokens(range_: LedgerRange, record: OutageRecord) -> None:
     """Hold the least duration of an outage against the tokens around it. Raises EvidenceError when it is longer.
 
     Then even the steady clock ran wrong, as in a machine that was tampered with: `mailwatch verify`
     would refuse the bundle.
     """
-    where = payload["ledger"]
-    before = [token.time for token in range_.tokens if token.entry <= where["first"]]
-    after = [token.time for token in range_.tokens if token.checkpoint > where["last"]]
+    before = [token.time for token in range_.tokens if token.entry <= record.first_index]
+    after = [token.time for token in range_.tokens if token.checkpoint > record.last_index]
     if not before or not after:
         return
-    least, apart = payload["duration_ms"]["min"], max(0, min(after) - max(before))
+    least, apart = record.durations.least, max(0, min(after) - max(before))
     if least > apart + TOKEN_TOLERANCE_MS:
         raise EvidenceError(
-            f"outage {payload['id'][:12]} took at least {least / 1000:g} s by the clocks here, but the "
+            f"outage {record.id[:12]} took at least {least / 1000:g} s by the clocks here, but the "
             f"outside times around it are {apart / 1000:g} s apart: the clocks were wrong, so this proves nothing"
         )
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.evidence.bundle import File, instructions, pretty_json, standalone_checker, write_bundle
 from mailwatch.evidence.claims.owner_statement import OwnerClaim
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, select_range
 from mailwatch.evidence.statement import clock_error_of, outage_statement
 from mailwatch.ledger.checkpoint import verifier_key
-from mailwatch.ledger.payloads import rules_from
-from mailwatch.model import Rules
 from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import Keys
 from mailwatch.store.replay import rule_book
@@ -20,9 +19,9 @@ from mailwatch.store.replay import rule_book
 
 @dataclass(frozen=True, slots=True)
 class OutageEvidence:
-    """An outage as the ledger has it, the range that proves it, and what is claimed; `key` is the public one."""
+    """An outage on record, the range that proves it, and what is claimed; `key` is the public one."""
 
-    payload: dict[str, Any]
+    record: OutageRecord
     range: LedgerRange
     statement: dict[str, Any]
     key: str
@@ -37,19 +36,20 @@ def find_outage_evidence(
     reader: Reader, tokens: Tokens, keys: Keys, wanted: str, service: dict[str, Any] | None
 ) -> OutageEvidence:
     """Find the one outage whose id begins with `wanted`. Raises EvidenceError."""
-    payload = find_outage(reader, wanted)
-    first, last = payload["ledger"]["first"], payload["ledger"]["last"]
+    record = find_outage(reader, wanted)
+    last = record.last_index
     # The entry of its end, and the observation that confirmed it, belong to the evidence.
-    closing = [e.index for e in reader.entries(target=payload["target"], kinds=["outage"], from_index=last)]
-    found = select_range(reader, tokens, first, max([last, *closing[:1]]))
-    error = clock_error_of(reader, found, [queries.anchor_of(reader, payload)])
-    stated = outage_statement(payload, _rules(reader, payload), found, keys.origin, service, error)
-    return OutageEvidence(payload, found, stated, verifier_key(keys.origin, keys.public))
+    closing = [e.index for e in reader.entries(target=record.target, kinds=["outage"], from_index=last)]
+    found = select_range(reader, tokens, record.first_index, max([last, *closing[:1]]))
+    error = clock_error_of(reader, found, [queries.anchor_of(reader, record)])
+    rules = record.rules or rule_book(reader).at(last)
+    stated = outage_statement(record, rules, found, keys.origin, service, error)
+    return OutageEvidence(record, found, stated, verifier_key(keys.origin, keys.public))
 
 
-def find_outage(reader: Reader, wanted: str) -> dict[str, Any]:
-    """Return the payload of the one outage whose id begins with `wanted`. Raises EvidenceError."""
-    fitting = [payload for payload in queries.outage_payloads(reader) if payload["id"].startswith(wanted)]
+def find_outage(reader: Reader, wanted: str) -> OutageRecord:
+    """Return the one outage whose id begins with `wanted`. Raises EvidenceError."""
+    fitting = [record for record in queries.outage_records(reader) if record.id.startswith(wanted)]
     if len(fitting) != 1:
         problem = f"{len(fitting)} outages begin with" if fitting else "no outage has the id"
         raise EvidenceError(f"{problem} {wanted}; `mailwatch outages` lists them")
@@ -66,13 +66,7 @@ def write_outage_bundle(
         instructions(language, keys.origin, "outage.json"),
         standalone_checker(),
     ]
-    write_bundle(out, reader, evidence.range, keys.private, [evidence.payload["target"]], inside)
-
-
-def _rules(reader: Reader, payload: dict[str, Any]) -> Rules:
-    if "rules" in payload:
-        return rules_from(payload["rules"])
-    return rule_book(reader).at(payload["ledger"]["last"])
+    write_bundle(out, reader, evidence.range, keys.private, [evidence.record.target], inside)
 
 
 def certificates_file(name: str, path: Path) -> File:

@@ -13,7 +13,8 @@ from typing import IO, Any
 import orjson
 
 from mailwatch import __version__
-from mailwatch.analysis.outage import evidence_json
+from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.public_json import outage_json
 from mailwatch.analysis.replay import MONITOR_KINDS, FactListener, PeriodReplay
 from mailwatch.evidence.bundle import File, instructions, pretty_json, standalone_checker, write_bundle
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile, select_range
@@ -44,7 +45,7 @@ class PeriodEvidence:
 
     range: LedgerRange
     replay: PeriodReplay
-    outages: list[dict[str, Any]]
+    outages: list[OutageRecord]
     statement: dict[str, Any]
 
 
@@ -88,8 +89,8 @@ def find_period_evidence(
         raise EvidenceError(f"nothing of {', '.join(one.name for one in wanted)} is on record in that window")
     wanted = [one for one in wanted if replay.accounts[one.name].first_index is not None]
     replay.accounts = {one.name: replay.accounts[one.name] for one in wanted}
-    outages = replay.payloads()
-    spans = [bounds, *((payload["ledger"]["first"], payload["ledger"]["last"]) for payload in outages)]
+    outages = replay.records()
+    spans = [bounds, *((record.first_index, record.last_index) for record in outages)]
     found = thin_tokens(found, spans)
     statement = {
         "format": FORMAT,
@@ -110,7 +111,7 @@ def find_period_evidence(
             for one in wanted
         ],
         "availability": [{"target": one.name} | replay.availability_of(one.name).as_json() for one in wanted],
-        "outages": [evidence_json(payload) for payload in outages],
+        "outages": [outage_json(record, in_period=True) for record in outages],
         "rules": rules_payload(rules),
         "entries": {"first": bounds[0], "last": bounds[1]},
         "range": {"first": found.start.size, "end": found.end.size},
@@ -153,13 +154,11 @@ def _select_range(
         if change is not None and change.fact.event is not TargetEvent.END:
             first = min(first, change.entry)
     names = {one.name for one in wanted}
-    touching = {
-        payload["id"]: payload for payload in queries.outage_payloads(reader, start=window[0], end=window[1])
-    }
+    touching = {record.id: record for record in queries.outage_records(reader, start=window[0], end=window[1])}
     for entry in reader.entries(kinds=["outage"]):
-        if entry.target in names and (payload := touching.get(entry.payload["id"])):
-            first = min(first, payload["ledger"]["first"])
-            last = max(last, entry.index, payload["ledger"]["last"])
+        if entry.target in names and (record := touching.get(entry.payload["id"])):
+            first = min(first, record.first_index)
+            last = max(last, entry.index, record.last_index)
     return select_range(reader, tokens, first, min(last, newest.size - 1))
 
 

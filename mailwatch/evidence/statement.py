@@ -13,7 +13,8 @@ import orjson
 
 from mailwatch import __version__
 from mailwatch.analysis.elapsed import Moment, TokenReading, clock_error
-from mailwatch.analysis.outage import evidence_json
+from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.public_json import outage_json
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile
 from mailwatch.ledger.payloads import rules_payload
 from mailwatch.model import Rules
@@ -26,29 +27,27 @@ MIN_STATED_ERROR_MS: Millis = 1_000
 
 
 def outage_statement(
-    payload: dict[str, Any],
+    record: OutageRecord,
     rules: Rules,
     range_: LedgerRange,
     origin: str,
     service: dict[str, Any] | None,
     error: Millis,
 ) -> dict[str, Any]:
-    """Return the claim of one outage, `payload` as the ledger has it. Raises EvidenceError for an open one cut
-    short.
-    """
-    if payload["ledger"]["first"] < range_.start.size or payload["ledger"]["last"] >= range_.end.size:
+    """Return the claim of one outage. Raises EvidenceError for an open one cut short."""
+    if record.first_index < range_.start.size or record.last_index >= range_.end.size:
         raise EvidenceError("the outage extends beyond the signed range; try again after the next checkpoint")
     return {
         "format": FORMAT,
         "made_by": f"MailWatch {__version__}",
         "ledger": origin,
         "as_of": rfc3339(range_.end.time_ms),
-        "outage": evidence_json(payload),
-        "replies": payload["replies"],
-        "first_detail": payload["first_detail"],
+        "outage": outage_json(record),
+        "replies": list(record.replies),
+        "first_detail": record.first_detail,
         "rules": rules_payload(rules),
         "range": {"first": range_.start.size, "end": range_.end.size},
-        "outside_times": outside_times(range_, payload["ledger"]["first"], payload["ledger"]["last"]),
+        "outside_times": outside_times(range_, record.first_index, record.last_index),
         **error_statement(error),
         "service": service,
     }

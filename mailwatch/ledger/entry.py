@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.monotonic import Origin
@@ -67,7 +67,7 @@ def encode_entry(
     time: Millis,
     target: str | None,
     number: int | None,
-    payload: dict[str, Any],
+    payload: Mapping[str, object],
     clock: Millis,
     origin: Origin,
 ) -> EncodedEntry:

@@ -6,7 +6,7 @@ Empty fields are left out, which halves an entry; reading restores them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from mailwatch.model import (
     Attempt,
@@ -30,16 +30,147 @@ from mailwatch.model import (
 from mailwatch.times import Millis
 
 
-def fact_payload(fact: Fact) -> dict[str, Any]:
+class ClockPayload(TypedDict):
+    """A span of the steady clock in a payload (`ClockSpan`)."""
+
+    boot: str
+    end: Millis
+    start: NotRequired[Millis]
+    bound: NotRequired[Millis]
+
+
+class RulesPayload(TypedDict):
+    """Outage rules in a payload (`Rules`)."""
+
+    open_after: int
+    close_after: int
+    recheck_ms: list[Millis]
+
+
+class SettingsPayload(TypedDict):
+    """What is watched, in a payload (`TargetSettings`)."""
+
+    kind: str
+    provider: str
+    host: str
+    port: int
+    tls: str
+    interval: Millis
+    timeout: Millis
+    catalogue: bool
+    own_ca: bool
+    rules: RulesPayload
+    login: NotRequired[str]
+    task: NotRequired[str]
+
+
+class TargetChangePayload(TypedDict):
+    """The payload of a change of what is watched (`TargetChange`)."""
+
+    target: str
+    at: Millis
+    event: str
+    settings: SettingsPayload
+    reason: NotRequired[str]
+    clock: NotRequired[ClockPayload]
+
+
+class GapPayload(TypedDict):
+    """The payload of a gap (`Gap`)."""
+
+    target: str
+    start: Millis
+    end: Millis
+    reason: str
+    clock: NotRequired[ClockPayload]
+
+
+class TlsPayload(TypedDict):
+    """What a handshake showed, in a payload (`TlsFacts`)."""
+
+    version: str
+    cipher: str
+    fingerprint: str
+    not_after: Millis | None
+
+
+class AttemptPayload(TypedDict):
+    """One attempt of an observation (`Attempt`)."""
+
+    start: Millis
+    end: Millis
+    peer: str
+    phases_us: dict[str, int]
+    cause: NotRequired[str]
+    failed_phase: NotRequired[str]
+    detail: NotRequired[str]
+    replies: NotRequired[list[str]]
+    tls: NotRequired[TlsPayload]
+    facts: NotRequired[dict[str, Any]]
+
+
+class ConnectivityPayload(TypedDict):
+    """Whether we were online, in an observation (`ConnectivityResult`)."""
+
+    asked: Millis
+    online: bool | None
+    controls: dict[str, str]
+    answered: NotRequired[Millis]
+    online4: NotRequired[bool]
+    online6: NotRequired[bool]
+    resolver: NotRequired[str]
+    lie: NotRequired[list[str]]
+
+
+class ObservationPayload(TypedDict):
+    """The payload of an observation (`Observation`)."""
+
+    target: str
+    scheduled: Millis
+    start: Millis
+    end: Millis
+    outcome: str
+    login: bool
+    attempts: list[AttemptPayload]
+    cause: NotRequired[str]
+    failed_phase: NotRequired[str]
+    detail: NotRequired[str]
+    addresses: NotRequired[list[str]]
+    secret: NotRequired[str]
+    partial: NotRequired[list[str]]
+    guard: NotRequired[ConnectivityPayload]
+    facts: NotRequired[dict[str, Any]]
+    interval: NotRequired[Millis]
+    clock: NotRequired[ClockPayload]
+
+
+FactPayload = ObservationPayload | GapPayload | TargetChangePayload
+
+
+def fact_payload(fact: Fact) -> FactPayload:
     """Return a fact as the payload of its entry."""
     if isinstance(fact, TargetChange):
-        change = {"target": fact.target, "at": fact.at, "event": fact.event.value}
-        change |= {"settings": settings_payload(fact.settings), "reason": fact.reason}
-        return change if fact.clock is None else change | {"clock": _clock_payload(fact.clock)}
+        change: TargetChangePayload = {
+            "target": fact.target,
+            "at": fact.at,
+            "event": fact.event.value,
+            "settings": settings_payload(fact.settings),
+            "reason": fact.reason,
+        }
+        if fact.clock is not None:
+            change["clock"] = _clock_payload(fact.clock)
+        return change
     if isinstance(fact, Gap):
-        gap = {"target": fact.target, "start": fact.start, "end": fact.end, "reason": fact.reason.value}
-        return gap if fact.clock is None else gap | {"clock": _clock_payload(fact.clock)}
-    payload: dict[str, Any] = {
+        gap: GapPayload = {
+            "target": fact.target,
+            "start": fact.start,
+            "end": fact.end,
+            "reason": fact.reason.value,
+        }
+        if fact.clock is not None:
+            gap["clock"] = _clock_payload(fact.clock)
+        return gap
+    payload: ObservationPayload = {
         "target": fact.target,
         "scheduled": fact.scheduled_at,
         "start": fact.started_at,
@@ -71,8 +202,8 @@ def fact_payload(fact: Fact) -> dict[str, Any]:
     return payload
 
 
-def _clock_payload(span: ClockSpan) -> dict[str, Any]:
-    written: dict[str, Any] = {"boot": span.boot, "end": span.end}
+def _clock_payload(span: ClockSpan) -> ClockPayload:
+    written: ClockPayload = {"boot": span.boot, "end": span.end}
     if span.start is not None:
         written["start"] = span.start
     if span.bound is not None:
@@ -80,21 +211,30 @@ def _clock_payload(span: ClockSpan) -> dict[str, Any]:
     return written
 
 
-def rules_payload(rules: Rules) -> dict[str, Any]:
+def rules_payload(rules: Rules) -> RulesPayload:
     """Return rules as a payload."""
     recheck = [round(seconds * 1000) for seconds in rules.recheck]
     return {"open_after": rules.open_after, "close_after": rules.close_after, "recheck_ms": recheck}
 
 
-def rules_from(written: Mapping[str, Any]) -> Rules:
+def rules_from(payload: Mapping[str, object]) -> Rules:
     """Parse the output of `rules_payload`. Raises KeyError, TypeError or ValueError for anything else."""
+    written = cast(RulesPayload, payload)
     recheck = tuple(int(millis) / 1000 for millis in written["recheck_ms"])
     return Rules(int(written["open_after"]), int(written["close_after"]), recheck)
 
 
-def settings_payload(settings: TargetSettings) -> dict[str, Any]:
+def rules_on_record(node: Mapping[str, object]) -> Rules | None:
+    """Return the rules that an entry about MailWatch itself puts in force, None if it says nothing of them.
+
+    Raises KeyError, TypeError or ValueError for rules that cannot be read.
+    """
+    return rules_from(cast(RulesPayload, node["rules"])) if "rules" in node else None
+
+
+def settings_payload(settings: TargetSettings) -> SettingsPayload:
     """Return a target's settings as a payload."""
-    written: dict[str, Any] = {
+    written: SettingsPayload = {
         "kind": settings.kind.value,
         "provider": settings.provider,
         "host": settings.host,
@@ -106,17 +246,21 @@ def settings_payload(settings: TargetSettings) -> dict[str, Any]:
         "own_ca": settings.own_ca,
         "rules": rules_payload(settings.rules),
     }
-    return written | {key: value for key, value in (("login", settings.login), ("task", settings.task)) if value}
+    if settings.login:
+        written["login"] = settings.login
+    if settings.task:
+        written["task"] = settings.task
+    return written
 
 
-def settings_from(written: Mapping[str, Any]) -> TargetSettings:
+def settings_from(written: SettingsPayload) -> TargetSettings:
     """Parse the output of `settings_payload`. Raises KeyError, TypeError or ValueError for anything else."""
-    numbers = [written[key] for key in ("port", "interval", "timeout")]
+    numbers = [written["port"], written["interval"], written["timeout"]]
     if any(type(number) is not int or number < 0 for number in numbers) or written["interval"] == 0:
         raise TypeError("port, interval and timeout are not whole numbers")
-    if any(not isinstance(written[key], str) for key in ("provider", "host")):
+    if any(not isinstance(text, str) for text in (written["provider"], written["host"])):
         raise TypeError("provider and host are not text")
-    if any(not isinstance(written[key], bool) for key in ("catalogue", "own_ca")):
+    if any(not isinstance(flag, bool) for flag in (written["catalogue"], written["own_ca"])):
         raise TypeError("catalogue and own_ca are not true or false")
     return TargetSettings(
         kind=Kind(written["kind"]),
@@ -134,8 +278,9 @@ def settings_from(written: Mapping[str, Any]) -> TargetSettings:
     )
 
 
-def change_from(payload: dict[str, Any]) -> TargetChange:
+def change_from(written: Mapping[str, object]) -> TargetChange:
     """Parse the payload of a target change. Raises KeyError, TypeError or ValueError for anything else."""
+    payload = cast(TargetChangePayload, written)
     at = payload["at"]
     if type(at) is not int:
         raise TypeError("its time is not whole milliseconds")
@@ -153,7 +298,7 @@ FACT_KINDS = ("observation", "gap", "watch")
 """Kinds of entries that determine everything known about a target."""
 
 
-def fact_from(kind: str, payload: dict[str, Any]) -> Fact:
+def fact_from(kind: str, payload: Mapping[str, object]) -> Fact:
     """Parse a payload of a kind in FACT_KINDS. Raises KeyError, TypeError or ValueError for anything else."""
     match kind:
         case "observation":
@@ -165,12 +310,12 @@ def fact_from(kind: str, payload: dict[str, Any]) -> Fact:
     raise ValueError(f"{kind} is no kind of fact")
 
 
-def clock_from(payload: dict[str, Any]) -> ClockSpan | None:
-    """Parse the clock reading of a fact; None on an old record.
+def clock_from(payload: Mapping[str, object]) -> ClockSpan | None:
+    """Read the clock of an observation or gap, None on an old record.
 
     Raises KeyError, TypeError or ValueError for wrong types, or an end before the start.
     """
-    written = payload.get("clock")
+    written = cast(ClockPayload | None, payload.get("clock"))
     if written is None:
         return None
     boot, start, end, bound = written["boot"], written.get("start"), written["end"], written.get("bound")
@@ -182,10 +327,18 @@ def clock_from(payload: dict[str, Any]) -> ClockSpan | None:
     return ClockSpan(boot, start, end, bound)
 
 
-def _guard_payload(answer: ConnectivityResult) -> dict[str, Any]:
-    written: dict[str, Any] = {"asked": answer.asked_at, "online": answer.online, "controls": answer.controls}
-    apart = {"answered": answer.answered_at, "online4": answer.online4, "online6": answer.online6}
-    written |= {key: value for key, value in apart.items() if value is not None}
+def _guard_payload(answer: ConnectivityResult) -> ConnectivityPayload:
+    written: ConnectivityPayload = {
+        "asked": answer.asked_at,
+        "online": answer.online,
+        "controls": answer.controls,
+    }
+    if answer.answered_at is not None:
+        written["answered"] = answer.answered_at
+    if answer.online4 is not None:
+        written["online4"] = answer.online4
+    if answer.online6 is not None:
+        written["online6"] = answer.online6
     if answer.resolver:
         written["resolver"] = answer.resolver
     if answer.spoofed:
@@ -193,8 +346,8 @@ def _guard_payload(answer: ConnectivityResult) -> dict[str, Any]:
     return written
 
 
-def _attempt_payload(attempt: Attempt) -> dict[str, Any]:
-    written: dict[str, Any] = {
+def _attempt_payload(attempt: Attempt) -> AttemptPayload:
+    written: AttemptPayload = {
         "start": attempt.started_at,
         "end": attempt.ended_at,
         "peer": attempt.peer,
@@ -220,8 +373,9 @@ def _attempt_payload(attempt: Attempt) -> dict[str, Any]:
     return written
 
 
-def observation_from(payload: dict[str, Any]) -> Observation:
+def observation_from(written: Mapping[str, object]) -> Observation:
     """Parse the payload of an observation. Raises KeyError, TypeError or ValueError for anything else."""
+    payload = cast(ObservationPayload, written)
     guard = payload.get("guard")
     return Observation(
         target=payload["target"],
@@ -232,7 +386,7 @@ def observation_from(payload: dict[str, Any]) -> Observation:
         cause=Cause(payload["cause"]) if "cause" in payload else None,
         failed_phase=Phase(payload["failed_phase"]) if "failed_phase" in payload else None,
         detail=payload.get("detail", ""),
-        attempts=tuple(_attempt_from(written) for written in payload["attempts"]),
+        attempts=tuple(_attempt_from(attempt) for attempt in payload["attempts"]),
         addresses=tuple(payload.get("addresses", ())),
         partial=tuple(payload.get("partial", ())),
         with_login=payload["login"],
@@ -244,14 +398,14 @@ def observation_from(payload: dict[str, Any]) -> Observation:
     )
 
 
-def _interval_from(payload: dict[str, Any]) -> Millis | None:
+def _interval_from(payload: ObservationPayload) -> Millis | None:
     interval = payload.get("interval")
     if interval is not None and (type(interval) is not int or interval <= 0):
         raise TypeError("its interval is not whole milliseconds")
     return interval
 
 
-def _guard_from(written: dict[str, Any]) -> ConnectivityResult:
+def _guard_from(written: ConnectivityPayload) -> ConnectivityResult:
     return ConnectivityResult(
         asked_at=written["asked"],
         online=written["online"],
@@ -264,7 +418,7 @@ def _guard_from(written: dict[str, Any]) -> ConnectivityResult:
     )
 
 
-def _attempt_from(written: dict[str, Any]) -> Attempt:
+def _attempt_from(written: AttemptPayload) -> Attempt:
     tls = written.get("tls")
     # Canonical JSON sorts by name; restore the phases in the order in which they ran.
     phases = {phase: written["phases_us"][phase] for phase in Phase if phase in written["phases_us"]}
@@ -282,8 +436,9 @@ def _attempt_from(written: dict[str, Any]) -> Attempt:
     )
 
 
-def gap_from(payload: dict[str, Any]) -> Gap:
+def gap_from(written: Mapping[str, object]) -> Gap:
     """Parse the payload of a gap. Raises KeyError or ValueError for anything else."""
+    payload = cast(GapPayload, written)
     return Gap(
         target=payload["target"],
         start=payload["start"],

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 import platform
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from mailwatch import __version__
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.metrics import families
 from mailwatch.metrics.exposition import Family
 from mailwatch.metrics.families import SelfMetrics
-from mailwatch.metrics.target import ClosedOutage, Histogram, TargetRecord
+from mailwatch.metrics.target import Histogram, TargetRecord
 from mailwatch.model import Observation
 from mailwatch.settings import Target
 from mailwatch.times import Millis
@@ -36,7 +35,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._records: dict[str, TargetRecord] = {}
-        self._recent: list[ClosedOutage] = []
+        self._recent: list[OutageRecord] = []
+        """Outages that ended last, in the order of their ends."""
         self._lag = Histogram(_LAG_BUCKETS)
         self._commit = Histogram(_COMMIT_BUCKETS)
         self._errors = 0
@@ -70,7 +70,6 @@ class Metrics:
         """Remove a target and its outages."""
         self._records.pop(target.name, None)
         self._recent = [outage for outage in self._recent if outage.target != target.name]
-        heapq.heapify(self._recent)
 
     def observed(self, target: Target, observation: Observation, state: str, least: float | None = None) -> None:
         """Count an observation; ignore one whose target is removed.
@@ -81,15 +80,14 @@ class Metrics:
         if record is not None:
             record.observed(observation, state, least)
 
-    def outages(self, target: Target, payloads: Sequence[dict[str, Any]]) -> None:
-        """Set the outages of a target: all on record, each in the form of the API."""
+    def outages(self, target: Target, outages: Sequence[OutageRecord]) -> None:
+        """Show the outages of a target: all that are on record."""
         record = self._records.get(target.name)
         if record is None:
             return
-        for outage in record.outages(payloads):
-            heapq.heappush(self._recent, outage)
-            if len(self._recent) > MAX_RECENT_OUTAGES:
-                heapq.heappop(self._recent)
+        if ended := record.outages(outages):
+            by_end = sorted([*self._recent, *ended], key=lambda outage: (outage.first_good or 0, outage.id))
+            self._recent = by_end[-MAX_RECENT_OUTAGES:]
 
     def gap(self, target: Target, seconds: float) -> None:
         """Add time in which the target was not observed."""

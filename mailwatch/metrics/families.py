@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from operator import attrgetter
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.metrics.exposition import NO_LABELS, Family, Labels, Row
-from mailwatch.metrics.target import ClosedOutage, Histogram, OpenOutage, TargetRecord
+from mailwatch.metrics.target import Histogram, TargetRecord, main_cause
 from mailwatch.model import HealthArea, Outcome
 
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -57,7 +58,7 @@ _GAUGES = (
 )
 
 
-def target_families(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Family]:
+def target_families(records: Records, recent: Iterable[OutageRecord]) -> Iterator[Family]:
     """Yield the families with target labels."""
     for name, text, attribute in _GAUGES:
         yield _family(name, "gauge", text, _simple(records, attrgetter(attribute)))
@@ -216,10 +217,10 @@ def _histogram(histogram: Histogram, labels: Labels) -> Iterator[Row]:
     yield "_sum", labels, NO_LABELS, total
 
 
-def _outages(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Family]:
+def _outages(records: Records, recent: Iterable[OutageRecord]) -> Iterator[Family]:
     known = {record.name: record for record in records}
     closed = [(known[outage.target], outage) for outage in recent if outage.target in known]
-    rows_: list[tuple[TargetRecord, OpenOutage | ClosedOutage]] = [
+    rows_: list[tuple[TargetRecord, OutageRecord]] = [
         *((record, record.open) for record in records if record.open is not None),
         *closed,
     ]
@@ -231,13 +232,17 @@ def _outages(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Famil
         "outage_start_timestamp_seconds", "gauge",
         "First failed probe of the open and the last 50 outages, with the most frequent cause.",
         (
-            ("", r.labels, Labels.of(outage_id=o.id, cause=o.cause), o.start / 1000)
+            ("", r.labels, Labels.of(outage_id=o.id, cause=main_cause(o)), o.first_bad / 1000)
             for r, o in rows_
         ),
     )  # fmt: skip
     yield _family(
         "outage_end_timestamp_seconds", "gauge", "First successful probe after each of the last 50 outages.",
-        (("", r.labels, Labels.of(outage_id=o.id), o.end / 1000) for r, o in closed),
+        (
+            ("", r.labels, Labels.of(outage_id=o.id), o.first_good / 1000)
+            for r, o in closed
+            if o.first_good is not None
+        ),
     )  # fmt: skip
     yield _family("outages_total", "counter", "Outages on record.", _simple(records, attrgetter("outage_count")))
     yield _family(

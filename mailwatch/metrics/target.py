@@ -9,13 +9,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.kinds import KINDS
 from mailwatch.metrics.exposition import Labels
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.settings import Target
-from mailwatch.times import Millis, parse_rfc3339
 
 LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _CAUSES_WITHOUT_PHASE = frozenset({Cause.OFFLINE, Cause.MONITOR})
@@ -39,27 +38,6 @@ class Histogram:
 
 
 @dataclass(slots=True)
-class OpenOutage:
-    """An open outage. Each down observation may increase `seconds`, its minimum duration so far."""
-
-    id: str
-    cause: str
-    start: Millis
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class ClosedOutage:
-    """A closed outage, ordered by its end."""
-
-    end: Millis
-    id: str
-    start: Millis
-    cause: str
-    target: str
-
-
-@dataclass(slots=True)
 class TargetRecord:
     """The numbers of one target. An unknown number is None, and has no series."""
 
@@ -80,7 +58,9 @@ class TargetRecord:
     gap_seconds: float = 0.0
     maintenance: int = 0
     availability: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
-    open: OpenOutage | None = None
+    open: OutageRecord | None = None
+    open_seconds: float = 0.0
+    """Its minimum duration so far: it grows with each down observation."""
     closed: set[str] = field(default_factory=set)
     closed_seconds: float = 0.0
     outage_count: int = 0
@@ -113,8 +93,8 @@ class TargetRecord:
         elif observation.cause is not None:
             self._failed(observation.cause, observation.failed_phase)
         if outcome is Outcome.DOWN and self.open is not None:
-            grown = (observation.started_at - self.open.start) / 1000 if least is None else least
-            self._grow(self.open, grown)
+            grown = (observation.started_at - self.open.first_bad) / 1000 if least is None else least
+            self._grow(grown)
 
     def mark_unknown(self) -> None:
         """Mark the state as unknown."""
@@ -139,33 +119,32 @@ class TargetRecord:
             self.failures = self.failures | {key: 0}
         self.failures[key] += 1
 
-    def _grow(self, outage: OpenOutage, seconds: float) -> None:
-        if seconds > outage.seconds:
-            outage.seconds = seconds
+    def _grow(self, seconds: float) -> None:
+        if seconds > self.open_seconds:
+            self.open_seconds = seconds
             self._sum()
 
-    def outages(self, payloads: Sequence[dict[str, Any]]) -> list[ClosedOutage]:
-        """Replace the outages by all on record (as `GET /api/v1/outages` has them); return those newly closed."""
+    def outages(self, records: Sequence[OutageRecord]) -> list[OutageRecord]:
+        """Take in all the outages on record; return those newly closed."""
         fresh, still_open = [], None
-        for outage in payloads:
-            if outage["state"] == "open":
-                still_open = _open(outage)
-            elif outage["id"] not in self.closed:
-                self.closed.add(outage["id"])
-                self.closed_seconds += outage["duration"]["min"]
-                if outage["first_good"] is not None:
+        for outage in records:
+            if outage.state == "open":
+                still_open = outage
+            elif outage.id not in self.closed:
+                self.closed.add(outage.id)
+                self.closed_seconds += outage.durations.least / 1000
+                if outage.first_good is not None:
                     # An outage whose target is no longer watched has no known end.
-                    fresh.append(_closed(outage, self.name))
+                    fresh.append(outage)
         # Set all at once: else a scrape in another thread might miss an open outage, or count one twice.
-        self.open = still_open
+        self.open, self.open_seconds = still_open, 0.0 if still_open is None else still_open.durations.least / 1000
         self.outage_count = max(self.outage_count, len(self.closed) + (still_open is not None))
         self._sum()
         return fresh
 
     def _sum(self) -> None:
         # Never decrease it: Prometheus would assume a restart and count everything again.
-        seconds = self.closed_seconds + (self.open.seconds if self.open else 0.0)
-        self.outage_seconds = max(self.outage_seconds, seconds)
+        self.outage_seconds = max(self.outage_seconds, self.closed_seconds + self.open_seconds)
 
 
 def labels_of(target: Target) -> Labels:
@@ -173,28 +152,9 @@ def labels_of(target: Target) -> Labels:
     return Labels.of(target=target.name, provider=target.provider, kind=target.kind.value)
 
 
-def _open(outage: dict[str, Any]) -> OpenOutage:
-    return OpenOutage(
-        id=outage["id"],
-        cause=_main_cause(outage),
-        start=parse_rfc3339(outage["first_bad"]),
-        seconds=outage["duration"]["min"],
-    )
-
-
-def _closed(outage: dict[str, Any], target: str) -> ClosedOutage:
-    return ClosedOutage(
-        end=parse_rfc3339(outage["first_good"]),
-        id=outage["id"],
-        start=parse_rfc3339(outage["first_bad"]),
-        cause=_main_cause(outage),
-        target=target,
-    )
-
-
-def _main_cause(outage: dict[str, Any]) -> str:
+def main_cause(outage: OutageRecord) -> str:
     """Return the most frequent cause; among equals, the first by name."""
-    causes: dict[str, int] = outage["causes"]
+    causes = outage.causes
     return min(causes, key=lambda cause: (-causes[cause], cause), default="")
 
 

@@ -11,11 +11,10 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Collection, Iterable, Mapping
-from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.analysis.detector import IndexedFact
-from mailwatch.analysis.outage import evidence_json
+from mailwatch.analysis.outage_record import OutageRecord, outage_from_payload
 from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, usual_interval
 from mailwatch.config.recorded_targets import (
     DAILY,
@@ -27,7 +26,7 @@ from mailwatch.config.recorded_targets import (
     recorded_settings,
     target_steps,
 )
-from mailwatch.model import ClockSpan, Kind, TargetChange, TargetEvent, TargetSettings, TlsMode
+from mailwatch.model import ClockSpan, TargetChange, TargetEvent, TargetSettings, TlsMode
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target
@@ -70,20 +69,18 @@ async def _write(monitor: Pipeline, name: str, happening: Iterable[TargetStep]) 
 async def end_targets(monitor: Pipeline, reader: Reader, names: Collection[str]) -> None:
     """Record the end of all targets on record but `names`; their open outages become unwatched."""
 
-    def read() -> tuple[dict[str, TargetChange], dict[str, dict[str, dict[str, Any]]]]:
+    def read() -> tuple[dict[str, TargetChange], dict[str, dict[str, OutageRecord]]]:
         gone = set(reader.targets()) - set(names)
-        recorded: dict[str, dict[str, dict[str, Any]]] = {}
+        recorded: dict[str, dict[str, OutageRecord]] = {}
         for entry in reader.entries(kinds=["outage"]) if gone else ():
             if entry.target in gone:
-                payload = entry.payload
-                recorded.setdefault(payload["target"], {})[payload["id"]] = payload
+                record = outage_from_payload(entry.payload)
+                recorded.setdefault(record.target, {})[record.id] = record
         return latest_changes(reader, gone), recorded
 
     latest, recorded = await asyncio.to_thread(read)
     watched = {name: change.settings for name, change in latest.items() if change.event is not TargetEvent.END}
-    still_open = {
-        name for name, outages in recorded.items() if any(o["state"] == "open" for o in outages.values())
-    }
+    still_open = {name for name, outages in recorded.items() if any(o.state == "open" for o in outages.values())}
     for name in sorted(still_open - latest.keys()):
         # Recorded before such changes were. Without an open outage, nothing would follow from an end.
         watched[name] = await asyncio.to_thread(_inferred_settings, reader, name, recorded[name])
@@ -93,22 +90,18 @@ async def end_targets(monitor: Pipeline, reader: Reader, names: Collection[str])
     ends = [(name, [(TargetEvent.END, settings, REMOVED)]) for name, settings in watched.items()]
     await asyncio.gather(*(_write(monitor, name, happening) for name, happening in ends))
     for name, outages in recorded.items():
-        if any(outage["state"] == "open" for outage in outages.values()):
+        if any(outage.state == "open" for outage in outages.values()):
             await _record_missing(monitor, reader, name, outages)
-        monitor.former_outages |= {identity: evidence_json(payload) for identity, payload in outages.items()}
+        monitor.former_outages |= outages
 
 
-async def _record_missing(
-    monitor: Pipeline, reader: Reader, name: str, recorded: dict[str, dict[str, Any]]
-) -> None:
+async def _record_missing(monitor: Pipeline, reader: Reader, name: str, recorded: dict[str, OutageRecord]) -> None:
     """Record the outages that follow from the entries of a target that is no longer watched."""
     replayed = await asyncio.to_thread(lambda: restore_state(reader, name, rule_book(reader)))
     for outage, settings in zip(replayed.unrecorded, replayed.unrecorded_settings, strict=True):
-        identity: Mapping[str, Any] | None = recorded.get(outage.id)
-        if identity is None and settings is not None:
-            identity = {"provider": settings.provider, "kind": settings.kind.value}
-        if identity is not None:
-            recorded[outage.id] = await monitor.recorder.record_outage(outage, identity, settings)
+        subject = monitor.recorder.recorded_subject(recorded.get(outage.id), settings)
+        if subject is not None:
+            recorded[outage.id] = await monitor.recorder.record_outage(outage, subject, settings)
 
 
 async def apply_config(monitor: Pipeline, targets: Mapping[str, Target]) -> list[Target]:
@@ -232,14 +225,14 @@ def latest_changes(reader: Reader, names: Collection[str]) -> dict[str, TargetCh
     return found
 
 
-def _inferred_settings(reader: Reader, name: str, recorded: Mapping[str, Mapping[str, Any]]) -> TargetSettings:
+def _inferred_settings(reader: Reader, name: str, recorded: Mapping[str, OutageRecord]) -> TargetSettings:
     """Infer the settings of a target from an old record: host, port, timeout and trust are unknown ("", 0)."""
     outage = list(recorded.values())[-1]
     newest = reader.entries(target=name, kinds=["observation"], descending=True, limit=INTERVAL_SAMPLE_SIZE)
     due_times = [entry.payload["scheduled"] for entry in newest][::-1]
     return TargetSettings(
-        kind=Kind(outage["kind"]),
-        provider=outage["provider"],
+        kind=outage.kind,
+        provider=outage.provider,
         host="",
         port=0,
         tls=TlsMode.IMPLICIT,

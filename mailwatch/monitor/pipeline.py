@@ -14,11 +14,11 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.analysis.detector import Detector, IndexedFact, next_delay
 from mailwatch.analysis.elapsed import gap_length
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.guard.attribution import FaultAttribution
 from mailwatch.guard.clock import ClockMonitor
 from mailwatch.guard.connectivity import Guard
@@ -111,8 +111,8 @@ class Pipeline:
         self.maintenance = MaintenanceCalendar(secret)
         self._clock = clock
         self.secret = secret
-        self.former_outages: dict[str, dict[str, Any]] = {}
-        """Recorded outages of targets that are no longer watched, by id, in the public form."""
+        self.former_outages: dict[str, OutageRecord] = {}
+        """Recorded outages of targets that are no longer watched, by id."""
         self.schedule = Schedule(self.run_probe)
 
     def add_target(self, runtime: TargetRuntime) -> None:

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
 
 from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, reference_moment
-from mailwatch.analysis.outage import outage_json, outage_payload
+from mailwatch.analysis.outage_record import OutageRecord, outage_details
 from mailwatch.analysis.public_json import (
     AvailabilityJson,
     IncidentJson,
@@ -18,6 +17,7 @@ from mailwatch.analysis.public_json import (
     OutageJson,
     TargetJson,
     incident_json,
+    outage_json,
 )
 from mailwatch.config import catalogue
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
@@ -100,36 +100,35 @@ class MonitorReadModel:
         monitor = self._monitor
         found = dict(monitor.former_outages)
         for runtime in list(monitor.targets.values()):
-            outages = dict(runtime.outages)
-            if (outage := runtime.state.outage) is not None:
-                # The payload in memory dates from the opening.
-                target = runtime.target
-                outages[outage.id] = outage_json(outage, target.provider, target.kind, monitor.vantage_point.name)
-            found |= outages
-        newest_first = sorted(found.values(), key=lambda outage: str(outage["first_bad"]), reverse=True)
-        return cast(list[OutageJson], newest_first)
+            found |= runtime.outages
+            if (still_open := monitor.recorder.open_outage(runtime)) is not None:
+                # The record in memory dates from the opening.
+                found[still_open.id] = still_open
+        newest_first = sorted(found.values(), key=lambda record: record.first_bad, reverse=True)
+        return [outage_json(record) for record in newest_first]
 
     def outage(self, identity: str) -> OutageDetail | None:
         """Return one outage with its transitions, guard, clock and integrity."""
-        payload = self._payload(identity)
-        if payload is None:
+        record = self._record(identity)
+        if record is None:
             return None
-        first, last = payload["ledger"]["first"], payload["ledger"]["last"]
-        observations = list(_observations(self._reader, payload["target"], first, last))
+        first, last = record.first_index, record.last_index
+        observations = list(_observations(self._reader, record.target, first, last))
         guard = next((seen.guard for seen in observations if seen.outcome is Outcome.DOWN), None)
         return OutageDetail(
-            outage={"proven_afterwards": False, "maintenance_ms": 0, **payload},
+            outage=outage_details(record),
             transitions=_transitions(
-                observations, reference_moment(payload, observations[0] if observations else None)
+                observations,
+                reference_moment(record.last_good, record.first_bad, observations[0] if observations else None),
             ),
             guard=None if guard is None else GuardAnswer(guard.online, guard.controls),
             clock_bound=_clock_bound(self._reader, first),
-            range=_range(self._reader, self._tokens, payload["target"], first, last),
+            range=_range(self._reader, self._tokens, record.target, first, last),
         )
 
-    def _payload(self, identity: str) -> dict[str, Any] | None:
-        found = queries.outage_payloads(self._reader, live=open_outages(self._monitor))
-        return next((payload for payload in found if payload["id"] == identity), None)
+    def _record(self, identity: str) -> OutageRecord | None:
+        found = queries.outage_records(self._reader, live=open_outages(self._monitor))
+        return next((record for record in found if record.id == identity), None)
 
     def incidents(
         self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
@@ -196,7 +195,7 @@ class MonitorReadModel:
 
     async def evidence(self, identity: str, language: str) -> Path:
         """Create the evidence file of an outage in a language. Raises EvidenceUnavailableError."""
-        if await asyncio.to_thread(self._payload, identity) is None:
+        if await asyncio.to_thread(self._record, identity) is None:
             raise EvidenceUnavailableError(f"no outage {identity!r}; GET /api/v1/outages lists them")
         try:
             return await self._reports.make(identity, language)
@@ -248,25 +247,20 @@ def target_json(runtime: TargetRuntime) -> TargetJson:
         "cause": latest.cause if latest else None,
         "failed_phase": latest.failed_phase if latest else None,
         "detail": latest.detail if latest else "",
-        "outage": next((o["id"] for o in runtime.outages.values() if o["state"] == "open"), None),
+        "outage": next((o.id for o in runtime.outages.values() if o.state == "open"), None),
     }
 
 
-def open_outages(monitor: Pipeline) -> dict[str, dict[str, Any]]:
-    """Return the ledger payload of each outage that is open now, by its id."""
-    vantage = monitor.vantage_point.name
-    opened = [(w.target, w.state.outage) for w in list(monitor.targets.values())]
-    return {
-        outage.id: outage_payload(outage, target.provider, target.kind, vantage)
-        for target, outage in opened
-        if outage
-    }
+def open_outages(monitor: Pipeline) -> dict[str, OutageRecord]:
+    """Return each outage that is open now, by its id."""
+    found = (monitor.recorder.open_outage(runtime) for runtime in list(monitor.targets.values()))
+    return {record.id: record for record in found if record is not None}
 
 
 def _newest_fact(runtime: TargetRuntime) -> tuple[str, str]:
     """Return id and state of the newest outage: it is recorded a moment after the observation that changed it."""
     newest = next(reversed(runtime.outages.values()), None)
-    return (newest["id"], newest["state"]) if newest else ("", "")
+    return (newest.id, newest.state) if newest else ("", "")
 
 
 def _observations(reader: Reader, target: str, first: int, last: int) -> Iterator[Observation]:

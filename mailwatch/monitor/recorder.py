@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
 
 from mailwatch import monotonic
-from mailwatch.analysis.outage import Outage, evidence_json, outage_payload
+from mailwatch.analysis.outage import Outage
+from mailwatch.analysis.outage_record import OutageRecord, OutageSubject, outage_payload
 from mailwatch.guard.attribution import FaultAttribution
 from mailwatch.ledger.entry import account_id
-from mailwatch.ledger.payloads import rules_payload, settings_payload
 from mailwatch.metrics import Metrics
-from mailwatch.model import Fact, GapReason, Kind, Rules, TargetSettings
+from mailwatch.model import Fact, GapReason, Rules, TargetSettings
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import RoundtripTask, Target, VantagePoint
 from mailwatch.store import Entry, NewEntry, Writer
@@ -45,7 +45,9 @@ class Recorder:
         self._writing: dict[object, float] = {}
         """When each pending entry began to wait for the disk (time.monotonic()), the oldest first."""
 
-    async def append(self, kind: str, at: Millis, target: str | None, payload: Fact | dict[str, Any]) -> Entry:
+    async def append(
+        self, kind: str, at: Millis, target: str | None, payload: Fact | Mapping[str, object]
+    ) -> Entry:
         """Append an entry to the ledger; return it when it is on disk."""
         began = monotonic.milliseconds()
         waiting = object()
@@ -71,33 +73,46 @@ class Recorder:
 
         `settings` are those in force when it was decided, None where the record has none.
         """
-        target = runtime.target
-        identity = {"provider": target.provider, "kind": target.kind.value, "account": self._account(target)}
-        payload = await self.record_outage(outage, identity, settings)
-        runtime.outages[outage.id] = evidence_json(payload)
+        record = await self.record_outage(outage, self.subject_of(runtime.target), settings)
+        runtime.outages[record.id] = record
         self.update_outage_metrics(runtime)
 
     async def record_outage(
-        self, outage: Outage, identity: Mapping[str, Any], settings: TargetSettings | None
-    ) -> dict[str, Any]:
-        """Record an outage, seal it with a checkpoint, and return its payload.
+        self, outage: Outage, subject: OutageSubject, settings: TargetSettings | None
+    ) -> OutageRecord:
+        """Record an outage of `subject`, seal it with a checkpoint, and return the record.
 
-        `identity` holds the provider, kind and, if known, account of the target. `settings` are those in force.
+        `settings` are those in force.
         """
-        provider, kind = identity["provider"], Kind(identity["kind"])
-        payload = outage_payload(outage, provider, kind, self._vantage_point.name)
-        payload["rules"] = rules_payload(self._rules)
-        if settings is not None:
-            payload["watch"] = settings_payload(settings)
-        if account := identity.get("account"):
-            payload["account"] = account
-        await self.append("outage", now(), outage.target, payload)
+        record = OutageRecord.of(outage, subject, rules=self._rules, settings=settings)
+        await self.append("outage", now(), record.target, outage_payload(record))
         await self._writer.checkpoint()
         for notify in self.on_outage_recorded:
             notify()
-        state = "proven afterwards" if outage.proven_afterwards else payload["state"]
-        logger.warning("%s: outage %s is %s", outage.target, outage.id, state)
-        return payload
+        state = "proven afterwards" if record.proven_afterwards else record.state
+        logger.warning("%s: outage %s is %s", record.target, record.id, state)
+        return record
+
+    def open_outage(self, runtime: TargetRuntime) -> OutageRecord | None:
+        """Return the target's open outage as it stands now, None without one."""
+        outage = runtime.state.outage
+        return None if outage is None else OutageRecord.of(outage, self.subject_of(runtime.target))
+
+    def subject_of(self, target: Target) -> OutageSubject:
+        """Return what an outage of a target in the config is of."""
+        vantage, account = self._vantage_point.name, self._account(target)
+        return OutageSubject(provider=target.provider, kind=target.kind, vantage_point=vantage, account=account)
+
+    def recorded_subject(
+        self, record: OutageRecord | None, settings: TargetSettings | None
+    ) -> OutageSubject | None:
+        """Return what an outage is of by the record: by an earlier entry of it, or else what was watched then."""
+        vantage = self._vantage_point.name
+        if record is not None:
+            return replace(record.subject, vantage_point=vantage)
+        if settings is not None:
+            return OutageSubject(provider=settings.provider, kind=settings.kind, vantage_point=vantage)
+        return None
 
     def update_outage_metrics(self, runtime: TargetRuntime) -> None:
         """Update the metrics of the target's outages."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mailwatch import monotonic
-from mailwatch.analysis.outage import Outage, evidence_json, outage_json
+from mailwatch.analysis.outage import Outage
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.guard.login_backoff import endpoint_observations
 from mailwatch.guard.time_evidence import TimeEvidence
@@ -70,13 +71,11 @@ async def restore_targets(
             latest=replayed.latest,
             # The gap of an overdue target, or one before an observation that a kill lost.
             trailing_gap=replayed.trailing_gap,
-            outages={identity: evidence_json(payload) for identity, payload in replayed.recorded.items()},
+            outages=dict(replayed.recorded),
         )
-        if replayed.detector.state.outage:
+        if still_open := monitor.recorder.open_outage(runtime):
             # Its entry dates from its opening; a restart must not lower the durations that the metrics add up.
-            runtime.outages[replayed.detector.state.outage.id] = outage_json(
-                replayed.detector.state.outage, target.provider, target.kind, monitor.vantage_point.name
-            )
+            runtime.outages[still_open.id] = still_open
         if target.kind is Kind.ROUNDTRIP:
             await asyncio.to_thread(_restore_roundtrips, monitor, reader, runtime)
         monitor.add_target(runtime)
@@ -92,14 +91,15 @@ async def _record_missing(
     runtime: TargetRuntime,
     outage: Outage,
     settings: TargetSettings | None,
-    recorded: dict[str, Any] | None,
+    recorded: OutageRecord | None,
 ) -> None:
     """Record an outage that a crash or an earlier end left out; it may belong to another service of this name."""
     if settings is None or (runtime.settings and settings.service == runtime.settings.service):
         await monitor.recorder.record_outage_change(runtime, outage, settings)
         return
-    identity = recorded or {"provider": settings.provider, "kind": settings.kind.value}
-    runtime.outages[outage.id] = evidence_json(await monitor.recorder.record_outage(outage, identity, settings))
+    subject = monitor.recorder.recorded_subject(recorded, settings)
+    assert subject is not None
+    runtime.outages[outage.id] = await monitor.recorder.record_outage(outage, subject, settings)
 
 
 def login_observations(reader: Reader, targets: Iterable[Target]) -> list[tuple[Target, Observation]]:

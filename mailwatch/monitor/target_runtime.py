@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from mailwatch.analysis.detector import Detector, State
 from mailwatch.analysis.maintenance import Announcements
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.ledger.entry import target_id
 from mailwatch.model import Fact, Gap, Kind, Observation, TargetSettings
@@ -46,7 +46,8 @@ class TargetRuntime:
     gap_recorded_at: float | None = None
     """When this process recorded `trailing_gap`, on time.monotonic(); None if an earlier one did."""
     latest: Observation | None = None
-    outages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outages: dict[str, OutageRecord] = field(default_factory=dict)
+    """Those on record, by their ids, each by its latest entry."""
     outstanding: Outstanding = field(default_factory=Outstanding)
     """The messages of a round trip that are under way."""
     settings: TargetSettings | None = None

@@ -14,83 +14,84 @@ from mailwatch.analysis.incidents import Incident, IncidentOutage, symptom_chang
 from mailwatch.analysis.incidents import incidents as incidents_of
 from mailwatch.analysis.login_outages import PROVEN_AFTERWARDS
 from mailwatch.analysis.offline import offline_payloads
-from mailwatch.analysis.outage import (
+from mailwatch.analysis.outage import outage_id_of
+from mailwatch.analysis.outage_record import (
     ClockSteps,
-    Outage,
+    OutageRecord,
     clock_steps_between,
-    outage_id_of,
-    outage_payload,
-    public_outage_json,
+    outage_from_payload,
     widen_for_clock_steps,
 )
-from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, OfflineJson, OutageJson, ProbeJson
+from mailwatch.analysis.public_json import (
+    AvailabilityJson,
+    ObservationJson,
+    OfflineJson,
+    OutageJson,
+    ProbeJson,
+    public_outage_json,
+)
 from mailwatch.analysis.replay import TargetReplay
 from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, Segment, usual_interval
 from mailwatch.config.recorded_targets import SEE_CONFIG, UnknownTargetError
-from mailwatch.ledger.payloads import FACT_KINDS, clock_from
-from mailwatch.model import Fact, Kind, Observation, Outcome, TargetChange
+from mailwatch.ledger.payloads import FACT_KINDS, ObservationPayload, clock_from
+from mailwatch.model import Fact, Observation, Outcome, TargetChange
 from mailwatch.store import Reader
 from mailwatch.store.replay import RuleBook, read_announcements, restore_state, rule_book
 from mailwatch.times import Millis, overlap_length, rfc3339
 
-Live = Mapping[str, Mapping[str, Any]]
-"""Payloads of open outages by id, from code that follows every observation."""
+Live = Mapping[str, OutageRecord]
+"""Open outages by their ids, as code has them that follows every observation."""
 NO_LIVE_OUTAGES: Live = {}
 
 
-def outage_payloads(
+def outage_records(
     reader: Reader,
     *,
     only_open: bool = False,
     start: Millis | None = None,
     end: Millis | None = None,
     live: Live = NO_LIVE_OUTAGES,
-) -> list[dict[str, Any]]:
-    """Return the outages on record, newest first; only those that overlap [start, end), if given.
+) -> list[OutageRecord]:
+    """Return the outages on record, newest first; those that touch [start, end) when given.
 
     Closed and unwatched outages are returned as in their ledger entries; an unwatched outage ends at its last
     failure. An open outage is replayed to the last entry unless `live` has it; a replay takes a second for ten
     thousand observations.
     """
-    found = []
-    for payload in _latest(reader, live):
-        over = payload["last_bad"] if payload["state"] == "unwatched" else payload["first_good"]
-        if only_open and payload["state"] != "open":
-            continue
-        if start is not None and over is not None and over <= start:
-            continue
-        if end is not None and payload["first_bad"] >= end:
-            continue
-        found.append(payload)
-    return sorted(found, key=lambda payload: int(payload["first_bad"]), reverse=True)
+    found = (
+        record
+        for record in _latest(reader, live)
+        if record.touches(start, end) and (record.state == "open" or not only_open)
+    )
+    return sorted(found, key=lambda record: record.first_bad, reverse=True)
 
 
-def _latest(reader: Reader, live: Live) -> list[dict[str, Any]]:
+def _latest(reader: Reader, live: Live) -> list[OutageRecord]:
     """Return each outage in its current form, in the order of recording."""
-    latest: dict[str, dict[str, Any]] = {}
+    latest: dict[str, OutageRecord] = {}
     opaque: dict[str, str] = {}
     for entry in reader.entries(kinds=["outage"]):
-        payload = entry.payload
-        latest[payload["id"]] = payload
-        opaque[payload["target"]] = entry.target_id
-    still_open = {identity for identity, payload in latest.items() if payload["state"] == "open"}
+        record = outage_from_payload(entry.payload)
+        latest[record.id] = record
+        opaque[record.target] = entry.target_id
+    still_open = {identity for identity, record in latest.items() if record.state == "open"}
     book = rule_book(reader) if still_open - live.keys() else None
     announced = read_announcements(reader)
     found, steps = [], None
-    for identity, payload in latest.items():
-        current = payload
+    for identity, record in latest.items():
+        current = record
         if identity in still_open and identity in live:
-            current = _with_account(live[identity], payload)
+            current = replace(live[identity], account=record.account, settings=record.settings)
         elif identity in still_open and book:
-            current = _as_of_now(reader, book, payload)
-        if "clock" not in current:
+            current = _as_of_now(reader, book, record)
+        if current.clock is None:
             steps = clock_steps(reader) if steps is None else steps
             current = widen_for_clock_steps(
-                current, *clock_steps_between(steps, current["ledger"]["first"], current["ledger"]["last"])
+                current, *clock_steps_between(steps, current.first_index, current.last_index)
             )
-        begin, end = current["first_bad"], current["last_bad"]
-        excused = overlap_length(announced.windows_of(opaque[current["target"]], begin, end), begin, end)
-        found.append(current | {"maintenance_ms": excused} if excused else current)
+        begin, end = current.first_bad, current.last_bad
+        excused = overlap_length(announced.windows_of(opaque[current.target], begin, end), begin, end)
+        found.append(replace(current, maintenance=excused) if excused else current)
     return found
 
 
@@ -111,7 +112,7 @@ def incidents(
     """Return the incidents, newest first; only those that overlap [start, end), if given."""
     found = []
     for incident in incidents_of(
-        IncidentOutage.from_payload(order, payload) for order, payload in enumerate(_latest(reader, live))
+        IncidentOutage(order=order, outage=record) for order, record in enumerate(_latest(reader, live))
     ):
         over = incident.until
         if only_open and incident.state != "open":
@@ -133,8 +134,9 @@ def with_symptoms(reader: Reader, incident: Incident) -> Incident:
 
 
 def _failures(reader: Reader, member: IncidentOutage) -> Iterator[tuple[Millis, str | None]]:
-    for entry in reader.entries(target=member.target, kinds=["observation"], from_index=member.first_index):
-        if entry.index > member.last_index:
+    outage = member.outage
+    for entry in reader.entries(target=outage.target, kinds=["observation"], from_index=outage.first_index):
+        if entry.index > outage.last_index:
             return
         payload = entry.payload
         if payload["outcome"] == Outcome.DOWN.value:
@@ -149,9 +151,9 @@ def outages(
     end: Millis | None = None,
     live: Live = NO_LIVE_OUTAGES,
 ) -> list[OutageJson]:
-    """Return `outage_payloads` in the JSON of the API."""
-    found = outage_payloads(reader, only_open=only_open, start=start, end=end, live=live)
-    return [cast(OutageJson, public_outage_json(payload)) for payload in found]
+    """Return `outage_records` in the JSON of the API."""
+    found = outage_records(reader, only_open=only_open, start=start, end=end, live=live)
+    return [public_outage_json(record) for record in found]
 
 
 def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[OfflineJson]:
@@ -196,20 +198,13 @@ def _seconds(millis: Millis | None) -> float | None:
     return None if millis is None else millis / 1000
 
 
-def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[str, Any]:
-    replayed = restore_state(reader, payload["target"], book)
-    outage: Outage | None = replayed.detector.state.outage
-    if outage is None or outage.id != payload["id"]:
+def _as_of_now(reader: Reader, book: RuleBook, record: OutageRecord) -> OutageRecord:
+    replayed = restore_state(reader, record.target, book)
+    outage = replayed.detector.state.outage
+    if outage is None or outage.id != record.id:
         # The outage has just closed, and its entry is still being written.
-        outage = next((closed for closed in replayed.unrecorded if closed.id == payload["id"]), None)
-    if outage is None:
-        return payload
-    payload_now = outage_payload(outage, payload["provider"], Kind(payload["kind"]), payload["vantage_point"])
-    return _with_account(payload_now, payload)
-
-
-def _with_account(json: Mapping[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
-    return {**json, **{key: payload[key] for key in ("account", "watch") if key in payload}}
+        outage = next((closed for closed in replayed.unrecorded if closed.id == record.id), None)
+    return record if outage is None else OutageRecord.of(outage, record.subject, settings=record.settings)
 
 
 def observation_json(observation: Observation, provider: str, kind: str) -> ProbeJson:
@@ -334,16 +329,16 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
     return answers
 
 
-def anchor_of(reader: Reader, payload: Mapping[str, Any]) -> Moment | None:
+def anchor_of(reader: Reader, record: OutageRecord) -> Moment | None:
     """Return the outage's first failure on its displayed wall clock; None for records with wall times only."""
-    kind = PROVEN_AFTERWARDS if payload.get("proven_afterwards") else ""
-    first, last = payload["ledger"]["first"], payload["ledger"]["last"]
-    name = payload["target"]
-    for entry in reader.entries(target=name, kinds=["observation"], from_index=first, to_index=last + 1):
+    kind = PROVEN_AFTERWARDS if record.proven_afterwards else ""
+    for entry in reader.entries(
+        target=record.target, kinds=["observation"], from_index=record.first_index, to_index=record.last_index + 1
+    ):
         first_payload = entry.payload
-        if outage_id_of(kind, name, entry.index, first_payload["start"]) == payload["id"]:
+        if outage_id_of(kind, record.target, entry.index, first_payload["start"]) == record.id:
             clock = clock_from(first_payload)
-            return None if clock is None else Moment(payload["first_bad"], clock.end, clock.boot)
+            return None if clock is None else Moment(record.first_bad, clock.end, clock.boot)
     return None
 
 
@@ -375,7 +370,7 @@ class _WithAndWithoutMaintenance:
         self._other.feed(fact)
         return self._one.feed(fact)
 
-    def feed_up(self, payload: dict[str, Any]) -> bool:
+    def feed_up(self, payload: ObservationPayload) -> bool:
         # Both meters accept or neither: what they exclude does not decide it.
         return self._one.feed_up(payload) and self._other.feed_up(payload)
 

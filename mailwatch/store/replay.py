@@ -9,11 +9,12 @@ from typing import Any
 
 from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule
-from mailwatch.analysis.outage import Outage, outage_payload
+from mailwatch.analysis.outage import Outage
+from mailwatch.analysis.outage_record import OutageRecord, follows_from_replay, outage_from_payload
 from mailwatch.analysis.recurrence import InvalidRuleError
 from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.payloads import FACT_KINDS, rules_from, rules_payload, settings_payload
-from mailwatch.model import Fact, Gap, Kind, Observation, Outcome, Rules, TargetChange, TargetEvent, TargetSettings
+from mailwatch.model import Fact, Gap, Observation, Outcome, Rules, TargetChange, TargetEvent, TargetSettings
 from mailwatch.store import Entry, Finding, Reader
 
 
@@ -86,15 +87,16 @@ def audit_maintenance(reader: Reader) -> list[Finding]:
 class RestoredState:
     """The state of one target after its last entry.
 
-    `recorded`: the latest outage payload for each outage id. `unrecorded`: changes decided by committed
-    observations whose outage entry was not committed (a crash came between); `unrecorded_settings`: the target's
-    settings at each. `latest`: None if nothing was observed since monitoring began. `settings`: those in force.
-    `trailing_gap`: the latest gap after the latest observation, if any.
+    `recorded` are the outages on record by id, each by its latest entry; `unrecorded` are the changes that
+    were decided by committed observations but whose outage entry was not (a crash came between), and
+    `unrecorded_settings` what was watched then. `latest` is None where nothing was observed since the watching
+    began; `settings` are those in force; `trailing_gap` is the latest gap after the latest observation, if there
+    is one.
     """
 
     detector: Detector
     latest: Observation | None
-    recorded: dict[str, dict[str, Any]]
+    recorded: dict[str, OutageRecord]
     unrecorded: tuple[Outage, ...]
     unrecorded_settings: tuple[TargetSettings | None, ...] = ()
     settings: TargetSettings | None = None
@@ -117,15 +119,12 @@ def restore_state(
 
     Only the first `size` entries of the ledger are read, if given.
     """
-    recorded: dict[str, dict[str, Any]] = {}
+    recorded: dict[str, OutageRecord] = {}
     for entry in reader.entries(target=target, kinds=["outage"], to_index=size):
-        payload = entry.payload
-        recorded[payload["id"]] = payload
-    still_open = next(
-        (outage_payload for outage_payload in reversed(recorded.values()) if outage_payload["state"] == "open"),
-        None,
-    )
-    before = still_open["ledger"]["first"] + 1 if still_open else size
+        record = outage_from_payload(entry.payload)
+        recorded[record.id] = record
+    still_open = next((record for record in reversed(recorded.values()) if record.state == "open"), None)
+    before = still_open.first_index + 1 if still_open else size
     start = reader.last_index(target=target, outcome=Outcome.UP, before=before) or 0
     if not still_open:
         start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
@@ -141,7 +140,8 @@ def restore_state(
         if isinstance(fact, TargetChange) and fact.event in (TargetEvent.BEGIN, TargetEvent.END):
             last = blind = None
         for outage in changed:
-            if recorded.get(outage.id, {}).get("state") not in ("closed", "unwatched", outage.state):
+            known = recorded.get(outage.id)
+            if known is None or known.state not in ("closed", "unwatched", outage.state):
                 missing.append(outage)
                 under.append(_settings_at(reader, target, entry.index))
     settings = _settings_at(reader, target, None if size is None else size - 1)
@@ -187,9 +187,7 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
     findings = []
     for entry, (outage, settings) in zip(recorded, expected, strict=False):
         payload = entry.payload
-        kept = {key: value for key, value in payload.items() if key not in _NOT_REPLAYED}
-        given = outage_payload(outage, "", Kind.IMAP, "")
-        if kept != {key: value for key, value in given.items() if key not in _NOT_REPLAYED}:
+        if not follows_from_replay(payload, outage):
             findings.append(Finding(entry.index, f"outage {payload['id']} differs from the replay"))
         rules = rules_payload(book.at(entry.index))
         if payload.get("rules", rules) != rules:
@@ -211,6 +209,3 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
         else:
             findings.append(Finding(None, f"{what} missing from the record"))
     return findings
-
-
-_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point", "rules", "watch", "account")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class NewEntry:
     kind: str
     time: Millis
     target: str | None
-    payload: Fact | dict[str, Any]
+    payload: Fact | Mapping[str, object]
 
 
 class Store:
@@ -192,7 +192,9 @@ class Store:
         return written
 
     def _entry(self, new: NewEntry, index: int, numbers: dict[str, int], clock: Millis, origin: Origin) -> Entry:
-        payload = new.payload if isinstance(new.payload, dict) else fact_payload(new.payload)
+        payload: Mapping[str, object] = (
+            new.payload if isinstance(new.payload, Mapping) else fact_payload(new.payload)
+        )
         opaque = number = None
         if new.target is not None:
             payload = {**payload, "salt": secrets.token_hex(16)}

@@ -49,7 +49,8 @@ class Bounds:
                 yield f"at most {most} ms, but one of its ends is open"
         else:
             yield from self._most(most, _millis(told.end.end - told.good.start))
-        if most is not None and not least <= _millis(lasted["estimate"]) <= most:
+        estimate = lasted["estimate"]
+        if most is not None and (estimate is None or not least <= _millis(estimate) <= most):
             yield f"its estimate is not between its bounds: {lasted}"
         yield from self._clock()
         yield from self._times()
@@ -104,7 +105,8 @@ class Bounds:
     def _times(self) -> Iterator[str]:
         """Say what is wrong with its four times, which are on one wall clock."""
         told = self._told
-        times = {key: parse_rfc3339(told.json[key]) for key in TIMES if told.json[key] is not None}
+        json: dict[str, object] = {**told.json}
+        times = {key: parse_rfc3339(str(json[key])) for key in TIMES if json[key] is not None}
         if sorted(times.values()) != list(times.values()):
             yield f"its times are not in order: {times}"
         true = {"first_bad": told.bad.end, "last_bad": max(told.last.start, told.bad.end)}

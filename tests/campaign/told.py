@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from mailwatch.analysis.public_json import OutageJson
 from tests.campaign.looks import TrueProbe
 
 ROUNDING = 2
@@ -16,7 +15,7 @@ ROUNDING = 2
 class ReportedOutage:
     """A reported outage, with the probes that its four times come from."""
 
-    json: Mapping[str, Any]
+    json: OutageJson
     good: TrueProbe | None
     bad: TrueProbe
     last: TrueProbe

@@ -13,10 +13,10 @@ accounts.py.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from mailwatch.analysis.public_json import OutageJson
 from mailwatch.ledger.payloads import FACT_KINDS
 from mailwatch.model import Cause, Fact, Observation, Outcome, TargetChange, TargetEvent
 from mailwatch.store import Reader, queries
@@ -101,7 +101,7 @@ class _Comparison:
         number: int = fact.facts["look"]
         return self.run.probes.probes[number]
 
-    def _told(self, payload: Mapping[str, Any]) -> ReportedOutage:
+    def _told(self, payload: OutageJson) -> ReportedOutage:
         first, last = payload["ledger"]["first"], payload["ledger"]["last"]
         looks = [
             (index, fact)

@@ -371,12 +371,12 @@ def test_an_open_outage_is_as_its_replay_without_a_live_one(tmp_path: Path) -> N
         told = watching.wait_until(lambda: watching.api("outages"), "an open outage")
         reader = Reader.open(watching.data_dir)
         assert queries.outages(reader) == told
-        [payload] = queries.outage_payloads(reader)
-        live = {payload["id"]: payload | {"last_bad": payload["last_bad"] + 1}}
+        [record] = queries.outage_records(reader)
+        live = {record.id: replace(record, last_bad=record.last_bad + 1)}
         # What is followed live is not read out of the ledger again, which takes a second for 10,000 observations.
-        assert queries.outage_payloads(reader, live=live) == [*live.values()]
-        assert queries.incidents(reader, live=live)[0].last_bad == payload["last_bad"] + 1
-        assert queries.outage_payloads(reader, live={"another": payload}) == [payload]
+        assert queries.outage_records(reader, live=live) == [*live.values()]
+        assert queries.incidents(reader, live=live)[0].last_bad == record.last_bad + 1
+        assert queries.outage_records(reader, live={"another": record}) == [record]
         reader.close()
         assert f"outages/{told[0]['id']}" in _get(watching, "/outages")[2]
         assert _get(watching, f"/outages/{told[0]['id']}")[2].count(told[0]["last_bad"]) >= 2

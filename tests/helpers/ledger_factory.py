@@ -10,7 +10,6 @@ from unittest.mock import patch
 
 from mailwatch import monotonic
 from mailwatch.analysis.detector import Detector, IndexedFact
-from mailwatch.analysis.outage import outage_payload
 from mailwatch.ledger.payloads import rules_payload
 from mailwatch.model import (
     Attempt,
@@ -30,6 +29,7 @@ from mailwatch.model import (
 )
 from mailwatch.store import NewEntry, Store
 from mailwatch.times import Millis
+from tests.helpers.records import payload_of
 
 SECOND: Millis = 1000
 MINUTE: Millis = 60 * SECOND
@@ -124,7 +124,7 @@ def write(
                 detectors[name], changed = detectors[name].feed(IndexedFact(index, fact), rules)
                 index += 1
                 for outage in changed:
-                    payload = outage_payload(outage, provider, Kind.IMAP, vantage)
+                    payload = payload_of(outage, provider, Kind.IMAP, vantage)
                     payload |= {"rules": rules_payload(rules)}
                     drafts.append(NewEntry(kind="outage", time=at, target=name, payload=payload))
                     index += 1

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mailwatch.analysis.detector import Detector, IndexedFact
-from mailwatch.analysis.outage import outage_payload
 from mailwatch.evidence.bundle import File
 from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bundle
 from mailwatch.evidence.verify import Trust
@@ -20,6 +19,7 @@ from mailwatch.model import Kind, Rules
 from mailwatch.store import NewEntry, Reader, Store, Tokens
 from mailwatch.times import Millis, now
 from tests.helpers.ledger_factory import clock_of, observation_of
+from tests.helpers.records import payload_of
 from tests.servers.authority import Authority
 
 
@@ -79,7 +79,7 @@ class Operator:
             index = self.store.append_batch([draft])[0].index
             self._detector, changed = self._detector.feed(IndexedFact(index, made), self.rules)
             for outage in changed:
-                payload = outage_payload(outage, "lab", Kind.IMAP, "here")
+                payload = payload_of(outage, "lab", Kind.IMAP, "here")
                 self.entry("outage", payload | {"rules": rules_payload(self.rules)}, self.target)
 
     def stamp(self, authority: Authority, **more: Any) -> Path:

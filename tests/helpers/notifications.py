@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from mailwatch.analysis.elapsed import Durations
-from mailwatch.analysis.outage import Outage, outage_payload
+from mailwatch.analysis.outage import Outage
 from mailwatch.model import Cause, Kind, Observation, Outcome
 from mailwatch.notify import Notifier
 from mailwatch.settings import Channel
@@ -19,6 +19,7 @@ from mailwatch.store import NewEntry, Outbox, Reader, Store
 from mailwatch.times import now
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
+from tests.helpers.records import payload_of
 from tests.helpers.webhook import Webhook
 from tests.servers import free_port
 
@@ -120,7 +121,7 @@ class Record:
             proven_afterwards=proven,
             unwatched=unwatched,
         )
-        payload = outage_payload(outage, "lab", Kind.IMAP, "here")
+        payload = payload_of(outage, "lab", Kind.IMAP, "here")
         self.store.append_batch([NewEntry(kind="outage", time=at, target=target, payload=payload)])
 
     def look(self, target: str, outcome: Outcome, cause: Cause | None = None) -> None:

@@ -11,10 +11,10 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.config.schema_claims import ClaimSection, NotifiedSection
 from mailwatch.files import sync_folder
 from mailwatch.times import now, rfc3339
@@ -49,15 +49,15 @@ def sent_messages(data_dir: Path, outage: str) -> list[NotifiedSection]:
     return sorted(found, key=lambda message: message.date)
 
 
-def with_log(section: ClaimSection | None, payload: dict[str, Any], data_dir: Path) -> ClaimSection | None:
+def with_log(section: ClaimSection | None, outage: OutageRecord, data_dir: Path) -> ClaimSection | None:
     """Return the claim of an outage with what its log says, also where the config has none. Raises
     SentLogError.
     """
-    messages = sent_messages(data_dir, payload["id"])
+    messages = sent_messages(data_dir, outage.id)
     if not messages:
         return section
     if section is None:
-        return ClaimSection(targets=(payload["target"],), notified=tuple(messages))
+        return ClaimSection(targets=(outage.target,), notified=tuple(messages))
     notified = sorted([*section.notified, *messages], key=lambda message: message.date)
     return section.model_copy(update={"notified": tuple(notified)})
 

@@ -12,7 +12,8 @@ from importlib import resources
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.analysis.outage import evidence_json
+from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.public_json import outage_json
 from mailwatch.analysis.sla import Rule
 from mailwatch.config.catalogue.sla import rule
 from mailwatch.config.schema_claims import ClaimSection
@@ -45,8 +46,8 @@ def prepare_letter(
     outage = evidence.statement["outage"]
     page = outage_page(evidence, collect_report_facts(reader, evidence), b"", place, language, zone)
     claimed = owner_claim(section, outage) if section else None
-    others = _others(reader, outage, rule(section.sla) if section and section.sla else None)
-    return Letter(outage, claimed, page, others, outage_formatter(evidence.payload, language, zone), formal)
+    others = _others(reader, evidence.record, rule(section.sla) if section and section.sla else None)
+    return Letter(outage, claimed, page, others, outage_formatter(evidence.record, language, zone), formal)
 
 
 def letter_pdf(letter: Letter, blocks: list[Block]) -> bytes:
@@ -73,17 +74,17 @@ def _plain(block: Block) -> dict[str, object]:
     return plain | {"kind": "paragraph"}
 
 
-def _others(reader: Reader, outage: dict[str, Any], given: Rule | None) -> list[dict[str, Any]]:
+def _others(reader: Reader, outage: OutageRecord, given: Rule | None) -> list[dict[str, Any]]:
     """Find the other outages of the same target in the same windows, oldest first."""
-    case = sla_outage(outage)
+    case = sla_outage(outage_json(outage))
     found = sla_windows(given or _BY_THE_MONTH, case.possible or case.sure, ZoneInfo(RULE_ZONE))
     others = []
-    for payload in queries.outage_payloads(reader):
-        if payload["target"] != outage["target"] or payload["id"] == outage["id"]:
+    for record in queries.outage_records(reader):
+        if record.target != outage.target or record.id == outage.id:
             continue
-        if payload["first_bad"] < found[-1][1] and payload["last_bad"] >= found[0][0]:
-            others.append(evidence_json(payload))
-    return sorted(others, key=lambda one: str(one["first_bad"]))
+        if record.first_bad < found[-1][1] and record.last_bad >= found[0][0]:
+            others.append(record)
+    return [{**outage_json(record)} for record in sorted(others, key=lambda one: one.first_bad)]
 
 
 __all__ = ["Letter", "compose_letter", "docx", "letter_pdf", "prepare_letter"]

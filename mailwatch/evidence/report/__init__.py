@@ -25,8 +25,8 @@ def render_outage_report(
 
 def collect_report_facts(reader: Reader, evidence: OutageEvidence) -> ReportFacts:
     """Return what the range shows, with what the ledger says near it of the program and of the tokens."""
-    reference = anchor_of(reader, evidence.payload)
-    facts = collect_facts(evidence.range.entries(reader), evidence.payload["target"], evidence.payload, reference)
+    reference = anchor_of(reader, evidence.record)
+    facts = collect_facts(evidence.range.entries(reader), evidence.record, reference)
     for entry in reader.entries(kinds=["node"], to_index=evidence.range.start.size, descending=True, limit=1):
         facts.node_before = NodeFacts.of(entry)
     for token in evidence.range.tokens:

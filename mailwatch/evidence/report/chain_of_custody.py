@@ -60,15 +60,15 @@ def observer_rows(facts: ReportFacts, writing: Formatter) -> Rows:
 def integrity_rows(evidence: OutageEvidence, digest: str, writing: Formatter) -> Rows:
     """Return the rows of the document and of the ledger."""
     w, found, stated = texts(writing.language), evidence.range, evidence.statement
-    inside = evidence.payload["ledger"]
+    record = evidence.record
     return [
-        [w["document"], f"{evidence.payload['id']}, {stated['format']}, {stated['made_by']}"],
+        [w["document"], f"{record.id}, {stated['format']}, {stated['made_by']}"],
         [w["as_of"], writing.local_and_utc_of(stated["as_of"])],
         [w["statement_digest"], digest_groups(digest)],
         [w["ledger"], stated["ledger"]],
         [w["key"], digest_groups(hashlib.sha256(f"{evidence.key}\n".encode()).hexdigest())],
         [w["range"], f"{found.start.size} – {found.end.size - 1}"],
-        [w["entries"], f"{inside['first']} – {inside['last']}"],
+        [w["entries"], f"{record.first_index} – {record.last_index}"],
         [w["checkpoints"], str(len(found.checkpoints))],
         [w["last_root"], found.end.note.split("\n")[2]],
     ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, gap_length
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.ledger.payloads import gap_from, observation_from
 from mailwatch.model import Gap, Observation, Outcome, Phase
 from mailwatch.store import Entry
@@ -105,14 +105,12 @@ class ReportFacts:
     ciphers: set[str] = field(default_factory=set)
 
 
-def collect_facts(
-    entries: Iterable[Entry], target: str, payload: dict[str, Any], reference: Moment | None = None
-) -> ReportFacts:
-    """Read the range around the outage of `payload`; times by the wall clock of `reference`."""
-    found = ReportFacts(reference=reference)
+def collect_facts(entries: Iterable[Entry], outage: OutageRecord, reference: Moment | None = None) -> ReportFacts:
+    """Read the range around an outage; times by the wall clock of `reference`."""
+    found, target = ReportFacts(reference=reference), outage.target
     for entry in entries:
         if entry.target == target and entry.kind == "observation":
-            _add_observation(found, entry.index, observation_from(entry.payload), payload)
+            _add_observation(found, entry.index, observation_from(entry.payload), outage)
         elif entry.target == target and entry.kind == "gap":
             gap = gap_from(entry.payload)
             found.gaps.append(gap)
@@ -123,7 +121,7 @@ def collect_facts(
     return found
 
 
-def _add_observation(facts: ReportFacts, index: int, observation: Observation, payload: dict[str, Any]) -> None:
+def _add_observation(facts: ReportFacts, index: int, observation: Observation, outage: OutageRecord) -> None:
     facts.observations += 1
     start, end = (
         by_reference_clock(fact_start(observation), facts.reference),
@@ -131,7 +129,7 @@ def _add_observation(facts: ReportFacts, index: int, observation: Observation, p
     )
     facts.first = start if facts.first is None else facts.first
     facts.last = end
-    first, last = payload["ledger"]["first"], payload["ledger"]["last"]
+    first, last = outage.first_index, outage.last_index
     inside = first < index <= last
     if observation.secret and observation.outcome is Outcome.UP:
         if index <= first:

@@ -6,9 +6,9 @@ it.yaml and en.yaml have the same keys; a test keeps it so.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 from zoneinfo import ZoneInfo
 
+from mailwatch.analysis.outage import Outage
 from mailwatch.config import catalogue
 from mailwatch.i18n import Formatter, Texts, load_texts
 
@@ -34,10 +34,10 @@ def letter_texts(language: str) -> Texts:
     return load_texts("mailwatch.evidence.letter", f"{language}.yaml")
 
 
-def outage_formatter(payload: dict[str, Any], language: str, zone: ZoneInfo) -> Formatter:
+def outage_formatter(outage: Outage, language: str, zone: ZoneInfo) -> Formatter:
     """Choose how to write of one outage."""
-    end = payload["first_good"] or payload["last_bad"]
-    return Formatter(language, zone, end - payload["first_bad"] < MAX_TENTHS_MS)
+    end = outage.first_good or outage.last_bad
+    return Formatter(language, zone, end - outage.first_bad < MAX_TENTHS_MS)
 
 
 def provider_name(key: str | None) -> str:

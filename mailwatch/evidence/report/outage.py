@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from mailwatch.analysis.outage_record import outage_details
 from mailwatch.evidence.outage_case import OutageEvidence
 from mailwatch.evidence.report.chain_of_custody import (
     integrity_rows,
@@ -97,9 +99,9 @@ class _PageBuilder:
     ) -> None:
         self._case, self._report_facts, self._place = case, facts, place
         self._w = texts(language)
-        self._p = case.payload
+        self._p: dict[str, Any] = outage_details(case.record)
         self._rules = rules_from(case.statement["rules"])
-        self._in = outage_formatter(case.payload, language, zone)
+        self._in = outage_formatter(case.record, language, zone)
 
     def page(self, digest: str) -> OutagePage:
         w, p, facts, writing = self._w, self._p, self._report_facts, self._in

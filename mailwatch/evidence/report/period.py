@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.evidence.period_case import PeriodEvidence
 from mailwatch.evidence.report.charts import AvailabilityCalendar, Cell
 from mailwatch.evidence.report.formatting import Rows, digest_groups, provider_name, texts
@@ -106,7 +107,7 @@ class _PageBuilder:
             outside=self._outside_times(),
             calendar_note=note.format(zone=str(self._in.zone)),
             pictures=[self._calendar_section(one) for one in self._s["targets"]],
-            outages=[self._outage(payload) for payload in self._case.outages[:MAX_OUTAGES]],
+            outages=[self._outage(outage) for outage in self._case.outages[:MAX_OUTAGES]],
             outages_cut=w["outages_cut"].format(n=more) if more > 0 else "",
             odd=self._inconclusive(),
             gaps=[*self._before(), *self._gaps()],
@@ -177,7 +178,7 @@ class _PageBuilder:
 
     def _channel(self, name: str) -> list[str]:
         target = self._rows_shown[name]
-        count = sum(payload["target"] == name for payload in self._case.outages)
+        count = sum(outage.target == name for outage in self._case.outages)
         least, most = (round(target["downtime"][key] * 1000) for key in ("min", "max"))
         was_observed = target["availability"]["lower"] is not None
         return [
@@ -275,15 +276,15 @@ class _PageBuilder:
             *self._lasted(down, down + undecided, bool(observed)),
         ]
 
-    def _outage(self, payload: Mapping[str, Any]) -> list[str]:
-        w, lasted = self._w, payload["duration_ms"]
-        most = self._in.format_duration(lasted["max"], up=True) if lasted["max"] is not None else w["no_estimate"]
-        causes = sorted(payload["causes"], key=lambda cause: -payload["causes"][cause])[:2]
+    def _outage(self, outage: OutageRecord) -> list[str]:
+        w, lasted = self._w, outage.durations
+        most = w["no_estimate"] if lasted.most is None else self._in.format_duration(lasted.most, up=True)
+        causes = sorted(outage.causes, key=lambda cause: -outage.causes[cause])[:2]
         return [
-            payload["target"],
-            self._in.local_and_utc(payload["first_bad"], up=True),
-            self._in.local_and_utc(payload["last_bad"]),
-            self._in.format_duration(lasted["min"]),
-            w[_NOT_OVER[payload["state"]]] if payload["state"] in _NOT_OVER else most,
+            outage.target,
+            self._in.local_and_utc(outage.first_bad, up=True),
+            self._in.local_and_utc(outage.last_bad),
+            self._in.format_duration(lasted.least),
+            w[_NOT_OVER[outage.state]] if outage.state in _NOT_OVER else most,
             "; ".join(w.section("causes")[cause] for cause in causes),
         ]

@@ -9,19 +9,19 @@ from typing import Any, TypeVar
 
 from mailwatch.analysis import segments
 from mailwatch.analysis.elapsed import Moment
-from mailwatch.analysis.outage import (
-    Outage,
+from mailwatch.analysis.outage import Outage
+from mailwatch.analysis.outage_record import (
+    OutageRecord,
     clock_steps_between,
-    evidence_json,
-    outage_payload,
+    subject_from,
     widen_for_clock_steps,
 )
+from mailwatch.analysis.public_json import outage_json
 from mailwatch.analysis.replay import FactListener, PeriodReplay, ReplayError, TargetReplay
 from mailwatch.evidence.claims.evaluate import check_claim
 from mailwatch.evidence.verify.archive import Archive, VerificationError
 from mailwatch.evidence.verify.entries import LedgerScan
 from mailwatch.ledger.payloads import FACT_KINDS, rules_from, rules_payload
-from mailwatch.model import Kind
 from mailwatch.times import parse_duration, parse_rfc3339
 
 DEFAULT_INTERVAL_SECONDS = 60.0
@@ -84,9 +84,8 @@ class OutageCheck:
         stated_outage = self.stated["outage"]
         names = self._recorded or stated_outage
         try:
-            payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
-            payload = _widen_bounds(payload, scan, stated_outage)
-            public = evidence_json(payload)
+            record = _widen_bounds(OutageRecord.of(outage, subject_from(names)), scan, stated_outage)
+            public = outage_json(record)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise VerificationError(f"the outage does not say what it is of: {error}"[:200]) from None
         given = public | {key: stated_outage[key] for key in stated_outage if key not in public and key in _ADDED}
@@ -97,8 +96,8 @@ class OutageCheck:
             raise VerificationError(
                 f"a replay of {count} observations gives another outage in: {', '.join(sorted(wrong))}"
             )
-        for key in ("replies", "first_detail"):
-            if self.stated.get(key) != payload[key]:
+        for key, replayed in (("replies", list(record.replies)), ("first_detail", record.first_detail)):
+            if self.stated.get(key) != replayed:
                 raise VerificationError(f"a replay gives another {key}")
         words = (
             f"{count} observations of {self._target}, replayed by the rules on record, give the outage as stated"
@@ -123,11 +122,11 @@ class OutageCheck:
         return known[self._id], count
 
 
-def _widen_bounds(payload: dict[str, Any], scan: LedgerScan, stated: dict[str, Any]) -> dict[str, Any]:
+def _widen_bounds(record: OutageRecord, scan: LedgerScan, stated: dict[str, Any]) -> OutageRecord:
     """Widen the bounds of an outage that has only wall times by what the clock was set in it."""
-    ahead, back = clock_steps_between(scan.steps, payload["ledger"]["first"], payload["ledger"]["last"])
-    wide = widen_for_clock_steps(payload, ahead, back)
-    if wide is not payload and "clock" not in stated:
+    ahead, back = clock_steps_between(scan.steps, record.first_index, record.last_index)
+    wide = widen_for_clock_steps(record, ahead, back)
+    if wide is not record and "clock" not in stated:
         raise VerificationError(
             f"the clock was set by {ahead + back} ms within the outage, which its durations leave out"
         )
@@ -232,8 +231,8 @@ class PeriodCheck:
         if self.stated.get("availability") != compared_parts:
             raise VerificationError("a replay gives another availability")
         try:
-            outages = [evidence_json(payload) for payload in replay.payloads()]
-        except (ReplayError, ValueError, OverflowError) as error:
+            outages = [outage_json(record) for record in replay.records()]
+        except (ValueError, OverflowError) as error:
             raise VerificationError(str(error)[:200]) from None
         self.anchors = {outage.id: outage.anchor for outage in replay.outages()}
         if self.stated.get("outages") != outages:

@@ -18,7 +18,6 @@ from rich.console import Console
 
 from mailwatch.analysis.detector import IndexedFact, detect
 from mailwatch.analysis.incidents import Incident, IncidentOutage, incidents, symptom_changes
-from mailwatch.analysis.outage import outage_payload
 from mailwatch.analysis.public_json import incident_json
 from mailwatch.cli import main
 from mailwatch.cli.incidents import incident_table, print_incident
@@ -38,6 +37,7 @@ from mailwatch.times import rfc3339
 from tests.helpers.config_entries import imap
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess
+from tests.helpers.records import made_record, payload_of
 from tests.helpers.requirements import need_root
 from tests.helpers.targets import Targets
 from tests.servers import Certificates, Dovecot, Postfix, server_folder
@@ -48,22 +48,17 @@ T0 = 1_769_119_200_000
 
 def member(order: int, begin: int, end: int | None, **more: Any) -> IncidentOutage:
     """An outage seen down from minute `begin` to `end`, a minute of doubt on both sides; open without an end."""
-    told: dict[str, Any] = {
-        "order": order,
-        "outage_id": f"{order:012x}",
+    facts: dict[str, Any] = {
+        "id": f"{order:012x}",
         "target": f"t{order}",
-        "kind": "imap",
         "provider": "libero",
         "vantage_point": "home",
-        "account": "",
         "last_good": T0 + (begin - 1) * MINUTE,
         "first_bad": T0 + begin * MINUTE,
         "last_bad": T0 + (begin + 100 if end is None else end) * MINUTE,
         "first_good": None if end is None else T0 + (end + 1) * MINUTE,
-        "causes": {"timeout": 3},
-        "phases": {"connect": 3},
     }
-    return IncidentOutage(**{**told, **more})
+    return IncidentOutage(order=order, outage=made_record(**{**facts, **more}))
 
 
 @st.composite
@@ -75,11 +70,12 @@ def outages(draw: st.DrawFn) -> list[IncidentOutage]:
             order,
             begin,
             draw(st.none() | st.integers(begin, begin + 15)),
+            **({"last_good": None} if draw(st.booleans()) else {}),
             provider=draw(st.sampled_from(["libero", "tim", ""])),
             target=draw(st.sampled_from("abc")),
-            kind=draw(st.sampled_from(["imap", "smtp"])),
+            kind=draw(st.sampled_from([Kind.IMAP, Kind.SMTP])),
         )
-        found.append(replace(made, last_good=None) if draw(st.booleans()) else made)
+        found.append(made)
     return found
 
 
@@ -88,8 +84,8 @@ def outages(draw: st.DrawFn) -> list[IncidentOutage]:
 
 @given(outages())
 def test_each_outage_is_in_exactly_one_incident(given_: list[IncidentOutage]) -> None:
-    found = [m.outage_id for incident in incidents(given_) for m in incident.members]
-    assert sorted(found) == sorted(m.outage_id for m in given_)
+    found = [outage.id for incident in incidents(given_) for outage in incident.outages]
+    assert sorted(found) == sorted(m.outage.id for m in given_)
 
 
 @given(outages())
@@ -97,9 +93,16 @@ def test_no_two_incidents_of_a_provider_touch(given_: list[IncidentOutage]) -> N
     for one in incidents(given_):
         for other in incidents(given_):
             same = one.provider == other.provider
-            if one.id != other.id and same and (one.provider or one.members[0].target == other.members[0].target):
+            if (
+                one.id != other.id
+                and same
+                and (one.provider or one.members[0].outage.target == other.members[0].outage.target)
+            ):
                 spans = [
-                    (min(m.begin for m in i.members), i.first_good if i.first_good is not None else 10**18)
+                    (
+                        min(outage.begin for outage in i.outages),
+                        i.first_good if i.first_good is not None else 10**18,
+                    )
                     for i in (one, other)
                 ]
                 (begin, end), (other_begin, other_end) = sorted(spans)
@@ -111,11 +114,11 @@ def test_no_two_incidents_of_a_provider_touch(given_: list[IncidentOutage]) -> N
 def test_the_members_of_an_incident_hang_together(given_: list[IncidentOutage]) -> None:
     """Without the whole, nothing in it could be parted in time."""
     for incident in incidents(given_):
-        assert len({m.provider for m in incident.members}) == 1
-        until = incident.members[0].begin
-        for m in incident.members:
-            assert m.begin <= until
-            until = max(until, 10**18 if m.first_good is None else m.first_good)
+        assert len({outage.provider for outage in incident.outages}) == 1
+        until = incident.members[0].outage.begin
+        for outage in incident.outages:
+            assert outage.begin <= until
+            until = max(until, 10**18 if outage.first_good is None else outage.first_good)
 
 
 @given(outages(), st.randoms())
@@ -129,7 +132,9 @@ def test_the_order_in_which_they_are_given_does_not_matter(
 
 @given(outages(), outages())
 def test_the_name_stays_while_an_incident_grows(first: list[IncidentOutage], more: list[IncidentOutage]) -> None:
-    later = [replace(m, order=m.order + 100, outage_id=f"{m.order + 100:012x}") for m in more]
+    later = [
+        IncidentOutage(order=m.order + 100, outage=replace(m.outage, id=f"{m.order + 100:012x}")) for m in more
+    ]
     grown = incidents([*first, *later])
     for before in incidents(first):
         (now_in,) = [i for i in grown if before.members[0] in i.members]
@@ -146,7 +151,7 @@ def test_bounds_and_stages_agree_with_the_members(given_: list[IncidentOutage]) 
             assert incident.last_good <= incident.first_bad
         assert incident.first_bad <= incident.last_bad
         assert 0 <= incident.surely_down <= incident.last_bad - incident.first_bad
-        assert incident.surely_down >= max(m.last_bad - m.first_bad for m in incident.members)
+        assert incident.surely_down >= max(outage.last_bad - outage.first_bad for outage in incident.outages)
         stages = incident.stages()
         assert stages[0].at == incident.first_bad
         assert (stages[-1].targets == 0) == (incident.first_good is not None)
@@ -154,7 +159,8 @@ def test_bounds_and_stages_agree_with_the_members(given_: list[IncidentOutage]) 
             down = {
                 m.key
                 for m in incident.members
-                if m.first_bad <= stage.at and (m.first_good is None or m.first_good > stage.at)
+                if m.outage.first_bad <= stage.at
+                and (m.outage.first_good is None or m.outage.first_good > stage.at)
             }
             assert stage.targets == len(down) == sum(stage.channels.values())
             assert (stage.trouble == ()) == (not down)
@@ -211,7 +217,7 @@ def test_restoration_is_shown_per_channel_and_per_account() -> None:
     (incident,) = incidents(
         [
             member(1, 0, 10, target="anna/imap", account="aa"),
-            member(2, 1, 30, target="anna/smtp", kind="smtp", account="aa", phases={"submit": 1}),
+            member(2, 1, 30, target="anna/smtp", kind=Kind.SMTP, account="aa", phases={"submit": 1}),
             member(3, 2, None, target="mario/imap", account="bb", phases={"auth": 4}),
         ]
     )
@@ -398,7 +404,7 @@ def test_showing_an_incident_reads_its_observations(tmp_path: Path) -> None:
     reader = Reader.open(tmp_path)
     events = [IndexedFact(entry.index, entry.fact) for entry in reader.entries(target="t") if entry.fact]
     (outage,) = detect(events, Rules())
-    payload = outage_payload(outage, "lab", Kind.IMAP, "home")
+    payload = payload_of(outage, "lab", Kind.IMAP, "home")
     store.append_batch([NewEntry(kind="outage", time=T0, target="t", payload=payload)])
     (incident,) = queries.incidents(reader)
     assert [stage.trouble for stage in incident.stages()] == [("unreachable",), ()]
@@ -441,13 +447,13 @@ async def test_targets_of_one_account_are_shown_as_that_without_its_name(
         for _ in range(3):
             await harness.probe(target)
     (incident,) = queries.incidents(Reader.open(tmp_path))
-    one, other, none = (next(m for m in incident.members if m.target == t.name) for t in found)
-    assert one.account == other.account != ""
-    assert none.account == ""
+    one, other, none = (next(m for m in incident.members if m.outage.target == t.name) for t in found)
+    assert one.outage.account == other.outage.account != ""
+    assert none.outage.account == ""
     login = found[0].login
     assert isinstance(login, Login)
     assert login.username not in json.dumps(incident_json(incident))
-    assert none.kind == Kind.POP3
+    assert none.outage.kind is Kind.POP3
     await harness.close()
 
 

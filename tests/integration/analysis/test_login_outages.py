@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from mailwatch import model
 from mailwatch.analysis.detector import Detector, IndexedFact
-from mailwatch.analysis.outage import Outage, evidence_json, outage_payload
+from mailwatch.analysis.outage import Outage
 from mailwatch.guard.login_backoff import LoginBackoff
-from mailwatch.model import Attempt, Cause, Fact, Gap, GapReason, Kind, Observation, Outcome, Phase, Rules
+from mailwatch.model import Attempt, Cause, Fact, Gap, GapReason, Observation, Outcome, Phase, Rules
 from mailwatch.store.replay import audit_outages, restore_state, rule_book
 from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.records import json_of
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, Dovecot
 
@@ -97,7 +98,7 @@ def test_too_few_rejected_together_to_open_an_outage_are_proven_afterwards(
 
 def test_its_bounds_are_as_wide_as_the_back_off_and_its_holes_are_stated() -> None:
     (outage,) = proven("+x????x??+")
-    told = evidence_json(outage_payload(outage, "lab", Kind.IMAP, "here"))
+    told = json_of(outage)
     assert told["proven_afterwards"] is True
     assert told["state"] == "closed"
     assert told["duration"]["min"] == 5 * 60 - 1  # end of the first rejected observation to start of the last

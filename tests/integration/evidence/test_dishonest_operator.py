@@ -219,7 +219,7 @@ def test_the_monotonic_clock_is_compared_with_the_tokens(
             reader, Tokens(operator.folder), operator.store.keys, newest.payload["id"], None
         )
     with pytest.raises(EvidenceError, match="the clocks were wrong"):
-        check_within_tokens(case.range, case.payload)
+        check_within_tokens(case.range, case.record)
 
 
 def test_the_enclosed_script_reads_the_tokens_themselves(operator: Operator, authority: Authority) -> None:

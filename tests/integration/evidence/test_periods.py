@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mailwatch.analysis.outage import evidence_json
+from mailwatch.analysis.public_json import outage_json
 from mailwatch.analysis.replay import PeriodReplay
 from mailwatch.analysis.segments import SegmentState
 from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
@@ -104,9 +104,9 @@ def test_the_period_report_agrees_with_the_other_commands(folder: Path, period: 
     assert [{key: one[key] for key in same} for one in stated["availability"]] == [
         {key: one[key] for key in same} for one in told
     ]
-    payloads = queries.outage_payloads(reader, start=START, end=end)
+    records = queries.outage_records(reader, start=START, end=end)
     reader.close()
-    mine = [evidence_json(payload) for payload in reversed(payloads) if payload["target"] != "other"]
+    mine = [outage_json(record) for record in reversed(records) if record.target != "other"]
     assert stated["outages"] == mine
     assert len(mine) == 3
     assert mine[0]["first_bad"] < stated["window"]["from"]
@@ -297,7 +297,7 @@ def test_the_owner_cannot_leave_out_the_edges(
             "window": {"from": rfc3339(wanted[0]), "to": rfc3339(wanted[1])},
             "entries": {"first": bounds[0], "last": bounds[1]},
             "availability": [{"target": "mail"} | replay.availability_of("mail").as_json()],
-            "outages": [evidence_json(payload) for payload in replay.payloads()],
+            "outages": [outage_json(record, in_period=True) for record in replay.records()],
         }
     )
     with (tmp_path / "forged.zip").open("wb") as out:

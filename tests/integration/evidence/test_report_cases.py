@@ -36,6 +36,7 @@ from mailwatch.i18n import Formatter
 from mailwatch.model import Kind, Rules
 from tests.helpers.ledger_factory import HOUR
 from tests.helpers.pdf import text_of
+from tests.helpers.records import made_record
 from tests.helpers.report_cases import BEGIN, CASES, WORDS, Installation, make_installation
 from tests.pictures import DOCS, reports
 
@@ -353,7 +354,10 @@ def test_unanswered_controls_are_stated() -> None:
 def test_a_token_of_an_untrusted_authority_is_no_independent_time(told: dict[str, str], said: bool) -> None:
     found = LedgerRange(EMPTY_LEDGER, EMPTY_LEDGER, (), (TokenFile(5, 4, BEGIN, "home-made", "", b""),))
     case = OutageEvidence(
-        {}, found, {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}}, ""
+        made_record(0, 0),
+        found,
+        {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}},
+        "",
     )
     seen = ReportFacts(tokens={5: TokenFacts("CN=me", serial="17", accuracy_ms=500, **told)})
     writing = Formatter("en", ZoneInfo("UTC"), False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import cast
 
 import pytest
 from hypothesis import example, given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from mailwatch.analysis.availability import Availability, AvailabilityMeter, availability
 from mailwatch.analysis.elapsed import Durations
 from mailwatch.analysis.rolling_availability import RollingAvailability
-from mailwatch.ledger.payloads import fact_payload
+from mailwatch.ledger.payloads import ObservationPayload, fact_payload
 from mailwatch.model import ClockSpan, Gap, GapReason, Observation, Outcome
 from mailwatch.monotonic import STEP_MS
 from mailwatch.times import Millis, Window, merge_windows, overlap_length, subtract_windows
@@ -218,7 +219,11 @@ def test_a_window_is_as_long_as_it_truly_was_whenever_the_clock_was_set(
     for fact in seen:
         one_by_one.feed(fact)
         payload = fact_payload(fact)
-        if not (isinstance(fact, Observation) and fact.outcome is Outcome.UP and amid_others.feed_up(payload)):
+        if not (
+            isinstance(fact, Observation)
+            and fact.outcome is Outcome.UP
+            and amid_others.feed_up(cast(ObservationPayload, payload))
+        ):
             amid_others.feed(fact)
     one_by_one.flush()
     amid_others.flush()

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch.analysis.detector import Detector, IndexedFact, State, detect, next_delay
-from mailwatch.analysis.outage import Outage, evidence_json, outage_json, outage_payload
+from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.outage_counters import MAX_REPLIES
+from mailwatch.analysis.outage_record import outage_from_payload
+from mailwatch.analysis.public_json import outage_json
 from mailwatch.model import (
     Attempt,
     Cause,
@@ -28,6 +30,7 @@ from mailwatch.model import (
     Rules,
 )
 from mailwatch.times import Millis, rfc3339
+from tests.helpers.records import json_of, payload_of
 
 MINUTE = 60_000
 AT_ONCE = Rules(open_after=1, close_after=1)
@@ -236,7 +239,7 @@ def test_causes_phases_and_the_first_detail_are_those_of_the_failures() -> None:
         look("-", 4, cause=Cause.TIMEOUT, failed_phase=Phase.CONNECT),
     ]
     (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], Rules())
-    payload = outage_payload(outage, "lab", Kind.IMAP, "home")
+    payload = payload_of(outage, "lab", Kind.IMAP, "home")
     assert list(payload["causes"].items()) == [("timeout", 2), ("tls", 1)]
     assert list(payload["phases"].items()) == [("auth", 1), ("connect", 1), ("tls", 1)]
     assert payload["first_detail"] == "certificate expired"
@@ -358,7 +361,7 @@ def closed() -> Outage:
 
 def test_the_json_is_the_contract_to_the_letter() -> None:
     outage = closed()
-    assert outage_json(outage, "lab", Kind.IMAP, "home-milan") == {
+    assert json_of(outage, "lab", Kind.IMAP, "home-milan") == {
         "id": outage.id,
         "target": "lab-imap",
         "provider": "lab",
@@ -385,7 +388,7 @@ def test_the_estimate_is_that_of_the_worked_example() -> None:
     last, again = 4 * day + 19 * hour + 55 * MINUTE, 4 * day + 20 * hour
     facts = [look("+", good), look("-", bad), look("-", last), look("+", again)]
     (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
-    duration = outage_json(outage, "", Kind.IMAP, "")["duration"]
+    duration = json_of(outage, "", Kind.IMAP, "")["duration"]
     assert duration["min"] == (93 * 60 + 55) * 60
     assert duration["max"] == (94 * 60 + 5) * 60
     assert duration["estimate"] == 94 * 3600
@@ -395,7 +398,7 @@ def test_the_estimate_is_that_of_the_worked_example() -> None:
 @pytest.mark.parametrize("signs", ["+---", "---++"])
 def test_unknown_bounds_are_null(signs: str) -> None:
     (outage,) = detect(events(signs), Rules())
-    told = outage_json(outage, "lab", Kind.IMAP, "home")
+    told = json_of(outage, "lab", Kind.IMAP, "home")
     assert told["duration"] == {"min": 119.0, "max": None, "estimate": None, "uncertainty": None}
     assert (told["state"], told["last_good"], told["first_good"]) == (
         ("open", rfc3339(0), None) if signs == "+---" else ("closed", None, rfc3339(3 * MINUTE + 1000))
@@ -413,18 +416,18 @@ def leaves(value: object) -> list[object]:
 @pytest.mark.parametrize("signs", ["+---", "+---++", "---++", "+-?-_-++"])
 def test_the_payload_has_no_floats_and_no_enums(signs: str) -> None:
     (outage,) = detect(events(signs), Rules())
-    payload = outage_payload(outage, "lab", Kind.IMAP, "home")
+    payload = payload_of(outage, "lab", Kind.IMAP, "home")
     assert {type(leaf) for leaf in leaves(payload)} <= {int, str, type(None)}
     assert all(type(key) is str for counts in (payload["causes"], payload["phases"]) for key in counts)
 
 
 def test_a_stored_payload_has_the_json_of_the_outage_itself() -> None:
     outage = closed()
-    payload = outage_payload(outage, "lab", Kind.IMAP, "home")
-    told = outage_json(outage, "lab", Kind.IMAP, "home")
+    payload = payload_of(outage, "lab", Kind.IMAP, "home")
+    told = json_of(outage, "lab", Kind.IMAP, "home")
     stored = {key: payload[key] for key in sorted(payload)} | {"salt": "00"}
-    assert evidence_json(stored) == told
-    assert list(evidence_json(stored)) == list(told)
+    assert outage_json(outage_from_payload(stored)) == told
+    assert list(outage_json(outage_from_payload(stored))) == list(told)
 
 
 # Properties.
@@ -492,7 +495,7 @@ def test_an_outage_never_overlaps_another_of_its_target(signs: str, rules: Rules
 @given(signs=SIGNS, rules=RULES)
 def test_the_times_are_in_order_and_the_sums_can_be_checked(signs: str, rules: Rules) -> None:
     for outage in detect(events(signs), rules):
-        duration = outage_payload(outage, "", Kind.IMAP, "")["duration_ms"]
+        duration = payload_of(outage, "", Kind.IMAP, "")["duration_ms"]
         assert outage.first_bad <= outage.last_bad
         assert duration["min"] == outage.last_bad - outage.first_bad
         assert outage.down >= rules.open_after

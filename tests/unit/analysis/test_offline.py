@@ -17,6 +17,7 @@ from mailwatch.guard.guard_log import LOG_INTERVAL_MS, OFFLINE_LOG_INTERVAL_MS, 
 from mailwatch.model import ConnectivityResult
 from mailwatch.store import NewEntry, Reader, Store, Writer, queries
 from mailwatch.times import rfc3339
+from tests.helpers.records import made_record
 
 T0 = 1_700_000_000_000
 
@@ -197,7 +198,7 @@ async def test_a_report_counts_times_offline_and_not_their_entries(folder: Path)
     await keep(folder / "data", said(0, True), *long, said(90_000, True), said(100_000, False))
     reader = Reader.open(folder / "data")
     assert len(list(reader.entries(kinds=["guard"]))) == 11
-    found = collect_facts(reader.entries(), "t", {})
+    found = collect_facts(reader.entries(), made_record(0, 0, target="t"))
     reader.close()
     assert found.offline == 2
 

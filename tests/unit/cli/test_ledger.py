@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from mailwatch.analysis.detector import Detector, IndexedFact
-from mailwatch.analysis.outage import outage_payload
 from mailwatch.cli import main
 from mailwatch.ledger.payloads import rules_payload
 from mailwatch.model import Kind, Rules
 from mailwatch.store import NewEntry, Reader, Store
 from mailwatch.store.replay import restore_state, rule_book
 from tests.helpers.ledger_factory import MINUTE, observation_of
+from tests.helpers.records import payload_of
 
 START = 1_767_225_600_000
 MARKS = "+++---++" + "+" * 5
@@ -43,7 +43,7 @@ def killed_after(folder: Path, kept: int) -> int:
             break
         kept -= len(changed)
         for outage in changed:
-            payload = outage_payload(outage, "lab", Kind.IMAP, "here") | {"rules": rules_payload(rules)}
+            payload = payload_of(outage, "lab", Kind.IMAP, "here") | {"rules": rules_payload(rules)}
             drafts.append(NewEntry(kind="outage", time=at, target="a", payload=payload))
             index += 1
     store = opened(folder)
@@ -75,7 +75,7 @@ def test_an_outage_that_a_kill_left_out_is_pending_and_what_the_next_start_puts_
     # As take_up does it at the start.
     reader, store = Reader.open(tmp_path / "data"), opened(tmp_path)
     for outage in restore_state(reader, "a", rule_book(reader)).unrecorded:
-        payload = outage_payload(outage, "lab", Kind.IMAP, "here")
+        payload = payload_of(outage, "lab", Kind.IMAP, "here")
         store.append_batch([NewEntry(kind="outage", time=START, target="a", payload=payload)])
     store.close()
     reader.close()

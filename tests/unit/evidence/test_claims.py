@@ -50,6 +50,7 @@ from mailwatch.i18n import Formatter
 from mailwatch.times import rfc3339
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
+from tests.helpers.records import made_record
 from tests.servers.authority import Authority
 
 ROME = ZoneInfo(RULE_ZONE)
@@ -153,9 +154,11 @@ def test_the_most_specific_claim_applies() -> None:
     written = [{"provider": "libero"}, {"accounts": ["a@libero.it"]}, {"targets": ["a@libero.it/imap"]}]
     made = tuple(ClaimSection.model_validate(one) for one in written)
     for target, expected in (("a@libero.it/imap", 2), ("a@libero.it/smtp", 1), ("b@libero.it/smtp", 0)):
-        assert schema_claims.find_claim(made, {"target": target, "provider": "libero"}) is made[expected]
-    assert schema_claims.find_claim(made, {"target": "x", "provider": "lab"}) is None
-    assert schema_claims.find_claim((), {"target": "x", "provider": "lab"}) is None
+        outage = made_record(0, 0, target=target, provider="libero")
+        assert schema_claims.find_claim(made, outage) is made[expected]
+    other = made_record(0, 0, target="x", provider="lab")
+    assert schema_claims.find_claim(made, other) is None
+    assert schema_claims.find_claim((), other) is None
 
 
 def test_claims_survive_config_show_and_change_no_digest(tmp_path: Path) -> None:

@@ -9,18 +9,18 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.metrics import Metrics
 from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome, Phase, TlsFacts, TlsMode
 from mailwatch.settings import Login, Target
-from mailwatch.times import rfc3339
 from tests.helpers.paths import ROOT
+from tests.helpers.records import made_record
 
 DOCS = ROOT / "docs" / "reference" / "metrics.md"
 T0 = 1_700_000_000_000
@@ -81,16 +81,8 @@ UP = look(Outcome.UP)
 DOWN = look(Outcome.DOWN, cause=Cause.TIMEOUT, failed_phase=Phase.CONNECT)
 
 
-def outage(name: str, start: int, last_bad: int, end: int | None = None, **causes: int) -> dict[str, Any]:
-    return {
-        "id": name,
-        "state": "open" if end is None else "closed",
-        "first_bad": rfc3339(start),
-        "last_bad": rfc3339(last_bad),
-        "first_good": None if end is None else rfc3339(end),
-        "duration": {"min": (last_bad - start) / 1000},
-        "causes": causes or {"timeout": 3},
-    }
+def outage(name: str, start: int, last_bad: int, end: int | None = None, **causes: int) -> OutageRecord:
+    return made_record(start, last_bad, end, id=name, target=TARGET.name, causes=causes or {"timeout": 3})
 
 
 def with_everything() -> Metrics:
@@ -270,8 +262,8 @@ def test_a_scrape_while_outages_are_updated_sees_them_as_they_were(metrics: Metr
     metrics.outages(TARGET, [before, running])
     seen = []
 
-    class Scraped(list[dict[str, Any]]):
-        def __iter__(self) -> Iterator[dict[str, Any]]:
+    class Scraped(list[OutageRecord]):
+        def __iter__(self) -> Iterator[OutageRecord]:
             for told in super().__iter__():
                 yield told
                 seen.append((value(metrics, "outage_active", **T), value(metrics, "outages_total", **T)))

@@ -421,7 +421,7 @@ async def test_the_end_of_an_enrolment_leaves_its_outage_unwatched_and_recorded(
     assert sealed is not None
     assert sealed.size == harness.reader.size()
     assert harness.pipeline.targets == {}
-    assert [told["state"] for told in harness.pipeline.former_outages.values()] == ["unwatched"]
+    assert [record.state for record in harness.pipeline.former_outages.values()] == ["unwatched"]
 
 
 async def test_another_interval_goes_on_record_and_the_gauges_go_on_at_once(harness: PipelineHarness) -> None:
@@ -467,8 +467,8 @@ async def test_an_outage_of_an_old_record_ends_when_its_target_is_gone(harness: 
     assert (end["event"], end["settings"]["host"], end["settings"]["kind"]) == ("end", "", "imap")
     assert [told["state"] for told in harness.recorded("outage")] == ["open", "unwatched"]
     assert audit_outages(harness.reader, rule_book(harness.reader), "t") == []
-    found = queries.outage_payloads(harness.reader)
-    assert [told["state"] for told in found] == ["unwatched"]
+    found = queries.outage_records(harness.reader)
+    assert [record.state for record in found] == ["unwatched"]
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from mailwatch.probes.imap_lines import MAX_RESPONSE_BYTES, ImapLineBuffer, Imap
 from mailwatch.settings import Login, MxTask, Target
 from mailwatch.store import Entry
 from mailwatch.times import now
+from tests.helpers.records import made_record
 from tests.helpers.scripted_server import CLOSE, SILENCE, Endless, Step, scripted_server
 
 LOGIN = Login(username="mario.rossi@example.org", password=SecretStr("canary-of-replies"))
@@ -334,7 +335,7 @@ async def test_a_report_counts_observations_with_unknown_replies() -> None:
         assert seen.outcome is Outcome.DOWN
         text = orjson.dumps(fact_payload(seen)).decode()
         entries.append(Entry(index, "observation", seen.ended_at, "t", index, "{}", text))
-    found = collect_facts(entries, "t", {"ledger": {"first": 0, "last": 9}})
+    found = collect_facts(entries, made_record(0, 0, target="t", first_index=0, last_index=9))
     assert (found.down, found.unknown_words) == (2, 1)
     for language in ("en", "it"):
         assert "1" in texts(language)["unknown_words"].format(n=1, all=2)

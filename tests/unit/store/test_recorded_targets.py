@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from mailwatch.analysis.detector import Detector, IndexedFact, State, detect
-from mailwatch.analysis.outage import outage_payload
 from mailwatch.analysis.segments import usual_interval
 from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.evidence.verify import Trust, verify
@@ -26,6 +25,7 @@ from tests.helpers.command import mailwatch
 from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, change, observation_of
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
+from tests.helpers.records import payload_of
 
 START = 1_767_225_600_000
 """2026-01-01T00:00Z."""
@@ -64,7 +64,7 @@ def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
         settings = fact.settings if isinstance(fact, TargetChange) else settings
         index += 1
         for outage in changed:
-            payload = outage_payload(outage, "lab", Kind.IMAP, "here") | {"rules": rules_payload(Rules())}
+            payload = payload_of(outage, "lab", Kind.IMAP, "here") | {"rules": rules_payload(Rules())}
             payload |= {"watch": settings_payload(settings)} if settings else {}
             drafts.append(NewEntry(kind="outage", time=at, target=name, payload=payload))
             index += 1
@@ -276,9 +276,9 @@ def test_a_replay_over_a_change_agrees_with_the_live_decisions(
     reader.close()
     assert audited == []
     for told in resumed.recorded.values():
-        if told["state"] == "unwatched":
+        if told.state == "unwatched":
             # Its last entry is the one that ended the watching: what proves it reaches over that.
-            assert isinstance(facts_at(tmp_path, told["ledger"]["last"]), TargetChange)
+            assert isinstance(facts_at(tmp_path, told.last_index), TargetChange)
     assert resumed.unrecorded == ()
     restored, state = resumed.detector.state, live.state
     assert (restored.name, restored.is_open) == (state.name, state.is_open)

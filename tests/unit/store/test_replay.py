@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule, RecurrenceRule
-from mailwatch.analysis.outage import outage_payload
 from mailwatch.ledger.payloads import rules_payload
 from mailwatch.model import Cause, Gap, GapReason, Kind, Observation, Outcome, Rules
 from mailwatch.store import NewEntry, Reader, Store
@@ -26,6 +25,7 @@ from mailwatch.store.replay import (
     restore_state,
     rule_book,
 )
+from tests.helpers.records import payload_of
 
 SECOND = 1000
 MARKS = st.text("+-?~", min_size=1, max_size=25)
@@ -61,7 +61,7 @@ class Live:
         (entry,) = self.store.append_batch([NewEntry(kind=kind, time=1, target="t", payload=seen)])
         self.detector, changed = self.detector.feed(IndexedFact(entry.index, seen), self.rules)
         for outage in changed if not crash else ():
-            payload = outage_payload(outage, "lab", Kind.IMAP, "here")
+            payload = payload_of(outage, "lab", Kind.IMAP, "here")
             self.store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
 
 
@@ -106,7 +106,7 @@ def test_a_crash_between_an_observation_and_its_outage_is_repaired() -> None:
         assert [finding.what for finding in audit_outages(reader, rule_book(reader), "t")] == [
             f"outage {missing.id} of t is not yet recorded; the next start records it"
         ]
-        payload = outage_payload(missing, "lab", Kind.IMAP, "here")
+        payload = payload_of(missing, "lab", Kind.IMAP, "here")
         store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
         assert restore_state(reader, "t", rule_book(reader)).unrecorded == ()
         assert audit_outages(reader, rule_book(reader), "t") == []
@@ -122,7 +122,7 @@ def test_a_crash_before_a_login_outage_is_recorded_is_repaired() -> None:
             live.take(replace(probed, with_login=True, secret="same"), crash=at == 2)
         (missing,) = restore_state(reader, "t", rule_book(reader)).unrecorded
         assert missing.proven_afterwards
-        payload = outage_payload(missing, "lab", Kind.IMAP, "here")
+        payload = payload_of(missing, "lab", Kind.IMAP, "here")
         store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
         assert restore_state(reader, "t", rule_book(reader)).unrecorded == ()
         assert audit_outages(reader, rule_book(reader), "t") == []
@@ -166,7 +166,7 @@ def test_an_outage_without_observations_is_found_by_the_audit() -> None:
         for at, mark in enumerate("+---"):
             live.take(fact(mark, at))
         assert live.detector.state.outage is not None
-        invented = outage_payload(live.detector.state.outage, "lab", Kind.IMAP, "here")
+        invented = payload_of(live.detector.state.outage, "lab", Kind.IMAP, "here")
         store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=invented)])
         (finding,) = audit_outages(reader, rule_book(reader), "t")
         assert finding.what == "an outage is on record that the replay does not produce"
@@ -229,7 +229,7 @@ def test_an_altered_outage_is_found_by_the_audit() -> None:
             live.take(fact(mark, at))
         live.take(fact("-", 3), crash=True)
         assert live.detector.state.outage is not None
-        payload = outage_payload(live.detector.state.outage, "lab", Kind.IMAP, "here")
+        payload = payload_of(live.detector.state.outage, "lab", Kind.IMAP, "here")
         payload["first_bad"] -= 3_600_000
         store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
         (finding,) = audit_outages(reader, rule_book(reader), "t")
