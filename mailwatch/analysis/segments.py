@@ -2,8 +2,10 @@
 
 Time is known only between two conclusive observations (up or down) that follow each other within the interval:
 
-up, up surely up down, down surely down one of each undecided: the state changed in between otherwise not observed:
-an unknown observation or a gap lies between, or they are too far apart
+    up, up       surely up
+    down, down   surely down
+    one of each  undecided: the state changed in between
+    otherwise    not observed: an unknown observation or a gap lies between, or they are too far apart
 
 The time of an observation itself is decided by its two sides: surely if both agree with it, undecided if one is a
 change, else not observed. Between equal observations no change is assumed; the largest gap of an outage bounds the

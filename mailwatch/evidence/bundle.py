@@ -1,16 +1,16 @@
-"""The zip: written as a stream, and the same bytes from the same ledger and inputs.
+"""Writes the bundle: a zip, written as a stream, with the same bytes for the same ledger and inputs.
 
-outage.json      what is claimed of an outage; of a window of time: period.json
+outage.json      the claims about an outage; about a window of time: period.json
 report.pdf       the same for people, with that file attached
 entries.jsonl    the whole range of the ledger, in order: {"header": ..., "payload": ...} in canonical JSON;
-                 without the payload for what is not the owner's of this case
-proof.json       the tree before the range, and all signed checkpoints in it
-tokens/          the raw replies of timestamp authorities, and the certificates they lead to
+                 without the payloads of targets that are not part of this case
+proof.json       the Merkle tree before the range, and all signed checkpoints in the range
+tokens/          the raw replies of timestamp authorities, and the certificates that they chain to
 keys/ledger.pub  the key that signs the ledger
-VERIFY.md        how to check all this, also without MailWatch; verify.py is a checker that needs only Python
+VERIFY.md        how to verify all this, even without MailWatch; verify.py is a checker that needs only Python
 manifest.json    the SHA-256 and the size of each file; manifest.sig: signed by the ledger's key
 
-VERIFY.md: how to check the bundle, with MailWatch and without it; in the report's language.
+VERIFY.md is in the report's language.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ INSTRUCTION_FILES = {"en": "VERIFY.md", "it": "VERIFICA.md"}
 
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-"""The date of each file in the zip: when it was packed says nothing, and would differ each time."""
+"""The date of each file in the zip: the real date means nothing, and would differ each time."""
 PROOF_FORMAT = "mailwatch-proof/1"
 COMPRESSION_LEVEL = 3
-"""A sixth longer than at 6, and packed in half the time."""
+"""A sixth larger than at level 6, in half the time."""
 PART_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the bundle that is at hand as a whole."""
+    """A file of the bundle, whole in memory."""
 
     name: str
     content: bytes
 
 
 def instructions(language: str, origin: str, statement_name: str) -> File:
-    """Enclose how to check a bundle of the ledger `origin`."""
+    """Return the instructions for verifying a bundle of the ledger `origin`."""
     name = INSTRUCTION_FILES[language]
     text = (resources.files("mailwatch.evidence") / "standalone" / name).read_text(encoding="utf-8")
     return File(name, text.replace("outage.json", statement_name).replace("{ledger}", origin).encode())
 
 
 def standalone_checker() -> File:
-    """Enclose the script that checks a bundle with nothing but Python."""
+    """Return the script that verifies a bundle with Python alone."""
     return File("verify.py", (resources.files("mailwatch.evidence") / "standalone" / "verify.py").read_bytes())
 
 
@@ -79,9 +79,9 @@ class Bundle:
             digest.update(part)
             file.write(part)
 
-        # By its name: a ZipInfo would not take the level over. Its date is 1980-01-01 either way.
-        # Always the long form: how long the file will be is not known when its header is written.
-        # One part is packed while the next is fetched: neither needs the other's processor.
+        # By name: a ZipInfo would not inherit the level. The date is 1980-01-01 either way. Always zip64: the
+        # file's size is unknown when its header is written. One part is compressed while the next is fetched: they
+        # use different processors.
         with self._zip.open(name, "w", force_zip64=True) as file, ThreadPoolExecutor(1) as packer:
             packed = packer.submit(write_part, b"")
             for part in join_parts(parts):
@@ -100,13 +100,13 @@ class Bundle:
         self._zip.close()
 
     def discard(self) -> None:
-        """Let go of the zip, also of one that was given up: it would complain when it is collected."""
+        """Close the zip, even an abandoned one, which would otherwise warn when garbage-collected."""
         with contextlib.suppress(ValueError, OSError):
             self._zip.close()
 
 
 def join_parts(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small parts into parts of about a megabyte, the last one but for what is left."""
+    """Join small parts into parts of about a megabyte; the last part may be smaller."""
     held, size = list[bytes](), 0
     for part in parts:
         held.append(part)
@@ -125,9 +125,9 @@ def write_bundle(
     own: Iterable[str],
     files: Iterable[File],
 ) -> None:
-    """Write the bundle of a range. `own` are the targets whose entries are shown in full.
+    """Write the bundle of a range. `own`: the targets whose entries include their payloads.
 
-    Raises StoreDamagedError, and then what was written is no bundle.
+    Raises StoreDamagedError; the output is then not a bundle.
     """
     origin = origin_of(key.public_key())
     tied = pretty_json(proof(range_, origin))
@@ -146,7 +146,7 @@ def write_bundle(
 
 
 def entry_lines(entries: Iterable[RawEntry], own: frozenset[str]) -> Iterator[bytes]:
-    """Write entries, one a line; the payload only of what is the owner's or MailWatch's own."""
+    """Yield entries, one per line; payloads only of the targets in `own` and of MailWatch's own entries."""
     for _, kind, _, target, header, text in entries:
         is_shown = target in own if target is not None else kind in PUBLIC_KINDS
         payload = f',"payload":{text}' if is_shown else ""
@@ -154,7 +154,7 @@ def entry_lines(entries: Iterable[RawEntry], own: frozenset[str]) -> Iterator[by
 
 
 def _subtrees(row: CheckpointRow) -> CompactRange:
-    """Return the tree up to a checkpoint, if it is the signed one."""
+    """Return the tree up to a checkpoint. Raises StoreDamagedError if it does not match the signed root."""
     if row.size == 0:
         return CompactRange()
     signed = row.note.splitlines()[2]
@@ -170,7 +170,7 @@ def _subtrees(row: CheckpointRow) -> CompactRange:
 
 
 def proof(range_: LedgerRange, origin: str) -> dict[str, object]:
-    """Return what ties the range to signed checkpoints. Raises StoreDamagedError."""
+    """Return proof.json, which ties the range to signed checkpoints. Raises StoreDamagedError."""
     start = _subtrees(range_.start)
     return {
         "format": PROOF_FORMAT,
@@ -191,5 +191,5 @@ def proof(range_: LedgerRange, origin: str) -> dict[str, object]:
 
 
 def pretty_json(value: Mapping[str, object]) -> bytes:
-    """Write JSON for people: two spaces, keys as given."""
+    """Return readable JSON: two spaces, keys in the given order."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

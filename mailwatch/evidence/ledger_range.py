@@ -1,9 +1,9 @@
-"""What of the ledger a case needs: one unbroken range between two checkpoints, and the tokens over it.
+"""The ledger range of a case: one unbroken range between two checkpoints, and the timestamp tokens over it.
 
-The range begins at the checkpoint that was stamped last before the case, so that its first observation was
-surely made after an outside time; it ends at the first checkpoint after the case that was stamped, so that its
-last one was surely made before another. Of several authorities each counts that stamped one within a day of the
-nearest: a court may believe only the one that is qualified. Without tokens the nearest checkpoints serve.
+The range begins at the last stamped checkpoint before the case, so that the first observation was surely made
+after an outside time. It ends at the first stamped checkpoint after the case, so that the last observation was
+surely made before another outside time. Tokens of other authorities within a day of the nearest are included: a
+court may accept only a qualified authority. Without tokens the nearest checkpoints serve.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from mailwatch.store import CheckpointRow, Entry, RawEntry, Reader, Tokens
 from mailwatch.times import DAY_MS, Millis
 
 MAX_TOKEN_ENTRIES = 2000
-"""Token entries that are searched on either side: a month of hourly ones of three authorities."""
+"""Most token entries to search on either side: a month of hourly tokens of three authorities."""
 PUBLIC_KINDS = ("guard", "clock", "node", "token")
-"""Entries of MailWatch itself, shown with their payload in every bundle."""
+"""Kinds of MailWatch's own entries, included with their payload in every bundle."""
 
 
 class EvidenceError(Exception):
-    """There is nothing that evidence could be made of; says why and what to do."""
+    """Evidence cannot be made. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """A raw reply, the entry that names it, and the checkpoint that it is over."""
+    """A raw reply, the index of the entry that names it, and the size of its checkpoint."""
 
     entry: int
     checkpoint: int
@@ -39,12 +39,12 @@ class TokenFile:
     digest: str
     reply: bytes
     clock_error: Millis = 0
-    """By how much our clock was off then, at least, by when the token was asked for and answered."""
+    """The least possible error of our clock then, by the times of request and answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerRange:
-    """The entries [start.size, end.size). `checkpoints` are all in between, both ends among them."""
+    """The entries [start.size, end.size). `checkpoints`: all in between, including both ends."""
 
     start: CheckpointRow
     end: CheckpointRow
@@ -52,25 +52,22 @@ class LedgerRange:
     tokens: tuple[TokenFile, ...]
 
     def entries(self, reader: Reader) -> Iterator[Entry]:
-        """Read them again, in order."""
+        """Read the range's entries in order."""
         return reader.entries(from_index=self.start.size, to_index=self.end.size)
 
     def raw_entries(self, reader: Reader) -> Iterator[RawEntry]:
-        """Read them again as they are kept."""
+        """Read the range's entries as stored."""
         return reader.raw_entries(self.start.size, self.end.size)
 
 
 EMPTY_LEDGER = CheckpointRow(0, 0, "")
-"""The ledger before its first entry, which needs no signature."""
+"""The empty ledger before its first entry, which needs no signature."""
 
 
 def select_range(reader: Reader, tokens: Tokens, first: int, last: int) -> LedgerRange:
-    """Find the range around the entries `first` to `last`. Raises EvidenceError when nothing signed covers
-    them.
-    """
+    """Return the range around the entries `first` to `last`. Raises EvidenceError if no checkpoint covers them."""
     near = list(_nearby_tokens(reader, tokens, first, last))
-    # Those of authorities that we do not trust would make the others doubtful; where there are no others they are
-    # shown.
+    # Tokens of untrusted authorities would cast doubt on the others; use them only if there are no others.
     usable = [token for token, trusted in near if trusted] or [token for token, _ in near]
     before = _first_per_authority([token for token in reversed(usable) if token.entry <= first])
     after = _first_per_authority([token for token in usable if token.checkpoint > last])
@@ -86,10 +83,10 @@ def select_range(reader: Reader, tokens: Tokens, first: int, last: int) -> Ledge
 
 
 def check_within_tokens(range_: LedgerRange, record: OutageRecord) -> None:
-    """Hold the least duration of an outage against the tokens around it. Raises EvidenceError when it is longer.
+    """Compare the minimum duration of an outage with the tokens around it. Raises EvidenceError if it is longer.
 
-    Then even the steady clock ran wrong, as in a machine that was tampered with: `mailwatch verify`
-    would refuse the bundle.
+    In that case even the steady clock was wrong, as on a machine that was tampered with, and `mailwatch verify`
+    would reject the bundle.
     """
     before = [token.time for token in range_.tokens if token.entry <= record.first_index]
     after = [token.time for token in range_.tokens if token.checkpoint > record.last_index]
@@ -104,7 +101,7 @@ def check_within_tokens(range_: LedgerRange, record: OutageRecord) -> None:
 
 
 def _first_per_authority(tokens: list[TokenFile]) -> list[TokenFile]:
-    """Keep the first token of each authority, if it is within a day of the very first."""
+    """Return the first token of each authority within a day of the very first token."""
     found: dict[str, TokenFile] = {}
     for token in tokens:
         if abs(token.time - tokens[0].time) <= DAY_MS:
@@ -113,9 +110,8 @@ def _first_per_authority(tokens: list[TokenFile]) -> list[TokenFile]:
 
 
 def _nearby_tokens(reader: Reader, tokens: Tokens, first: int, last: int) -> Iterator[tuple[TokenFile, bool]]:
-    """Yield the tokens within, and those of a day and more on both sides, in order; whether we trusted them.
-
-    One whose file is gone or altered is useless.
+    """Yield the tokens within the range and up to a day or more on both sides, in order, and whether each was
+    trusted. Tokens whose file is missing or altered are skipped.
     """
     before = list(
         _until(reader.entries(kinds=["token"], to_index=first + 1, descending=True, limit=MAX_TOKEN_ENTRIES), -1)
@@ -129,7 +125,7 @@ def _nearby_tokens(reader: Reader, tokens: Tokens, first: int, last: int) -> Ite
 
 
 def _until(entries: Iterable[Entry], last: int) -> Iterator[Entry]:
-    """Yield token entries until a day past the first that is trusted and over more than `last` entries."""
+    """Yield token entries up to a day past the first that is trusted and covers more than `last` entries."""
     nearest: Millis | None = None
     for entry in entries:
         payload = entry.payload

@@ -1,4 +1,4 @@
-"""One outage and everything that its bundle holds, put together."""
+"""Collects one outage and all contents of its bundle."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class OutageEvidence:
     claim: OwnerClaim | None = None
 
     def with_claim(self, claim: OwnerClaim) -> OutageEvidence:
-        """Return it with what the owner claims, which the statement then says as well."""
+        """Return the evidence with the owner's claim, in the statement as well."""
         return replace(self, claim=claim, statement=self.statement | {"claim": claim.as_json()})
 
 
 def find_outage_evidence(
     reader: Reader, tokens: Tokens, keys: Keys, wanted: str, service: dict[str, Any] | None
 ) -> OutageEvidence:
-    """Find the one outage whose id begins with `wanted`. Raises EvidenceError."""
+    """Return the evidence of the only outage whose id begins with `wanted`. Raises EvidenceError."""
     record = find_outage(reader, wanted)
     last = record.last_index
-    # The entry of its end, and the observation that confirmed it, belong to the evidence.
+    # The entry of its end, and the confirming observation, are part of the evidence.
     closing = [e.index for e in reader.entries(target=record.target, kinds=["outage"], from_index=last)]
     found = select_range(reader, tokens, record.first_index, max([last, *closing[:1]]))
     error = clock_error_of(reader, found, [queries.anchor_of(reader, record)])
@@ -59,7 +59,7 @@ def find_outage(reader: Reader, wanted: str) -> OutageRecord:
 def write_outage_bundle(
     out: IO[bytes], reader: Reader, keys: Keys, evidence: OutageEvidence, language: str, files: list[File]
 ) -> None:
-    """Write the bundle of a case; `files` are the report and what else is made elsewhere."""
+    """Write the bundle of an outage. `files`: the report and other files made by the caller."""
     inside = [
         File("outage.json", pretty_json(evidence.statement)),
         *files,
@@ -70,6 +70,6 @@ def write_outage_bundle(
 
 
 def certificates_file(name: str, path: Path) -> File:
-    """Enclose an authority's certificates, as they are in the config."""
+    """Return an authority's certificates from the config, as a file of the bundle."""
     safe = "".join(char if char.isalnum() or char in ".-_" else "_" for char in name)
     return File(f"tokens/{safe}.pem", path.read_bytes())

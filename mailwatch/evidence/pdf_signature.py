@@ -1,7 +1,7 @@
-"""Signs report.pdf with the owner's key: PAdES baseline B, or T with the time of an authority (EN 319 142-1).
+"""Signs report.pdf with the owner's key: PAdES baseline B, or T with an authority's timestamp (EN 319 142-1).
 
-The field is invisible, since pyHanko's visible stamp breaks PDF/A; Ed25519 is refused, since common readers do
-not know it.
+The field is invisible, since pyHanko's visible stamp breaks PDF/A. Ed25519 is rejected, since common PDF readers
+do not support it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mailwatch.settings import TimestampAuthority
 
 
 class SignatureError(EvidenceError):
-    """The report cannot be signed; says why and what to do."""
+    """The report cannot be signed. The message says why and what to do."""
 
 
 def load_signer(key_file: Path, certificate_file: Path | None, password: SecretStr | None) -> SimpleSigner:
-    """Read a key: PEM with its certificates in another file, or PKCS#12 with both. Raises SignatureError."""
+    """Load a key: PEM with its certificates in another file, or PKCS#12 with both. Raises SignatureError."""
     phrase = password.get_secret_value().encode() if password else None
     try:
         raw = key_file.read_bytes()
@@ -58,7 +58,7 @@ def load_signer(key_file: Path, certificate_file: Path | None, password: SecretS
 
 
 def sign(pdf: bytes, signer: SimpleSigner, authority: TimestampAuthority | None) -> bytes:
-    """Return the signed PDF; with an authority its time is in the signature. Raises SignatureError."""
+    """Return the signed PDF, with the authority's timestamp if one is given. Raises SignatureError."""
     about = PdfSignatureMetadata(field_name="Signature", md_algorithm="sha256", subfilter=SigSeedSubFilter.PADES)
     made = PdfSigner(
         about,
@@ -76,13 +76,13 @@ def sign(pdf: bytes, signer: SimpleSigner, authority: TimestampAuthority | None)
 
 
 class _LedgerTimeStamper(TimeStamper):
-    """Asks the authorities of the config as the ledger does."""
+    """Requests timestamps from the config's authorities, as the ledger does."""
 
     def __init__(self, authority: TimestampAuthority) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._authority = authority
 
     async def async_request_tsa_response(self, req: tsp.TimeStampReq) -> tsp.TimeStampResp:
-        """Ask for a token over the signature."""
+        """Request a token over the signature."""
         made: tsp.TimeStampResp = tsp.TimeStampResp.load(await post_query(self._authority, req.dump()))
         return made

@@ -1,7 +1,7 @@
-"""The range of the ledger that proves a window, and what is claimed of it, as period.json.
+"""The ledger range that proves a window of time, and its statement period.json.
 
-Everything in it but `targets` follows from the entries; `mailwatch verify` computes it again. `targets` is what
-the config says of them today, but for the `intervals`: those follow from the entries, and the account is by them.
+Everything but `targets` follows from the entries, and `mailwatch verify` recomputes it. `targets` are from today's
+config, except the `intervals`: those follow from the entries and determine the availability.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMAT = "mailwatch-evidence-period/1"
 
 @dataclass(frozen=True, slots=True)
 class ReportTarget:
-    """A target of the period. `service` is what the config says of it."""
+    """A target of the period. `service`: its settings in the config."""
 
     name: str
     provider: str = ""
@@ -41,7 +41,7 @@ class ReportTarget:
 
 @dataclass(frozen=True, slots=True)
 class PeriodEvidence:
-    """A window, the range that proves it, its account, and what is claimed."""
+    """A window's ledger range, its replay, its outages, and the statement."""
 
     range: LedgerRange
     replay: PeriodReplay
@@ -58,19 +58,17 @@ def find_period_evidence(
     vantage_name: str,
     listener: FactListener = lambda *_: None,
 ) -> PeriodEvidence:
-    """Make the case of a window. Raises EvidenceError.
+    """Return the evidence for a window. Raises EvidenceError.
 
-    1. The range begins before the last observation before the window, before the entry that says how each target
-    was
-       watched then, and before the last up observation of an outage that reaches into it; it ends behind the
-       window,
-       and behind the end of an outage that reaches out of it.
-    2. Of what is wanted, targets without an entry in the window are left out.
-    3. A window that the ledger does not reach yet is cut where its signed record ends.
+    1. The range begins before the last observation before the window, before the entries with each target's
+       settings then, and before the last up observation of an outage that extends into the window. It ends after
+       the window, and after the end of an outage that extends beyond it.
+    2. Wanted targets without an entry in the window are left out.
+    3. A window beyond the ledger's signed record is cut at the end of that record.
     """
     found = _select_range(reader, tokens, window, wanted)
     (last,) = reader.entries(from_index=found.end.size - 1, to_index=found.end.size)
-    # Not at the last entry's time: where the clock was set back, entries before it are dated later.
+    # Not at the last entry's time: if the clock was set back, earlier entries have later times.
     window = (window[0], min(window[1], reader.latest_time(found.start.size, found.end.size)))
     if window[1] <= window[0]:
         raise EvidenceError(f"the signed record ends at {rfc3339(window[1])}, before the window")
@@ -124,7 +122,7 @@ def find_period_evidence(
 def write_period_bundle(
     out: IO[bytes], reader: Reader, keys: Keys, evidence: PeriodEvidence, language: str, files: Iterable[File]
 ) -> None:
-    """Write the bundle of a period; `files` are the report and what else is made elsewhere."""
+    """Write the bundle of a period. `files`: the report and other files made by the caller."""
     inside = [
         File("period.json", pretty_json(evidence.statement)),
         *files,
@@ -140,7 +138,7 @@ def _select_range(
     newest = reader.last_checkpoint()
     if newest is None:
         raise EvidenceError("the ledger has no checkpoint yet; `mailwatch run` signs one every ten minutes")
-    # An observation before the window decides its beginning, one after it its end.
+    # An observation before the window decides its beginning, an observation after it decides its end.
     watched = {one.name: queries.recorded_change_at(reader, one.name, window[0]) for one in wanted}
     lengths = [
         queries.inferred_interval(reader, name, window[0]) if change is None else change.fact.settings.interval
@@ -148,7 +146,7 @@ def _select_range(
     ]
     margin = 3 * max(lengths) + 60_000
     first, last = _entries_reaching(reader, watched, window[0] - margin, window[1] + margin)
-    # How it was watched at the window's beginning; not of what was watched no more by then.
+    # Include the settings in force at the window's beginning, unless monitoring had ended by then.
     for name in watched:
         change = queries.recorded_change_at(reader, name, window[0] - margin)
         if change is not None and change.fact.event is not TargetEvent.END:
@@ -163,9 +161,9 @@ def _select_range(
 
 
 def _entries_reaching(reader: Reader, names: Iterable[str], start: Millis, end: Millis) -> tuple[int, int]:
-    """Find the entries from which to which every one of that time lies, with one more on both sides.
+    """Return the indexes between which all entries of that time lie, with one more on both sides.
 
-    By their places and not by their times: in between, the clock may have been set ahead and back.
+    Searched by index, not by time: the clock may have been set ahead and back in between.
     """
     held = [found for name in names if (found := reader.between(name, start, end))[1]]
     first, after = min((low for low, _ in held), default=0), max((high for _, high in held), default=0)
@@ -176,9 +174,9 @@ def _entries_reaching(reader: Reader, names: Iterable[str], start: Millis, end: 
 
 
 def thin_tokens(range_: LedgerRange, spans: Sequence[tuple[int, int]]) -> LedgerRange:
-    """Keep of each authority the first token of a day, and those nearest to `spans` on both sides.
+    """Keep each authority's first token of a day, and the tokens nearest to `spans` on both sides.
 
-    A year of hourly tokens would be nearly nine thousand files; their entries are in the ledger all the same.
+    A year of hourly tokens would be nearly nine thousand files; their entries remain in the range.
     """
     kept_tokens = set(_daily_tokens(range_.tokens))
     for first, last in spans:

@@ -1,4 +1,4 @@
-"""Makes a bundle in a process of its own: drawing the report takes seconds that would delay probes."""
+"""Makes a bundle in a separate process: rendering the report takes seconds that would delay probes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ MAX_WAITING = 3
 
 
 class ReportJobs:
-    """Makes one bundle at a time with `mailwatch report`, in the folder `making` of the data_dir (0700).
-
-    What an earlier run left there is deleted.
+    """Makes one bundle at a time with `mailwatch report`, in the folder `making` of the data_dir (0700). Files
+    left there by an earlier run are deleted.
     """
 
     def __init__(self, config: Path, data_dir: Path) -> None:
-        # Absolute: the folder in which MailWatch was started may be gone by then.
+        # Absolute: the folder in which MailWatch was started may no longer exist.
         self._config, self._folder = config.absolute(), data_dir.absolute() / "making"
         self._lock = asyncio.Lock()
         self._waiting = 0
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def make(self, outage: str, language: str) -> Path:
-        """Return the finished file (0600), to be deleted by the caller. Raises EvidenceError with the reason."""
+        """Return the finished file (0600), which the caller deletes. Raises EvidenceError with the reason."""
         if self._waiting >= MAX_WAITING:
             raise EvidenceError("MailWatch is making other evidence files; try again in a minute")
         self._waiting += 1

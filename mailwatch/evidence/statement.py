@@ -1,7 +1,7 @@
-"""What is claimed, as outage.json: the outage, the rules that make it one, and where it stands in the ledger.
+"""The statement outage.json: the outage, the rules that define it, and its place in the ledger.
 
-Everything here but `service` and `claim` follows from the entries of the bundle; `mailwatch verify` computes it
-again. `service` is what the config says of the target today, `claim` what the owner says.
+Everything but `service` and `claim` follows from the entries of the bundle, and `mailwatch verify` recomputes it.
+`service`: the target in today's config. `claim`: the owner's statement.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def outage_statement(
 
 
 def error_statement(error: Millis) -> dict[str, float]:
-    """State by how many seconds the wall clock of the times was off by the tokens, if it was more than one."""
+    """Return the wall clock's error in seconds, by the tokens, if more than one second; else {}."""
     return {"clock_error": error / 1000} if error > MIN_STATED_ERROR_MS else {}
 
 
 def clock_error_of(reader: Reader, range_: LedgerRange, anchors: Iterable[Moment | None]) -> Millis:
-    """Return by how much the wall clock by which outages are shown was off, by the tokens around them.
+    """Return the error of the wall clock that outages are displayed by, from the tokens around them.
 
-    `anchors` is a moment of each (elapsed.py). By what is on record of when a token was asked for and answered,
-    where an outage's boot has none, or where there is no outage.
+    `anchors`: a moment of each outage (elapsed.py). If an outage's boot has no token, or there is no outage, the
+    recorded request and answer times of the tokens give the error.
     """
     readings = [_token_reading(reader, token) for token in range_.tokens]
     errors = [clock_error(anchor, readings) for anchor in anchors]
@@ -80,7 +80,9 @@ def _token_reading(reader: Reader, token: TokenFile) -> TokenReading:
 
 
 def outside_times(range_: LedgerRange, first: int, last: int) -> dict[str, str | None]:
-    """Between which times of others the entries `first` to `last` were written; None on a side without a token."""
+    """Return the outside times that bound the writing of entries `first` to `last`; None on a side without a
+    token.
+    """
     not_before: list[Millis] = [token.time for token in range_.tokens if token.entry <= first]
     not_after: list[Millis] = [token.time for token in range_.tokens if token.checkpoint > last]
     return {

@@ -1,7 +1,7 @@
-"""What an outage amounts to under a provider's own rule, as far as arithmetic goes. Pure; no legal advice.
+"""An outage under the provider's own SLA rule, as far as arithmetic goes. Pure; no legal advice.
 
-evaluate            the figure and the provider's reading of it, by calendar window: share, tier, credit, deadline;
-                    and the check of a claim
-owner_statement     the `claim` of outage.json: what the owner says, the rule, and the reading
-sent_log            what was sent to the provider, and when
+evaluate            the result by calendar window: share, tier, credit, deadline;
+                    and the verification of a claim
+owner_statement     the `claim` of outage.json: the owner's statement, the rule, and the result
+sent_log            messages sent to the provider, with their dates
 """

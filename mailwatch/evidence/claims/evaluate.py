@@ -1,17 +1,17 @@
-"""Reads outages by a rule of the catalogue: what counted surely and possibly, in each calendar window.
+"""Evaluates outages by a rule of the catalogue: the time counted surely and possibly, in each calendar window.
 
-1. What surely counted is the least that the rule's own words leave: of the time from the first to the last bad
-   observation, without unobserved time, without all announced maintenance where the rule leaves it out, and
-   without what may have been shorter than the rule's minimum.
-2. What possibly counted is all from the last up to the first up observation; None when one of them is missing.
-3. An up observation inside may have cut an outage in two, and so may a time unobserved or of maintenance, of which
-   only the sum is known: it is taken for as many as it has seconds. k cuts make at most k + 1 pieces, and of
-   L >= (k + 1) * m at most k pieces can be shorter than m: L - k * m surely counted. Of a shorter one, nothing.
-4. Other outages in the window only lower the availability: what is stated of one alone holds with them too, but
-   for what is stated as possible.
+1. Surely counted is the least that the rule's own text leaves: the time from the first to the last bad
+   observation, without unobserved time, without announced maintenance if the rule excludes it, and without parts
+   that may have been shorter than the rule's minimum.
+2. Possibly counted is all time from the last good to the first good observation; None if one is missing.
+3. An up observation within an outage may have cut it in two. So may unobserved time or maintenance, of which only
+   the sum is known: it counts as one cut per second. k cuts make at most k + 1 pieces. Of a length L >= (k + 1) *
+   m at most k pieces are shorter than the minimum m, so L - k * m surely counted; of a shorter length, nothing.
+4. Other outages in the window only lower the availability: the results for one outage alone hold with them too,
+   except the possible ones.
 
-The reading follows from the outage, the rule and the fee that stand beside it in the `claim` of outage.json, and
-`check_claim` computes it again. Whether the rule is the provider's, only its source shows. It needs no config.
+The result follows from the outage, and the rule and the fee in the `claim` of outage.json; `check_claim`
+recomputes it without a config. Whether the rule is really the provider's, only its source can show.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mailwatch.analysis.sla import Rule, Tier, read_rule
 from mailwatch.times import Millis, Window, month, parse_rfc3339, rfc3339
 
 RULE_ZONE = "Europe/Rome"
-"""Whose calendar the windows are of; the rules seen name none."""
+"""Time zone of the calendar windows; the rules name none."""
 MAX_WINDOWS = 240
 SECOND_MS = 1000
 MINUTE_MS = 60_000
@@ -38,10 +38,8 @@ _CENT = Decimal("0.01")
 
 @dataclass(frozen=True, slots=True)
 class SlaOutage:
-    """An outage: down in `sure` as far as it was observed, at most in `possible`; `ended` once it has ended.
-
-    Inside are `up_count` up and `unknown_count` unknown observations, `unobserved` time, and announced
-    `maintenance`.
+    """An outage: down in `sure` as far as observed, at most in `possible`. Within it: `up_count` up and
+    `unknown_count` unknown observations, `unobserved` time and announced `maintenance` (milliseconds).
     """
 
     sure: Window
@@ -53,26 +51,26 @@ class SlaOutage:
     ended: bool = True
 
     def cuts(self, *, excluded: bool) -> int:
-        """At most how often it was interrupted, of maintenance only if that is `excluded`."""
+        """Return the most interruptions it may have had; by maintenance only if that is `excluded`."""
         hidden = self.unobserved + (self.maintenance if excluded else 0)
         return self.up_count + self.unknown_count + -(-hidden // SECOND_MS)
 
 
 @dataclass(frozen=True, slots=True)
 class Fee:
-    """What is paid for one `period`, a month or a year."""
+    """The fee for one `period`, "month" or "year"."""
 
     amount: Decimal
     currency: str
     period: str
 
     def monthly(self) -> Fraction:
-        """A month's share of it; of a year the twelfth part."""
+        """Return the fee for a month; a twelfth of a yearly fee."""
         return Fraction(self.amount) / (12 if self.period == "year" else 1)
 
 
 def owner_fee(owner: Mapping[str, Any]) -> Fee | None:
-    """Read the fee of what the owner says. Raises ValueError."""
+    """Return the fee in the owner's statement, None if not stated. Raises ValueError."""
     given = owner.get("fee")
     if given is None:
         return None
@@ -80,7 +78,7 @@ def owner_fee(owner: Mapping[str, Any]) -> Fee | None:
         made = Fee(Decimal(given["amount"]), str(given["currency"]), str(given["period"]))
     except (KeyError, TypeError, ValueError, InvalidOperation):
         raise ValueError("the fee is no amount, currency and period") from None
-    # The exponent: exact arithmetic with 1e-99999999 would never end.
+    # Bound the exponent: exact arithmetic with 1e-99999999 would never end.
     exponent = made.amount.as_tuple().exponent
     if (
         not isinstance(exponent, int)
@@ -93,15 +91,15 @@ def owner_fee(owner: Mapping[str, Any]) -> Fee | None:
 
 
 def sla_outage(outage: Mapping[str, Any]) -> SlaOutage:
-    """Read an outage in its public JSON, where `maintenance` is in seconds. Raises ValueError."""
+    """Parse an outage in its public JSON, where `maintenance` is in seconds. Raises ValueError."""
     maintenance = outage.get("maintenance", 0)
-    # Of an untrusted bundle this alone is not proven by its entries.
+    # In an untrusted bundle, this value alone is not proven by the entries.
     if not isinstance(maintenance, int | float) or not 0 <= maintenance < 1e9:
         raise ValueError("maintenance is not a time")
     times = {key: outage[key] and parse_rfc3339(outage[key]) for key in ("last_good", "first_good")}
     good, end = times["last_good"], times["first_good"]
     bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
-    # Over a restart of the machine less is sure than the wall clock says, and more possible.
+    # Over a restart of the machine less is sure, and more possible, than by the wall clock.
     least, most = round(outage["duration"]["min"] * 1000), outage["duration"]["max"]
     sure = bad, min(last, bad + least)
     possible = None
@@ -115,7 +113,7 @@ def sla_outage(outage: Mapping[str, Any]) -> SlaOutage:
 
 
 def sla_windows(rule: Rule, span: Window, zone: ZoneInfo) -> list[Window]:
-    """Give the calendar windows that a span touches. Raises ValueError when they are more than 240."""
+    """Return the calendar windows that a span overlaps. Raises ValueError for more than MAX_WINDOWS."""
     months = 4 if rule.window == "quadrimestre" else 1
     first = datetime.fromtimestamp(span[0] / 1000, UTC).astimezone(zone)
     count = first.year * 12 + (first.month - 1) // months * months
@@ -132,7 +130,7 @@ def sla_windows(rule: Rule, span: Window, zone: ZoneInfo) -> list[Window]:
 
 @dataclass(frozen=True, slots=True)
 class CountedTime:
-    """What of a window was down: surely, and possibly, None where that is not known."""
+    """The time down in a window, in milliseconds: surely, and possibly (None if unknown)."""
 
     window: Window
     surely: Millis
@@ -140,12 +138,12 @@ class CountedTime:
 
     @property
     def at_most(self) -> str:
-        """The availability in per cent that it had at most."""
+        """The maximum availability, in per cent."""
         return _percent(self._total - self.surely, self._total, ROUND_CEILING)
 
     @property
     def at_least(self) -> str | None:
-        """The availability in per cent that it had at least; None where that is not known."""
+        """The minimum availability, in per cent; None if unknown."""
         return None if self.possibly is None else _percent(self._total - self.possibly, self._total, ROUND_FLOOR)
 
     @property
@@ -163,7 +161,7 @@ class CountedTime:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What a tier gives; `amount` is the money, where the fee is known."""
+    """The credit of a tier; `amount`: in money, if the fee is known."""
 
     tier: Tier
     amount: Decimal | None = None
@@ -181,7 +179,9 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class SingleEvent:
-    """How long one event may last, and whether one was longer: "surely", "possibly" or "no"."""
+    """The rule's limit for a single event (milliseconds), and whether it was exceeded: "surely", "possibly" or
+    "no".
+    """
 
     limit: Millis
     exceeded: str
@@ -189,7 +189,7 @@ class SingleEvent:
 
 @dataclass(frozen=True, slots=True)
 class WindowVerdict:
-    """What counted in a window by the rule. `broken` is "surely", "possibly" or "no"."""
+    """A window's result by the rule. `broken`: "surely", "possibly" or "no"."""
 
     time: CountedTime
     broken: str
@@ -199,7 +199,7 @@ class WindowVerdict:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the promise was kept, as far as is known and by all of its parts."""
+        """Whether every part of the promise was kept, as far as is known."""
         return self.broken == "no" and (self.single_event is None or self.single_event.exceeded == "no")
 
     def as_json(self) -> dict[str, object]:
@@ -217,7 +217,7 @@ class WindowVerdict:
 
 @dataclass(frozen=True, slots=True)
 class WindowReading:
-    """One calendar window: as measured, and by the rule where it covers the channel and promises a figure."""
+    """One calendar window: as measured, and by the rule if that covers the channel and promises a figure."""
 
     window: Window
     raw: CountedTime
@@ -235,7 +235,7 @@ class WindowReading:
 
 @dataclass(frozen=True, slots=True)
 class SlaReading:
-    """What outages amount to under a rule. `covered` is whether it is about the channel at all."""
+    """The result of outages under a rule. `covered`: whether the rule covers the channel."""
 
     covered: bool
     windows: tuple[WindowReading, ...]
@@ -246,7 +246,7 @@ class SlaReading:
 
 
 def evaluate(rule: Rule, kind: str, outages: Sequence[SlaOutage], fee: Fee | None) -> SlaReading:
-    """Return the reading of the first outage's windows; the other outages count in them too."""
+    """Return the result for the first outage's windows; the other outages count in them too."""
     zone, case = ZoneInfo(RULE_ZONE), outages[0]
     covered = not rule.channels or kind in rule.channels
     windows = []
@@ -259,7 +259,7 @@ def evaluate(rule: Rule, kind: str, outages: Sequence[SlaOutage], fee: Fee | Non
 
 
 def check_claim(claim: Mapping[str, Any], outage: Mapping[str, Any]) -> str:
-    """Return in words what of a claim was checked. Raises ValueError when the reading does not follow."""
+    """Return in words which parts of a claim were verified. Raises ValueError if the result does not follow."""
     if not isinstance(claim, dict) or not isinstance(claim.get("stated_by_owner"), dict):
         raise ValueError("it does not say what the owner states")
     if claim.keys() - {"note", "stated_by_owner", "rule", "reading"} or ("rule" in claim) != ("reading" in claim):
@@ -281,7 +281,7 @@ def check_claim(claim: Mapping[str, Any], outage: Mapping[str, Any]) -> str:
 
 
 def claim_deadline(rule: Rule, window: Window, outage: SlaOutage, zone: ZoneInfo) -> date | None:
-    """Give the last day to claim, counted so that it is not too late; None while it does not run or is unknown."""
+    """Return the last safe day to claim; None if it is unknown or has not begun to run."""
     if rule.deadline is None:
         return None
     if rule.deadline.after == "outage":
@@ -307,13 +307,13 @@ def _evaluate_window(rule: Rule, window: Window, outages: Sequence[SlaOutage], f
 
 
 def _down(window: Window, outages: Iterable[SlaOutage], rule: Rule | None) -> tuple[Millis, Millis | None]:
-    """Return what counted in a window surely and possibly, by a rule or as measured."""
+    """Return the milliseconds counted in a window surely and possibly, by a rule or as measured."""
     minimum = rule.minimum_minutes * MINUTE_MS if rule else 0
     surely, possibly, observed = 0, 0, 0
     known = True
     for one in sorted(outages, key=lambda stretch: stretch.sure):
         if one.sure[0] >= observed:
-            # Two that overlap are one time, seen in two ways.
+            # Overlapping outages are counted once.
             observed = one.sure[1]
             length, cuts = _overlap(one.sure, window), 0
             if rule:
@@ -328,11 +328,11 @@ def _down(window: Window, outages: Iterable[SlaOutage], rule: Rule | None) -> tu
 
 
 def _single_event(rule: Rule, total: Millis, outage: SlaOutage) -> SingleEvent:
-    """Whether one event alone was longer than the rule allows."""
+    """Return whether a single event was longer than the rule allows."""
     assert rule.target is not None
     assert rule.single_event_percent is not None
     limit = total * (100 - Fraction(rule.target)) / 100 * Fraction(rule.single_event_percent) / 100
-    # It may have been several events; the longest is not shorter than the mean.
+    # The outage may have been several events; the longest is at least as long as the mean.
     observed = max(0, outage.sure[1] - outage.sure[0] - outage.unobserved)
     surely = Fraction(observed, outage.cuts(excluded=False) + 1)
     possibly = None if outage.possible is None else outage.possible[1] - outage.possible[0]
@@ -363,7 +363,7 @@ def _below(total: Millis, down: Millis, percent: Decimal) -> bool:
 
 
 def _percent(part: Millis, total: Millis, rounding: str) -> str:
-    """Rounded away from the claim on one side and towards it on the other: the interval never shrinks."""
+    """Return a percentage, rounded so that the interval never shrinks."""
     return str((Decimal(part) * 100 / total).quantize(_STEP, rounding))
 
 

@@ -1,6 +1,6 @@
-"""The `claim` of outage.json: what the owner says, by which rule it is read, and the reading.
+"""The `claim` of outage.json: the owner's statement, the rule, and the result by the rule.
 
-What the owner says is not measured and cannot be checked; evaluate.py checks the rest.
+The owner's statement is not measured and cannot be verified; evaluate.py verifies the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ADVICE = "no legal advice"
 
 @dataclass(frozen=True, slots=True)
 class OwnerClaim:
-    """What the owner says of the contract, the rule that applies, if any, and what the outage amounts to by it."""
+    """The owner's statement about the contract, the rule that applies, if any, and the result by it."""
 
     owner: ClaimSection
     rule: Rule | None = None
@@ -27,7 +27,7 @@ class OwnerClaim:
 
     @property
     def fee(self) -> Fee | None:
-        """What the service costs. Raises ValueError where it is no amount of a month or a year."""
+        """The fee of the service. Raises ValueError if it is not an amount for a month or a year."""
         return owner_fee(self._owner_json())
 
     def as_json(self) -> dict[str, object]:
@@ -47,7 +47,7 @@ class OwnerClaim:
 
 
 def owner_claim(section: ClaimSection, outage: Mapping[str, Any]) -> OwnerClaim:
-    """Return the claim of an outage, given in the JSON of evidence."""
+    """Return the claim for an outage in the JSON of evidence."""
     rule = sla.rule(section.sla) if section.sla else None
     if rule is None:
         return OwnerClaim(section)

@@ -1,8 +1,7 @@
-"""What was sent to the provider about an outage, and when: claims/sent.jsonl in data_dir, one JSON object a line.
+"""The log of messages sent to the provider about outages: claims/sent.jsonl in data_dir, one JSON object per line.
 
-The owner states it, as in the config: it is no entry of the ledger. Lines are only ever added, and are on disk
-when `add_message` returns. Each says when it was written, which the report does not: that is the owner's own
-check.
+The owner states it, as in the config; it is not in the ledger. Lines are only appended, and are on disk when
+`add_message` returns. Each has the time of writing, for the owner only: the report omits it.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from mailwatch.times import now, rfc3339
 
 
 class SentLogError(Exception):
-    """A line of the log cannot be read; says where, and what to do."""
+    """A line of the log is unreadable. The message says where, and what to do."""
 
 
 def add_message(data_dir: Path, outage: str, sent: NotifiedSection) -> Path:
-    """Write one message that was sent about an outage, of which only its owner may read. Raises OSError."""
+    """Append a message sent about an outage to the log (mode 0600); return the log's path. Raises OSError."""
     path = _path(data_dir)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     record = {"outage": outage, "written": rfc3339(now())} | sent.model_dump(mode="json", exclude_none=True)
@@ -33,7 +32,7 @@ def add_message(data_dir: Path, outage: str, sent: NotifiedSection) -> Path:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         size = os.fstat(file).st_size
-        # A line that a power cut left half written is not to spoil this one.
+        # A line left incomplete by a power cut must not spoil this one.
         whole = not size or os.pread(file, 1, size - 1) == b"\n"
         os.write(file, line if whole else b"\n" + line)
         os.fsync(file)
@@ -44,13 +43,13 @@ def add_message(data_dir: Path, outage: str, sent: NotifiedSection) -> Path:
 
 
 def sent_messages(data_dir: Path, outage: str) -> list[NotifiedSection]:
-    """Return what was sent about an outage, oldest first. Raises SentLogError, OSError."""
+    """Return the messages sent about an outage, oldest first. Raises SentLogError, OSError."""
     found = [message for about, message in _lines(_path(data_dir)) if about == outage]
     return sorted(found, key=lambda message: message.date)
 
 
 def with_log(section: ClaimSection | None, outage: OutageRecord, data_dir: Path) -> ClaimSection | None:
-    """Return the claim of an outage with what its log says, also where the config has none. Raises
+    """Return the claim of an outage with its logged messages, even if the config has no claim. Raises
     SentLogError.
     """
     messages = sent_messages(data_dir, outage.id)

@@ -1,7 +1,7 @@
-"""Several people's bundles as one case: when how many independent vantage points saw a channel down.
+"""Several people's bundles as one case: when how many independent vantage points observed a channel down.
 
-member      one bundle, verified, and what is kept of it
-quorum      when at least k of n saw a channel down, by provider and channel, as joint.json
-bundle      the joint zip, written
-verify      the joint zip, checked
+member      one verified bundle, and the facts kept from it
+quorum      when at least k of n observed a channel down, by provider and channel, as joint.json
+bundle      writes the joint zip
+verify      verifies a joint zip
 """

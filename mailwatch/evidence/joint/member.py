@@ -1,4 +1,6 @@
-"""One bundle of a collective case: checked, and only its outages and the times it saw the channel up are kept."""
+"""One bundle of a joint case: verified, then reduced to its outages and the times its channels were observed
+up.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,14 @@ from mailwatch.times import Span, merge_spans, parse_rfc3339
 logger = logging.getLogger(__name__)
 
 MAX_CLOCK_ERROR_SECONDS = 600.0
-"""Seconds by which a member's clock may be off."""
+"""Largest accepted clock error of a member, in seconds."""
 
 
 @dataclass(slots=True)
 class BundleChannel:
-    """What one bundle says of one target. `possibly` contains `surely`; `up` are the times surely up."""
+    """One target in a bundle. `surely`, `possibly`: times down; `possibly` contains `surely`. `up`: times surely
+    up.
+    """
 
     provider: str
     kind: str
@@ -34,7 +38,7 @@ class BundleChannel:
 
 @dataclass(slots=True)
 class JointMember:
-    """A bundle. `reason` says why it is not valid, by the claim `failed_claim`; the rest is empty then."""
+    """A bundle. If it is not valid: `reason`, the claim `failed_claim`, and all else empty."""
 
     name: str
     sha256: str
@@ -50,7 +54,7 @@ class JointMember:
 
     @property
     def content_key(self) -> tuple[Any, ...]:
-        """Two bundles for which this is equal say the same."""
+        """Key that is equal for two bundles with the same content."""
         contents = [
             (one.provider, one.kind, *sorted(outage["id"] for outage in one.outages)) for one in self.channels
         ]
@@ -58,7 +62,7 @@ class JointMember:
 
 
 class _UpTimes:
-    """Joins the stretches in which each target was surely up while its facts go by."""
+    """Collects the times in which each target was surely up, during the replay."""
 
     def __init__(self) -> None:
         self.facts: dict[str, Span] = {}
@@ -83,7 +87,7 @@ class _UpTimes:
 
 
 def read_member(path: Path, trust: Trust) -> JointMember:
-    """Check a bundle and keep what matters of it. Raises OSError."""
+    """Verify a bundle and keep the facts needed for the joint case. Raises OSError."""
     with path.open("rb") as file:
         member = JointMember(path.name, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
     up_times = _UpTimes()
@@ -95,7 +99,7 @@ def read_member(path: Path, trust: Trust) -> JointMember:
     try:
         error = examined.statement.get("clock_error", 0)
         if error > MAX_CLOCK_ERROR_SECONDS:
-            # Its times cannot be laid beside those of others.
+            # Its times cannot be compared with those of others.
             member.failed_claim, member.reason = (
                 "times",
                 f"times: its clock was off by {error:g} s, by its own tokens",
@@ -105,7 +109,7 @@ def read_member(path: Path, trust: Trust) -> JointMember:
     except Exception as error:
         if is_local_failure(error):
             raise
-        # What the statement says beside what was checked is its maker's own.
+        # Parts of the statement that verification does not cover may have any content.
         logger.info("%s could not be read", path.name, exc_info=error)
         member.failed_claim, member.reason = (
             "outage",
@@ -126,7 +130,7 @@ def _keep_facts(member: JointMember, examined: VerificationResult, up_times: _Up
     member.vantage = str(stated.get("vantage_point"))
     for one in stated["targets"]:
         outages = [outage for outage in stated["outages"] if outage["target"] == one["target"]]
-        # What the ledger recorded with an outage goes before what the config had when the bundle was made.
+        # Provider and kind recorded with an outage take precedence over the config at the time of the bundle.
         provider, kind = (outages[0][key] if outages else str(one.get(key)) for key in ("provider", "kind"))
         member.channels.append(_channel(provider, kind, one["target"], outages, up_times))
     if any(outage["vantage_point"] for outage in stated["outages"]):
@@ -145,10 +149,11 @@ def _channel(
         if least >= last - bad:
             surely.append((bad, last))
         elif not outage.get("clock", {}).get("wall"):
-            # Over a restart the two may be closer than the wall clock says: so much less on either side is sure.
+            # Over a restart the two may be closer than by the wall clock: exclude the uncertain time on either
+            # side.
             uncertain = last - bad - least
             surely.append((bad + uncertain, last - uncertain))
-        # Never seen up before or after: possibly down as far as anything was seen at all.
+        # Never observed up before or after: possibly down as far as there are observations.
         possibly.append((min(begun, bad) if good is None else good, max(ended, last) if over is None else over))
     return BundleChannel(
         provider, kind, merge_spans(surely), merge_spans(possibly), merge_spans(up_times.up[target]), outages

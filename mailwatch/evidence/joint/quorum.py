@@ -1,6 +1,6 @@
-"""Groups members by provider and channel, counts who saw it down when, and states it as joint.json.
+"""Groups members by provider and channel, counts the vantage points that observed it down, and builds joint.json.
 
-A vantage point is a ledger: however many bundles are of it, it counts once. Surely down is from `first_bad` to
+A vantage point is a ledger and counts once, however many bundles it has. Surely down is from `first_bad` to
 `last_bad` of an outage (its minimum), possibly down from `last_good` to `first_good` (its maximum).
 """
 
@@ -16,11 +16,11 @@ from mailwatch.evidence.joint.member import BundleChannel, JointMember
 from mailwatch.times import Millis, Span, intersect_spans, merge_spans, rfc3339, total_length
 
 CoverageStep = tuple[Millis, int]
-"""From this time on so many, until the next step."""
+"""A time, and the count from then on until the next step."""
 
 
 def coverage_steps(points: Iterable[Sequence[Span]]) -> list[CoverageStep]:
-    """Count at how many points a span lies over each time; each point counts once. Ends with a step to 0."""
+    """Return the number of vantage points with a span at each time; each counts once. Ends with a step to 0."""
     changes: dict[Millis, int] = {}
     for spans in points:
         for start, end in merge_spans(spans):
@@ -35,7 +35,7 @@ def coverage_steps(points: Iterable[Sequence[Span]]) -> list[CoverageStep]:
 
 
 def at_least_k(steps: Sequence[CoverageStep], most: int) -> list[list[Span]]:
-    """Return for each k from 1 to `most` the times at which the count is at least k, all in O(crossings)."""
+    """Return, for each k from 1 to `most`, the times at which the count is at least k, in O(crossings)."""
     found: list[list[Span]] = [[] for _ in range(most)]
     begun: list[Millis] = [0] * most
     before = 0
@@ -50,7 +50,7 @@ def at_least_k(steps: Sequence[CoverageStep], most: int) -> list[list[Span]]:
 
 FORMAT = "mailwatch-joint/1"
 OUTAGE_KEYS = ("id", "vantage_point", "state", "last_good", "first_bad", "last_bad", "first_good", "duration")
-"""What is stated of a member's outage: nothing of its target, whose name may be an address."""
+"""Keys stated of a member's outage, without the target, whose name may be a mail address."""
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class VantageView:
 
 @dataclass(slots=True)
 class Contradiction:
-    """A vantage point that saw the channel surely up while as many as `down` others saw it surely down."""
+    """A vantage point that observed the channel surely up while up to `down` others observed it surely down."""
 
     ledger: str
     vantage: str
@@ -78,7 +78,7 @@ class Contradiction:
 
 @dataclass(slots=True)
 class ChannelGroup:
-    """A provider's channel as all its vantage points saw it."""
+    """A provider's channel as observed by all its vantage points."""
 
     provider: str
     kind: str
@@ -92,15 +92,15 @@ class ChannelGroup:
 
     @property
     def peak(self) -> int:
-        """At how many points it was surely down at the same time, at most."""
+        """Most vantage points at which the channel was surely down at the same time."""
         return max((count for _, count in self.surely), default=0)
 
 
 def partition_members(members: Iterable[JointMember]) -> tuple[list[JointMember], list[tuple[JointMember, str]]]:
-    """Part those that count from those that do not, each with the reason.
+    """Return the members that count, and the members left out with the reason.
 
-    Left out are bundles that are not valid, that say what another one says, and all of a ledger of which two
-    bundles sign different histories.
+    Left out are invalid bundles, bundles with the same content as another, and all bundles of a ledger that signed
+    different histories in two bundles.
     """
     fine: list[JointMember] = []
     out: list[tuple[JointMember, str]] = []
@@ -124,11 +124,11 @@ def partition_members(members: Iterable[JointMember]) -> tuple[list[JointMember]
 
 
 def group_channels(members: Iterable[JointMember]) -> list[ChannelGroup]:
-    """Return the channels, those that most vantage points know first."""
+    """Return the channels, those with the most vantage points first."""
     found: dict[tuple[str, str], dict[str, VantageView]] = {}
     for member in members:
         for channel in member.channels:
-            # Servers of no known provider have nothing to do with one another.
+            # Servers without a known provider are unrelated to each other.
             points = found.setdefault((channel.provider or member.ledger, channel.kind), {})
             point = points.setdefault(member.ledger, VantageView(member.ledger, member.vantage))
             point.channels.append(channel)
@@ -156,12 +156,12 @@ def _merged_views(points: Iterable[VantageView]) -> list[VantageView]:
 
 
 def _contradictions(group: ChannelGroup) -> Iterator[Contradiction]:
-    """Yield the times at which a vantage point saw it up and others down, with how many at most."""
+    """Yield the times at which a vantage point observed the channel up and others down."""
     any_down = group.surely_spans[0] if group.surely_spans else []
     starts = [at for at, _ in group.surely]
     for point in group.views:
         for start, end in intersect_spans(point.up, any_down):
-            # Another mailbox of the same vantage point may be the one that is down; that is stated as well.
+            # Another mailbox of the same vantage point may be the one down; that is stated as well.
             over = slice(max(0, bisect_right(starts, start) - 1), bisect_left(starts, end))
             down = max(count for _, count in group.surely[over])
             yield Contradiction(point.ledger, point.vantage, (start, end), down)
@@ -170,7 +170,7 @@ def _contradictions(group: ChannelGroup) -> Iterator[Contradiction]:
 def joint_statement(
     groups: list[ChannelGroup], members: list[JointMember], left_out: list[tuple[JointMember, str]]
 ) -> dict[str, object]:
-    """Return joint.json. The same members give the same, in whatever order they were named."""
+    """Return joint.json. It does not depend on the order of the members."""
     return {
         "format": FORMAT,
         "made_by": f"MailWatch {__version__}",
@@ -186,7 +186,7 @@ def joint_statement(
             for one in sorted(members, key=lambda one: one.sha256)
         ],
         "left_out": [
-            # What does not hold of a bundle may name its target: it is printed when merging, not published.
+            # The reason a bundle is invalid may name its target: it is printed when merging, not published.
             {
                 "file": one.name,
                 "sha256": one.sha256,

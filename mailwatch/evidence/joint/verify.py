@@ -1,7 +1,7 @@
-"""Checks a joint zip: its members are those it names, each bundle holds, and joint.json follows from them.
+"""Verifies a joint zip: its members are those it names, each bundle is valid, and joint.json follows from them.
 
-Members that are not enclosed may be given beside it. Without them only the zip itself can be checked, and that is
-reported: a joint report without its bundles proves nothing.
+Members that are not enclosed may be given separately. Without them only the zip itself can be verified, and the
+result says so: a joint report without its bundles proves nothing.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ JOINT_SHAPE = ZipShape(
 )
 MAX_MEMBERS = 10_000
 UNCHECKED_PREFIX = "not checked: "
-"""How the detail of a claim begins that is neither shown false nor can be checked."""
+"""Prefix of the detail of a claim that cannot be checked, but is not shown to be false."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def is_joint(path: Path) -> bool:
-    """Return whether a zip says that it is a joint one."""
+    """Return whether a zip claims to be a joint zip."""
     try:
         with zipfile.ZipFile(path) as opened:
             return JOINT_FILE in opened.namelist()
     except Exception as error:
-        # What cannot be opened becomes a claim of its own, by `Archive`.
+        # A file that cannot be opened becomes a failed claim in `Archive`.
         if is_local_failure(error):
             raise
         return False
 
 
 def check_joint(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) -> list[Claim]:
-    """Check a joint zip with the members that it encloses and those `extra_members`. Raises OSError."""
+    """Verify a joint zip with its enclosed members and `extra_members`. Raises OSError."""
     made = _JointCheck(trust)
     with tempfile.TemporaryDirectory(prefix="mailwatch-joint-") as folder:
         try:
@@ -63,7 +63,7 @@ def check_joint(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) ->
         except Exception as error:
             if is_local_failure(error):
                 raise
-            # The one edge: what no check foresaw is a claim that does not hold, and the log says where it was.
+            # The only catch-all: an error that no check foresaw becomes a failed claim, with its place in the log.
             logger.info("a joint zip could not be checked", exc_info=error)
             made.claims.append(
                 Claim("joint", False, f"{UNEXPECTED_PREFIX} {type(error).__name__} {str(error)[:120]}")
@@ -75,20 +75,20 @@ def check_joint(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) ->
 
 @dataclass(frozen=True, slots=True)
 class StatedMember:
-    """A bundle that joint.json names."""
+    """A bundle listed in joint.json."""
 
     file: str
     sha256: str
 
     @property
     def enclosed_name(self) -> str:
-        """The name that it has in the zip, if it is enclosed."""
+        """The member's name in the zip, if enclosed."""
         return f"members/{self.sha256}.zip"
 
 
 @dataclass(frozen=True, slots=True)
 class StatedJoint:
-    """What joint.json says, as far as its members go; `json` is all of it."""
+    """The members stated in joint.json; `json`: all of it."""
 
     members: tuple[StatedMember, ...]
     left_out_count: int
@@ -133,7 +133,7 @@ class _JointCheck:
         self.claims.append(Claim(name, True, detail))
 
     def _stated(self, archive: Archive) -> StatedJoint:
-        """Read joint.json as far as its members go."""
+        """Parse the members in joint.json."""
         stated = archive.json(JOINT_FILE)
         members = stated.get("members")
         if not isinstance(members, list) or not 0 < len(members) <= MAX_MEMBERS:
@@ -171,7 +171,7 @@ class _JointCheck:
         )
 
     def _members(self, archive: Archive, stated: StatedJoint, folder: Path, given: Sequence[Path]) -> bool:
-        """Check each member, one claim each; return whether all were there and hold."""
+        """Verify each member, one claim each; return whether all are present and valid."""
         beside = {_digest(path): path for path in given}
         whole = True
         for one in stated.members:
@@ -207,7 +207,7 @@ class _JointCheck:
         return whole and not beside
 
     def _follows(self, stated: StatedJoint) -> None:
-        """Compute joint.json again from its members and compare."""
+        """Recompute joint.json from its members and compare."""
         members, left_out = partition_members(self._found[one.sha256] for one in stated.members)
         if left_out:
             self.claims.append(
@@ -215,7 +215,7 @@ class _JointCheck:
             )
             return
         again = json.loads(pretty_json(joint_statement(group_channels(members), members, [])))
-        # Who is left out is named, but not enclosed; and another version may compute it again.
+        # Members left out are named but not enclosed, and another version may verify: copy these keys.
         again |= {key: stated.json[key] for key in ("left_out", "made_by")}
         if different := sorted(
             key for key in again.keys() | stated.json.keys() if again.get(key) != stated.json.get(key)

@@ -1,6 +1,6 @@
-"""The letter of complaint to the provider (reclamo, or diffida ad adempiere), as PDF and as a text to edit.
+"""The letter of complaint to the provider (reclamo, or diffida ad adempiere), as PDF and as an editable document.
 
-content     what it says, as blocks
+content     its content, as blocks
 blocks      paragraphs, tables and blanks
 docx        the blocks as .docx; letter.typ lays them out as PDF
 """
@@ -42,7 +42,7 @@ def prepare_letter(
     zone: ZoneInfo,
     formal: bool,
 ) -> Letter:
-    """Gather what the letter of a case says. `section` is the claim of the config that is for it, if any."""
+    """Collect the content of the letter. `section`: the claim in the config for this outage, if any."""
     outage = evidence.statement["outage"]
     page = outage_page(evidence, collect_report_facts(reader, evidence), b"", place, language, zone)
     claimed = owner_claim(section, outage) if section else None
@@ -51,7 +51,7 @@ def prepare_letter(
 
 
 def letter_pdf(letter: Letter, blocks: list[Block]) -> bytes:
-    """Lay the letter out. Its date is that of the record, so that the same case gives the same bytes."""
+    """Return the letter as PDF. Its date is that of the record, so that the same case gives the same bytes."""
     w = letter_texts(letter.writing.language)
     folder = resources.files("mailwatch.evidence.letter")
     data = {
@@ -64,18 +64,18 @@ def letter_pdf(letter: Letter, blocks: list[Block]) -> bytes:
 
 
 def _plain(block: Block) -> dict[str, object]:
-    """Return a block as the template reads it."""
+    """Return a block as plain data for the template."""
     plain: dict[str, object] = asdict(block)
     if isinstance(block, Table):
         alone = len(block.rows) == 1 and not any(isinstance(run, str) for cell in block.rows[0] for run in cell)
-        # The columns of a table with a head are narrow.
+        # A table with a head has narrow columns.
         fit: dict[str, object] = printable(plain, MAX_NARROW_CHARS if block.head else MAX_UNBROKEN_CHARS)
         return fit | {"kind": "table", "signature": alone}
     return plain | {"kind": "paragraph"}
 
 
 def _others(reader: Reader, outage: OutageRecord, given: Rule | None) -> list[dict[str, Any]]:
-    """Find the other outages of the same target in the same windows, oldest first."""
+    """Return the other outages of the same target in the same windows, oldest first."""
     case = sla_outage(outage_json(outage))
     found = sla_windows(given or _BY_THE_MONTH, case.possible or case.sure, ZoneInfo(RULE_ZONE))
     others = []

@@ -1,4 +1,4 @@
-"""What a letter is made of, before it becomes a PDF or a text to edit."""
+"""The blocks of a letter, before it becomes a PDF or an editable document."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from string import Formatter
 
 @dataclass(frozen=True, slots=True)
 class Blank:
-    """Something that only the owner knows; `label` says what."""
+    """A blank for a fact that only the owner knows; `label` says which."""
 
     label: str
 
@@ -28,7 +28,7 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of the same number of cells; without a head the first column names the second."""
+    """Rows with equal numbers of cells; without a head the first column labels the second."""
 
     rows: tuple[tuple[Line, ...], ...]
     head: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ Block = Paragraph | Table
 
 
 def fill_template(template: str, **values: Run) -> Line:
-    """Put values and blanks in the places in braces."""
+    """Fill the fields of a template with texts and blanks."""
     runs: list[Run] = []
     for text, name, _, _ in Formatter().parse(template):
         runs += [text] if text else []
@@ -47,5 +47,5 @@ def fill_template(template: str, **values: Run) -> Line:
 
 
 def table(rows: Sequence[Sequence[Run]], head: Sequence[str] = ()) -> Table:
-    """Make a table of single runs."""
+    """Return a table whose cells are single runs."""
     return Table(tuple(tuple((cell,) for cell in row) for row in rows), tuple(head))

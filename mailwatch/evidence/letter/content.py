@@ -1,7 +1,7 @@
-"""The letter of complaint: measured facts, what the owner says, and blanks for what only the owner knows.
+"""The letter of complaint: measured facts, the owner's statement, and blanks for facts that only the owner knows.
 
-It cites a provider's promise only if the rule is verified, covers the channel, and was possibly not kept.
-It states no other law and no other amount.
+It cites a provider's promise only if the rule is verified, covers the channel, and was possibly broken. It states
+no other law and no other amount.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_REPLIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What a letter says: `outage` and `others` in the JSON of evidence, `page` as the report has it."""
+    """The content of a letter. `outage`, `others`: in the JSON of evidence. `page`: the page of the report."""
 
     outage: dict[str, Any]
     claim: OwnerClaim | None
@@ -36,24 +36,24 @@ class Letter:
 
     @property
     def owner(self) -> ClaimSection | None:
-        """What the owner says of the contract."""
+        """The owner's statement about the contract."""
         return None if self.claim is None else self.claim.owner
 
     @property
     def holder(self) -> HolderSection | None:
-        """The contract holder, as far as the owner says who it is."""
+        """The contract holder, if the owner states one."""
         return None if self.owner is None else self.owner.holder
 
 
 def compose_letter(letter: Letter) -> list[Block]:
-    """Return the letter, block by block."""
+    """Return the blocks of the letter."""
     w = letter_texts(letter.writing.language)
     parts = (_head, _contract, _facts, _method, _promise, _earlier, _requests, _end)
     return [block for part in parts for block in part(letter, w)]
 
 
 def combined_reading(letter: Letter) -> SlaReading | None:
-    """Return the reading of all outages on record in the windows of this one; None without a rule."""
+    """Return the result of all outages on record in this outage's windows; None without a rule."""
     if letter.claim is None or letter.claim.rule is None:
         return None
     outages = [sla_outage(one) for one in (letter.outage, *letter.others)]
@@ -95,10 +95,10 @@ def _facts(letter: Letter, w: Texts) -> Iterator[Block]:
     if page.reserve:
         yield Paragraph((page.reserve,))
     if letter.outage["state"] != "closed":
-        # What the record does not reach, the letter does not say.
+        # The letter makes no statement beyond the end of the record.
         yield Paragraph((f"{w['open']}: ", Blank(w["open_blank"])))
     causes = "; ".join(f"{name} ({count})" for name, count in page.causes)
-    # The account, the channel and the provider have been named; what the estimate means, the report explains.
+    # Account, channel and provider are named above; only the report explains the estimate.
     rows = [*page.facts[3:-1], [w["causes"], causes]]
     if page.replies:
         rows.append([w["replies"], " / ".join(page.replies[:MAX_REPLIES])])

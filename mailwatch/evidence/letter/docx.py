@@ -1,4 +1,6 @@
-"""The letter as a text to edit: WordprocessingML (.docx), which every word processor opens. Blanks are marked."""
+"""The letter as an editable document: WordprocessingML (.docx), which word processors open. Blanks are
+highlighted.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,16 @@ _STYLES = {"title": "Heading 1", "heading": "Heading 2", "item": "List Bullet", 
 
 
 def docx(blocks: Sequence[Block], title: str, language: str) -> bytes:
-    """Return the file."""
+    """Return the content of the .docx file."""
     document = Document()
-    # The template of the library names its own author and date.
+    # The library's template has an author and a comment of its own.
     document.core_properties.author = ""
     document.core_properties.comments = ""
     document.core_properties.title = title
     for element in document.styles.element.iter(qn("w:lang")):
         element.set(qn("w:val"), LOCALES[language])
     for section in document.sections:
-        # The template is of American paper.
+        # The library's template has US letter paper.
         section.page_width, section.page_height = Cm(21), Cm(29.7)
         section.left_margin = section.right_margin = Cm(2.2)
     for block in blocks:
@@ -63,5 +65,5 @@ def _write(paragraph: Target, line: Line, *, bold: bool = False, size: int | Non
 
 
 def _printable(text: str) -> str:
-    """A server's own words may hold what XML cannot."""
+    """Return text without control characters, which a server's reply may contain and XML cannot."""
     return "".join(char if char.isprintable() else " " for char in text)

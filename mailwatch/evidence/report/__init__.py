@@ -1,6 +1,6 @@
-"""report.pdf: the outage for a judge to read, as PDF/A-3b with outage.json attached.
+"""report.pdf: the report on an outage for a judge to read, as PDF/A-3b with outage.json attached.
 
-It has the date of the last checkpoint: the same case gives the same bytes.
+Its date is that of the last checkpoint, so that the same case gives the same bytes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from mailwatch.store.queries import anchor_of
 def render_outage_report(
     reader: Reader, evidence: OutageEvidence, statement: bytes, place: str, language: str, zone: ZoneInfo
 ) -> bytes:
-    """Return the PDF. `statement` is outage.json as it stands in the bundle."""
+    """Return the PDF. `statement`: outage.json as in the bundle."""
     facts = collect_report_facts(reader, evidence)
     return typeset("report.typ", outage_page(evidence, facts, statement, place, language, zone), statement)
 
 
 def collect_report_facts(reader: Reader, evidence: OutageEvidence) -> ReportFacts:
-    """Return what the range shows, with what the ledger says near it of the program and of the tokens."""
+    """Return the facts of the range, with the ledger's entries about the program and the tokens near it."""
     reference = anchor_of(reader, evidence.record)
     facts = collect_facts(evidence.range.entries(reader), evidence.record, reference)
     for entry in reader.entries(kinds=["node"], to_index=evidence.range.start.size, descending=True, limit=1):

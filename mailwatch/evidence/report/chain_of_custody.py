@@ -1,4 +1,4 @@
-"""What was observed and with what, and what the report says of itself: document, ledger, key and tokens."""
+"""Chain of custody: the observed service, the observing program, and document, ledger, key and tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mailwatch.times import parse_duration
 
 
 def service_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter) -> Rows:
-    """Return the rows of what was observed: as the config has it, and as it answered."""
+    """Return the rows on the observed service: its configuration, and how it answered."""
     w, service_ = texts(writing.language), evidence.statement["service"]
     rows: Rows = []
     if service_ is None:
@@ -38,7 +38,7 @@ def service_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatte
 
 
 def observer_rows(facts: ReportFacts, writing: Formatter) -> Rows:
-    """Return the rows of what observed, and of what became of it meanwhile."""
+    """Return the rows on the observing program and its restarts and reloads."""
     w = texts(writing.language)
     nodes = facts.nodes
     known = w["custody_none"]
@@ -58,7 +58,7 @@ def observer_rows(facts: ReportFacts, writing: Formatter) -> Rows:
 
 
 def integrity_rows(evidence: OutageEvidence, digest: str, writing: Formatter) -> Rows:
-    """Return the rows of the document and of the ledger."""
+    """Return the rows on the document and the ledger."""
     w, found, stated = texts(writing.language), evidence.range, evidence.statement
     record = evidence.record
     return [
@@ -75,7 +75,7 @@ def integrity_rows(evidence: OutageEvidence, digest: str, writing: Formatter) ->
 
 
 def token_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter) -> Rows:
-    """Return a row for each timestamp token: whose, when, which, and over which entries."""
+    """Return a row for each timestamp token: authority, time, serial number, and entries covered."""
     w, rows = texts(writing.language), []
     for token in evidence.range.tokens:
         entry = facts.tokens.get(token.entry, TokenFacts())
@@ -90,7 +90,7 @@ def token_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter)
 
 
 def outside_times_text(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter) -> str:
-    """Say between which times of others the record was written, and how far these are to be trusted."""
+    """Return the outside times that bound the record, and how far they can be trusted, in words."""
     times, w = evidence.statement["outside_times"], texts(writing.language)
     a, b = times["not_before"], times["not_after"]
     kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}

@@ -1,6 +1,6 @@
-"""The drawings of a report.
+"""The charts of a report.
 
-Of an outage: its observations as bands, its times as marks. Of a window: how much of each hour or day a channel
+For an outage: its observations as bands, its times as marks. For a window: how much of each hour or day a channel
 was up, down, indeterminate, or not observed.
 """
 
@@ -20,14 +20,14 @@ from mailwatch.model import Fact, Gap, Outcome, TargetChange
 from mailwatch.times import Millis
 
 QUARTER_MS: Millis = 900_000
-"""All time zones change by whole quarters of an hour."""
+"""All time zones have offsets of whole quarters of an hour."""
 HOURLY_UP_TO_MS: Millis = 40 * 86_400_000
-"""Windows up to here are drawn by the hour, longer ones by the day."""
+"""Longest window drawn by the hour; longer windows are drawn by the day."""
 
 
 @dataclass(slots=True)
 class Cell:
-    """Milliseconds of an hour or a day; `whole` is its part in the window, `no_result` counts unknown
+    """Milliseconds of an hour or a day. `whole`: its part in the window. `no_result`: number of unknown
     observations.
     """
 
@@ -38,7 +38,7 @@ class Cell:
     whole: Millis = 0
 
     def parts(self, interval: Millis) -> tuple[int, int, int]:
-        """Per cent down, unknown and up, the rest being no data; what there was of down can always be seen."""
+        """Return per cent down, unknown and up; the rest is no data. Any downtime gets a visible share."""
         left = max(0, self.whole - self.up - self.down - self.undecided)
         unknown = self.undecided + min(left, self.no_result * interval)
         down, unknown_share, up = (
@@ -52,22 +52,20 @@ class Cell:
 
 
 class AvailabilityCalendar:
-    """Cells by target; rows are local days of hours, or months of days."""
+    """Cells by target. Rows are local days of hours, or months of days."""
 
     def __init__(self, window: tuple[Millis, Millis], zone: ZoneInfo) -> None:
         self.window, self._zone = window, zone
         self.hourly = window[1] - window[0] <= HOURLY_UP_TO_MS
         self.causes: dict[str, dict[str, int]] = {}
         self.failed: dict[str, list[int]] = {}
-        """Of each target the failed observations in the window, and at how many of them other operators
-        answered.
-        """
+        """For each target: failed observations in the window, and those at which other operators answered."""
         self.gaps: dict[str, dict[str, tuple[int, Millis]]] = {}
         self._cells: dict[str, dict[tuple[str, int], Cell]] = {}
         self._keys: dict[int, tuple[str, int]] = {}
 
     def add(self, target: str, fact: Fact, stretches: list[Segment]) -> None:
-        """Take in a fact, and what it decided of the window."""
+        """Add a fact, and the segments of the window that it decides."""
         cells = self._cells.setdefault(target, {})
         for start, end, share in stretches:
             while start < end:
@@ -122,15 +120,15 @@ class AvailabilityCalendar:
 
 
 MAX_MARKED_OBSERVATIONS = 160
-"""More observations than this run into one another; then only the bands are drawn."""
+"""Most observations drawn as strokes; more would merge, so only the bands are drawn."""
 MAX_BANDS = 400
 NARROW_SHARE = 0.16
-"""Below this share of the width two times do not fit side by side under the outage."""
+"""Share of the width below which two times do not fit side by side under the outage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A part of the width: `kind` is down, edge, up, unknown or gap."""
+    """A part of the width. `kind`: down, edge, up, unknown or gap."""
 
     kind: str
     a: float
@@ -139,7 +137,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Stroke:
-    """An observation; `what` is its outcome."""
+    """An observation. `what`: its outcome."""
 
     at: float
     what: str
@@ -147,7 +145,7 @@ class Stroke:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A time, written above the outage or below, to the left of its place or to the right."""
+    """A time, written above or below the outage, to the left or right of its place."""
 
     at: float
     above: bool
@@ -157,7 +155,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The drawing of an outage, its places between 0 and 1; `strokes` are empty for too many observations."""
+    """The chart of an outage, with places between 0 and 1. `strokes`: empty if there are too many observations."""
 
     spans: list[Band]
     strokes: list[Stroke]
@@ -165,11 +163,11 @@ class Timeline:
 
 
 Place = Callable[[Millis], float]
-"""From a time to its place in a drawing."""
+"""Maps a time to its place in a chart."""
 
 
 def timeline(outage: dict[str, Any], runs: Sequence[ObservationRun], writing: Formatter) -> Timeline:
-    """Return the drawing. `outage` is a payload."""
+    """Return the chart of an outage. `outage`: a payload."""
     start, end = _window(outage)
 
     def x(at: Millis) -> float:
@@ -188,7 +186,7 @@ def timeline(outage: dict[str, Any], runs: Sequence[ObservationRun], writing: Fo
 
 
 def _window(outage: dict[str, Any]) -> tuple[Millis, Millis]:
-    """From a little before the outage to a little after it; an open one ends with its last observation."""
+    """Return the displayed time, with margins around the outage; an open outage ends with its last observation."""
     begin = outage["first_bad"] if outage["last_good"] is None else outage["last_good"]
     end = outage["last_bad"] if outage["first_good"] is None else outage["first_good"]
     margin = max(1000, (end - begin) // 12)
@@ -228,6 +226,6 @@ def _marks(outage: dict[str, Any], x: Place, writing: Formatter) -> list[Mark]:
 
 
 def _run_positions(run: ObservationRun) -> list[Millis]:
-    """Where the strokes of a run stand: evenly, since runs keep no single times."""
+    """Return the times of a run's strokes, evenly spaced, since runs keep no single times."""
     step = (run.end - run.start) / max(1, run.count - 1) if run.count > 1 else 0
     return [round(run.start + number * step) for number in range(run.count)]

@@ -1,4 +1,4 @@
-"""The contract, the provider's promise and its reading in words, from what the owner claims."""
+"""The contract, the provider's promise and the result in words, from the owner's claim."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mailwatch.times import Window
 
 @dataclass(frozen=True, slots=True)
 class WindowSection:
-    """A calendar window: its table under `window_head`, and what it amounts to."""
+    """A calendar window: its table under `window_head`, and its result."""
 
     title: str
     table: Rows
@@ -27,7 +27,7 @@ class WindowSection:
 
 @dataclass(frozen=True, slots=True)
 class ContractSection:
-    """The section of the report. Without a rule `name` and what follows it is empty."""
+    """The section of the report. Without a rule, `name` and the fields after it are empty."""
 
     intro: str
     contract: Rows
@@ -41,7 +41,7 @@ class ContractSection:
 
 
 def contract_section(claim: OwnerClaim | None, kind: str, writing: Formatter) -> ContractSection | None:
-    """Return the section for an outage of a channel of `kind`; None when the owner claims nothing."""
+    """Return the section for an outage of a channel of `kind`; None without a claim."""
     if claim is None:
         return None
     w, rule, reading = _texts(writing), claim.rule, claim.reading
@@ -69,7 +69,7 @@ def contract_section(claim: OwnerClaim | None, kind: str, writing: Formatter) ->
 
 
 def owner_questions(claim: OwnerClaim | None, writing: Formatter) -> Rows:
-    """Return what the owner is asked, each with what the config already says, or an empty text."""
+    """Return the questions to the owner, each with the config's answer or ""."""
     w, owner = texts(writing.language), None if claim is None else claim.owner
     rows = contract_rows(owner, writing)
     plan = [f"{name}: {value}" for name, value in rows if name != _texts(writing)["name"]]
@@ -85,7 +85,7 @@ def owner_questions(claim: OwnerClaim | None, writing: Formatter) -> Rows:
 
 
 def contract_rows(owner: ClaimSection | None, writing: Formatter) -> Rows:
-    """Return what the owner says of the contract, as rows."""
+    """Return the owner's statement about the contract, as rows."""
     if owner is None:
         return []
     w, rows = _texts(writing), []
@@ -108,7 +108,7 @@ def _holder_text(holder: HolderSection) -> str:
 
 
 def fee_text(fee: FeeSection, writing: Formatter) -> str:
-    """Write a fee."""
+    """Return a fee as text."""
     w = _texts(writing)
     if fee.amount == 0:
         return w["free"]
@@ -128,13 +128,13 @@ def _means(sent: NotifiedSection) -> str:
 
 
 def rule_label(rule: Rule, writing: Formatter) -> str:
-    """Say whether the rule is verified."""
+    """Return the label that says whether the rule is verified."""
     key = "verified" if rule.verified else "unverified"
     return _texts(writing)[key].format(date=writing.format_date(date.fromisoformat(rule.seen_on)))
 
 
 def promise_rows(rule: Rule, writing: Formatter) -> Rows:
-    """Return what a rule says, as rows."""
+    """Return the terms of a rule, as rows."""
     w, lang = _texts(writing), writing.language
     rows = [[w["source"], rule.source_url]]
     if rule.definition:
@@ -158,7 +158,7 @@ def promise_rows(rule: Rule, writing: Formatter) -> Rows:
 
 
 def credit_text(credit: Credit, writing: Formatter) -> str:
-    """Write what a tier gives; with the money where it is known."""
+    """Return a tier's credit as text, with the amount of money if known."""
     w = _texts(writing)
     if credit.tier.days is not None:
         return w["tier_days"].format(n=credit.tier.days)
@@ -169,14 +169,14 @@ def credit_text(credit: Credit, writing: Formatter) -> str:
 
 
 def window_title(window: Window, writing: Formatter) -> str:
-    """Write the first and the last day of a window."""
+    """Return the first and the last day of a window as text."""
     first, end = (datetime.fromtimestamp(at / 1000, UTC).astimezone(ZoneInfo(RULE_ZONE)).date() for at in window)
     last = end - timedelta(days=1)
     return _texts(writing)["from_to"].format(a=writing.format_date(first), b=writing.format_date(last))
 
 
 def window_result(counted: WindowVerdict | None, writing: Formatter, *, alone: bool = True) -> list[str]:
-    """Say what a window amounts to under the rule, by one outage `alone` or by all on record."""
+    """Return a window's result under the rule in words, by one outage `alone` or by all on record."""
     if counted is None:
         return []
     w = _texts(writing)
@@ -192,7 +192,7 @@ def window_result(counted: WindowVerdict | None, writing: Formatter, *, alone: b
 
 
 def deadline_lines(window: WindowReading, rule: Rule, writing: Formatter) -> list[str]:
-    """Say until when to claim: to the owner, not to the provider."""
+    """Return the deadline for the claim in words, addressed to the owner."""
     if window.deadline is None:
         return []
     w = _texts(writing)
@@ -201,20 +201,20 @@ def deadline_lines(window: WindowReading, rule: Rule, writing: Formatter) -> lis
 
 
 def _in_report(window: WindowReading, rule: Rule, writing: Formatter) -> WindowSection:
-    """A window as the report shows it: nothing follows from a rule that is not verified."""
+    """Return a window for the report, without a result if the rule is not verified."""
     verdicts = window_result(window.counted, writing) if rule.verified else []
     lines = verdicts + deadline_lines(window, rule, writing)
     return WindowSection(window_title(window.window, writing), _table(window, writing), lines)
 
 
 def window_section(window: WindowReading, writing: Formatter, *, alone: bool = True) -> WindowSection:
-    """Return a window and what it amounts to by one outage `alone`, or by all."""
+    """Return a window with its result by one outage `alone`, or by all."""
     lines = window_result(window.counted, writing, alone=alone)
     return WindowSection(window_title(window.window, writing), _table(window, writing), lines)
 
 
 def window_head(writing: Formatter) -> list[str]:
-    """Return the heads of a window's table."""
+    """Return the column heads of a window's table."""
     w = _texts(writing)
     return [w["way"], w["down"], w["available"]]
 

@@ -1,4 +1,4 @@
-"""What a range of entries shows of one target and of ourselves, read once, in bounded memory."""
+"""The facts that a report takes from a range of entries, read once, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_RUNS = 5000
 
 @dataclass(slots=True)
 class ObservationRun:
-    """Observations in a row with the same result. `state` is up, down, unknown, or gap."""
+    """Consecutive observations with the same result. `state`: up, down, unknown or gap."""
 
     state: str
     start: Millis
@@ -28,7 +28,7 @@ class ObservationRun:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What an entry says of the program: "" is what it does not say. `event` is start, reload or stop."""
+    """A node entry's facts about the program, "" if missing. `event`: start, reload or stop."""
 
     event: str = ""
     config: str = ""
@@ -38,7 +38,7 @@ class NodeFacts:
 
     @classmethod
     def of(cls, entry: Entry) -> NodeFacts:
-        """Read a node entry."""
+        """Return the facts of a node entry."""
         given = entry.payload
         keys = ("event", "config", "version", "python", "system")
         return cls(*(str(given.get(key) or "") for key in keys))
@@ -46,7 +46,7 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """What an entry says of a timestamp token; `distrust` says why its signature is not believed, "" if it is."""
+    """An entry's facts about a timestamp token. `distrust`: why its signature was not accepted, "" if it was."""
 
     signer: str = ""
     policy: str = ""
@@ -56,7 +56,7 @@ class TokenFacts:
 
     @classmethod
     def of(cls, entry: Entry) -> TokenFacts:
-        """Read a token entry."""
+        """Return the facts of a token entry."""
         given = entry.payload
         signer, policy, distrust = (str(given.get(key) or "") for key in ("signer", "policy", "distrust"))
         return cls(signer, policy, str(given.get("serial", "–")), given.get("accuracy_ms"), distrust)
@@ -64,12 +64,11 @@ class TokenFacts:
 
 @dataclass(slots=True)
 class ReportFacts:
-    """What was found. `runs` are in order; when there are too many, `omitted_runs` counts those left out.
+    """The facts of a range. `runs`: in order; `omitted_runs`: number of runs beyond MAX_RUNS.
 
-    Of `down` observations, `guarded` found other operators to answer, and in `answered` the server took the
-    connection;
-    in `unknown_words` its reply is in no row of the table of replies.
-    Of `surveys` of the clock, `degraded` left it in doubt; `unbounded` of these do not say how far it was off.
+    Of `down` observations: in `guarded`, other operators answered; in `answered`, the server accepted the
+    connection; in `unknown_words`, its reply is not in the table of replies. Of `surveys` of the clock, `degraded`
+    left it in doubt, and `unbounded` have no bound of its error.
     """
 
     runs: list[ObservationRun] = field(default_factory=list)
@@ -135,7 +134,7 @@ def _add_observation(facts: ReportFacts, index: int, observation: Observation, o
         if index <= first:
             facts.accepted_before.add(observation.secret)
         elif index >= last:
-            # The last entry of an outage that is over is the up observation that ended it.
+            # The last entry of an ended outage is the up observation that ended it.
             facts.accepted_after.add(observation.secret)
     elif observation.secret and inside:
         facts.used.add(observation.secret)
@@ -174,7 +173,7 @@ def _add_run(facts: ReportFacts, what: str, start: Millis, end: Millis, detail: 
 def _add_monitor_entry(facts: ReportFacts, entry: Entry) -> None:
     payload = entry.payload
     if entry.kind == "guard":
-        # A time offline has several entries: signs of life, and changes of its parts.
+        # An offline period has several entries: repeated states, and changes of its parts.
         offline = payload.get("online") is False
         facts.offline += offline and not facts.is_offline
         facts.is_offline = offline

@@ -1,6 +1,6 @@
-"""The texts of the reports and the letter, and how they write names and digests.
+"""The texts of the reports and the letter, and the formats of names and digests.
 
-it.yaml and en.yaml have the same keys; a test keeps it so.
+it.yaml and en.yaml have the same keys; a test enforces it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from mailwatch.config import catalogue
 from mailwatch.i18n import Formatter, Texts, load_texts
 
 Rows = list[list[str]]
-"""Rows of a table, each of the same number of cells."""
+"""Rows of a table, with equal numbers of cells."""
 MAX_TENTHS_MS = 600_000
-"""In a shorter outage the tenths of a second matter; in a longer one they only disturb."""
+"""Tenths of a second matter in shorter outages only."""
 
 
 @cache
 def texts(language: str, report: str = "") -> Texts:
-    """Return the texts of a language; `causes`, `phases` and `reasons` by the values of the models.
+    """Return the texts in a language; `causes`, `phases` and `reasons` are keyed by enum values (mailwatch.model).
 
-    `report`: "" is the report of an outage; another ("period", "joint") has its own words on top of these.
+    `report`: "" for an outage report; "period" and "joint" add their own texts to these.
     """
     if not report:
         return load_texts("mailwatch.evidence.report", f"{language}.yaml")
@@ -35,17 +35,17 @@ def letter_texts(language: str) -> Texts:
 
 
 def outage_formatter(outage: Outage, language: str, zone: ZoneInfo) -> Formatter:
-    """Choose how to write of one outage."""
+    """Return the formatter for one outage."""
     end = outage.first_good or outage.last_bad
     return Formatter(language, zone, end - outage.first_bad < MAX_TENTHS_MS)
 
 
 def provider_name(key: str | None) -> str:
-    """What people call a provider of the catalogue; its key, or a dash, where it is none."""
+    """Return the common name of a catalogue provider; the key itself, or a dash, for others."""
     known = catalogue.by_key(key or "")
     return known.name if known else key or "–"
 
 
 def digest_groups(digest: str) -> str:
-    """A digest in groups of eight, so that it breaks across lines."""
+    """Return a digest in groups of eight digits, so that it can break across lines."""
     return " ".join(digest[at : at + 8] for at in range(0, len(digest), 8))

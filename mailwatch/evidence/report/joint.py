@@ -1,4 +1,4 @@
-"""report.pdf of several vantage points: turns their groups into what the report prints."""
+"""report.pdf of several vantage points: turns their groups into the data of the template."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mailwatch.times import Millis, Span, total_length
 MAX_ROWS = 40
 MAX_MEMBERS = 100
 MAX_POINTS = 400
-"""Steps that a chart can show; of more the lowest of those that fall together are drawn, or the highest."""
+"""Most steps in a chart; if there are more, steps that coincide are merged into the lowest or the highest."""
 MAX_LEVELS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class AxisMark:
-    """A time on the axis of a chart, its place between 0 and 1."""
+    """A time on the axis of a chart; `at`: its place between 0 and 1."""
 
     at: float
     text: str
@@ -30,7 +30,9 @@ class AxisMark:
 
 @dataclass(frozen=True, slots=True)
 class CoverageChart:
-    """At how many of `n` vantage points a channel was down or up over time; places from 0 to 1 with counts."""
+    """The number of vantage points, of `n`, at which a channel was down or up over time: places from 0 to 1,
+    counts.
+    """
 
     n: int
     ticks: list[int]
@@ -42,7 +44,7 @@ class CoverageChart:
 
 @dataclass(frozen=True, slots=True)
 class GroupSection:
-    """A provider's channel, as its vantage points saw it."""
+    """A provider's channel as observed by its vantage points."""
 
     name: str
     text: str
@@ -55,7 +57,7 @@ class GroupSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointPage(Page):
-    """What joint.typ prints."""
+    """The data of joint.typ."""
 
     headline: str
     figure: str
@@ -72,7 +74,7 @@ class JointPage(Page):
 def joint_report(
     groups: list[ChannelGroup], stated: Mapping[str, Any], statement: bytes, language: str, zone: ZoneInfo
 ) -> bytes:
-    """Return the PDF. `statement` is joint.json as it stands in the zip, `stated` what it says."""
+    """Return the PDF. `statement`: joint.json as in the zip. `stated`: the same, parsed."""
     return typeset("joint.typ", _PageBuilder(groups, stated, language, zone).page(), statement)
 
 
@@ -107,16 +109,16 @@ class _PageBuilder:
         )
 
     def _latest(self) -> Millis:
-        """The latest time in any of the outages: the date of the report."""
+        """Return the latest time in any outage, the date of the report."""
         return max((one.possibly[-1][0] for one in self._groups if one.possibly), default=0)
 
     def _peak(self) -> int:
         return max((one.peak for one in self._groups), default=0)
 
     def _headline(self) -> tuple[str, str, str]:
-        """The one figure of the first page, before it what it is of, and a sentence.
+        """Return the first page's headline, its figure, and a sentence.
 
-        It is of the channel that most vantage points found down together.
+        They are about the channel that most vantage points found down at the same time.
         """
         w = self._w
         if not self._peak():
@@ -195,7 +197,7 @@ def _name(one: ChannelGroup) -> str:
 
 
 def _levels(n: int) -> list[int]:
-    """All k of a few, of many some: the first and last ones and about evenly in between."""
+    """Return the values of k to list: all if few, else the first, the last and evenly spaced ones between."""
     if n <= MAX_LEVELS:
         return list(range(1, n + 1))
     return sorted({1, 2, 3, n, *(round(n * part / (MAX_LEVELS - 4)) for part in range(1, MAX_LEVELS - 4))})
@@ -204,7 +206,7 @@ def _levels(n: int) -> list[int]:
 def _chart_points(
     counted: list[CoverageStep], start: Millis, end: Millis, choose: Callable[[int, int], int]
 ) -> list[tuple[float, int]]:
-    """Places from 0 to 1 with their counts; at most so many, choosing among those that fall together."""
+    """Return places from 0 to 1 with counts; above MAX_POINTS steps, `choose` merges those that coincide."""
     before = [count for at, count in counted if at <= start]
     points = [(start, before[-1] if before else 0)] + [step for step in counted if start < step[0] < end]
     drawn: dict[int, tuple[float, int]] = {}

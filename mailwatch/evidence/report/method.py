@@ -1,4 +1,4 @@
-"""The method in words, as this outage was measured, and what the report cannot show."""
+"""The method of measurement in words, and the limits of the report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ALWAYS_LIMITS = ("harm", "key", "line", "outside")
 
 
 def method_paragraphs(outage: dict[str, Any], rules: Rules, facts: ReportFacts, writing: Formatter) -> list[str]:
-    """Return the paragraphs. `outage` is a payload, `rules` those that the statement names."""
+    """Return the paragraphs on the method. `outage`: a payload. `rules`: those in the statement."""
     w = texts(writing.language).section("method_text")
     proven = bool(outage.get("proven_afterwards"))
     lines = [*probe_steps([outage["kind"]], facts.with_login or bool(facts.used), writing)]
-    # A round trip sends a message: in doubt too, its interval is enough.
+    # A round trip sends a message, so it has no faster rechecks.
     lines.append(interval_text(() if outage["kind"] == "roundtrip" else rules.recheck, writing))
     if proven:
         lines += [w["proven"], w["bounds_proven"]]
@@ -31,7 +31,7 @@ def method_paragraphs(outage: dict[str, Any], rules: Rules, facts: ReportFacts, 
 
 
 def probe_steps(kinds: Iterable[str], with_login: bool, writing: Formatter) -> list[str]:
-    """Say what a probe of each of these kinds does."""
+    """Return what a probe of each of these kinds does."""
     w = texts(writing.language).section("steps")
     sentences = [
         w[kind if with_login or f"{kind}_bare" not in w else f"{kind}_bare"] for kind in sorted(set(kinds))
@@ -42,7 +42,7 @@ def probe_steps(kinds: Iterable[str], with_login: bool, writing: Formatter) -> l
 def period_method(
     kinds: Iterable[str], with_login: bool, rules: Rules, writing: Formatter, guarded: bool
 ) -> list[str]:
-    """Return the paragraphs for all outages of a period."""
+    """Return the paragraphs on the method for all outages of a period."""
     w = texts(writing.language).section("method_text")
     opening = w["open"].format(open=rules.open_after, close=rules.close_after)
     sentences = (
@@ -55,14 +55,14 @@ def period_method(
 
 
 def interval_text(recheck: Iterable[float], writing: Formatter) -> str:
-    """Say when the next probe comes, by the seconds between observations that are in doubt."""
+    """Return the text on the time between probes. `recheck`: seconds between rechecks."""
     w = texts(writing.language).section("method_text")
     again = [writing.number(f"{seconds:g} s") for seconds in recheck]
     return w["rhythm"].format(again=", ".join(again), last=again[-1]) if again else w["steady"]
 
 
 def outage_limits(outage: dict[str, Any], writing: Formatter) -> list[str]:
-    """Say what cannot be concluded from the outage."""
+    """Return what cannot be concluded from the outage."""
     w = texts(writing.language).section("limits_text")
     gap = writing.format_duration(outage["largest_gap_ms"], up=True)
     given = {"gap": gap, "place": outage["vantage_point"], "target": outage["target"]}
@@ -72,6 +72,6 @@ def outage_limits(outage: dict[str, Any], writing: Formatter) -> list[str]:
 
 
 def period_limits(writing: Formatter) -> list[str]:
-    """Say what cannot be concluded from a period."""
+    """Return what cannot be concluded from a period."""
     w = texts(writing.language).section("limits_text")
     return [w[key] for key in ("cause", *ALWAYS_LIMITS)]

@@ -1,4 +1,4 @@
-"""Whether our own line, clock and password were in order, and what a clock in doubt does to the times."""
+"""The state of our own line, clock and password, and the effect of a doubtful clock on the times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from mailwatch.times import Millis
 
 
 def observer_health_rows(facts: ReportFacts, writing: Formatter, *, proven: bool = False) -> list[list[str]]:
-    """Return the rows of the section; of an outage `proven` afterwards no observation is down."""
+    """Return the rows of the section. `proven`: the outage was proven afterwards, so it has no down
+    observations.
+    """
     w = texts(writing.language)
     return [
         [w["line"], w["line_proven"] if proven else _line(facts, w)],
@@ -22,12 +24,12 @@ def observer_health_rows(facts: ReportFacts, writing: Formatter, *, proven: bool
 
 
 def is_steady_clock(outage: dict[str, Any]) -> bool:
-    """Whether durations were measured by a steady clock, whatever the wall clock did."""
+    """Return whether durations were measured by a steady clock, independent of the wall clock."""
     return "clock" in outage and not outage["clock"].get("wall")
 
 
 def clock_lines(outage: dict[str, Any], writing: Formatter) -> list[str]:
-    """Say what happened to the clock within the outage, and by which clock it was measured."""
+    """Return what happened to the clock during the outage, and which clock measured it."""
     w, clock = texts(writing.language), outage.get("clock")
     if clock is None:
         return []
@@ -41,32 +43,32 @@ def clock_lines(outage: dict[str, Any], writing: Formatter) -> list[str]:
 
 
 def clock_doubt(facts: ReportFacts) -> Millis:
-    """By how much each time may be off where it matters; 0 for a good clock, or where it is not known."""
+    """Return the possible error of each time; 0 for a good clock, or if unknown."""
     return -(-facts.bound_us // 1000) if facts.degraded and not facts.unbounded else 0
 
 
 def widened_duration(facts: ReportFacts, outage: dict[str, Any]) -> tuple[Millis, Millis | None]:
-    """Return the least and the most that it lasted, wider by what a clock in doubt may be off at both ends.
+    """Return the minimum and maximum duration, widened by the possible error of a doubtful clock at both ends.
 
-    One end may be off to either side of the other: the clock may have been set in between. Not so where a clock
-    that is steady measured it.
+    The errors at the two ends may have opposite signs, since the clock may have been set in between. A steady
+    clock needs no widening.
     """
     twice, duration = 0 if is_steady_clock(outage) else 2 * clock_doubt(facts), outage["duration_ms"]
     return max(0, duration["min"] - twice), None if duration["max"] is None else duration["max"] + twice
 
 
 def widened_uncertainty(facts: ReportFacts, outage: dict[str, Any]) -> Millis:
-    """Return the expanded uncertainty (k = 2) of the estimate with that of a clock in doubt at both of its ends.
+    """Return the expanded uncertainty (k = 2) of the estimate, including a doubtful clock at both ends.
 
-    Its bound is taken as uniform, as the times between two observations are (GUM 4.3.7): variance bound**2 / 3
-    each.
+    The clock error is taken as uniform within its bound, like the times between two observations (GUM 4.3.7):
+    variance bound**2 / 3 each.
     """
     uncertainty, off = outage["duration_ms"]["uncertainty"], 0 if is_steady_clock(outage) else clock_doubt(facts)
     return math.ceil(math.sqrt(uncertainty**2 + 4 * 2 * off**2 / 3))
 
 
 def clock_doubt_lines(facts: ReportFacts, outage: dict[str, Any], writing: Formatter) -> list[str]:
-    """Say what a clock in doubt does to the times and the duration; nothing for a good one."""
+    """Return the effect of a doubtful clock on times and duration; [] for a good clock."""
     w, duration = texts(writing.language), outage["duration_ms"]
     if not facts.degraded:
         return []

@@ -1,4 +1,4 @@
-"""Turns a case into what the report prints: finished texts, and the drawing's places between 0 and 1."""
+"""Turns an outage's evidence into the data of report.typ: final texts, and chart positions between 0 and 1."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from mailwatch.times import Millis
 
 MAX_ROWS = 60
 MAX_CLOCK_ERROR_SECONDS = 600.0
-"""Seconds by which the clock may be off before the first page says so."""
+"""Clock error in seconds beyond which the first page mentions it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A line of the table of transitions: from, to, which result, in words, how often."""
+    """A row of the table of transitions: from, to, result, result in words, count."""
 
     a: str
     b: str
@@ -53,7 +53,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutagePage(Page):
-    """What report.typ prints of an outage."""
+    """The data of report.typ."""
 
     headline: str
     reserve: str
@@ -89,7 +89,7 @@ class OutagePage(Page):
 def outage_page(
     evidence: OutageEvidence, facts: ReportFacts, statement: bytes, place: str, language: str, zone: ZoneInfo
 ) -> OutagePage:
-    """Return what report.typ prints. `place` is where the observations were made from."""
+    """Return the data of report.typ. `place`: where the probes ran."""
     return _PageBuilder(evidence, facts, place, language, zone).page(hashlib.sha256(statement).hexdigest())
 
 
@@ -147,7 +147,7 @@ class _PageBuilder:
         return self._w[closed if least else "headline_none"].format(target=p["target"], kind=p["kind"].upper())
 
     def _unknown_words(self) -> str:
-        """Say that the class of a reply decided, where its words are not known."""
+        """Return a note on replies whose text is unknown, so that their class decided."""
         unknown, down = self._report_facts.unknown_words, self._report_facts.down
         return self._w["unknown_words"].format(n=unknown, all=down) if unknown else ""
 
@@ -189,7 +189,7 @@ class _PageBuilder:
         ]
 
     def _reservation(self) -> str:
-        """What the headline leaves open: beside it, for it may be all that is read."""
+        """Return the reservation to the headline, placed beside it since people may read nothing else."""
         p, w = self._p, self._w
         parts = []
         if (error := self._case.statement.get("clock_error", 0)) > MAX_CLOCK_ERROR_SECONDS:
@@ -229,7 +229,7 @@ class _PageBuilder:
         return rows
 
     def _runs_around(self) -> list[ObservationRun]:
-        """The changes around the outage: from the last good run before it to the first good one after."""
+        """Return the runs around the outage, from the last good run before it to the first good run after it."""
         p = self._p
         start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
         end = p["first_good"] or p["last_bad"]
@@ -258,5 +258,5 @@ class _PageBuilder:
 
 
 def _counted(counts: Mapping[str, int], names: Texts) -> Rows:
-    """Name what was counted, most frequent first."""
+    """Return counts with their names, most frequent first."""
     return [[names[key], str(count)] for key, count in sorted(counts.items(), key=lambda one: -one[1])]

@@ -1,4 +1,4 @@
-"""report.pdf of a window of time: turns its case into what the report prints."""
+"""report.pdf of a window of time: turns the evidence into the data of the template."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_OVER = {"open": "not_ended", "unwatched": "watched_no_more"}
 
 @dataclass(frozen=True, slots=True)
 class CalendarRow:
-    """A day of hours or a month of days; a cell is per cent down, unknown and up, None where there is none."""
+    """A day of hours or a month of days. A cell: per cent down, unknown and up; None outside the window."""
 
     label: str
     cells: list[tuple[int, int, int] | None]
@@ -32,7 +32,7 @@ class CalendarRow:
 
 @dataclass(frozen=True, slots=True)
 class CalendarSection:
-    """The calendar of one channel; `months` is its table, empty where it is drawn by the hour."""
+    """The calendar of one channel. `months`: its table, empty if the calendar is by the hour."""
 
     name: str
     facts: Rows
@@ -43,7 +43,7 @@ class CalendarSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodPage(Page):
-    """What period.typ prints."""
+    """The data of period.typ."""
 
     headline: str
     figure: str
@@ -73,7 +73,7 @@ def period_report(
     language: str,
     zone: ZoneInfo,
 ) -> bytes:
-    """Return the PDF. `statement` is period.json as it stands in the bundle; `place` is where the probes ran."""
+    """Return the PDF. `statement`: period.json as in the bundle. `place`: where the probes ran."""
     page = _PageBuilder(evidence, calendar, place, language, zone).page(hashlib.sha256(statement).hexdigest())
     return typeset("period.typ", page, statement)
 
@@ -122,7 +122,7 @@ class _PageBuilder:
         )
 
     def _inconclusive(self) -> Rows:
-        """Of each channel why observations were inconclusive, and how many."""
+        """Return the causes of inconclusive observations with counts, for each channel."""
         causes = self._w.section("causes")
         return [
             [name, causes.get(cause, cause), str(count)]
@@ -153,9 +153,9 @@ class _PageBuilder:
         ]
 
     def _headline(self) -> tuple[str, str, bool]:
-        """The figure of the first page, what it is of, and whether it is bad.
+        """Return the first page's headline, its figure, and whether that is alarming.
 
-        It is the worst channel's certain downtime, else the least certain uptime.
+        The figure is the worst channel's certain downtime, else the lowest certain availability.
         """
         w = self._w
         worst = max(self._rows_shown.values(), key=lambda one: float(one["downtime"]["min"]))
@@ -167,7 +167,7 @@ class _PageBuilder:
         if len(known) == len(shares):
             return w["headline_fine"], self._in.format_share(min(known)), False
         if self._case.outages:
-            # Too little was observed to say for how long, but not for none.
+            # Too little was observed for a duration, but there were outages.
             return w["headline_outages"], str(len(self._case.outages)), False
         return w["headline_no_data"], w["no_data"], False
 
@@ -189,7 +189,7 @@ class _PageBuilder:
         ]
 
     def _lasted(self, least: int, most: int, was_observed: bool) -> list[str]:
-        """How long something was down, at least and at most: nothing is known of unobserved time."""
+        """Return the minimum and maximum downtime as text; no data if nothing was observed."""
         return (
             [self._in.format_duration(least), self._in.format_duration(most, up=True)]
             if was_observed
@@ -229,7 +229,7 @@ class _PageBuilder:
         )
 
     def _before(self) -> Iterator[list[str]]:
-        """Yield the time at the window's beginning in which a channel was not watched yet."""
+        """Yield the time at the window's beginning before a channel was monitored."""
         for name in self._rows_shown:
             begun = self._case.replay.accounts[name].first_seen_at
             if begun is not None and begun > self._window[0]:

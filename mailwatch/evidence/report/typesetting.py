@@ -1,8 +1,8 @@
-"""From a page of data to a PDF/A-3b, by Typst: its own fonts only, so that the same data gives the same bytes.
+"""Typesets page data as PDF/A-3b with Typst: embedded fonts only, so that the same data gives the same bytes.
 
-What others wrote must not keep a report from being made. A server chooses what it says. PDF/A refuses a letter
-that no embedded font has, so that a single one would be the end of the report; marks that reorder text would let a
-line read otherwise than it was sent.
+Text from others, such as a server's replies, must not prevent a report. PDF/A forbids characters that no embedded
+font has, so a single one would make the report fail. Control characters that reorder text would make a line read
+differently from what was sent.
 
 >>> printable({"said": "no \\u65e5 \\u202e ok è"})
 {'said': 'no [U+65E5] [U+202E] ok è'}
@@ -25,14 +25,16 @@ from mailwatch.i18n import Formatter, Texts
 from mailwatch.times import Millis
 
 _PRINTABLE = re.compile("[\\n\\u00a0\\u200b -~¡-\u024f\u0370-\u03ff\u0400-\u045f\u2010-\u2027\u2030-\u203e€−≤≥→]")
-"""Latin, Greek, Cyrillic and common marks: Libertinus Serif and DejaVu Sans Mono have them; a test keeps it so."""
+"""Latin, Greek, Cyrillic and common punctuation, all in Libertinus Serif and DejaVu Sans Mono; a test checks
+this.
+"""
 MAX_UNBROKEN_CHARS = 45
-"""A word longer than this would run out of its column; it may then be broken."""
+"""Longest word that fits a column; longer words are made breakable."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageDate:
-    """The date of a document: that of its record, and not of the day on which it was made."""
+    """The date of a document: that of its record, not the day on which it was made."""
 
     year: int
     month: int
@@ -41,7 +43,7 @@ class PageDate:
 
 @dataclass(frozen=True, slots=True)
 class PageHead:
-    """What every report says of itself; `words` are the texts of its template, `attached` names its statement."""
+    """Data common to all reports. `words`: the texts of its template. `attached`: the name of its statement."""
 
     lang: str
     words: dict[str, str]
@@ -56,19 +58,19 @@ class PageHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What a template prints, which names the fields of the page and of its head."""
+    """The data of a template, which refers to the fields of the page and its head."""
 
     head: PageHead
 
 
 def page_date(at: Millis) -> PageDate:
-    """Return the date of a time in UTC."""
+    """Return the UTC date of a time."""
     moment = datetime.fromtimestamp(at / 1000, UTC)
     return PageDate(moment.year, moment.month, moment.day)
 
 
 def page_head(texts: Texts, writing: Formatter, author: str, name: str, at: Millis, attached: str) -> PageHead:
-    """Return the head of a report with the name `name`, whose record ends at `at`."""
+    """Return the head of the report `name`, whose record ends at `at`."""
     return PageHead(
         lang=writing.language,
         words=texts.single(),
@@ -83,7 +85,7 @@ def page_head(texts: Texts, writing: Formatter, author: str, name: str, at: Mill
 
 
 def typeset(template: str, page: Page, statement: bytes) -> bytes:
-    """Return the PDF of a template. One that begins with `//+ FILE` has that file of this folder before it."""
+    """Return the PDF of a template. If it begins with `//+ FILE`, that file of this folder is prepended."""
     folder = resources.files("mailwatch.evidence.report")
     text = (folder / template).read_text(encoding="utf-8")
     if text.startswith("//+ "):
@@ -91,15 +93,15 @@ def typeset(template: str, page: Page, statement: bytes) -> bytes:
     data = asdict(page)
     head = data.pop("head")
     made = compile_pdf(text.encode(), str(folder), data | head, statement=statement.decode())
-    # A signature is appended, and needs the line to be ended.
+    # A signature is appended after this line end.
     return made + b"\n"
 
 
 def compile_pdf(template: bytes, root: str, data: Mapping[str, object], **inputs: str) -> bytes:
-    """Return the PDF of a template's text that reads `data`; files that it names lie below `root`."""
-    made: bytes = typst.compile(  # type: ignore[call-overload]  # Bytes, below a root that is a path.
+    """Return the PDF of a template's text, which reads `data`; files that it names are below `root`."""
+    made: bytes = typst.compile(  # type: ignore[call-overload]  # Bytes as the template, with a root path.
         template,
-        root=root,  # Not the current folder, which may be gone.
+        root=root,  # Not the current folder, which may not exist.
         format="pdf",
         pdf_standards=["a-3b"],
         ignore_system_fonts=True,
@@ -117,7 +119,7 @@ def printable(data: object, long: int = MAX_UNBROKEN_CHARS) -> object: ...
 
 
 def printable(data: object, long: int = MAX_UNBROKEN_CHARS) -> object:
-    """Return plain data with each text in it fit to be printed, words longer than `long` being breakable."""
+    """Return plain data with all texts printable, and words longer than `long` breakable."""
     if isinstance(data, str):
         text = "".join(map(_printable_char, unicodedata.normalize("NFC", data)))
         return re.sub(rf"\S{{{long + 1},}}", lambda found: _breakable(found[0], long), text)
@@ -134,7 +136,7 @@ def _printable_char(char: str) -> str:
 
 
 def _breakable(word: str, long: int) -> str:
-    # Addresses of pages break by themselves, and are copied.
+    # URLs break by themselves, and are copied by readers.
     if word.startswith("http"):
         return word
     return "\u200b".join(word[at : at + long] for at in range(0, len(word), long))

@@ -1,7 +1,7 @@
-"""`mailwatch verify`: checks a bundle from anywhere. No ledger, no config, and nothing in the bundle is trusted.
+"""`mailwatch verify`: verifies a bundle without ledger or config. Nothing in the bundle is trusted.
 
-One claim a line, in the order in which they rest on one another. What cannot be checked because an earlier one
-failed is not valid, and says so.
+Claims are checked one by one in the order of their dependence. A claim that cannot be checked because an earlier
+one failed is not valid, and its detail says so.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ CLAIMS = (
     "report",
     "files",
 )
-"""In a bundle of a window of time `outage` is called `period`."""
+"""The claims in order. In a bundle of a window of time `outage` is called `period`."""
 
 
 logger = logging.getLogger(__name__)
 UNEXPECTED_PREFIX = "could not be checked, because its content is not what MailWatch writes:"
-"""How a claim begins that failed in a way which no check foresaw."""
+"""Prefix of the detail of a claim that failed with an error that no check foresaw."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One thing that the bundle says, whether it holds, and what was found."""
+    """One claim of the bundle, whether it is valid, and the finding."""
 
     claim: str
     valid: bool
@@ -75,15 +75,15 @@ class Claim:
 
 
 def verify(path: Path, trust: Trust) -> list[Claim]:
-    """Check everything that a bundle claims."""
+    """Verify a bundle; return its claims with the results."""
     return examine(path, trust).claims
 
 
 @dataclass(slots=True)
 class VerificationResult:
-    """A bundle that was checked. The rest is to be used only when all claims are valid.
+    """A verified bundle. Use the fields after `claims` only if all claims are valid.
 
-    `statement` is outage.json or period.json; `signed` are the roots of its checkpoints by size.
+    `statement`: outage.json or period.json. `signed`: the roots of its checkpoints by size.
     """
 
     claims: list[Claim]
@@ -92,16 +92,16 @@ class VerificationResult:
 
     @property
     def valid(self) -> bool:
-        """Whether every claim is."""
+        """Whether every claim is valid."""
         return all(claim.valid for claim in self.claims)
 
 
 def examine(path: Path, trust: Trust, listener: FactListener = lambda *_: None) -> VerificationResult:
-    """Check a bundle. `listener` gets the facts of its targets, to be believed only if the bundle turns out
+    """Verify a bundle. `listener` receives the facts of its targets, to be trusted only if the bundle proves
     valid.
     """
     with warnings.catch_warnings():
-        # A hostile certificate, or an old root, breaks rules of today; what follows from it becomes a claim.
+        # A hostile certificate or an old root may break today's rules; the consequences become claims.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         return _BundleCheck(trust, listener).run(path)
 
@@ -116,7 +116,7 @@ class _BundleCheck:
         failed = ""
         try:
             for name, step in self._steps().items():
-                # The order of the entries and what follows says nothing once they are not the signed ones.
+                # If the entries are not the signed ones, the claims that follow from them mean nothing.
                 if failed in ("archive", "key", "checkpoints", "entries"):
                     self._claims.append(Claim(name, False, f"not checked, because {failed} is not valid"))
                     continue
@@ -132,7 +132,7 @@ class _BundleCheck:
         return VerificationResult(self._claims, self._stated, signed)
 
     def _steps(self) -> dict[str, Callable[[], str]]:
-        """What is checked for each claim, in the order of CLAIMS."""
+        """Return the check of each claim, in the order of CLAIMS."""
         return {
             "archive": self._open,
             "key": self._key,
@@ -166,7 +166,7 @@ class _BundleCheck:
         except Exception as error:
             if is_local_failure(error):
                 raise
-            # The one edge: what no check foresaw is a claim that does not hold, and the log says where it was.
+            # The only catch-all: an error that no check foresaw becomes a failed claim, with its place in the log.
             logger.info("%s could not be checked", name, exc_info=error)
             detail = f"{UNEXPECTED_PREFIX} {type(error).__name__} {str(error)[:120]}".strip()
             self._claims.append(Claim(name, False, detail))
@@ -287,7 +287,7 @@ class _BundleCheck:
         return compared
 
     def _compare_position(self, stated: dict[str, Any], where: dict[str, int]) -> None:
-        """Compare the ledger, the range and the outside times of the entries `where` with what is stated."""
+        """Compare the ledger, the range and the outside times of the entries `where` with the statement."""
         name = self._archive.statement
         if stated.get("ledger") != self._origin:
             raise VerificationError(f"{name} is of another ledger")

@@ -1,8 +1,8 @@
-"""Opens a zip that anyone may have made: no file is unpacked, every read is bounded.
+"""Reads an untrusted zip: no file is extracted, every read is bounded.
 
-Readers of zips differ in where they begin to read and in what they skip: of a zip with a second directory, or with
-bytes before, between or behind its files, one may show other files than another. So every byte must belong to its
-files or its directory, one after the other.
+Zip readers differ in where they begin and in what they skip. Given a second directory, or bytes before, between or
+after the files, one reader may find other files than another. So every byte must belong to the files or the
+directory, without gaps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DESCRIPTORS = (12, 16, 20, 24)
 
 
 def layout_fault(file: IO[bytes], infos: Iterable[zipfile.ZipInfo], start: int, size: int) -> str:
-    """Say what is wrong with the layout, "" for nothing. `start` is where the directory begins."""
+    """Return what is wrong with the layout, "" if nothing. `start`: offset of the directory."""
     infos = sorted(infos, key=lambda info: info.header_offset)
     file.seek(max(0, size - _END))
     end = file.read(_END)
@@ -64,24 +64,24 @@ SIZE_LIMITS = (
     ("report.pdf", 32 << 20, 200),
     ("", 64 << 20, 200),
 )
-"""By the end of its name: how many bytes a file may have, and how many times longer than packed it may be.
+"""Limits by the end of a file's name: most bytes, and highest compression ratio.
 
-Entries are read line by line, and come to about ten times; the others are read as a whole.
+Entries are read line by line and compress to about a tenth; the other files are read whole.
 """
 MAX_VALUES = 1_000_000
-"""So many values a JSON file may hold: each takes a hundred bytes and more of memory, out of two."""
+"""Most values in a JSON file: each takes two bytes of text but over a hundred bytes of memory."""
 ALLOWED_NAMES = re.compile(
     r"(outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/ledger\.pub|verify\.py"
     r"|(VERIFY|VERIFICA)\.md|tokens/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)"
 )
 _NEEDED = ("entries.jsonl", "proof.json", "manifest.json", "manifest.sig", "keys/ledger.pub")
 STATEMENTS = ("outage.json", "period.json")
-"""A bundle holds one of them: what is claimed of an outage, or of a window of time."""
+"""A bundle holds exactly one of them: the statement on an outage, or on a window of time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ZipShape:
-    """What a zip may and must hold: `names` of files, those `needed`, and exactly one of `statements`."""
+    """The files that a zip may and must contain: `names`, those `needed`, and exactly one of `statements`."""
 
     names: re.Pattern[str]
     needed: tuple[str, ...]
@@ -92,18 +92,20 @@ BUNDLE_SHAPE = ZipShape(ALLOWED_NAMES, _NEEDED, STATEMENTS)
 
 
 class VerificationError(Exception):
-    """The bundle, or a part of it, is not what it must be; says what and where."""
+    """The bundle or a part of it is invalid. The message says what and where."""
 
 
 class Archive:
-    """A bundle that was opened. What `read` and `lines` gave is hashed, and compared by `check`."""
+    """An open bundle. Files returned by `read` and `lines` are hashed into `seen`, to compare with the
+    manifest.
+    """
 
     def __init__(self, path: Path, shape: ZipShape = BUNDLE_SHAPE) -> None:
         """Raises VerificationError."""
         try:
             self._zip = zipfile.ZipFile(path)
             infos = self._zip.infolist()
-        except Exception as error:  # Hostile bytes: zipfile raises struct.error, IndexError and more for them.
+        except Exception as error:  # On hostile bytes zipfile raises struct.error, IndexError and more.
             if is_local_failure(error):
                 raise
             raise VerificationError(f"not a readable zip: {str(error)[:120]}") from None
@@ -121,12 +123,12 @@ class Archive:
 
     @property
     def names(self) -> list[str]:
-        """The files in it."""
+        """Names of the files in the zip."""
         return list(self._infos)
 
     @property
     def statement(self) -> str:
-        """The name of the file that says what is claimed."""
+        """Name of the statement's file."""
         return next(name for name in self._shape.statements if name in self._infos)
 
     def read(self, name: str) -> bytes:
@@ -136,11 +138,11 @@ class Archive:
         return b"".join(self._parts(name))
 
     def json(self, name: str) -> dict[str, object]:
-        """Return a file that holds a JSON object. Raises VerificationError."""
+        """Return the JSON object in a file. Raises VerificationError."""
         return parse_object(self.read(name), name)
 
     def copy(self, name: str, path: Path) -> None:
-        """Write a file to `path`; one that is stored, which takes no more space than the zip. Raises
+        """Copy an uncompressed file to `path`, which takes no more space than the zip. Raises
         VerificationError.
         """
         if self._infos[name].compress_type != zipfile.ZIP_STORED:
@@ -174,14 +176,14 @@ class Archive:
             with self._zip.open(self._infos[name]) as file, contextlib.ExitStack() as stack:
                 part = unpack()
                 if len(part) == PART_BYTES:
-                    # One part is unpacked while the one before is worked on: neither needs the other's processor.
+                    # One part is decompressed while the previous one is processed: they use different processors.
                     ahead = stack.enter_context(ThreadPoolExecutor(1))
                 while part:
                     coming = ahead.submit(unpack) if len(part) == PART_BYTES else None
                     size += len(part)
                     yield part
                     part = coming.result() if coming else unpack()
-        except Exception as error:  # Hostile bytes again.
+        except Exception as error:  # Any exception, on hostile bytes.
             if is_local_failure(error):
                 raise
             raise VerificationError(f"{name} cannot be read: {str(error)[:120]}") from None
@@ -208,7 +210,7 @@ def _check_files(infos: list[zipfile.ZipInfo], shape: ZipShape) -> dict[str, zip
             raise VerificationError(f"{name} is encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise VerificationError(f"{name} is packed in an unknown way")
-        # A link would be made by who unpacks it, and written through.
+        # Unpacking a link would create it, and later files could be written through it.
         if not stat.S_ISREG(info.external_attr >> 16) and stat.S_IFMT(info.external_attr >> 16):
             raise VerificationError(f"{name} is not a plain file")
         most, ratio = next(rest for end, *rest in SIZE_LIMITS if name.endswith(end))
@@ -223,7 +225,7 @@ def _check_files(infos: list[zipfile.ZipInfo], shape: ZipShape) -> dict[str, zip
 
 
 def parse_object(raw: bytes, name: str) -> dict[str, object]:
-    """Read a JSON object in which no name stands twice. Raises VerificationError."""
+    """Parse a JSON object without duplicate keys. Raises VerificationError."""
     if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
         raise VerificationError(f"{name} holds more than {MAX_VALUES} values")
     try:

@@ -1,6 +1,6 @@
-"""Walks the range of the ledger in a bundle: hashes, order, numbers; hands on what the other claims need.
+"""Scans the ledger range in a bundle: verifies hashes, order and numbers, and collects data for the other claims.
 
-A year of one target is half a million entries: each is read once, and none is kept.
+A year of one target is half a million entries: each is read once, none is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENTRY_LINE = re.compile(
     rb'"target":(?:null|"([0-9a-f]{16})"),"time":(0|[1-9][0-9]{0,13}|-[1-9][0-9]{0,11}),"v":([12])\})'
     rb'(?:,"payload":(\{[^\n]*\}))?\}\n'
 )
-"""A line in its one canonical form (RFC 8785), of the years 1938 to 5138; anything else is refused."""
+"""A line in its only canonical form (RFC 8785), for the years 1938 to 5138; anything else is rejected."""
 PUBLIC_KINDS = frozenset((b"guard", b"clock", b"node", b"token"))
 TARGET_KINDS = frozenset((b"observation", b"gap", b"outage", b"watch"))
 
@@ -33,17 +33,17 @@ MAX_TARGETS = 100_000
 MAX_STEPS = 100_000
 MAX_NAME_CHARS = 1000
 MAX_REPLY_CHARS = 8192
-"""Characters that a server's reply may have: 500 are kept, of which one may be written as ten."""
+"""Most characters of a server's reply: 500 are recorded, each of which may be escaped as ten."""
 
 EntryHandler = Callable[[int, str, int, str, dict[str, object]], None]
-"""Given each entry that is shown: index, kind, time, the name of its target ("": none), payload."""
+"""Called with each entry that has a payload: index, kind, time, target name ("" for none), payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEntry:
-    """What an entry says of a token: the size of the checkpoint it is over, its time, and ours around it.
+    """An entry about a token: the size of its checkpoint, its time, and our times of request and answer.
 
-    `boot` and `clock` are the reading of its header, "" and 0 on old records.
+    `boot`, `clock`: the clock reading in its header, "" and 0 on old records.
     """
 
     index: int
@@ -57,7 +57,7 @@ class TokenEntry:
 
 @dataclass(frozen=True, slots=True)
 class WriteTimes:
-    """The earliest and the latest time that the entries [begin, end) say they were written at."""
+    """The earliest and the latest time that the entries [begin, end) claim."""
 
     begin: int
     end: int
@@ -65,12 +65,12 @@ class WriteTimes:
     latest: Millis
     boot: str = ""
     clock: Millis = 0
-    """The reading of the last of them, "" on old records."""
+    """Clock reading of the last of these entries, 0 on old records."""
 
 
 @dataclass(slots=True)
 class LedgerScan:
-    """What was found on the way. The lists hold faults; each names the first few."""
+    """The results of a scan. The lists of strings hold faults, at most MAX_FAULTS each."""
 
     start: CompactRange
     roots: dict[int, bytes] = field(default_factory=dict)
@@ -83,26 +83,26 @@ class LedgerScan:
     readings: ClockReadings = field(default_factory=ClockReadings)
     target_change_faults: list[str] = field(default_factory=list)
     target_changes: int = 0
-    """Entries that say what is watched."""
+    """Number of target changes."""
     clocked: int = 0
-    """Entries that have a reading of the steady clock."""
+    """Number of entries with a reading of the steady clock."""
     boots: int = 0
     tokens: dict[str, TokenEntry] = field(default_factory=dict)
-    """What entries say of the tokens enclosed, by the SHA-256 of the reply."""
+    """Entries about the enclosed tokens, by the SHA-256 of the reply."""
     first_rules: object = None
     rules: object = None
-    """Those of the first and of the last start of MailWatch."""
+    """Rules of the ledger's first start and of the last start of MailWatch."""
     steps: list[tuple[int, Millis]] = field(default_factory=list)
-    """By entry, how far the wall clock was set."""
+    """Steps of the wall clock (milliseconds), by entry index."""
     clock_disturbance: Millis = 0
-    """By how much the clock was set, and how long MailWatch stood still, in all, as far as it is on record."""
+    """Total milliseconds on record by which the clock was set, and during which MailWatch was suspended."""
     ends: dict[bytes, Millis] = field(default_factory=dict)
     overlap: Millis = 0
-    """When the latest observation of each target ended, and by how much the next one claims to begin before
-    that.
+    """`ends`: end of the latest observation by target. `overlap`: most milliseconds by which an observation claims
+    to begin before the previous one ended.
     """
     spans: list[WriteTimes] = field(default_factory=list)
-    """Cut at each checkpoint and at each entry that names an enclosed token."""
+    """Spans of entries, cut at each checkpoint and at each entry that names an enclosed token."""
     names: dict[bytes, str] = field(default_factory=dict)
     count: int = 0
     shown_count: int = 0
@@ -122,9 +122,8 @@ def scan(
     enclosed: Collection[str],
     handle: EntryHandler,
 ) -> LedgerScan:
-    """Read all entries, and hand on those that are shown. `enclosed` are the SHA-256 of the tokens at hand.
-
-    Raises VerificationError where the bundle cannot be read on; other faults are noted.
+    """Scan all entries, and call `handle` with those that have a payload. `enclosed`: SHA-256 of the enclosed
+    tokens. Raises VerificationError if reading cannot go on; other faults are recorded.
     """
     scanner = _Scanner(start, checkpoints, enclosed, handle)
     fullmatch, feed = ENTRY_LINE.fullmatch, scanner.feed
@@ -141,7 +140,7 @@ def scan(
 
 
 class _Scanner:
-    """Checks one entry after the other: its clock reading, its place and number, its hash, its payload."""
+    """Checks entry after entry: clock reading, index and number, hash, payload."""
 
     def __init__(
         self,
@@ -156,14 +155,14 @@ class _Scanner:
         self._checkpoints, self._enclosed, self._handle = checkpoints, enclosed, handle
         self._numbers: dict[bytes, int] = {}
         self._closed: set[bytes] = set()
-        """Targets with an entry whose payload is not shown."""
+        """Targets with an entry without payload."""
         self._boot, self._run, self._clock = b"", b"", 0
         self._span_begin, self._earliest, self._latest, self._named = start.size, NEVER_MS, -NEVER_MS, 0
         if start.size in checkpoints:
             self.found.roots[start.size] = self._tree.root()
 
     def feed(self, fields: tuple[bytes, ...], header_fault: dict[str, object] | None) -> None:
-        """Take in an entry: the groups of ENTRY_LINE, and the header whose clock reading is not canonical."""
+        """Process an entry: the groups of ENTRY_LINE, and the header if its clock reading is malformed."""
         header, boot, clock, number_of, kind, number, digest, run, target, at, version, payload = fields
         found, index, time = self.found, int(number_of), int(at)
         if (
@@ -174,7 +173,7 @@ class _Scanner:
             and clock
             and int(clock) >= self._clock
         ):
-            # Nearly all entries: the same run, a little later.
+            # The fast path for nearly all entries: the same run, a little later.
             self._clock = int(clock)
             found.readings.advance(self._clock)
         else:
@@ -197,13 +196,13 @@ class _Scanner:
         elif kind in PUBLIC_KINDS:
             _note_fault(found.hidden, f"entry {index} ({kind.decode()}) has no payload")
         if kind != b"gap":
-            # A gap is written when it is over, however long after; all others as soon as they are known.
+            # A gap is written when it has ended, however long after its time; all others at once.
             self._earliest, self._latest = min(self._earliest, time), max(self._latest, time)
         if self._tree.size in self._checkpoints or len(found.tokens) > self._named:
             self._cut_span()
 
     def finish(self) -> LedgerScan:
-        """Return what was found, once all entries were fed."""
+        """Return the results after the last entry."""
         found = self.found
         found.next_index = self._tree.size
         for target in self._closed & found.names.keys():
@@ -213,7 +212,7 @@ class _Scanner:
         return found
 
     def _check_place(self, index: int, kind: bytes, target: bytes | None, number: bytes) -> None:
-        """Check that an entry follows the one before it, in the ledger and of its target."""
+        """Check that an entry's index and target number follow those before it."""
         found = self.found
         if index != self._first + found.count:
             _note_fault(found.order, f"expected entry {self._first + found.count}, got {index}")
@@ -231,7 +230,7 @@ class _Scanner:
         version: bytes,
         header_fault: dict[str, object] | None,
     ) -> None:
-        """Check the reading of the clock where it does not follow that of the entry before."""
+        """Check a clock reading that the fast path does not cover."""
         read = header_fault
         if read is None:
             read = {"v": int(version)}
@@ -243,7 +242,7 @@ class _Scanner:
         self._boot, self._run, self._clock = boot or b"", run or b"", int(clock or 0)
 
     def _cut_span(self) -> None:
-        """End a span of times at a checkpoint, or at an entry that names an enclosed token."""
+        """End the current span of times, at a checkpoint or at an entry that names an enclosed token."""
         found, size = self.found, self._tree.size
         if size in self._checkpoints:
             found.roots[size] = self._tree.root()
@@ -278,7 +277,7 @@ class _Scanner:
         self._handle(index, kind, time, name, read)
 
     def _keep_monitor_entry(self, index: int, kind: str, payload: dict[str, object]) -> None:
-        """Keep what other claims ask for of MailWatch's own entries; its size does not grow with the range."""
+        """Keep the data that other claims need from MailWatch's own entries, in bounded size."""
         found = self.found
         if kind == "node":
             found.rules = payload.get("rules", found.rules)
@@ -294,7 +293,7 @@ class _Scanner:
 
 
 def _match_without_reading(line: bytes) -> tuple[re.Match[bytes] | None, dict[str, object] | None]:
-    """Read a line that is canonical but for the reading of the clock in its header, which is noted as a fault."""
+    """Parse a line that is canonical except for the clock reading in its header, which is recorded as a fault."""
     try:
         entry = orjson.loads(line)
         header = entry["header"]
@@ -327,7 +326,9 @@ def _check_target_change(result: LedgerScan, index: int, payload: dict[str, obje
 def _check_times(
     result: LedgerScan, index: int, time: Millis, target: bytes, observation: dict[str, object]
 ) -> None:
-    """An observation is on record as of its end, begins before that, and after the one before it had ended."""
+    """Check that an entry's time is its observation's end, after its start, and note overlap with the previous
+    one.
+    """
     start, end = observation.get("start"), observation.get("end")
     if type(start) is not int or type(end) is not int or end != time or not EARLIEST_MS <= start <= end:
         _note_fault(result.payloads, f"entry {index} has another date than the observation in it")
@@ -337,7 +338,7 @@ def _check_times(
 
 
 def _has_short_replies(observation: dict[str, object]) -> bool:
-    """Whether the replies that an outage keeps of an observation are as short as those on record."""
+    """Return whether the replies in an observation are as short as MailWatch records them."""
     attempts = observation.get("attempts")
     replies_lists = (
         [one.get("replies") for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
@@ -347,7 +348,7 @@ def _has_short_replies(observation: dict[str, object]) -> bool:
 
 
 def _read_payload(payload: bytes, index: int) -> dict[str, object]:
-    """Read a payload in its canonical form, in which no name can stand twice. Raises VerificationError."""
+    """Parse a payload in canonical form, which excludes duplicate keys. Raises VerificationError."""
     try:
         value = orjson.loads(payload)
         if orjson.dumps(value, option=orjson.OPT_SORT_KEYS) != payload or not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Checks report.pdf: the file attached to it is the bundle's statement, and any signature covers all of it."""
+"""Verifies report.pdf: its attached file is the bundle's statement, and any signature covers the whole PDF."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MAX_ATTACHMENT_BYTES = 64 << 20
 
 
 def check_report(pdf: bytes, statement: bytes, name: str) -> str:
-    """Return what was found. `statement` is the file of that name that must be attached. Raises
+    """Return the finding in words. `statement`: content of the file `name` that must be attached. Raises
     VerificationError.
     """
     try:
         return _check(pdf, statement, name)
     except VerificationError:
         raise
-    except Exception as error:  # Hostile bytes: whatever the libraries that read them raise.
+    except Exception as error:  # Any exception of the parsing libraries, on hostile bytes.
         if is_local_failure(error):
             raise
         raise VerificationError(f"report.pdf cannot be read: {type(error).__name__} {error}"[:200]) from None
@@ -54,7 +54,9 @@ def _check(pdf: bytes, statement: bytes, name: str) -> str:
 
 
 def _time(status: PdfSignatureStatus) -> str:
-    """Whose time is in the signature; that is over the signature, and was checked with it."""
+    """Return the timestamp of the signature in words, "" without one. The timestamp is over the signature and was
+    verified with it.
+    """
     stamped = status.timestamp_validity
     if stamped is None:
         return ""

@@ -1,6 +1,6 @@
-"""Computes what a bundle states again while its entries are read, and compares it.
+"""Recomputes a bundle's statement while its entries are read, and compares the two.
 
-Of outage.json the outage, of period.json the availability and outages of each target.
+For outage.json: the outage. For period.json: the availability and outages of each target.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ DEFAULT_INTERVAL_SECONDS = 60.0
 
 
 class OutageCheck:
-    """What outage.json claims, and the replay of it. A fault waits until asked for: other claims go first."""
+    """Checks outage.json against a replay. An error is kept until compare(): other claims come first."""
 
     def __init__(self, archive: Archive, listener: FactListener) -> None:
         self.stated: dict[str, Any] = {}
         self.anchors: dict[str, Moment | None] = {}
-        """A moment of each outage as it is shown, once it was compared."""
+        """A moment of the outage as displayed, by outage id; set by compare()."""
         self._fault = self._target = self._id = ""
         self._recorded: dict[str, Any] | None = None
         try:
@@ -53,7 +53,7 @@ class OutageCheck:
 
     @property
     def entries(self) -> dict[str, int]:
-        """The first and the last entry of the outage."""
+        """Indexes of the first and the last entry of the outage."""
         placed: dict[str, int] = self.stated["outage"]["ledger"]
         return placed
 
@@ -72,7 +72,7 @@ class OutageCheck:
             self._fault = f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]
 
     def compare(self, scan: LedgerScan) -> str:
-        """Return what was compared, in words. Raises VerificationError when it is not what is stated."""
+        """Return what was compared, in words. Raises VerificationError if a replay gives other results."""
         if self._fault:
             raise VerificationError(self._fault)
         if self._target not in scan.names.values():
@@ -123,7 +123,7 @@ class OutageCheck:
 
 
 def _widen_bounds(record: OutageRecord, scan: LedgerScan, stated: dict[str, Any]) -> OutageRecord:
-    """Widen the bounds of an outage that has only wall times by what the clock was set in it."""
+    """Widen the bounds of an outage with wall times only by the clock steps during it."""
     ahead, back = clock_steps_between(scan.steps, record.first_index, record.last_index)
     wide = widen_for_clock_steps(record, ahead, back)
     if wide is not record and "clock" not in stated:
@@ -135,11 +135,11 @@ def _widen_bounds(record: OutageRecord, scan: LedgerScan, stated: dict[str, Any]
 
 T = TypeVar("T")
 _ADDED = ("maintenance",)
-"""What may be stated beside the outage and follows from other entries."""
+"""Keys that may be stated with the outage and follow from other entries."""
 
 
 def _recorded_rules(scan: LedgerScan, recorded: dict[str, Any] | None) -> object:
-    """Return the rules in force, as the outage's own entry has them, else the last start of MailWatch."""
+    """Return the rules in force, from the outage's own entry, else from the last start of MailWatch."""
     if recorded and "rules" in recorded:
         return recorded["rules"]
     if scan.rules is None:
@@ -148,7 +148,7 @@ def _recorded_rules(scan: LedgerScan, recorded: dict[str, Any] | None) -> object
 
 
 def _interval_of(service: object) -> float:
-    """The seconds between two observations, as the config had it: time between those further apart is
+    """Return the interval in seconds from the config, else the default: longer times between observations are
     unobserved.
     """
     try:
@@ -166,16 +166,16 @@ def _typed_value(value: dict[str, Any], key: str, kind: type[T]) -> T:
 
 MAX_TARGETS = 1000
 MAX_OUTAGES = 20_000
-"""Of one target: fifty a day for a year."""
+"""Most outages of one target: fifty a day for a year."""
 
 
 class PeriodCheck:
-    """What period.json claims, and the replay of it. A fault waits until asked for: other claims go first."""
+    """Checks period.json against a replay. An error is kept until compare(): other claims come first."""
 
     def __init__(self, archive: Archive, listener: FactListener) -> None:
         self.stated: dict[str, Any] = {}
         self.anchors: dict[str, Moment | None] = {}
-        """A moment of each outage as it is shown, once they were compared."""
+        """A moment of each outage as displayed, by outage id; set by compare()."""
         self._fault = ""
         self._replay: PeriodReplay | None = None
         try:
@@ -188,7 +188,7 @@ class PeriodCheck:
 
     @property
     def entries(self) -> dict[str, int]:
-        """The first and the last entry of the window."""
+        """Indexes of the first and the last entry of the window."""
         placed: dict[str, int] = self.stated["entries"]
         return placed
 
@@ -205,7 +205,7 @@ class PeriodCheck:
             self._fault = f"{target[:80]} has more than {MAX_OUTAGES} outages"
 
     def compare(self, scan: LedgerScan) -> str:
-        """Return what was compared, in words. Raises VerificationError when it is not what is stated."""
+        """Return what was compared, in words. Raises VerificationError if a replay gives other results."""
         replay = self._replay
         if self._fault or replay is None:
             raise VerificationError(self._fault)
@@ -257,7 +257,7 @@ def _start_replay(stated: dict[str, Any], listener: FactListener) -> PeriodRepla
             raise VerificationError("period.json: a target without name and interval")
     if rules_payload(rules_from(stated["rules"])) != stated["rules"]:
         raise VerificationError("the stated rules do not have the form of rules")
-    # Statements from before 2026-11 have one interval, by which all is judged.
+    # Statements from before 2026-11 have a single interval, which applies throughout.
     infer = {"intervals" in one for one in stated["targets"]}
     if len(infer) != 1:
         raise VerificationError("period.json: only some of the targets have intervals")
@@ -265,7 +265,7 @@ def _start_replay(stated: dict[str, Any], listener: FactListener) -> PeriodRepla
 
 
 def _check_intervals(targets: list[dict[str, Any]], replay: PeriodReplay) -> None:
-    """Stated intervals must be those on record, or those that the observations give."""
+    """Check that the stated intervals are those on record, or inferred from the observations."""
     for one in targets:
         if "intervals" not in one:
             return
@@ -279,9 +279,10 @@ def _check_intervals(targets: list[dict[str, Any]], replay: PeriodReplay) -> Non
 
 
 def _check_coverage(scan: LedgerScan, replay: PeriodReplay) -> None:
-    """The range must reach over the window on both sides: else observations could be left out at its ends.
+    """Check that the range extends over the window on both sides; otherwise observations could be omitted at its
+    ends.
 
-    Where the clock was set meanwhile, its first entry need not be the earliest, nor its last the latest.
+    If the clock was set meanwhile, the first entry need not be the earliest, nor the last the latest.
     """
     start, end = replay.window
     if scan.first_time is None or scan.last_time is None:

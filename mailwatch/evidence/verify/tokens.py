@@ -1,7 +1,8 @@
-"""Checks each timestamp token of a bundle: over its checkpoint, named by its entry, signed by a trusted authority.
+"""Verifies each timestamp token of a bundle: it covers its checkpoint, its entry names it, a trusted authority
+signed it.
 
-And the times that the entries give themselves: they must lie between the tokens around them. The verifier trusts
-what was named with --trust, else the system's authorities.
+Also verifies the entries' own times: they must lie between the tokens around them. Trusted are the certificates
+given with --trust, else the system's authorities.
 """
 
 from __future__ import annotations
@@ -37,14 +38,16 @@ from mailwatch.times import Millis, parse_rfc3339, rfc3339
 
 @dataclass(slots=True)
 class Trust:
-    """What is trusted beforehand: keys of ledgers in their one-line form, and authorities' certificates."""
+    """The trust anchors: ledger keys in their one-line form, and authorities' certificates."""
 
     keys: set[str] = field(default_factory=set)
     certificates: list[x509.Certificate] = field(default_factory=list)
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Trust:
-        """Read --trust files: PEM certificates, or a line as in keys/ledger.pub. Raises ValueError, OSError."""
+        """Read --trust files: PEM certificates, or ledger keys as in keys/ledger.pub. Raises ValueError,
+        OSError.
+        """
         trust = cls()
         for path in paths:
             raw = path.read_bytes()
@@ -61,7 +64,7 @@ class Trust:
 
 
 def certificates(raw: bytes, name: str) -> list[x509.Certificate]:
-    """Read PEM certificates of a bundle. Raises VerificationError."""
+    """Parse PEM certificates of a bundle. Raises VerificationError."""
     try:
         return parse_pem(raw)
     except CertificateError as error:
@@ -75,18 +78,20 @@ def system_authorities() -> list[x509.Certificate]:
 
 
 LATE_MS: Millis = 60_000
-"""How long after its end an observation may be on record: the guard is asked, routes are traced, the disk is
-slow.
+"""Milliseconds after its end within which an observation is recorded: the guard checks, routes are traced, disks
+are slow.
 """
 MAX_DRIFT_PARTS = 1_000
-"""One thousandth: far more than the oscillator of a computer is off, or than NTP slews a clock."""
+"""A drift of one part in this number is allowed: far more than a computer's oscillator drifts or NTP slews."""
 MAX_UNSTATED_MS: Millis = 600_000
-"""A clock error up to here need not be stated: ten minutes."""
+"""Largest clock error that need not be stated: ten minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedToken:
-    """A token that fits: the entry that names it, the size it is over, its time, and on whose word it rests."""
+    """A verified token: the index of the entry that names it, the size of its checkpoint, its time and
+    authority.
+    """
 
     entry: int
     checkpoint: int
@@ -94,15 +99,15 @@ class VerifiedToken:
     authority: str
     trusted: bool
     clock_error: Millis
-    """How far our own clock was off then, as far as the entry shows."""
+    """The error of our own clock then, as far as the entry proves it."""
     boot: str = ""
     clock: Millis = 0
-    """The reading of the entry that names it: the steady clock, a moment after the token was made."""
+    """Steady-clock reading of the entry that names the token, just after the token was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenTrust:
-    """Where a chain may end; `enclosed`: also in what the bundle itself holds, unless that is None."""
+    """Where a certificate chain may end. `enclosed`: the bundle's own certificates, None if not acceptable."""
 
     anchors: TrustAnchors
     enclosed: TrustAnchors | None
@@ -116,9 +121,8 @@ def verify_tokens(
     named: Mapping[str, TokenEntry],
     trusted: TokenTrust,
 ) -> list[VerifiedToken]:
-    """Check every token. `read` gives the file of a name; `named` is what entries say of them.
-
-    Raises VerificationError at the first that does not fit.
+    """Verify every token. `read` returns a file by name. `named`: the entries about tokens. Raises
+    VerificationError at the first invalid token.
     """
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise VerificationError("proof.json: tokens is not a list of objects")
@@ -164,7 +168,7 @@ def _verify_token(
 
 
 def _is_trusted(name: str, reply: bytes, note: str, token: Token, trusted: TokenTrust) -> bool:
-    """Whether the signature leads to an anchor we trust; False where only to an enclosed one. Raises
+    """Return whether the signature chains to a trusted anchor; False if only to an enclosed one. Raises
     VerificationError.
     """
     try:
@@ -190,7 +194,7 @@ def _clock_error(entry: TokenEntry | None, time: Millis) -> Millis:
 
 
 def outside_times(tokens: Sequence[VerifiedToken], first: int, last: int) -> dict[str, str | None]:
-    """Compute between which outside times the entries `first` to `last` were written."""
+    """Return the outside times that bound the writing of entries `first` to `last`."""
     before = [token.time for token in tokens if 0 <= token.entry <= first]
     after = [token.time for token in tokens if token.checkpoint > last]
     return {
@@ -200,11 +204,11 @@ def outside_times(tokens: Sequence[VerifiedToken], first: int, last: int) -> dic
 
 
 def check_entry_times(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> str:
-    """Compare the times that entries give themselves with each other and the tokens; return the result in words.
+    """Compare the entries' own times with each other and the tokens; return the result in words.
 
-    What is on record of our clock is allowed for: how far it was off at each token, by how much it was set, and
-    how long the machine slept, since an observation may go on record only afterwards.
-    Raises VerificationError when an entry claims to be older, or younger, than a token shows it to be.
+    It allows for the recorded facts about our clock: its error at each token, its steps, and the time the machine
+    slept, since an observation may be recorded only afterwards. Raises VerificationError if an entry claims to be
+    older or younger than a token proves.
     """
     off, disturbance, spans = (
         max((token.clock_error for token in tokens), default=0),
@@ -227,7 +231,7 @@ def check_entry_times(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> str:
     )
     for token in tokens:
         last = latest.get(token.checkpoint, -NEVER_MS)
-        # The entry that names a token may lie behind the range: then none follows it here.
+        # The entry that names a token may be after the range: then no entry follows it here.
         first = earliest.get(token.entry + 1, NEVER_MS) if token.entry >= 0 else NEVER_MS
         if last > token.time + allowed:
             raise VerificationError(f"{_token_text(token)} is over entries that are dated later, {_date(last)}")
@@ -242,9 +246,9 @@ def check_entry_times(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> str:
 
 
 def _check_clock_pace(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> None:
-    """The steady clock must go as the authorities' clocks do. Raises VerificationError.
+    """Check that the steady clock ran at the pace of the authorities' clocks. Raises VerificationError.
 
-    A token was made after the last entry under its checkpoint was written, and before the entry that names it.
+    A token was made after the last entry under its checkpoint and before the entry that names it.
     """
     read = {span.end: (span.boot, span.clock) for span in scan.spans}
     ordered = sorted(tokens, key=lambda stamp: stamp.checkpoint)
@@ -273,10 +277,10 @@ def _check_clock_pace(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> None
 
 
 def check_outage_bounds(outage: Mapping[str, Any], tokens: Sequence[VerifiedToken], clock_error: Millis) -> None:
-    """Hold an outage as it is stated against the tokens on both sides of it. Raises VerificationError.
+    """Compare a stated outage with the tokens on both sides of it. Raises VerificationError.
 
-    `clock_error` is the clock error that is stated, in milliseconds. What lies between two tokens is no longer
-    than they are apart, and neither the first nor the last failure lies outside of them.
+    `clock_error`: the clock error by the tokens, in milliseconds. The outage must not be longer than the time
+    between the two tokens, and neither its first nor its last failure may lie outside them.
     """
     where = outage["ledger"]
     before = [token for token in tokens if 0 <= token.entry <= where["first"]]
@@ -288,8 +292,8 @@ def check_outage_bounds(outage: Mapping[str, Any], tokens: Sequence[VerifiedToke
     allowed = LATE_MS + clock_error
     clock = outage.get("clock") or {}
     if clock.get("wall"):
-        # An old record has only the wall clock, which was set within: what was written after that is dated by
-        # that.
+        # An old record has only the wall clock, which was set during the outage; later entries are dated by the
+        # new time.
         allowed += round(clock["stepped"] * 1000)
     if start is not None and end is not None and least > max(0, end - start) + TOKEN_TOLERANCE_MS:
         raise VerificationError(
@@ -311,20 +315,19 @@ def check_outage_bounds(outage: Mapping[str, Any], tokens: Sequence[VerifiedToke
 def stated_error(
     stated: Mapping[str, Any], tokens: Sequence[VerifiedToken], scan: LedgerScan, anchors: Sequence[Moment | None]
 ) -> Millis:
-    """Return by how many milliseconds the wall clock of the times was off by the tokens, as far as that is stated.
+    """Return the wall clock's error in milliseconds, by the tokens, after comparing it with the stated error.
 
-    `anchors` is a moment of each outage as it is shown: what the wall clock showed at another time is not stated
-    there.
+    `anchors`: a moment of each outage as displayed; errors of the wall clock at other times are not part of it.
 
-    An error of more than ten minutes that is not stated, or stated as less, is refused: a reader would take the
-    times would take them for right. Raises VerificationError.
+    An error of more than ten minutes that is not stated, or understated, is rejected, since a reader would take
+    the times for right. Raises VerificationError.
     """
     asked = max((token.clock_error for token in tokens), default=0)
     read = {span.end: (span.boot, span.clock) for span in scan.spans}
     readings = []
     for token in tokens:
         boot, clock = read.get(token.checkpoint, ("", 0))
-        # The entry that names the last token may lie behind the range.
+        # The entry that names the last token may be after the range.
         named = token.clock if token.boot and token.boot == (boot or token.boot) else None
         readings.append(TokenReading(token.time, boot or token.boot, clock if boot else None, named))
     errors = [clock_error(anchor, readings) for anchor in anchors]
@@ -355,7 +358,7 @@ def _date(at: Millis) -> str:
 
 
 def tokens_text(tokens: Sequence[VerifiedToken]) -> str:
-    """Say whose tokens they are, of which times, and on whose word they rest."""
+    """Return the number of tokens, their authorities and times, and whether they are trusted, in words."""
     if not tokens:
         return "none: no external time bounds the entries"
     doubtful = [token for token in tokens if not token.trusted]
