@@ -70,7 +70,7 @@ def symptom_changes(failures: Iterable[tuple[Millis, str | None]]) -> tuple[Symp
 class IncidentOutage:
     """One outage of an incident. `order`: its order of recording, lowest first.
 
-    `symptom_changes` say how its trouble changed; they are empty unless its observations were read.
+    `symptom_changes`: changes of its trouble; empty unless its observations were read.
     """
 
     order: int
@@ -120,7 +120,7 @@ class Incident:
 
     @property
     def outages(self) -> Iterator[OutageRecord]:
-        """The outages of its members."""
+        """The outages of the incident's members."""
         return (member.outage for member in self.members)
 
     @property
@@ -173,7 +173,7 @@ class Incident:
         """
         total, until = 0, self.first_bad
         for outage in sorted(self.outages, key=lambda one: one.first_bad):
-            # Over a restart of the machine the least duration is less than the wall clock says.
+            # Over a restart of the machine the minimum duration is less than by the wall clock.
             surely_until = min(outage.last_bad, outage.first_bad + outage.durations.least)
             total += max(0, surely_until - max(outage.first_bad, until))
             until = max(until, surely_until)

@@ -42,7 +42,7 @@ _SAMPLE_YEARS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecurrenceRule:
-    """One of: an RRULE with its `start`, a cron line, or a single window from `start` to `end`.
+    """The times of maintenance: an RRULE with its `start`, a cron line, or a single window from `start` to `end`.
 
     `start` and `end`: local times in `timezone`, YYYY-MM-DDTHH:MM:SS. `duration`: length of each window of an
     RRULE or cron line, in milliseconds. All in canonical form (`RecurrenceRule.canonical`): equal meaning, equal

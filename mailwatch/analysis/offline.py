@@ -55,7 +55,7 @@ class _OfflinePeriod:
 
 @dataclass(slots=True)
 class _PartTracker:
-    """Follows one part of the line through the entries."""
+    """Tracks one part of the line through the entries."""
 
     part: LinePart
     found: list[dict[str, Any]] = field(default_factory=list)
@@ -105,8 +105,9 @@ class _PartTracker:
 def offline_payloads(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Return the offline periods of the guard's entries (index, payload), oldest first; milliseconds.
 
-    Each is of one part: "line" (no family works), "ipv4", "ipv6", or "names" (control names do not resolve, or
-    wrongly). An address family that never worked is not available on this line: it is not reported as offline.
+    Each belongs to one part: "line" (no address family works), "ipv4", "ipv6", or "names" (control names resolve
+    wrongly or not at all). An address family that never worked is not available on this line, and is not reported
+    as offline.
     """
     followers = [_PartTracker(part) for part in PARTS]
     for index, payload in entries:

@@ -1,4 +1,4 @@
-"""An outage as it is measured: its four times and what was observed in it (outage_record.py: on record)."""
+"""An outage as measured: its four times and its observations (as recorded: outage_record.py)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Outage:
 
     @property
     def state(self) -> OutageState:
-        """Whether the outage is open, has ended, or its target is no longer watched."""
+        """The state: "open", "closed", or "unwatched" if monitoring of its target ended first."""
         if self.unwatched:
             return "unwatched"
         return "open" if self.first_good is None else "closed"
@@ -90,8 +90,8 @@ class Outage:
 class ClockFacts:
     """Events of the wall clock since the last good observation.
 
-    It was set by `stepped` milliseconds in all, and the machine was restarted `reboots` times. `is_wall`: there is
-    no other clock on record, and the durations were widened by what it was set.
+    It was set by `stepped` milliseconds in all, and the machine was restarted `reboots` times. `is_wall`: no
+    steady clock is on record, and the durations were widened by the steps of the wall clock.
     """
 
     stepped: Millis

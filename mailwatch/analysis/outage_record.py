@@ -1,7 +1,7 @@
-"""`OutageRecord`: an outage with what it is an outage of, as it goes from the detector to everything else.
+"""`OutageRecord`: an outage with its subject, the form in which all code after the detector uses it.
 
-`outage_payload` writes it for the ledger, and `outage_from_payload` reads it back; public_json.py writes it for
-evidence and for the API. No other code knows their keys.
+`outage_payload` converts it for the ledger, and `outage_from_payload` back; public_json.py converts it for
+evidence and the API. No other code knows their keys.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mailwatch.times import Millis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutageSubject:
-    """What an outage is of, which does not follow from its observations. `account` is a digest of the login."""
+    """The subject of an outage, which does not follow from its observations. `account`: a digest of the login."""
 
     provider: str
     kind: Kind
@@ -37,12 +37,12 @@ class OutageSubject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutageRecord(Outage):
-    """An outage as it is on record, or as an open one stands now.
+    """An outage as recorded, or the current form of an open outage.
 
-    1. `account` is a digest of the login, "" where there is none or it is not known.
-    2. `rules` are those that made it an outage, `settings` what was watched then; None where the record does not
-       say, and for an open outage as it stands now.
-    3. `maintenance` is how much of its minimum duration was announced as maintenance (store/queries.py).
+    1. `account`: a digest of the login, "" if there is none or it is unknown.
+    2. `rules`: the rules that opened it. `settings`: the target's settings then. Both None if not on record, and
+       in the current form of an open outage.
+    3. `maintenance`: milliseconds of its minimum duration in announced maintenance (store/queries.py).
     """
 
     provider: str
@@ -64,7 +64,7 @@ class OutageRecord(Outage):
     ) -> Self:
         """Return a record of an outage and its subject."""
         measured = {field.name: getattr(outage, field.name) for field in _MEASURED}
-        # In the order of the names, as in the ledger.
+        # Sorted by name, as in the ledger.
         measured |= {key: dict(sorted(measured[key].items())) for key in ("causes", "phases")}
         return cls(
             **measured,
@@ -78,7 +78,7 @@ class OutageRecord(Outage):
 
     @property
     def subject(self) -> OutageSubject:
-        """What it is an outage of."""
+        """The subject of the outage."""
         return OutageSubject(
             provider=self.provider, kind=self.kind, vantage_point=self.vantage_point, account=self.account
         )
@@ -170,7 +170,7 @@ def outage_payload(record: OutageRecord) -> OutagePayload:
 
 
 def outage_from_payload(written: Mapping[str, object]) -> OutageRecord:
-    """Read what `outage_payload` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+    """Parse the output of `outage_payload`. Raises KeyError, TypeError or ValueError for anything else."""
     payload = cast(OutagePayload, written)
     subject, durations, clock = subject_from(written), payload["duration_ms"], payload.get("clock")
     rules, settings = payload.get("rules"), payload.get("watch")
@@ -206,14 +206,16 @@ def outage_from_payload(written: Mapping[str, object]) -> OutageRecord:
 
 
 def subject_from(written: Mapping[str, object]) -> OutageSubject:
-    """Read what an outage is of from its payload or its JSON. Raises KeyError, TypeError or ValueError."""
+    """Return the subject in an outage's payload or JSON. Raises KeyError, TypeError or ValueError."""
     texts = [written[key] for key in ("provider", "kind", "vantage_point")] + [written.get("account", "")]
     provider, kind, vantage_point, account = (text for text in texts if isinstance(text, str))
     return OutageSubject(provider=provider, kind=Kind(kind), vantage_point=vantage_point, account=account)
 
 
 def follows_from_replay(written: Mapping[str, object], outage: Outage) -> bool:
-    """Return whether a recorded payload equals the replay, but for what does not follow from observations."""
+    """Return whether a recorded payload equals the replay, except for keys that do not follow from
+    observations.
+    """
     nameless = OutageSubject(provider="", kind=Kind.IMAP, vantage_point="")
     replayed = outage_payload(OutageRecord.of(outage, nameless))
     kept, given = (
@@ -223,7 +225,7 @@ def follows_from_replay(written: Mapping[str, object], outage: Outage) -> bool:
 
 
 def outage_details(record: OutageRecord) -> dict[str, object]:
-    """Write a record for the page of one outage: as its payload, times and durations in milliseconds."""
+    """Return the data of an outage's page: its payload with further keys, times and durations in milliseconds."""
     page: dict[str, object] = {"proven_afterwards": False, **outage_payload(record)}
     if record.clock is not None and record.clock.is_wall:
         page["clock"] = {"stepped_ms": record.clock.stepped, "reboots": record.clock.reboots, "wall": True}

@@ -368,9 +368,9 @@ class OfflineJson(TypedDict):
 
 
 def outage_json(record: OutageRecord, *, in_period: bool = False) -> OutageJson:
-    """Write a record in the JSON of evidence: of outage.json, or of period.json.
+    """Return a record in the JSON of evidence, for outage.json or for period.json.
 
-    Bundles of the past are checked against it; what is published besides is in `public_outage_json`.
+    Old bundles are verified against it, so further public keys go into `public_outage_json`.
     """
     lasted, down, up, unknown = record.durations, record.down, record.up, record.unknown
     json: OutageJson = {
@@ -390,7 +390,7 @@ def outage_json(record: OutageRecord, *, in_period: bool = False) -> OutageJson:
             "estimate": _seconds(lasted.estimate),
             "uncertainty": _seconds(lasted.uncertainty),
         },
-        # Each in the order that it has always had: a bundle is made again to the byte.
+        # Each keeps its original order of keys, so that a remade bundle has the same bytes.
         "observations": {"down": down, "up": up, "unknown": unknown}
         if in_period
         else {"down": down, "unknown": unknown, "up": up},
@@ -410,10 +410,10 @@ def outage_json(record: OutageRecord, *, in_period: bool = False) -> OutageJson:
 
 
 def public_outage_json(record: OutageRecord) -> OutageJson:
-    """Write a record in the public JSON of `mailwatch outages --json` and the API; `watch` is what was watched
+    """Return a record in the public JSON of `mailwatch outages --json` and the API. `watch`: the target's settings
     then.
 
-    Without the digests of login name and task, which are of no use outside; left out where it is not on record.
+    `watch` omits the digests of login name and task, which are useless outside, and is left out if not on record.
     """
     json = outage_json(record)
     if record.settings is not None:

@@ -139,7 +139,7 @@ MONITOR_KINDS = ("node", "clock")
 StatedInterval = TypedDict(
     "StatedInterval", {"from": str | None, "interval": float, "inferred": NotRequired[bool]}
 )
-"""The interval (seconds) in force from a time on, as period.json has it."""
+"""The interval (seconds) in force from a time on, in the form of period.json."""
 
 
 class ReplayError(Exception):

@@ -76,7 +76,7 @@ def _table(answers: Sequence[AvailabilityJson], *, with_maintenance: bool) -> Ta
 
 
 def _percent(share: float | None, *, up: bool = False) -> str:
-    """Write a share, cut down to a ten-thousandth of a per cent or rounded `up`: neither bound says too much."""
+    """Format a share, rounded down or `up` to a ten-thousandth of a per cent, so that neither bound overstates."""
     if share is None:
         return NO_DATA
     return f"{percent_of(share, 4, up=up)}%"

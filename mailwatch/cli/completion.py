@@ -1,4 +1,4 @@
-"""mailwatch completion SHELL: print the script that completes commands, options and file names in a shell.
+"""mailwatch completion SHELL: prints the script that completes commands, options and file names in a shell.
 
 shtab generates it from the parsers of all verbs, so that it is always up to date.
 """
@@ -30,7 +30,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Let the shell complete file names wherever a parser, or one of its subcommands, takes a path."""
+    """Make the shell complete file names where a parser or one of its subcommands takes a path."""
     # argparse has no public way to list a parser's actions.
     for action in parser._actions:  # noqa: SLF001
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001

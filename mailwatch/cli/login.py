@@ -1,4 +1,4 @@
-"""mailwatch login: lets the owner grant access to a mailbox, then tries it."""
+"""mailwatch login: the owner grants access to a mailbox, then a probe tests it."""
 
 from __future__ import annotations
 

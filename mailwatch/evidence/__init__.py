@@ -6,7 +6,7 @@ outage_case     one outage and all contents of its bundle
 period_case     the same for a window of time: a month or a year
 bundle          the zip, written as a stream
 report/         report.pdf, for a judge to read
-claims/         what an outage amounts to under a provider's own rule
+claims/         an outage under the provider's own SLA rule
 letter/         the letter of complaint
 joint/          bundles of several vantage points as one joint report
 verify/         verification of any zip, without ledger or config; nothing in the zip is trusted

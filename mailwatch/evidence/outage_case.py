@@ -19,7 +19,7 @@ from mailwatch.store.replay import rule_book
 
 @dataclass(frozen=True, slots=True)
 class OutageEvidence:
-    """An outage on record, the range that proves it, and what is claimed; `key` is the public one."""
+    """A recorded outage, the range that proves it, and the statement. `key`: the ledger's public key."""
 
     record: OutageRecord
     range: LedgerRange
@@ -48,7 +48,7 @@ def find_outage_evidence(
 
 
 def find_outage(reader: Reader, wanted: str) -> OutageRecord:
-    """Return the one outage whose id begins with `wanted`. Raises EvidenceError."""
+    """Return the only outage whose id begins with `wanted`. Raises EvidenceError."""
     fitting = [record for record in queries.outage_records(reader) if record.id.startswith(wanted)]
     if len(fitting) != 1:
         problem = f"{len(fitting)} outages begin with" if fitting else "no outage has the id"

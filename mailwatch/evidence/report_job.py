@@ -12,7 +12,7 @@ from pathlib import Path
 from mailwatch.evidence.ledger_range import EvidenceError
 
 TIMEOUT_SECONDS = 300.0
-"""Seconds for one bundle."""
+"""Seconds within which a bundle must be made."""
 MAX_WAITING = 3
 
 

@@ -23,7 +23,7 @@ from mailwatch.times import Millis, rfc3339
 
 FORMAT = "mailwatch-evidence/1"
 MIN_STATED_ERROR_MS: Millis = 1_000
-"""Tokens have whole seconds."""
+"""Smallest clock error that is stated: tokens have whole seconds."""
 
 
 def outage_statement(
@@ -34,7 +34,7 @@ def outage_statement(
     service: dict[str, Any] | None,
     error: Millis,
 ) -> dict[str, Any]:
-    """Return the claim of one outage. Raises EvidenceError for an open one cut short."""
+    """Return the statement of one outage. Raises EvidenceError if it extends beyond the signed range."""
     if record.first_index < range_.start.size or record.last_index >= range_.end.size:
         raise EvidenceError("the outage extends beyond the signed range; try again after the next checkpoint")
     return {

@@ -48,7 +48,7 @@ class RulesPayload(TypedDict):
 
 
 class SettingsPayload(TypedDict):
-    """What is watched, in a payload (`TargetSettings`)."""
+    """A target's settings in a payload (`TargetSettings`)."""
 
     kind: str
     provider: str
@@ -65,7 +65,7 @@ class SettingsPayload(TypedDict):
 
 
 class TargetChangePayload(TypedDict):
-    """The payload of a change of what is watched (`TargetChange`)."""
+    """The payload of a target change (`TargetChange`)."""
 
     target: str
     at: Millis
@@ -86,7 +86,7 @@ class GapPayload(TypedDict):
 
 
 class TlsPayload(TypedDict):
-    """What a handshake showed, in a payload (`TlsFacts`)."""
+    """Facts of a TLS handshake in a payload (`TlsFacts`)."""
 
     version: str
     cipher: str
@@ -95,7 +95,7 @@ class TlsPayload(TypedDict):
 
 
 class AttemptPayload(TypedDict):
-    """One attempt of an observation (`Attempt`)."""
+    """An attempt in an observation's payload (`Attempt`)."""
 
     start: Millis
     end: Millis
@@ -110,7 +110,7 @@ class AttemptPayload(TypedDict):
 
 
 class ConnectivityPayload(TypedDict):
-    """Whether we were online, in an observation (`ConnectivityResult`)."""
+    """The guard's result in an observation's payload (`ConnectivityResult`)."""
 
     asked: Millis
     online: bool | None
@@ -225,9 +225,9 @@ def rules_from(payload: Mapping[str, object]) -> Rules:
 
 
 def rules_on_record(node: Mapping[str, object]) -> Rules | None:
-    """Return the rules that an entry about MailWatch itself puts in force, None if it says nothing of them.
+    """Return the rules that a node entry puts in force, None if it has none.
 
-    Raises KeyError, TypeError or ValueError for rules that cannot be read.
+    Raises KeyError, TypeError or ValueError for malformed rules.
     """
     return rules_from(cast(RulesPayload, node["rules"])) if "rules" in node else None
 
@@ -311,7 +311,7 @@ def fact_from(kind: str, payload: Mapping[str, object]) -> Fact:
 
 
 def clock_from(payload: Mapping[str, object]) -> ClockSpan | None:
-    """Read the clock of an observation or gap, None on an old record.
+    """Parse the clock reading of a fact; None on an old record.
 
     Raises KeyError, TypeError or ValueError for wrong types, or an end before the start.
     """

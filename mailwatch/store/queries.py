@@ -40,7 +40,7 @@ from mailwatch.store.replay import RuleBook, read_announcements, restore_state, 
 from mailwatch.times import Millis, overlap_length, rfc3339
 
 Live = Mapping[str, OutageRecord]
-"""Open outages by their ids, as code has them that follows every observation."""
+"""Open outages by id, from code that follows every observation."""
 NO_LIVE_OUTAGES: Live = {}
 
 
@@ -52,7 +52,7 @@ def outage_records(
     end: Millis | None = None,
     live: Live = NO_LIVE_OUTAGES,
 ) -> list[OutageRecord]:
-    """Return the outages on record, newest first; those that touch [start, end) when given.
+    """Return the outages on record, newest first; only those that overlap [start, end), if given.
 
     Closed and unwatched outages are returned as in their ledger entries; an unwatched outage ends at its last
     failure. An open outage is replayed to the last entry unless `live` has it; a replay takes a second for ten

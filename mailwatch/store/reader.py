@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The payload, parsed anew each time."""
+        """The payload, parsed at each access."""
         parsed: dict[str, Any] = orjson.loads(self.text)
         return parsed
 

@@ -87,11 +87,10 @@ def audit_maintenance(reader: Reader) -> list[Finding]:
 class RestoredState:
     """The state of one target after its last entry.
 
-    `recorded` are the outages on record by id, each by its latest entry; `unrecorded` are the changes that
-    were decided by committed observations but whose outage entry was not (a crash came between), and
-    `unrecorded_settings` what was watched then. `latest` is None where nothing was observed since the watching
-    began; `settings` are those in force; `trailing_gap` is the latest gap after the latest observation, if there
-    is one.
+    `recorded`: outages on record by id, from the latest entry of each. `unrecorded`: changes decided by committed
+    observations whose outage entry was not committed (a crash came between); `unrecorded_settings`: the target's
+    settings at each. `latest`: None if nothing was observed since monitoring began. `settings`: those in force.
+    `trailing_gap`: the latest gap after the latest observation, if any.
     """
 
     detector: Detector

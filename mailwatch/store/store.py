@@ -1,4 +1,4 @@
-"""The writing side: the one process that holds the lock appends entries and signs checkpoints.
+"""The writing side: the process that holds the lock appends entries and signs checkpoints.
 
 Not asynchronous: writer.py calls it in a dedicated thread.
 """

@@ -22,7 +22,7 @@ SECURITY_HEADERS = {
 
 
 _NO_HEAD_PATHS = re.compile(r"/live|/api/v1/outages/[^/]*/evidence\.zip")
-"""Endless or costly answers: no HEAD."""
+"""Paths with endless or costly answers, which do not support HEAD."""
 
 
 class SecurityHeaders:

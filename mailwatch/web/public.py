@@ -58,7 +58,7 @@ class PublicReadModel:
         """Real names of the targets last shown, by pseudonym: replaced as a whole, so that no lock is needed."""
 
     def is_unguarded(self) -> bool:
-        """Not shown."""
+        """Return nothing: not public."""
         return False
 
     def targets(self) -> Sequence[PublicTargetJson]:
@@ -125,19 +125,19 @@ class PublicReadModel:
         return self._incident(found) if found else None
 
     def observations(self, query: ObservationQuery) -> Sequence[ObservationJson]:
-        """Not shown."""
+        """Return nothing: not public."""
         return []
 
     def offline(self, start: Millis | None, end: Millis | None) -> Sequence[OfflineJson]:
-        """Not shown."""
+        """Return nothing: not public."""
         return []
 
     def availability(self, target: str | None, start: Millis, end: Millis) -> Sequence[AvailabilityJson]:
-        """Not shown."""
+        """Return nothing: not public."""
         return []
 
     def ledger(self) -> LedgerSummary | None:
-        """Not shown."""
+        """Return nothing: not public."""
         return None
 
     def change_token(self) -> str:
@@ -145,7 +145,7 @@ class PublicReadModel:
         return self._full.change_token()
 
     def unready_reasons(self) -> list[str]:
-        """Not shown."""
+        """Return nothing: not public."""
         return []
 
     def stale_reasons(self) -> list[str]:
@@ -153,7 +153,7 @@ class PublicReadModel:
         return ["ill"] if self._full.stale_reasons() else []
 
     def metrics(self) -> Iterator[bytes]:
-        """Not shown."""
+        """Return nothing: not public."""
         return iter(())
 
     async def evidence(self, identity: str, language: str) -> Path:

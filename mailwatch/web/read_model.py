@@ -30,7 +30,7 @@ from mailwatch.times import Millis
 
 
 class TargetFacts(TypedDict):
-    """What anyone may know of a target."""
+    """The public facts of a target."""
 
     provider: str
     kind: Kind
@@ -42,14 +42,14 @@ class TargetFacts(TypedDict):
 
 
 class PublicTargetJson(TargetFacts):
-    """A target for anonymous visitors, or for those who see more."""
+    """A target as returned to anonymous visitors; the full read model adds keys."""
 
     target: str
     outage: str | None
 
 
 class OutageFacts(TypedDict):
-    """What anyone may know of an outage."""
+    """The public facts of an outage."""
 
     provider: str
     kind: str
@@ -70,14 +70,14 @@ class OutageFacts(TypedDict):
 
 
 class PublicOutageJson(OutageFacts):
-    """An outage for anonymous visitors, or for those who see more."""
+    """An outage as returned to anonymous visitors; the full read model adds keys."""
 
     id: str
     target: str
 
 
 class MemberFacts(TypedDict):
-    """What anyone may know of an outage in an incident."""
+    """The public facts of an outage in an incident."""
 
     kind: str
     state: str
@@ -100,7 +100,7 @@ class PublicMemberJson(MemberFacts):
 
 
 class StageFacts(TypedDict):
-    """What anyone may know of a stage of an incident."""
+    """The public facts of a stage of an incident."""
 
     at: str
     targets_down: int
@@ -116,7 +116,7 @@ class PublicStageJson(StageFacts):
 
 
 class IncidentFacts(TypedDict):
-    """What anyone may know of an incident."""
+    """The public facts of an incident."""
 
     provider: str
     state: str
@@ -210,7 +210,7 @@ class LedgerSummary:
 
 @dataclass(frozen=True, slots=True)
 class OutageTransition:
-    """An observation that differs from the one before."""
+    """An observation that differs from the previous observation."""
 
     at: Millis
     outcome: Outcome
@@ -221,7 +221,7 @@ class OutageTransition:
 
 @dataclass(frozen=True, slots=True)
 class GuardAnswer:
-    """Whether our own line was up when an outage began, and what each control said."""
+    """The state of our own line when an outage began, and the result of each control server."""
 
     online: bool | None
     controls: Mapping[str, str]
@@ -229,7 +229,7 @@ class GuardAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SealedRange:
-    """The entries [start, end) that prove an outage: under a signed checkpoint, with the tokens that stamp it."""
+    """The entries [start, end) that prove an outage, under a signed checkpoint, with its timestamp tokens."""
 
     start: int
     end: int
@@ -239,14 +239,14 @@ class SealedRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutageDetail:
-    """An outage as its page shows it."""
+    """The data of the page of one outage."""
 
     outage: Mapping[str, Any]
-    """As the ledger has it, times and durations in milliseconds."""
+    """The outage's ledger payload: times and durations in milliseconds."""
     transitions: Sequence[OutageTransition]
     guard: GuardAnswer | None
     clock_bound: float | None
-    """How far the wall clock may have been off, in seconds."""
+    """Bound of the wall clock's error, in seconds."""
     range: SealedRange | None
 
 

@@ -74,7 +74,7 @@ async def serving(
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals of the process to `mailwatch run`."""
+    """A server that leaves signal handling to `mailwatch run`."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

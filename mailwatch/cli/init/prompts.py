@@ -17,7 +17,7 @@ from mailwatch.i18n import Texts, load_texts
 
 
 def texts(language: str) -> Texts:
-    """Return the texts of a language."""
+    """Return the texts in a language."""
     return load_texts("mailwatch.cli.init", f"{language}.yaml")
 
 

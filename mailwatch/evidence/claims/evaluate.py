@@ -151,7 +151,7 @@ class CountedTime:
         return self.window[1] - self.window[0]
 
     def as_json(self) -> dict[str, object]:
-        """Return it as outage.json has it."""
+        """Return the JSON for outage.json."""
         most = None if self.possibly is None else self.possibly / 1000
         return {
             "down": {"min": self.surely / 1000, "max": most},
@@ -168,7 +168,7 @@ class Credit:
     currency: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return it as outage.json has it."""
+        """Return the JSON for outage.json."""
         result: dict[str, object] = {"below": str(self.tier.below)}
         if self.tier.days is not None:
             result["days"] = self.tier.days
@@ -203,7 +203,7 @@ class WindowVerdict:
         return self.broken == "no" and (self.single_event is None or self.single_event.exceeded == "no")
 
     def as_json(self) -> dict[str, object]:
-        """Return it as outage.json has it."""
+        """Return the JSON for outage.json."""
         result = self.time.as_json()
         result["broken"] = self.broken
         result["tier"] = {
@@ -225,7 +225,7 @@ class WindowReading:
     deadline: date | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return it as outage.json has it."""
+        """Return the JSON for outage.json."""
         result: dict[str, object] = {"from": rfc3339(self.window[0]), "to": rfc3339(self.window[1])}
         result["raw"] = self.raw.as_json()
         if self.counted is not None:
@@ -241,7 +241,7 @@ class SlaReading:
     windows: tuple[WindowReading, ...]
 
     def as_json(self) -> dict[str, object]:
-        """Return it as outage.json has it."""
+        """Return the JSON for outage.json."""
         return {"zone": RULE_ZONE, "covered": self.covered, "windows": [one.as_json() for one in self.windows]}
 
 

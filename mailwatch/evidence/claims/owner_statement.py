@@ -31,7 +31,7 @@ class OwnerClaim:
         return owner_fee(self._owner_json())
 
     def as_json(self) -> dict[str, object]:
-        """Return it as outage.json has it."""
+        """Return the claim in the form of outage.json."""
         result: dict[str, object] = {"note": ADVICE, "stated_by_owner": self._owner_json()}
         if self.rule is None or self.reading is None:
             return result

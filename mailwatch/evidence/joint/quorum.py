@@ -55,7 +55,7 @@ OUTAGE_KEYS = ("id", "vantage_point", "state", "last_good", "first_bad", "last_b
 
 @dataclass(slots=True)
 class VantageView:
-    """One vantage point's view of a channel. `outages` by id."""
+    """One vantage point's view of a channel. `outages`: by id."""
 
     ledger: str
     vantage: str

@@ -1,6 +1,6 @@
 """The letter of complaint to the provider (reclamo, or diffida ad adempiere), as PDF and as an editable document.
 
-content     its content, as blocks
+content     the text of the letter, as blocks
 blocks      paragraphs, tables and blanks
 docx        the blocks as .docx; letter.typ lays them out as PDF
 """

@@ -20,7 +20,7 @@ Line = tuple[Run, ...]
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Text. `style` is normal, lead, title, heading, bold, item, last, to, right, by, tight or small."""
+    """A paragraph. `style`: normal, lead, title, heading, bold, item, last, to, right, by, tight or small."""
 
     line: Line
     style: str = "normal"

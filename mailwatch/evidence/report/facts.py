@@ -105,7 +105,7 @@ class ReportFacts:
 
 
 def collect_facts(entries: Iterable[Entry], outage: OutageRecord, reference: Moment | None = None) -> ReportFacts:
-    """Read the range around an outage; times by the wall clock of `reference`."""
+    """Return the facts of the range around an outage; times by the wall clock of `reference`."""
     found, target = ReportFacts(reference=reference), outage.target
     for entry in entries:
         if entry.target == target and entry.kind == "observation":

@@ -132,7 +132,7 @@ class Archive:
         return next(name for name in self._shape.statements if name in self._infos)
 
     def read(self, name: str) -> bytes:
-        """Return a whole file. Raises VerificationError."""
+        """Return the content of a file. Raises VerificationError."""
         if name not in self._infos:
             raise VerificationError(f"{name} is missing")
         return b"".join(self._parts(name))

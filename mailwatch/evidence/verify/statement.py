@@ -58,7 +58,7 @@ class OutageCheck:
         return placed
 
     def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
-        """Take in an entry that was shown."""
+        """Process an entry that has a payload."""
         if self._fault or target != self._target:
             return
         try:
@@ -193,7 +193,7 @@ class PeriodCheck:
         return placed
 
     def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
-        """Take in an entry that was shown."""
+        """Process an entry that has a payload."""
         if self._fault or self._replay is None:
             return
         try:

@@ -72,7 +72,7 @@ def certificates(raw: bytes, name: str) -> list[x509.Certificate]:
 
 
 def system_authorities() -> list[x509.Certificate]:
-    """Return the authorities that this machine trusts."""
+    """Return the certificates of the authorities that this machine trusts."""
     raw = ssl.create_default_context().get_ca_certs(binary_form=True)
     return parse_readable(raw)
 
