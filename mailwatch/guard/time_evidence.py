@@ -124,7 +124,7 @@ def expiry_fault(
     if known.contradicted:
         return ExpiryFault.UNKNOWN
     if not_before is None or not_after is None:
-        # It is unknown how far the chain is out of date, so our clock must be right to within a minute.
+        # How far the chain is out of date is unknown, so our clock must be right to within a minute.
         right = (
             earliest is not None
             and latest is not None

@@ -36,7 +36,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._records: dict[str, TargetRecord] = {}
         self._recent: list[OutageRecord] = []
-        """Outages that ended last, in the order of their ends."""
+        """The outages that ended last, in the order of their ends."""
         self._lag = Histogram(_LAG_BUCKETS)
         self._commit = Histogram(_COMMIT_BUCKETS)
         self._errors = 0
@@ -81,7 +81,7 @@ class Metrics:
             record.observed(observation, state, least)
 
     def outages(self, target: Target, outages: Sequence[OutageRecord]) -> None:
-        """Show the outages of a target: all that are on record."""
+        """Set the outages of a target: all that are on record."""
         record = self._records.get(target.name)
         if record is None:
             return

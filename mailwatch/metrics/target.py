@@ -60,7 +60,7 @@ class TargetRecord:
     availability: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
     open: OutageRecord | None = None
     open_seconds: float = 0.0
-    """Its minimum duration so far: it grows with each down observation."""
+    """The open outage's minimum duration in seconds so far: a down observation may increase it."""
     closed: set[str] = field(default_factory=set)
     closed_seconds: float = 0.0
     outage_count: int = 0
@@ -125,7 +125,7 @@ class TargetRecord:
             self._sum()
 
     def outages(self, records: Sequence[OutageRecord]) -> list[OutageRecord]:
-        """Take in all the outages on record; return those newly closed."""
+        """Replace the outages by all on record; return the newly closed ones."""
         fresh, still_open = [], None
         for outage in records:
             if outage.state == "open":

@@ -99,14 +99,16 @@ class Recorder:
         return None if outage is None else OutageRecord.of(outage, self.subject_of(runtime.target))
 
     def subject_of(self, target: Target) -> OutageSubject:
-        """Return what an outage of a target in the config is of."""
+        """Return the subject of an outage of a target in the config."""
         vantage, account = self._vantage_point.name, self._account(target)
         return OutageSubject(provider=target.provider, kind=target.kind, vantage_point=vantage, account=account)
 
     def recorded_subject(
         self, record: OutageRecord | None, settings: TargetSettings | None
     ) -> OutageSubject | None:
-        """Return what an outage is of by the record: by an earlier entry of it, or else what was watched then."""
+        """Return an outage's subject from its record, else from the settings in force then; None without
+        either.
+        """
         vantage = self._vantage_point.name
         if record is not None:
             return replace(record.subject, vantage_point=vantage)

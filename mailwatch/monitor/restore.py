@@ -74,7 +74,7 @@ async def restore_targets(
             outages=dict(replayed.recorded),
         )
         if still_open := monitor.recorder.open_outage(runtime):
-            # Its entry dates from its opening; a restart must not lower the durations that the metrics add up.
+            # The entry dates from the opening; a restart must not lower the durations that the metrics add up.
             runtime.outages[still_open.id] = still_open
         if target.kind is Kind.ROUNDTRIP:
             await asyncio.to_thread(_restore_roundtrips, monitor, reader, runtime)

@@ -47,7 +47,7 @@ class TargetRuntime:
     """When this process recorded `trailing_gap`, on time.monotonic(); None if an earlier one did."""
     latest: Observation | None = None
     outages: dict[str, OutageRecord] = field(default_factory=dict)
-    """Those on record, by their ids, each by its latest entry."""
+    """The outages on record, by id, each by its latest entry."""
     outstanding: Outstanding = field(default_factory=Outstanding)
     """The messages of a round trip that are under way."""
     settings: TargetSettings | None = None

@@ -198,7 +198,7 @@ class ReplyMeaning:
 
     @property
     def hint(self) -> str:
-        """What the owner can do about the reply."""
+        """The advice for the owner about the reply."""
         return self.row.hint if self.row else ""
 
 

@@ -83,7 +83,7 @@ async def _read_newest(client: ImapClient, call: ProbeContext, newest: int) -> N
         if client.exists and not await client.read_date(client.exists):
             raise ProbeError(Cause.MAILBOX, f"the server did not give the header of message {client.exists}")
     except ServerByeError as bye:
-        # It answered that the message is gone; a BYE without a known reason does not change that.
+        # The server has answered that the message is gone; a BYE without a known reason changes nothing.
         if classify(Reply("imap", bye.command, "BYE", bye.server_text, before=bye.before)).known:
             raise
         call.recorder.note = "the newest message was deleted meanwhile"

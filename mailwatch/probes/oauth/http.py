@@ -123,7 +123,7 @@ async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
         web.stream("POST", endpoint, content=body.encode(), headers=_HEADERS) as response,
     ):
         if (packed := response.headers.get("content-encoding", "identity")) != "identity":
-            # Its size is unknown until a piece of it is decompressed.
+            # A decompressed piece is in memory before its size is known.
             raise httpx.DecodingError(f"its answer comes as {packed[:40]}, which MailWatch did not request")
         answer = bytearray()
         async for piece in response.aiter_raw():
