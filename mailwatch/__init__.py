@@ -15,7 +15,8 @@ tests/unit/repository/test_layers.py enforces this.
 3  config       config.yaml, read strictly, and the catalogue of providers
 2  analysis     pure functions of recorded facts: outages, availability, incidents, maintenance
 1  ledger       canonical entries, Merkle tree, checkpoints, timestamp tokens
-0  model        the recorded facts, frozen; kinds: a row for each kind of target; settings: the configured targets
+0  model, facts the recorded facts, frozen, and the keys of what else probes find
+   kinds        a row for each kind of target; settings: the configured targets
    times        milliseconds, RFC 3339, windows, durations; monotonic: the steady clock
    errors       errors that end a command with one line
    certificates certificates as servers send them

@@ -6,10 +6,11 @@ into canonical JSON unchanged. Phase durations are whole microseconds of the mon
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
+from mailwatch.facts import AttemptFacts, ObservationFacts
 from mailwatch.times import Millis
 
 
@@ -126,7 +127,7 @@ class Attempt:
     detail: str = ""
     replies: tuple[str, ...] = ()
     tls: TlsFacts | None = None
-    facts: dict[str, Any] | None = None
+    facts: AttemptFacts | None = None
 
 
 class ControlState(StrEnum):
@@ -198,7 +199,7 @@ class Observation:
     with_login: bool = False
     secret: str = ""
     guard: ConnectivityResult | None = None
-    facts: dict[str, Any] | None = None
+    facts: ObservationFacts | None = None
     clock: ClockSpan | None = None
     interval: Millis | None = None
 
@@ -241,7 +242,7 @@ class Notification:
     key: str
     event_type: EventType
     time: Millis
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 class GapReason(StrEnum):

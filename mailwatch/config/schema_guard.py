@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -52,7 +52,7 @@ def _control(value: object) -> object:
     return value
 
 
-def _control_written(control: ControlSection) -> str | dict[str, Any]:
+def _control_written(control: ControlSection) -> str | dict[str, object]:
     written = control.model_dump(mode="json", exclude_defaults=True)
     return control.address if len(written) == 1 else written
 

@@ -16,16 +16,19 @@ import socket
 import struct
 import sys
 from collections.abc import Awaitable, Iterable
+from typing import TypeVar
 
 import dns.asyncresolver
 import dns.exception
 import dns.rcode
 import dns.resolver
 
+from mailwatch.facts import DiagnosisFacts, DnsAnswer, Route, Unasked
 from mailwatch.model import Kind, Observation
 from mailwatch.net import is_address
 from mailwatch.settings import Target
 
+T = TypeVar("T")
 MAX_RECORDS = 16
 
 
@@ -34,7 +37,7 @@ async def lookup_names(
     seconds: float,
     resolver: dns.asyncresolver.Resolver | None = None,
     kinds: tuple[str, ...] = ("A", "AAAA"),
-) -> dict[str, object]:
+) -> dict[str, DnsAnswer] | Unasked:
     """Return the system name server's answers for A and AAAA, or other kinds of record.
 
     Each is {"status", "server", "chain": [canonical names], "addresses": [...], "ttl"}; the status is the answer
@@ -52,7 +55,7 @@ async def lookup_names(
     return dict(zip(kinds, answers, strict=True))
 
 
-async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, seconds: float) -> dict[str, object]:
+async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, seconds: float) -> DnsAnswer:
     try:
         answer = await resolver.resolve(host, kind, lifetime=seconds, search=False, raise_on_no_answer=False)
     except dns.resolver.NXDOMAIN:
@@ -64,13 +67,17 @@ async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, se
     except dns.exception.Timeout:
         return {"status": "no answer"}
     found = [record.to_text() for record in answer.rrset or ()]
-    facts: dict[str, object] = {
+    facts: DnsAnswer = {
         "status": dns.rcode.to_text(answer.response.rcode()) if found else "no data",
         "server": answer.nameserver or "",
         "addresses": sorted(found)[:MAX_RECORDS],
     }
     chain = [rrset[0].target.to_text() for rrset in answer.chaining_result.cnames][:MAX_RECORDS]
-    return facts | ({"chain": chain} if chain else {}) | ({"ttl": answer.rrset.ttl} if answer.rrset else {})
+    if chain:
+        facts["chain"] = chain
+    if answer.rrset:
+        facts["ttl"] = answer.rrset.ttl
+    return facts
 
 
 def _server_errors(error: dns.resolver.NoNameservers) -> Iterable[tuple[str, bool, int, str, object]]:
@@ -88,7 +95,7 @@ _ARRIVED = {(3, 3), (1, 4)}
 """Type and code of "port unreachable" in ICMP and ICMPv6, which the host itself sends."""
 
 
-async def trace(peer: str, seconds: float) -> dict[str, object]:
+async def trace(peer: str, seconds: float) -> Route:
     """Return {"to", "from", "hops": [address, "" if silent], "arrived"} for "address:port"."""
     address = ipaddress.ip_address(peer.rpartition(":")[0].strip("[]").partition("%")[0])
     if not sys.platform.startswith("linux"):
@@ -162,7 +169,7 @@ class Diagnosis:
     def __init__(self) -> None:
         self._free = MAX_CONCURRENT
 
-    async def diagnose(self, target: Target, observation: Observation) -> dict[str, object]:
+    async def diagnose(self, target: Target, observation: Observation) -> DiagnosisFacts:
         """Return the findings of three seconds, fit for canonical JSON; failures are part of them, not raised."""
         if not self._free:
             return {"skipped": "other diagnoses were running"}
@@ -184,12 +191,12 @@ def _host(target: Target, observation: Observation) -> str:
     return target.endpoints[-1].host if failed.get("end") == "to" else target.host
 
 
-async def _route(observation: Observation) -> dict[str, object]:
+async def _route(observation: Observation) -> Route:
     peer = observation.attempts[-1].peer if observation.attempts else ""
     return await trace(peer, DIAGNOSIS_SECONDS - 0.5) if peer else {"skipped": "no address was tried"}
 
 
-async def _bounded(finding: Awaitable[dict[str, object]]) -> dict[str, object]:
+async def _bounded(finding: Awaitable[T]) -> T | Unasked:
     try:
         async with asyncio.timeout(DIAGNOSIS_SECONDS):
             return await finding

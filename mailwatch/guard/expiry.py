@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mailwatch import monotonic
+from mailwatch.facts import ExpiryFacts, ObservationFacts
 from mailwatch.guard.clock import ClockSurvey, survey
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.time_evidence import ExpiryFault, TimeEvidence, TrueTimeBounds, expiry_fault
@@ -68,10 +68,12 @@ class ExpiryAttribution:
         if whose is ExpiryFault.UNKNOWN:
             await self._ask()
             whose, known = self._weigh(attempt, found)
-        weighed: dict[str, object] = {**found, "fault": whose.value, "by": list(known.sources)}
-        weighed |= {"true_time_from": known.earliest} if known.earliest is not None else {}
-        weighed |= {"true_time_until": known.latest} if known.latest is not None else {}
-        facts = {**(observation.facts or {}), "out_of_date": weighed}
+        weighed: ExpiryFacts = {**found, "fault": whose.value, "by": list(known.sources)}
+        if known.earliest is not None:
+            weighed["true_time_from"] = known.earliest
+        if known.latest is not None:
+            weighed["true_time_until"] = known.latest
+        facts: ObservationFacts = {**(observation.facts or {}), "out_of_date": weighed}
         with_facts = replace(observation, facts=facts)
         if whose is ExpiryFault.PROVIDER:
             return replace(with_facts, detail=f"{observation.detail}; {_certainty_detail(known)}")
@@ -83,7 +85,7 @@ class ExpiryAttribution:
         detail = f"{why}; {ADVICE} (was: {observation.cause}, {observation.detail})"
         return replace(with_facts, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=detail)
 
-    def _weigh(self, attempt: Attempt, found: Mapping[str, Any]) -> tuple[ExpiryFault, TrueTimeBounds]:
+    def _weigh(self, attempt: Attempt, found: ExpiryFacts) -> tuple[ExpiryFault, TrueTimeBounds]:
         reading = attempt.clock.end if attempt.clock is not None else monotonic.milliseconds()
         known = self.evidence.bounds_at(reading)
         return expiry_fault(found.get("not_before"), found.get("not_after"), known, attempt.ended_at), known

@@ -6,8 +6,9 @@ Empty fields are left out, which halves an entry; reading restores them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
+from mailwatch.facts import AttemptFacts, ObservationFacts
 from mailwatch.model import (
     Attempt,
     Cause,
@@ -106,7 +107,7 @@ class AttemptPayload(TypedDict):
     detail: NotRequired[str]
     replies: NotRequired[list[str]]
     tls: NotRequired[TlsPayload]
-    facts: NotRequired[dict[str, Any]]
+    facts: NotRequired[AttemptFacts]
 
 
 class ConnectivityPayload(TypedDict):
@@ -139,7 +140,7 @@ class ObservationPayload(TypedDict):
     secret: NotRequired[str]
     partial: NotRequired[list[str]]
     guard: NotRequired[ConnectivityPayload]
-    facts: NotRequired[dict[str, Any]]
+    facts: NotRequired[ObservationFacts]
     interval: NotRequired[Millis]
     clock: NotRequired[ClockPayload]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from mailwatch.analysis.offline import offline_payloads
 from mailwatch.guard.login_backoff import unanswered
@@ -60,7 +59,7 @@ def _credentials(reader: Reader, entry: Entry, fact: Observation) -> Iterator[No
     if fact.outcome is Outcome.UNKNOWN and fact.cause is Cause.CREDENTIALS:
         before = reader.last_index(target=fact.target, outcome=Outcome.UP, before=entry.index)
         key = f"credentials:{fact.target}:{-1 if before is None else before}"
-        facts: dict[str, Any] = {"target": fact.target} | ({"unanswered": True} if unanswered(fact) else {})
+        facts: dict[str, object] = {"target": fact.target} | ({"unanswered": True} if unanswered(fact) else {})
         yield Notification(key=key, event_type=EventType.CREDENTIALS, time=entry.time, facts=facts)
 
 
@@ -82,7 +81,7 @@ def certificate_notifications(fact: Observation, at: Millis) -> Iterator[Notific
         return
     for days in CERTIFICATE_WARNING_DAYS:
         if until - at <= days * DAY_MS:
-            facts: dict[str, Any] = {"target": fact.target, "not_after": until, "days": days}
+            facts: dict[str, object] = {"target": fact.target, "not_after": until, "days": days}
             yield Notification(
                 key=f"certificate:{fact.target}:{until}:{days}",
                 event_type=EventType.CERTIFICATE,

@@ -161,8 +161,10 @@ class Notifier:
 
     def _with_maintenance(self, notification: Notification) -> Notification:
         """Mark an outage that began in announced maintenance; it is sent all the same."""
-        opened = notification.event_type is EventType.OPEN and not notification.facts.get("unwatched")
-        if opened and self._in_maintenance(notification.facts["target"], notification.facts["first_bad"]):
+        facts = notification.facts
+        opened = notification.event_type is EventType.OPEN and not facts.get("unwatched")
+        target, began = facts.get("target"), facts.get("first_bad")
+        if opened and isinstance(target, str) and isinstance(began, int) and self._in_maintenance(target, began):
             return replace(notification, facts={**notification.facts, "maintenance": True})
         return notification
 
@@ -220,7 +222,8 @@ class Notifier:
         if not notification.facts.get("unwatched"):
             return True
         key = f"{EventType.OPEN}:{notification.facts['id']}"
-        return at - notification.facts["first_bad"] >= KEEP_MS or self._outbox.has_message(channel.name, key)
+        began = notification.facts["first_bad"]
+        return (isinstance(began, int) and at - began >= KEEP_MS) or self._outbox.has_message(channel.name, key)
 
     def _check_states(self) -> None:
         """Notify of certificates and disk space, which have no ledger entry; drop messages that are too old."""

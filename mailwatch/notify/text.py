@@ -71,12 +71,13 @@ def _title(forms: Sequence[str], alike: Sequence[Notification]) -> str:
 def _line(notification: Notification, channel: Channel, at: Millis) -> str:
     written = texts(channel.lang)
     facts = {key: _format_fact(key, value, channel) for key, value in notification.facts.items()}
-    for key, millis in notification.facts.get("duration_ms", {}).items():
+    durations = notification.facts.get("duration_ms")
+    for key, millis in durations.items() if isinstance(durations, dict) else ():
         known = millis is not None
         facts[key] = format_duration(millis / 1000, key == "max", channel.lang) if known else written["unknown"]
     kind = _kind(notification)
     # Problems of MailWatch itself have a text for each sign.
-    form = written.section(kind)[notification.facts["sign"]] if written.is_section(kind) else written[kind]
+    form = written.section(kind)[str(notification.facts["sign"])] if written.is_section(kind) else written[kind]
     line = form.format_map(facts)
     if notification.facts.get("maintenance"):
         line += written["maintenance"]

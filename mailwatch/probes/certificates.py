@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from mailwatch import certificates
+from mailwatch.facts import ExpiryFacts
 from mailwatch.model import TlsFacts
 from mailwatch.probes import cleartext
 from mailwatch.times import Millis
@@ -142,7 +143,7 @@ def _not_after(der: bytes) -> tuple[Millis | None, str]:
 _PROBLEMS = {_EXPIRED: "expired", _NOT_YET_VALID: "not_yet_valid"}
 
 
-def expiry_facts(error: ssl.SSLCertVerificationError) -> dict[str, object] | None:
+def expiry_facts(error: ssl.SSLCertVerificationError) -> ExpiryFacts | None:
     """Return {"problem", "not_before", "not_after"} for the record (milliseconds), None for another problem.
 
     Between the dates, every certificate of the chain is valid; absent if a certificate cannot be read.
@@ -151,7 +152,8 @@ def expiry_facts(error: ssl.SSLCertVerificationError) -> dict[str, object] | Non
     if problem is None:
         return None
     dates = _common_validity(getattr(error, "chain", ()))
-    return {"problem": problem} | ({"not_before": dates[0], "not_after": dates[1]} if dates else {})
+    found: ExpiryFacts = {"problem": problem}
+    return {**found, "not_before": dates[0], "not_after": dates[1]} if dates else found
 
 
 def _common_validity(chain: Iterable[bytes]) -> tuple[int, int] | None:

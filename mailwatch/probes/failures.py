@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from aiosmtplib import SMTPResponseException
 
+from mailwatch.facts import ExpiryFacts
 from mailwatch.model import Cause, Kind, TlsMode
 from mailwatch.probes import cleartext
 from mailwatch.probes.certificates import expiry_facts, explain_certificate_error
@@ -106,7 +107,7 @@ class Classification(NamedTuple):
     known: bool | None = None
     owner: str = ""
     """The id of a row about the owner's account or setting, which is no rejected password; "" for others."""
-    out_of_date: dict[str, object] | None = None
+    out_of_date: ExpiryFacts | None = None
     """For a certificate that is out of date by our clock: the problem, and the dates of its chain."""
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from dns.asyncresolver import Resolver
 
+from mailwatch.facts import ObservationFacts
 from mailwatch.model import Attempt, Cause, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes.attempts import (
     CLOSE_SECONDS,
@@ -148,7 +149,7 @@ async def try_exchangers(
 
 def with_exchanger_names(observation: Observation, result: MxAttempts) -> Observation:
     """Add the exchanger to each peer; unless all are up, add the list of exchangers."""
-    facts: dict[str, object] = {}
+    facts: ObservationFacts = {}
     detail = observation.detail
     if observation.cause is not None and result.exchangers:
         where = exchanger_of(observation.attempts[-1])
@@ -253,6 +254,7 @@ class _ExchangerProber:
     def _next_recorder(self, recorder: Recorder) -> Recorder:
         """Return a new recorder for the same exchanger."""
         fresh = Recorder(redactor(None), self.listener)
-        kept = ("exchanger", "preference", "alias_of")
-        fresh.facts = {key: value for key, value in recorder.facts.items() if key in kept}
+        fresh.facts = recorder.facts.copy()
+        for key in recorder.facts.keys() - {"exchanger", "preference", "alias_of"}:
+            fresh.facts.pop(key)  # type: ignore[misc]  # a key of the facts
         return fresh

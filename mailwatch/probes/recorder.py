@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from mailwatch import monotonic
+from mailwatch.facts import AttemptFacts
 from mailwatch.model import Attempt, Cause, Phase, TlsFacts
 from mailwatch.probes.redact import Redactor
 from mailwatch.times import Millis, now
@@ -46,7 +46,7 @@ class Recorder:
         self.tls: TlsFacts | None = None
         self.note = ""
         self.password_sent = False
-        self.facts: dict[str, Any] = {}
+        self.facts: AttemptFacts = {}
         self.unanswered: Callable[[], Exception | None] = lambda: None
         """Returns what the server sent before it fell silent, None if nothing."""
 

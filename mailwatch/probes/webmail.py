@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from email.utils import mktime_tz, parsedate_tz
 from html import unescape
-from typing import Any
 
 import httpx
 
 from mailwatch import __version__
+from mailwatch.facts import PageHop
 from mailwatch.model import Cause, Phase, TlsMode
 from mailwatch.probes.attempts import MAX_ATTEMPTS, RETRYABLE_CAUSES
 from mailwatch.probes.connect import Address, CloseCallback, MonitorError, ProbeContext
@@ -204,7 +204,7 @@ class _PageVisit:
         self._phase = call.recorder.phase
         self._until = asyncio.get_running_loop().time() + call.target.timeout
         self._cookies = httpx.Cookies()
-        self._hop: dict[str, Any] = {}
+        self._hop: PageHop = {}
 
     async def follow(self, page: WebmailTask, url: httpx.URL) -> None:
         """Follow the redirects and check the last page."""
@@ -257,7 +257,9 @@ class _PageVisit:
         # The TLS facts of the attempt are those of its own peer.
         seen, recorder.tls = recorder.tls, own
         if seen is not None and seen != own:
-            self._hop["tls"] = {name: value for name, value in asdict(seen).items() if value is not None}
+            self._hop["tls"] = {"version": seen.version, "cipher": seen.cipher, "fingerprint": seen.fingerprint}
+            if seen.not_after is not None:
+                self._hop["tls"]["not_after"] = seen.not_after
         return there, client
 
     async def _connect(self, target: Target, addresses: tuple[Address, ...]) -> tuple[ProbeContext, HttpClient]:

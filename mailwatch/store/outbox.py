@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
@@ -164,7 +163,7 @@ class Outbox:
         self._engine.dispose()
 
 
-def _facts(payload: str) -> dict[str, Any]:
+def _facts(payload: str) -> dict[str, object]:
     """Parse the facts; {} if unreadable, and the code that writes the message then sets it aside."""
     try:
         facts = json.loads(payload)

@@ -67,7 +67,7 @@ class Bookkeeping:
 
     def _look(self, fact: Observation) -> TrueProbe:
         assert fact.facts
-        number: int = fact.facts["look"]
+        number: int = fact.facts["look"]  # type: ignore[typeddict-item]
         return self._run.probes.probes[number]
 
     def _booked(self, service: Service, fact: Observation, look: TrueProbe) -> Iterator[str]:

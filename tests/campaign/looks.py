@@ -126,7 +126,7 @@ class SimulatedProbes:
             attempts=(made,),
             addresses=(service.address,),
             with_login=logged_in,
-            facts={"look": len(self.probes) - 1},
+            facts={"look": len(self.probes) - 1},  # type: ignore[arg-type]
         )
 
     def _is_lost(self, service: Service) -> bool:

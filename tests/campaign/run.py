@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 import mailwatch.monitor.background
 from mailwatch.config.recorded_targets import RELOAD, START
+from mailwatch.facts import DiagnosisFacts
 from mailwatch.guard.diagnosis import Diagnosis
 from mailwatch.ledger.payloads import rules_payload
 from mailwatch.metrics import Metrics
@@ -162,7 +163,7 @@ class Run:
 class NoDiagnosis(Diagnosis):
     """Sees nothing else at the moment of a failure."""
 
-    async def diagnose(self, *_: Any) -> dict[str, Any]:
+    async def diagnose(self, *_: Any) -> DiagnosisFacts:
         """Ask nobody."""
         return {}
 

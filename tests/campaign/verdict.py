@@ -98,7 +98,7 @@ class _Comparison:
 
     def _look(self, fact: Observation) -> TrueProbe:
         assert fact.facts
-        number: int = fact.facts["look"]
+        number: int = fact.facts["look"]  # type: ignore[typeddict-item]
         return self.run.probes.probes[number]
 
     def _told(self, payload: OutageJson) -> ReportedOutage:

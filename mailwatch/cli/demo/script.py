@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -61,7 +60,7 @@ def write_config(provider: FakeProvider, folder: Path, listen: str, speed: float
     return config
 
 
-def _config(provider: FakeProvider, listen: str, speed: float) -> dict[str, Any]:
+def _config(provider: FakeProvider, listen: str, speed: float) -> dict[str, object]:
     listeners = (("imap", provider.imap_port, "implicit"), ("smtp", provider.smtp_port, "starttls"))
     targets = [
         {"name": f"demo-{kind}", "kind": kind, "provider": "demo", "host": "127.0.0.1", "port": port, "tls": tls,

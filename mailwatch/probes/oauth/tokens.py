@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from mailwatch.facts import ObservationFacts
 from mailwatch.model import Attempt, Cause, Observation, Outcome
 from mailwatch.net import url_host
 from mailwatch.probes.oauth.grant import (
@@ -292,7 +293,7 @@ def _token_rejected(observation: Observation) -> bool:
 
 
 def _unknown_without_token(observation: Observation, result: TokenResult) -> Observation:
-    facts = {**(observation.facts or {}), **_token_facts(result)} or None
+    facts: ObservationFacts | None = {**(observation.facts or {}), **_token_facts(result)} or None
     if observation.outcome is not Outcome.UP or result.cause is None:
         return replace(observation, facts=facts)
     return replace(
@@ -300,5 +301,5 @@ def _unknown_without_token(observation: Observation, result: TokenResult) -> Obs
     )
 
 
-def _token_facts(result: TokenResult) -> dict[str, int]:
+def _token_facts(result: TokenResult) -> ObservationFacts:
     return {} if result.token_ms is None else {"token_ms": result.token_ms}

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from mailwatch.facts import EarlierMessage, ObservationFacts
 from mailwatch.model import Cause
 from mailwatch.probes.failures import ProbeError
 from mailwatch.probes.imap_client import ImapCommandError, ServerByeError
@@ -174,9 +175,9 @@ MAX_RECORDED = 50
 class MailboxCleanUp:
     """Messages of earlier round trips in the mailbox. `leftovers` are those to delete, by folder."""
 
-    late: list[dict[str, object]] = field(default_factory=list)
-    stray: list[dict[str, object]] = field(default_factory=list)
-    bounced: list[dict[str, object]] = field(default_factory=list)
+    late: list[EarlierMessage] = field(default_factory=list)
+    stray: list[EarlierMessage] = field(default_factory=list)
+    bounced: list[EarlierMessage] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     leftovers: dict[bytes, list[int]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
@@ -184,10 +185,18 @@ class MailboxCleanUp:
     complete: bool = True
     """Whether all messages that may be ours were checked."""
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> ObservationFacts:
         """Return the facts for the record."""
-        entries_by_name = {"late": self.late, "stray": self.stray, "bounced": self.bounced, "cleaned": self.known}
-        return {name: entries for name, entries in entries_by_name.items() if entries}
+        found: ObservationFacts = {}
+        if self.late:
+            found["late"] = self.late
+        if self.stray:
+            found["stray"] = self.stray
+        if self.bounced:
+            found["bounced"] = self.bounced
+        if self.known:
+            found["cleaned"] = self.known
+        return found
 
 
 async def clean_up(
@@ -223,7 +232,9 @@ async def clean_up(
             found.leftovers.setdefault(folder, []).append(uid)
         for uid, report in await delivery_reports(mailbox, signer, age):
             if report.token in outstanding.sent and report.action == "failed":
-                found.bounced.append({"token": report.token, **report_fact(report)})
+                found.bounced.append(
+                    {"token": report.token, "status": report.status, "diagnostic": report.diagnostic}
+                )
             elif report.proven and report.token not in outstanding.sent:
                 found.leftovers.setdefault(folder, []).append(uid)
     for folder in mailbox.sent if sent else ():
@@ -233,9 +244,9 @@ async def clean_up(
     return found
 
 
-def _late_fact(token: MessageToken, copy: StoredMessage) -> dict[str, object]:
+def _late_fact(token: MessageToken, copy: StoredMessage) -> EarlierMessage:
     seen_at = now()
-    fact: dict[str, object] = {
+    fact: EarlierMessage = {
         "token": token.token,
         "sent_at": token.sent_at,
         "seen_at": seen_at,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
 
+from mailwatch.facts import ReceivedHop
 from mailwatch.times import Millis
 
 MAX_HOPS = 25
@@ -38,7 +38,7 @@ def header_fields(head: bytes) -> list[tuple[str, str]]:
     return fields
 
 
-def hops(fields: list[tuple[str, str]], sent_at: Millis) -> list[dict[str, Any]]:
+def hops(fields: list[tuple[str, str]], sent_at: Millis) -> list[ReceivedHop]:
     """Return the hops from the first to the last, with the data of their Received fields.
 
     {"by", "from", "address", "with", "id", "at": ms, "delay_ms"}. The delay is since the previous hop, for the
@@ -56,19 +56,19 @@ def hops(fields: list[tuple[str, str]], sent_at: Millis) -> list[dict[str, Any]]
     return found
 
 
-def clock_skew_ms(way: list[dict[str, Any]]) -> int:
+def clock_skew_ms(way: list[ReceivedHop]) -> int:
     """Return by how much clocks on the route surely differ: the largest negative delay, less a date's second."""
     return max(0, *(-hop.get("delay_ms", 0) - 1000 for hop in way)) if way else 0
 
 
-def _hop(value: str) -> dict[str, Any]:
+def _hop(value: str) -> ReceivedHop:
     clauses, _, date = value.rpartition(";")
-    hop: dict[str, Any] = {}
+    hop: ReceivedHop = {}
     bare = clauses
     while (without := _COMMENT.sub(" ", bare)) != bare:
         bare = without
     for clause, word in _CLAUSE.findall(bare):
-        hop.setdefault(clause.lower(), word[:MAX_WORD_CHARS])
+        hop.setdefault(clause.lower(), word[:MAX_WORD_CHARS])  # type: ignore[misc]  # by _CLAUSE
     if address := _ADDRESS.search(clauses.partition(" by ")[0]):
         hop["address"] = address[1]
     if (at := parse_date(date)) is not None:

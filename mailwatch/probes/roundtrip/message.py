@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any
 
 from mailwatch import monotonic
+from mailwatch.facts import ObservationFacts
 from mailwatch.model import Observation
 from mailwatch.times import Millis
 
@@ -122,7 +122,6 @@ LOST_AFTER_MS: Millis = 7 * 24 * 3_600_000
 """Milliseconds after which a message is lost: queues give up within five days (RFC 5321, section 4.5.4.1)."""
 ON_THE_WAY = frozenset({"queued", "missing", "login", "unsure"})
 """The stages after which a message may still arrive."""
-_FINAL_STAGES = ("late", "lost", "bounced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +144,9 @@ class Outstanding:
 
     def after(self, observation: Observation) -> Outstanding:
         """Return the messages after one more observation."""
-        facts: dict[str, Any] = observation.facts or {}
-        ended = {entry["token"] for name in _FINAL_STAGES for entry in facts.get(name, ())}
+        facts: ObservationFacts = observation.facts or {}
+        final = (*facts.get("late", ()), *facts.get("lost", ()), *facts.get("bounced", ()))
+        ended = {entry["token"] for entry in final}
         sent = {token: message_token for token, message_token in self.sent.items() if token not in ended}
         message = facts.get("message")
         if message and facts.get("stage") in ON_THE_WAY:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from mailwatch import monotonic
+from mailwatch.facts import MessageFacts
 from mailwatch.model import Phase
 from mailwatch.probes.connect import CloseCallback, MonitorError, ProbeContext
 from mailwatch.probes.failures import SmtpReplyError
@@ -34,7 +35,7 @@ class Submission:
     """`accepted_at` on the steady clock."""
     handed_over: bool = False
     """Whether the last byte was sent: from then on the server may have the message, whatever it answers."""
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: MessageFacts = field(default_factory=lambda: MessageFacts())
 
     @property
     def unsure(self) -> bool:
@@ -50,7 +51,9 @@ class Submission:
             except SmtpReplyError as error:
                 # A definite refusal, unless it came with the end of the connection.
                 self.handed_over = self.handed_over and (error.step == "unasked" or error.code < 400)
-                self.facts |= {"reply_code": error.code} | ({"status": error.status} if error.status else {})
+                self.facts["reply_code"] = error.code
+                if error.status:
+                    self.facts["status"] = error.status
                 raise
         return client.quit
 

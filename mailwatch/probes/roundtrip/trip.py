@@ -11,9 +11,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from mailwatch import monotonic
+from mailwatch.facts import ObservationFacts
 from mailwatch.model import Attempt, Cause, Observation, Outcome, Phase
 from mailwatch.probes.attempts import try_addresses
 from mailwatch.probes.connect import Address, CloseCallback, ProbeContext
@@ -34,14 +34,14 @@ from mailwatch.times import Millis, now
 logger = logging.getLogger(__name__)
 
 
-async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Target]) -> dict[str, object]:
+async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Target]) -> ObservationFacts:
     """Return the facts of an arrived copy; the passwords of the `ends` are masked in its header."""
     head = header_section(copy.message)
     way = hops(header_fields(head), sent_at)
     text = head.decode("utf-8", "backslashreplace")
     for end in ends:
         text = redactor(end.login).hide_password(text)
-    facts: dict[str, object] = {
+    facts: ObservationFacts = {
         "folder": "inbox" if copy.folder == INBOX else "junk",
         "mailbox": copy.folder.decode("utf-8", "backslashreplace"),
         "headers": text,
@@ -99,7 +99,7 @@ class RoundtripProbe:
         self._task = task
         self._context = context
         self._signer = MessageSigner(context.secret, request.target.name)
-        self._facts: dict[str, Any] = {}
+        self._facts: ObservationFacts = {}
         self._submission: Submission | None = None
         self._submissions: list[Attempt] = []
         self._addresses: tuple[Address, ...] = ()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mailwatch import model
 from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.outage import Outage
+from mailwatch.facts import AttemptFacts
 from mailwatch.guard.login_backoff import LoginBackoff
 from mailwatch.model import Attempt, Cause, Fact, Gap, GapReason, Observation, Outcome, Phase, Rules
 from mailwatch.store.replay import audit_outages, restore_state, rule_book
@@ -174,7 +175,7 @@ async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_
     ],
 )
 def test_an_account_that_was_locked_and_opened_again_proves_nothing(
-    phase: Phase, facts: dict[str, str] | None, proves: bool
+    phase: Phase, facts: AttemptFacts | None, proves: bool
 ) -> None:
     observations = []
     for index, sign in enumerate("+xx+"):

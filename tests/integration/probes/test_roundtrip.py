@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from mailwatch.facts import ObservationFacts
 from mailwatch.ledger.payloads import fact_payload, observation_from
 from mailwatch.model import Cause, Observation, Outcome, Phase
 from mailwatch.probes import Outstanding, ProbeRequest, TlsContexts, observe
@@ -44,7 +44,7 @@ def polled(certificates: Certificates, targets: Targets) -> Iterator[MailService
         yield made
 
 
-def facts_of(seen: Observation) -> dict[str, Any]:
+def facts_of(seen: Observation) -> ObservationFacts:
     assert seen.facts is not None
     return seen.facts
 

@@ -19,6 +19,7 @@ import pytest
 import uvloop
 
 from mailwatch.cli import main
+from mailwatch.facts import PageHop
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase
 from mailwatch.probes import ProbeRequest, TlsContexts, observe
@@ -87,7 +88,7 @@ def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
     return seen.outcome, seen.cause, seen.failed_phase
 
 
-def hops(seen: Observation) -> list[dict[str, Any]]:
+def hops(seen: Observation) -> list[PageHop]:
     facts = seen.attempts[-1].facts
     assert facts is not None
     canonical(facts)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch import monotonic
+from mailwatch.facts import AttemptFacts
 from mailwatch.guard.login_backoff import BACKOFF_MS, LoginBackoff
 from mailwatch.model import Attempt, Cause, ClockSpan, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.monitor.restore import restore_targets
@@ -378,7 +379,7 @@ async def probed(folder: Path, which: Target, times: int) -> list[dict[str, Any]
 
 
 @pytest.mark.parametrize("facts", [None, {"owner": "account-state"}])
-def test_two_accounts_that_are_disabled_are_no_broken_login(facts: dict[str, Any] | None) -> None:
+def test_two_accounts_that_are_disabled_are_no_broken_login(facts: AttemptFacts | None) -> None:
     """What is refused is the account and not its password: it holds back the login, and accuses nobody."""
     gate = LoginBackoff()
     targets = [target(login=Login(username=name, password=SecretStr("secret"))) for name in ("a", "b")]

@@ -121,7 +121,9 @@ async def test_a_diagnosis_that_raises_does_not_change_the_observation(
 async def test_an_observation_that_cannot_be_recorded_is_recorded_as_unknown(
     harness: PipelineHarness, odd: Any
 ) -> None:
-    harness.pipeline.runner.observe = awaited(lambda request: replace(down(request), facts={"odd": odd}))
+    harness.pipeline.runner.observe = awaited(
+        lambda request: replace(down(request), facts={"odd": odd})  # type: ignore[arg-type]
+    )
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
     assert "cannot be recorded" in told["detail"]

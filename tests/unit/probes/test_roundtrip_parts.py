@@ -342,7 +342,7 @@ def look(stage: str = "served", at: int = AT, **facts: Any) -> Observation:
         ended_at=at,
         outcome=Outcome.DOWN,
         cause=Cause.UNDELIVERED,
-        facts={"stage": stage, "message": sent, **facts},
+        facts={"stage": stage, "message": sent, **facts},  # type: ignore[arg-type]
     )
 
 

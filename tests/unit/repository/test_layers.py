@@ -14,19 +14,8 @@ from tests.helpers.paths import ROOT
 
 PACKAGE = ROOT / "mailwatch"
 LAYERS = (
-    {
-        "certificates",
-        "errors",
-        "files",
-        "i18n",
-        "kinds",
-        "model",
-        "monotonic",
-        "net",
-        "progress",
-        "settings",
-        "times",
-    },
+    {"certificates", "errors", "facts", "files", "i18n", "kinds", "model"}
+    | {"monotonic", "net", "progress", "settings", "times"},
     {"ledger"},
     {"analysis"},
     {"config"},
