@@ -69,8 +69,8 @@ def gap_length(gap: Gap) -> Millis:
         return max(0, gap.end - gap.start)
     if clock.start is not None:
         return clock.end - clock.start
-    # The gap began in an earlier boot, so this boot's clock began at 0 during the gap or before its end. `bound`
-    # is the error of the wall clock at both ends together.
+    # The gap began in an earlier boot, so this boot's clock began at 0 during the gap: `clock.end` of it surely
+    # passed. `bound` is the error of the wall clock at both ends together.
     wall = max(0, gap.end - gap.start)
     return max(min(wall, clock.end), 0 if clock.bound is None else wall - clock.bound)
 

@@ -143,7 +143,7 @@ class _Ring:
         return AvailabilityRatio(up / covered, (up + undecided) / covered, coverage)
 
     def spent(self, start: Millis, end: Millis) -> tuple[int, int, int]:
-        """Return milliseconds up, down and indeterminate in the buckets from that of `start` to that of `end`."""
+        """Return milliseconds up, down and indeterminate in the buckets that contain `start` to `end`."""
         newest = min(end // self._length, self._newest)
         oldest = max(start // self._length, self._newest - self._size + 1)
         up, down, undecided = (self._sum(spent, oldest, newest) for spent in self._spent)

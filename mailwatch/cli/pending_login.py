@@ -17,7 +17,8 @@ from mailwatch.times import now
 class PendingLogins:
     """Reads from the ledger of `config`, if readable, which passwords their servers have accepted.
 
-    `targets`: all targets of the config. What one target saw of an account at a server holds for the others.
+    `targets`: all targets of the config. An accepted password of an account at a server counts for all its
+    targets.
     """
 
     def __init__(self, config: Config, targets: Sequence[Target], tokens: AccessTokens) -> None:

@@ -62,7 +62,7 @@ def clock_error_of(reader: Reader, range_: LedgerRange, anchors: Iterable[Moment
     """Return the error of the wall clock that outages are displayed by, from the tokens around them.
 
     `anchors`: a moment of each outage (elapsed.py). If an outage's boot has no token, or there is no outage, the
-    recorded request and answer times of the tokens give the error.
+    error follows from the recorded request and answer times of the tokens.
     """
     readings = [_token_reading(reader, token) for token in range_.tokens]
     errors = [clock_error(anchor, readings) for anchor in anchors]

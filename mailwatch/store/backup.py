@@ -128,8 +128,8 @@ def _copy_database(source: Path, copy: Path) -> None:
 def _check_undamaged(copy: Path, data_dir: Path, size: int, root: bytes) -> None:
     """Raise StoreDamagedError if the copy contains damage, which would otherwise be discovered too late.
 
-    No page may be damaged, each payload must match its header, and the headers must give `root`, which the start
-    computed from the last signed checkpoint on.
+    No page may be damaged, each payload must match its header, and the headers must hash to `root`, computed at
+    the start from the last signed checkpoint on.
     """
     tree = CompactRange()
     with contextlib.closing(Reader.open(copy)) as reader:

@@ -20,7 +20,9 @@ _FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-for
 
 
 def is_known_host(access: WebAccess, header: str) -> bool:
-    """Return whether a Host header names this server."""
+    """Return whether to accept a Host header: always if a password or the public view protects the answers, else
+    only a safe name.
+    """
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/?#@\s]+)(:[0-9]{1,5})?", header)
     if found is None:
         return False

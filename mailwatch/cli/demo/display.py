@@ -184,7 +184,7 @@ def outage_view(words: Texts, comparison: OutageComparison) -> RenderableType:
 
 
 def comparison_text(words: Texts, comparison: OutageComparison) -> str:
-    """Return the sentence whether the true duration lies within the bounds."""
+    """Return a sentence on whether the true duration is within the bounds."""
     least, most = comparison.bounds
     key = "within" if comparison.holds else "outside"
     return words[key].format(truth=_seconds(comparison.truth), min=_seconds(least), max=_seconds(most))

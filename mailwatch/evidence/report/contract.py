@@ -128,7 +128,7 @@ def _means(sent: NotifiedSection) -> str:
 
 
 def rule_label(rule: Rule, writing: Formatter) -> str:
-    """Return the label that says whether the rule is verified."""
+    """Return the label for a verified or unverified rule."""
     key = "verified" if rule.verified else "unverified"
     return _texts(writing)[key].format(date=writing.format_date(date.fromisoformat(rule.seen_on)))
 

@@ -1,8 +1,8 @@
 """Verifies each timestamp token of a bundle: it covers its checkpoint, its entry names it, a trusted authority
 signed it.
 
-Also verifies the entries' own times: they must lie between the tokens around them. Trusted are the certificates
-given with --trust, else the system's authorities.
+Also verifies the entries' own times: they must lie between the tokens around them. The verifier trusts the
+certificates given with --trust, else the system's authorities.
 """
 
 from __future__ import annotations
