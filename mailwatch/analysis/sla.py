@@ -93,10 +93,10 @@ def read_rule(key: str, data: Mapping[str, Any]) -> Rule:
     return made
 
 
-def rule_payload(given: Rule) -> dict[str, Any]:
+def rule_payload(given: Rule) -> dict[str, object]:
     """Return a rule as the plain data that `read_rule` accepts, without its key and unset fields."""
     deadline = given.deadline
-    plain: dict[str, Any] = {
+    plain: dict[str, object] = {
         "name": given.name,
         "source_url": given.source_url,
         "seen_on": given.seen_on,
@@ -114,14 +114,14 @@ def rule_payload(given: Rule) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if value not in (None, [], {}, 0) or key == "verified"}
 
 
-def _tier_payload(tier: Tier) -> dict[str, Any]:
-    plain: dict[str, Any] = {"below": str(tier.below)}
+def _tier_payload(tier: Tier) -> dict[str, object]:
+    plain: dict[str, object] = {"below": str(tier.below)}
     if tier.percent is not None:
         plain["percent"] = str(tier.percent)
     return plain if tier.days is None else plain | {"days": tier.days}
 
 
-def _deadline_payload(given: Deadline) -> dict[str, Any]:
+def _deadline_payload(given: Deadline) -> dict[str, object]:
     return {"month_end": given.month_end} if given.month_end else {"days": given.days, "after": given.after}
 
 

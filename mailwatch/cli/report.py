@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import cast
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 
@@ -19,9 +20,16 @@ from mailwatch.evidence.bundle import File, pretty_json
 from mailwatch.evidence.claims.owner_statement import owner_claim
 from mailwatch.evidence.claims.sent_log import SentLogError, with_log
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, check_within_tokens
-from mailwatch.evidence.outage_case import certificates_file, find_outage_evidence, write_outage_bundle
+from mailwatch.evidence.outage_case import (
+    OutageEvidence,
+    certificates_file,
+    find_outage_evidence,
+    write_outage_bundle,
+)
+from mailwatch.evidence.stated import ServiceJson
 from mailwatch.model import TargetChange
 from mailwatch.store import Reader, Tokens, queries
+from mailwatch.store.keys import Keys
 from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.times import parse_duration
 
@@ -60,42 +68,35 @@ def _run(args: argparse.Namespace) -> int:
     check_pdf_resources()
     config = open_config(args)
     with open_reader(config) as reader:
-        return _make(args, config, reader, whole)
-
-
-def _make(args: argparse.Namespace, config: Config, reader: Reader, whole: bool) -> int:
-    keys = load_keys(config.data_dir)
-    zone = local_zone()  # Checked first: without a time zone the work would be wasted.
-    if whole:
+        keys = load_keys(config.data_dir)
+        zone = local_zone()  # Checked first: without a time zone the work would be wasted.
         try:
-            configured = [target["name"] for target in effective(config)["targets"]]
-            for name in args.target or ():
-                queries.select_targets(reader, name, configured)
+            make = _make_period if whole else _make_outage
+            size = make(args, config, reader, keys, zone)
         except UnknownTargetError as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 2
-        from mailwatch.cli import period_report  # It loads Typst, which other commands do not need.
+        except (EvidenceError, SentLogError) as error:
+            print(f"mailwatch: {error}", file=sys.stderr)
+            return 1
+    return _print_done(args.output, size)
 
-        made = period_report.make_period_report(
-            args, config, reader, keys, _recorded_service, _enclosed_certificates
-        )
-        return 1 if made is None else _print_done(args.output, made[1])
-    tokens = Tokens(config.data_dir)
+
+def _make_period(args: argparse.Namespace, config: Config, reader: Reader, keys: Keys, zone: ZoneInfo) -> int:
+    """Write the report on a window; return its size. Raises UnknownTargetError, EvidenceError."""
+    configured = [target["name"] for target in effective(config)["targets"]]
+    for name in args.target or ():
+        queries.select_targets(reader, name, configured)
+    from mailwatch.cli import period_report  # It loads Typst, which other commands do not need.
+
+    helpers = _recorded_service, _enclosed_certificates
+    return period_report.make_period_report(args, config, reader, keys, zone, *helpers)
+
+
+def _make_outage(args: argparse.Namespace, config: Config, reader: Reader, keys: Keys, zone: ZoneInfo) -> int:
+    """Write the report on an outage; return its size. Raises EvidenceError, SentLogError."""
     with Console(stderr=True).status("gathering the entries") as status:
-        try:
-            case = find_outage_evidence(reader, tokens, keys, args.outage, None)
-            check_within_tokens(case.range, case.record)
-        except EvidenceError as error:
-            print(f"mailwatch: {error}", file=sys.stderr)
-            return 1
-        case.statement["service"] = _recorded_service(config, reader, case.record.target, case.record.first_index)
-        try:
-            section = with_log(schema_claims.find_claim(config.claims, case.record), case.record, config.data_dir)
-        except SentLogError as error:
-            print(f"mailwatch: {error}", file=sys.stderr)
-            return 1
-        if section:
-            case = case.with_claim(owner_claim(section, case.statement["outage"]))
+        case = _find_case(args.outage, config, reader, keys)
         status.update("drawing the report")
         from mailwatch.evidence.report import (
             render_outage_report,  # It loads Typst, which other commands do not need.
@@ -104,19 +105,22 @@ def _make(args: argparse.Namespace, config: Config, reader: Reader, whole: bool)
         place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
         pdf = render_outage_report(reader, case, pretty_json(case.statement), place, args.lang, zone)
         status.update("signing the report" if config.signing else "writing the bundle")
-        try:
-            pdf = sign_if_configured(config, pdf)
-        except EvidenceError as error:
-            print(f"mailwatch: {error}", file=sys.stderr)
-            return 1
+        pdf = sign_if_configured(config, pdf)
         if is_pdf(args.output):
-            size = write_output(args.output, pdf)
-        else:
-            files = [File("report.pdf", pdf), *_enclosed_certificates(config, case.range)]
-            size = write_output(
-                args.output, lambda out: write_outage_bundle(out, reader, keys, case, args.lang, files)
-            )
-    return _print_done(args.output, size)
+            return write_output(args.output, pdf)
+        files = [File("report.pdf", pdf), *_enclosed_certificates(config, case.range)]
+        return write_output(
+            args.output, lambda out: write_outage_bundle(out, reader, keys, case, args.lang, files)
+        )
+
+
+def _find_case(wanted: str, config: Config, reader: Reader, keys: Keys) -> OutageEvidence:
+    """Find an outage's evidence, with how the target was watched and what the owner claims."""
+    case = find_outage_evidence(reader, Tokens(config.data_dir), keys, wanted, None)
+    check_within_tokens(case.range, case.record)
+    case.statement["service"] = _recorded_service(config, reader, case.record.target, case.record.first_index)
+    section = with_log(schema_claims.find_claim(config.claims, case.record), case.record, config.data_dir)
+    return case.with_claim(owner_claim(section, case.statement["outage"])) if section else case
 
 
 def _print_done(path: Path, size: int) -> int:
@@ -133,9 +137,7 @@ def _enclosed_certificates(config: Config, found: LedgerRange) -> list[File]:
     return [certificates_file(one.name, one.ca_file) for one in known if one.ca_file]
 
 
-def _recorded_service(
-    config: Config, reader: Reader, name: str, at_most: int | None = None
-) -> dict[str, Any] | None:
+def _recorded_service(config: Config, reader: Reader, name: str, at_most: int | None = None) -> ServiceJson | None:
     """Return the target's settings without its login: as recorded up to entry `at_most`, else as in today's
     config.
     """
@@ -144,9 +146,11 @@ def _recorded_service(
     configured = None if today is None else {key: today[key] for key in shown_keys if key in today}
     entry = reader.latest(name, "watch", at_most=at_most)
     if entry is None or not isinstance(entry.fact, TargetChange) or not entry.fact.settings.host:
-        return None if configured is None else configured | {"with_login": "login" in (today or {})}
+        if configured is None:
+            return None
+        return cast(ServiceJson, configured | {"with_login": "login" in (today or {})})
     known = entry.fact.settings
-    recorded: dict[str, Any] = {
+    recorded: dict[str, object] = {
         "kind": known.kind.value,
         "provider": known.provider,
         "host": known.host,
@@ -160,8 +164,5 @@ def _recorded_service(
     for key in ("interval", "timeout"):
         if key in configured and parse_duration(configured[key]) == parse_duration(recorded[key]):
             del recorded[key]
-    return (
-        configured
-        | {key: recorded[key] for key in recorded if key in configured}
-        | {"with_login": bool(known.login)}
-    )
+    watched = {key: recorded[key] for key in recorded if key in configured}
+    return cast(ServiceJson, configured | watched | {"with_login": bool(known.login)})

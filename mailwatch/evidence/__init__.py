@@ -1,6 +1,7 @@
 """Turns an outage on record into one file that a judge, a lawyer and an engineer can each check.
 
 ledger_range    entries, checkpoints and tokens that prove a case: one unbroken range between two checkpoints
+stated          the shapes of outage.json and period.json
 statement       the claims about an outage, as outage.json
 outage_case     one outage and all contents of its bundle
 period_case     the same for a window of time: a month or a year

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.ledger.timestamp import TOKEN_TOLERANCE_MS
@@ -121,7 +120,7 @@ def _nearby_tokens(reader: Reader, tokens: Tokens, first: int, last: int) -> Ite
     for entry in chain(reversed(before), within, after):
         reply = tokens.get(entry.payload["reply"])
         if reply is not None:
-            yield _token(entry.index, entry.payload, reply), "distrust" not in entry.payload
+            yield _token(entry, reply), "distrust" not in entry.payload
 
 
 def _until(entries: Iterable[Entry], last: int) -> Iterator[Entry]:
@@ -136,8 +135,9 @@ def _until(entries: Iterable[Entry], last: int) -> Iterator[Entry]:
             nearest = payload["time"]
 
 
-def _token(index: int, payload: dict[str, Any], reply: bytes) -> TokenFile:
+def _token(entry: Entry, reply: bytes) -> TokenFile:
+    payload = entry.payload
     time, asked, answered = payload["time"], payload.get("asked"), payload.get("answered")
     known = isinstance(asked, int) and isinstance(answered, int)
     off = max(0, asked - time, time - answered) if known else 0
-    return TokenFile(index, payload["checkpoint"], time, payload["authority"], payload["reply"], reply, off)
+    return TokenFile(entry.index, payload["checkpoint"], time, payload["authority"], payload["reply"], reply, off)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.evidence.bundle import File, instructions, pretty_json, standalone_checker, write_bundle
 from mailwatch.evidence.claims.owner_statement import OwnerClaim
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, select_range
+from mailwatch.evidence.stated import OutageStatement, ServiceJson
 from mailwatch.evidence.statement import clock_error_of, outage_statement
 from mailwatch.ledger.checkpoint import verifier_key
 from mailwatch.store import Reader, Tokens, queries
@@ -23,17 +24,17 @@ class OutageEvidence:
 
     record: OutageRecord
     range: LedgerRange
-    statement: dict[str, Any]
+    statement: OutageStatement
     key: str
     claim: OwnerClaim | None = None
 
     def with_claim(self, claim: OwnerClaim) -> OutageEvidence:
         """Return the evidence with the owner's claim, in the statement as well."""
-        return replace(self, claim=claim, statement=self.statement | {"claim": claim.as_json()})
+        return replace(self, claim=claim, statement={**self.statement, "claim": claim.as_json()})
 
 
 def find_outage_evidence(
-    reader: Reader, tokens: Tokens, keys: Keys, wanted: str, service: dict[str, Any] | None
+    reader: Reader, tokens: Tokens, keys: Keys, wanted: str, service: ServiceJson | None
 ) -> OutageEvidence:
     """Return the evidence of the only outage whose id begins with `wanted`. Raises EvidenceError."""
     record = find_outage(reader, wanted)

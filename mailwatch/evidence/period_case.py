@@ -6,9 +6,9 @@ config, except the `intervals`: those follow from the entries and determine the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import IO, cast
 
 import orjson
 
@@ -18,13 +18,14 @@ from mailwatch.analysis.public_json import outage_json
 from mailwatch.analysis.replay import MONITOR_KINDS, FactListener, PeriodReplay
 from mailwatch.evidence.bundle import File, instructions, pretty_json, standalone_checker, write_bundle
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile, select_range
+from mailwatch.evidence.stated import PeriodStatement, ServiceJson
 from mailwatch.evidence.statement import clock_error_of, error_statement, outside_times
 from mailwatch.ledger.payloads import rules_payload
 from mailwatch.model import TargetEvent
 from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import Keys
 from mailwatch.store.replay import rule_book
-from mailwatch.times import DAY_MS, Millis, rfc3339
+from mailwatch.times import DAY_MS, Millis, Window, rfc3339
 
 FORMAT = "mailwatch-evidence-period/1"
 
@@ -36,7 +37,7 @@ class ReportTarget:
     name: str
     provider: str = ""
     kind: str = ""
-    service: dict[str, Any] | None = None
+    service: ServiceJson | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,50 +47,34 @@ class PeriodEvidence:
     range: LedgerRange
     replay: PeriodReplay
     outages: list[OutageRecord]
-    statement: dict[str, Any]
+    statement: PeriodStatement
 
 
 def find_period_evidence(
     reader: Reader,
     tokens: Tokens,
     keys: Keys,
-    window: tuple[Millis, Millis],
+    window: Window,
     wanted: Sequence[ReportTarget],
     vantage_name: str,
     listener: FactListener = lambda *_: None,
 ) -> PeriodEvidence:
     """Return the evidence for a window. Raises EvidenceError.
 
-    1. The range begins before the last observation before the window, before the entries with each target's
-       settings then, and before the last up observation of an outage that extends into the window. It ends after
-       the window, and after the end of an outage that extends beyond it.
-    2. Wanted targets without an entry in the window are left out.
-    3. A window beyond the ledger's signed record is cut at the end of that record.
+    1. The range reaches over the window on both sides (`_select_range`).
+    2. A window that the ledger does not reach yet is cut where its signed record ends.
+    3. Of what is wanted, targets without an entry in the window are left out.
     """
     found = _select_range(reader, tokens, window, wanted)
-    (last,) = reader.entries(from_index=found.end.size - 1, to_index=found.end.size)
-    # Not at the last entry's time: if the clock was set back, earlier entries have later times.
-    window = (window[0], min(window[1], reader.latest_time(found.start.size, found.end.size)))
-    if window[1] <= window[0]:
-        raise EvidenceError(f"the signed record ends at {rfc3339(window[1])}, before the window")
+    window = _signed_part(reader, found, window)
     rules = rule_book(reader).at(found.start.size)
-    guesses = {
-        one.name: queries.inferred_interval(reader, one.name, index=found.start.size) / 1000 for one in wanted
-    }
+    guesses = {one.name: _guessed_interval(reader, one.name, found) for one in wanted}
     replay = PeriodReplay(window, guesses, rules, listener)
-    for index, kind, time, target, _, text in found.raw_entries(reader):
-        if kind in MONITOR_KINDS or target in replay.accounts:
-            replay.feed(index, kind, time, target, orjson.loads(text))
-    replay.flush()
-    replay.ended = last.time
-    bounds = replay.bounds()
-    if bounds is None:
-        raise EvidenceError(f"nothing of {', '.join(one.name for one in wanted)} is on record in that window")
-    wanted = [one for one in wanted if replay.accounts[one.name].first_index is not None]
-    replay.accounts = {one.name: replay.accounts[one.name] for one in wanted}
+    _replay_range(reader, found, replay)
+    bounds = _recorded_bounds(replay)
+    wanted = _recorded_targets(replay, wanted)
     outages = replay.records()
-    spans = [bounds, *((record.first_index, record.last_index) for record in outages)]
-    found = thin_tokens(found, spans)
+    found = thin_tokens(found, [bounds, *((record.first_index, record.last_index) for record in outages)])
     statement = {
         "format": FORMAT,
         "made_by": f"MailWatch {__version__}",
@@ -97,6 +82,60 @@ def find_period_evidence(
         "as_of": rfc3339(found.end.time_ms),
         "window": {"from": rfc3339(window[0]), "to": rfc3339(window[1])},
         "vantage_point": vantage_name,
+        **_account_json(replay, wanted, guesses),
+        "rules": rules_payload(rules),
+        "entries": {"first": bounds[0], "last": bounds[1]},
+        "range": {"first": found.start.size, "end": found.end.size},
+        "outside_times": outside_times(found, *bounds),
+        **error_statement(clock_error_of(reader, found, [record.anchor for record in outages])),
+    }
+    return PeriodEvidence(found, replay, outages, cast(PeriodStatement, statement))
+
+
+def _signed_part(reader: Reader, found: LedgerRange, window: Window) -> Window:
+    """Return a window cut at the end of the signed record. Raises EvidenceError if nothing of it is left."""
+    # Not at the last entry's time: if the clock was set back, earlier entries have later times.
+    start, end = window[0], min(window[1], reader.latest_time(found.start.size, found.end.size))
+    if end <= start:
+        raise EvidenceError(f"the signed record ends at {rfc3339(end)}, before the window")
+    return start, end
+
+
+def _guessed_interval(reader: Reader, name: str, found: LedgerRange) -> float:
+    """Return the interval in seconds that the observations at the beginning of a range suggest."""
+    return queries.inferred_interval(reader, name, index=found.start.size) / 1000
+
+
+def _replay_range(reader: Reader, found: LedgerRange, replay: PeriodReplay) -> None:
+    """Feed all entries of a range to a replay."""
+    (last,) = reader.entries(from_index=found.end.size - 1, to_index=found.end.size)
+    for index, kind, time, target, _, text in found.raw_entries(reader):
+        if kind in MONITOR_KINDS or target in replay.accounts:
+            replay.feed(index, kind, time, target, orjson.loads(text))
+    replay.flush()
+    replay.ended = last.time
+
+
+def _recorded_bounds(replay: PeriodReplay) -> tuple[int, int]:
+    """Return the first and the last entry in the window. Raises EvidenceError when there is none."""
+    bounds = replay.bounds()
+    if bounds is None:
+        raise EvidenceError(f"nothing of {', '.join(replay.accounts)} is on record in that window")
+    return bounds
+
+
+def _recorded_targets(replay: PeriodReplay, wanted: Sequence[ReportTarget]) -> list[ReportTarget]:
+    """Return those with an entry in the window; the replay forgets the others."""
+    recorded = [one for one in wanted if replay.accounts[one.name].first_index is not None]
+    replay.accounts = {one.name: replay.accounts[one.name] for one in recorded}
+    return recorded
+
+
+def _account_json(
+    replay: PeriodReplay, targets: Sequence[ReportTarget], guesses: Mapping[str, float]
+) -> dict[str, object]:
+    """Return what period.json says of each target, with the interval (seconds) that the record suggests."""
+    return {
         "targets": [
             {
                 "target": one.name,
@@ -106,17 +145,11 @@ def find_period_evidence(
                 "intervals": replay.intervals_of(one.name),
                 "service": one.service,
             }
-            for one in wanted
+            for one in targets
         ],
-        "availability": [{"target": one.name} | replay.availability_of(one.name).as_json() for one in wanted],
-        "outages": [outage_json(record, in_period=True) for record in outages],
-        "rules": rules_payload(rules),
-        "entries": {"first": bounds[0], "last": bounds[1]},
-        "range": {"first": found.start.size, "end": found.end.size},
-        "outside_times": outside_times(found, *bounds),
-        **error_statement(clock_error_of(reader, found, [outage.anchor for outage in replay.outages()])),
+        "availability": [{"target": one.name} | replay.availability_of(one.name).as_json() for one in targets],
+        "outages": [outage_json(record, in_period=True) for record in replay.records()],
     }
-    return PeriodEvidence(found, replay, outages, statement)
 
 
 def write_period_bundle(
@@ -132,9 +165,13 @@ def write_period_bundle(
     write_bundle(out, reader, evidence.range, keys.private, list(evidence.replay.accounts), inside)
 
 
-def _select_range(
-    reader: Reader, tokens: Tokens, window: tuple[Millis, Millis], wanted: Sequence[ReportTarget]
-) -> LedgerRange:
+def _select_range(reader: Reader, tokens: Tokens, window: Window, wanted: Sequence[ReportTarget]) -> LedgerRange:
+    """Return the range that proves a window. Raises EvidenceError.
+
+    It begins before the last observation before the window, before the entries with each target's settings then,
+    and before the last up observation of an outage that extends into the window. It ends after the window, and
+    after the end of an outage that extends beyond it.
+    """
     newest = reader.last_checkpoint()
     if newest is None:
         raise EvidenceError("the ledger has no checkpoint yet; `mailwatch run` signs one every ten minutes")

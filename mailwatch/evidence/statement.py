@@ -7,7 +7,7 @@ Everything but `service` and `claim` follows from the entries of the bundle, and
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import cast
 
 import orjson
 
@@ -16,6 +16,7 @@ from mailwatch.analysis.elapsed import Moment, TokenReading, clock_error
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import outage_json
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile
+from mailwatch.evidence.stated import OutageStatement, OutsideTimesJson, ServiceJson
 from mailwatch.ledger.payloads import rules_payload
 from mailwatch.model import Rules
 from mailwatch.store import Reader
@@ -31,13 +32,13 @@ def outage_statement(
     rules: Rules,
     range_: LedgerRange,
     origin: str,
-    service: dict[str, Any] | None,
+    service: ServiceJson | None,
     error: Millis,
-) -> dict[str, Any]:
+) -> OutageStatement:
     """Return the statement of one outage. Raises EvidenceError if it extends beyond the signed range."""
     if record.first_index < range_.start.size or record.last_index >= range_.end.size:
         raise EvidenceError("the outage extends beyond the signed range; try again after the next checkpoint")
-    return {
+    stated = {
         "format": FORMAT,
         "made_by": f"MailWatch {__version__}",
         "ledger": origin,
@@ -51,6 +52,7 @@ def outage_statement(
         **error_statement(error),
         "service": service,
     }
+    return cast(OutageStatement, stated)
 
 
 def error_statement(error: Millis) -> dict[str, float]:
@@ -79,7 +81,7 @@ def _token_reading(reader: Reader, token: TokenFile) -> TokenReading:
     return TokenReading(token.time, boot, after["clock"] if same else None, before.get("clock"))
 
 
-def outside_times(range_: LedgerRange, first: int, last: int) -> dict[str, str | None]:
+def outside_times(range_: LedgerRange, first: int, last: int) -> OutsideTimesJson:
     """Return the outside times that bound the writing of entries `first` to `last`; None on a side without a
     token.
     """

@@ -8,13 +8,13 @@ import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from mailwatch.analysis.public_json import OutageJson
 from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Trust, VerificationResult, examine
 from mailwatch.model import Fact, Gap, TargetChange
-from mailwatch.times import Span, merge_spans, parse_rfc3339
+from mailwatch.times import Millis, Span, merge_spans, parse_rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class BundleChannel:
     surely: list[Span]
     possibly: list[Span]
     up: list[Span]
-    outages: list[dict[str, Any]]
+    outages: list[OutageJson]
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class JointMember:
     channels: list[BundleChannel] = field(default_factory=list)
 
     @property
-    def content_key(self) -> tuple[Any, ...]:
+    def content_key(self) -> tuple[object, ...]:
         """Key that is equal for two bundles with the same content."""
         contents = [
             (one.provider, one.kind, *sorted(outage["id"] for outage in one.outages)) for one in self.channels
@@ -97,7 +97,7 @@ def read_member(path: Path, trust: Trust) -> JointMember:
         member.failed_claim, member.reason = bad.claim, f"{bad.claim}: {bad.detail}"
         return member
     try:
-        error = examined.statement.get("clock_error", 0)
+        error = 0 if examined.statement is None else examined.statement.get("clock_error", 0)
         if error > MAX_CLOCK_ERROR_SECONDS:
             # Its times cannot be compared with those of others.
             member.failed_claim, member.reason = (
@@ -120,12 +120,14 @@ def read_member(path: Path, trust: Trust) -> JointMember:
 
 def _keep_facts(member: JointMember, examined: VerificationResult, up_times: _UpTimes) -> None:
     stated = examined.statement
+    assert stated is not None
     member.ledger, member.signed = stated["ledger"], examined.signed
     member.first, member.end = stated["range"]["first"], stated["range"]["end"]
     if "outage" in stated:
-        outage_ = stated["outage"]
-        member.vantage = outage_["vantage_point"]
-        member.channels = [_channel(outage_["provider"], outage_["kind"], outage_["target"], [outage_], up_times)]
+        one_outage = stated["outage"]
+        name = one_outage["target"]
+        member.vantage = one_outage["vantage_point"]
+        member.channels = [_channel(one_outage["provider"], one_outage["kind"], name, [one_outage], up_times)]
         return
     member.vantage = str(stated.get("vantage_point"))
     for one in stated["targets"]:
@@ -138,13 +140,13 @@ def _keep_facts(member: JointMember, examined: VerificationResult, up_times: _Up
 
 
 def _channel(
-    provider: str, kind: str, target: str, outages: list[dict[str, Any]], up_times: _UpTimes
+    provider: str, kind: str, target: str, outages: list[OutageJson], up_times: _UpTimes
 ) -> BundleChannel:
     begun, ended = up_times.facts[target]
     surely, possibly = [], []
     for outage in outages:
         bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
-        good, over = (outage[key] and parse_rfc3339(outage[key]) for key in ("last_good", "first_good"))
+        good, over = _time(outage["last_good"]), _time(outage["first_good"])
         least = round(outage["duration"]["min"] * 1000)
         if least >= last - bad:
             surely.append((bad, last))
@@ -158,3 +160,7 @@ def _channel(
     return BundleChannel(
         provider, kind, merge_spans(surely), merge_spans(possibly), merge_spans(up_times.up[target]), outages
     )
+
+
+def _time(text: str | None) -> Millis | None:
+    return None if text is None else parse_rfc3339(text)

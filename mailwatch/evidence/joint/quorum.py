@@ -9,9 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from mailwatch import __version__
+from mailwatch.analysis.public_json import OutageJson
 from mailwatch.evidence.joint.member import BundleChannel, JointMember
 from mailwatch.times import Millis, Span, intersect_spans, merge_spans, rfc3339, total_length
 
@@ -60,7 +60,7 @@ class VantageView:
     ledger: str
     vantage: str
     channels: list[BundleChannel] = field(default_factory=list)
-    outages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outages: dict[str, OutageJson] = field(default_factory=dict)
     surely: list[Span] = field(default_factory=list)
     possibly: list[Span] = field(default_factory=list)
     up: list[Span] = field(default_factory=list)
@@ -104,7 +104,7 @@ def partition_members(members: Iterable[JointMember]) -> tuple[list[JointMember]
     """
     fine: list[JointMember] = []
     out: list[tuple[JointMember, str]] = []
-    seen: dict[Any, str] = {}
+    seen: dict[tuple[object, ...], str] = {}
     roots: dict[str, dict[int, bytes]] = {}
     forked = set()
     for member in members:
@@ -204,12 +204,8 @@ def _group_json(group: ChannelGroup) -> dict[str, object]:
         "kind": group.kind,
         "vantage_points": [{"ledger": point.ledger, "vantage_point": point.vantage} for point in group.views],
         "outages": sorted(
-            (
-                {"ledger": point.ledger} | {key: outage[key] for key in OUTAGE_KEYS}
-                for point in group.views
-                for outage in point.outages.values()
-            ),
-            key=lambda outage: (outage["first_bad"], outage["ledger"]),
+            (_outage_json(point.ledger, outage) for point in group.views for outage in point.outages.values()),
+            key=lambda outage: (str(outage["first_bad"]), str(outage["ledger"])),
         ),
         "at_least": [
             {"k": k + 1, "surely": _span_json(surely), "possibly": _span_json(possibly)}
@@ -226,6 +222,11 @@ def _group_json(group: ChannelGroup) -> dict[str, object]:
             for found in group.contradictions
         ],
     }
+
+
+def _outage_json(ledger: str, outage: OutageJson) -> dict[str, object]:
+    stated: dict[str, object] = {**outage}
+    return {"ledger": ledger} | {key: stated[key] for key in OUTAGE_KEYS}
 
 
 def _span_json(spans: list[Span]) -> dict[str, object]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from importlib import resources
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from mailwatch.analysis.outage_record import OutageRecord
@@ -43,11 +42,11 @@ def prepare_letter(
     formal: bool,
 ) -> Letter:
     """Collect the content of the letter. `section`: the claim in the config for this outage, if any."""
-    outage = evidence.statement["outage"]
     page = outage_page(evidence, collect_report_facts(reader, evidence), b"", place, language, zone)
-    claimed = owner_claim(section, outage) if section else None
+    claimed = owner_claim(section, evidence.statement["outage"]) if section else None
     others = _others(reader, evidence.record, rule(section.sla) if section and section.sla else None)
-    return Letter(outage, claimed, page, others, outage_formatter(evidence.record, language, zone), formal)
+    writing = outage_formatter(evidence.record, language, zone)
+    return Letter(evidence.record, claimed, page, others, writing, formal)
 
 
 def letter_pdf(letter: Letter, blocks: list[Block]) -> bytes:
@@ -74,7 +73,7 @@ def _plain(block: Block) -> dict[str, object]:
     return plain | {"kind": "paragraph"}
 
 
-def _others(reader: Reader, outage: OutageRecord, given: Rule | None) -> list[dict[str, Any]]:
+def _others(reader: Reader, outage: OutageRecord, given: Rule | None) -> list[OutageRecord]:
     """Return the other outages of the same target in the same windows, oldest first."""
     case = sla_outage(outage_json(outage))
     found = sla_windows(given or _BY_THE_MONTH, case.possible or case.sure, ZoneInfo(RULE_ZONE))
@@ -84,7 +83,7 @@ def _others(reader: Reader, outage: OutageRecord, given: Rule | None) -> list[di
             continue
         if record.first_bad < found[-1][1] and record.last_bad >= found[0][0]:
             others.append(record)
-    return [{**outage_json(record)} for record in sorted(others, key=lambda one: one.first_bad)]
+    return sorted(others, key=lambda one: one.first_bad)
 
 
 __all__ = ["Letter", "compose_letter", "docx", "letter_pdf", "prepare_letter"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.public_json import outage_json
 from mailwatch.analysis.sla import Rule
 from mailwatch.config.schema_claims import ClaimSection, HolderSection
 from mailwatch.evidence.claims.evaluate import SlaReading, evaluate, sla_outage
@@ -25,12 +26,12 @@ MAX_REPLIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """The content of a letter. `outage`, `others`: in the JSON of evidence. `page`: the page of the report."""
+    """The content of a letter. `page`: what the report prints. `others`: in the same windows of the rule."""
 
-    outage: dict[str, Any]
+    outage: OutageRecord
     claim: OwnerClaim | None
     page: OutagePage
-    others: list[dict[str, Any]]
+    others: list[OutageRecord]
     writing: Formatter
     formal: bool
 
@@ -56,8 +57,8 @@ def combined_reading(letter: Letter) -> SlaReading | None:
     """Return the result of all outages on record in this outage's windows; None without a rule."""
     if letter.claim is None or letter.claim.rule is None:
         return None
-    outages = [sla_outage(one) for one in (letter.outage, *letter.others)]
-    return evaluate(letter.claim.rule, letter.outage["kind"], outages, letter.claim.fee)
+    outages = [sla_outage(outage_json(one)) for one in (letter.outage, *letter.others)]
+    return evaluate(letter.claim.rule, letter.outage.kind, outages, letter.claim.fee)
 
 
 def _head(letter: Letter, w: Texts) -> Iterator[Block]:
@@ -67,7 +68,7 @@ def _head(letter: Letter, w: Texts) -> Iterator[Block]:
         yield Paragraph((known or Blank(w[key]),), "tight")
     yield Paragraph(((holder and (holder.pec or holder.email)) or Blank(w["contact"]),))
     yield Paragraph((w["to"],), "to")
-    yield Paragraph((provider_name(letter.outage["provider"]),), "right")
+    yield Paragraph((provider_name(letter.outage.provider),), "right")
     yield Paragraph((Blank(w["provider_address"]),), "right")
     yield Paragraph(fill_template(w["by"], means=Blank(w["means"])), "by")
     subject = w["subject_formal" if letter.formal else "subject"]
@@ -80,7 +81,7 @@ def _contract(letter: Letter, w: Texts) -> Iterator[Block]:
     report = texts(letter.writing.language)
     known = report.section("claim")
     rows_by_label = dict(contract.contract_rows(letter.owner, letter.writing))
-    rows: list[list[Run]] = [[report["account"], letter.outage["target"]]]
+    rows: list[list[Run]] = [[report["account"], letter.outage.target]]
     for key in ("plan", "contract_number", "fee", "since"):
         rows.append([known[key], rows_by_label.get(known[key]) or Blank(w[key])])
     yield table(rows)
@@ -89,12 +90,12 @@ def _contract(letter: Letter, w: Texts) -> Iterator[Block]:
 def _facts(letter: Letter, w: Texts) -> Iterator[Block]:
     page, writing = letter.page, letter.writing
     yield Paragraph((w["outage"],), "heading")
-    channel = texts(writing.language).section("channels")[letter.outage["kind"]]
+    channel = texts(writing.language).section("channels")[letter.outage.kind]
     yield Paragraph((w["outage_text"].format(**_names(letter) | {"channel": channel}),))
     yield Paragraph((page.sentence,))
     if page.reserve:
         yield Paragraph((page.reserve,))
-    if letter.outage["state"] != "closed":
+    if letter.outage.state != "closed":
         # The letter makes no statement beyond the end of the record.
         yield Paragraph((f"{w['open']}: ", Blank(w["open_blank"])))
     causes = "; ".join(f"{name} ({count})" for name, count in page.causes)
@@ -168,7 +169,7 @@ def _requests(letter: Letter, w: Texts) -> Iterator[Block]:
         fill_template(w["request_formal"], days=days) if letter.formal else (w["request_text"],), "lead"
     )
     asked: list[Line] = [(w["request_cause"],)]
-    if letter.outage["state"] == "open":
+    if letter.outage.state == "open":
         asked.append((w["request_restore"],))
     asked.append(fill_template(w["request_money"], blank=Blank(w["money"])))
     asked.append(fill_template(w["request_answer"], days=days))
@@ -180,7 +181,7 @@ def _requests(letter: Letter, w: Texts) -> Iterator[Block]:
 
 def _end(letter: Letter, w: Texts) -> Iterator[Block]:
     yield Paragraph((w["enclosed"],), "heading")
-    yield Paragraph(fill_template(w["enclosed_bundle"], id=letter.outage["id"], blank=Blank(w["bundle"])), "last")
+    yield Paragraph(fill_template(w["enclosed_bundle"], id=letter.outage.id, blank=Blank(w["bundle"])), "last")
     yield Paragraph(fill_template(w["enclosed_other"], blank=Blank(w["other"])), "last")
     name = None if letter.holder is None else letter.holder.name
     yield table([[Blank(w["place_date"]), Blank(w["signature"] + (f" ({name})" if name else ""))]])
@@ -189,19 +190,18 @@ def _end(letter: Letter, w: Texts) -> Iterator[Block]:
 
 def _names(letter: Letter) -> dict[str, str]:
     return {
-        "account": letter.outage["target"],
-        "channel": letter.outage["kind"].upper(),
-        "provider": provider_name(letter.outage["provider"]),
+        "account": letter.outage.target,
+        "channel": letter.outage.kind.upper(),
+        "provider": provider_name(letter.outage.provider),
         "least": letter.writing.format_duration(letter.page.least_ms),
     }
 
 
-def _other(outage: dict[str, Any], writing: Formatter) -> list[str]:
-    most = outage["duration"]["max"]
-    unknown = texts(writing.language)["no_estimate"]
+def _other(outage: OutageRecord, writing: Formatter) -> list[str]:
+    least, most = outage.durations.least, outage.durations.most
     return [
-        outage["id"],
-        writing.local_and_utc_of(outage["first_bad"], up=True),
-        writing.format_duration(round(outage["duration"]["min"] * 1000)),
-        unknown if most is None else writing.format_duration(round(most * 1000), up=True),
+        outage.id,
+        writing.local_and_utc(outage.first_bad, up=True),
+        writing.format_duration(least),
+        texts(writing.language)["no_estimate"] if most is None else writing.format_duration(most, up=True),
     ]

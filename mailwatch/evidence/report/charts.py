@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from mailwatch.analysis.elapsed import gap_length
+from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.evidence.report.facts import ObservationRun
 from mailwatch.i18n import Formatter
@@ -166,8 +166,8 @@ Place = Callable[[Millis], float]
 """Maps a time to its place in a chart."""
 
 
-def timeline(outage: dict[str, Any], runs: Sequence[ObservationRun], writing: Formatter) -> Timeline:
-    """Return the chart of an outage. `outage`: a payload."""
+def timeline(outage: Outage, runs: Sequence[ObservationRun], writing: Formatter) -> Timeline:
+    """Return the chart of an outage."""
     start, end = _window(outage)
 
     def x(at: Millis) -> float:
@@ -185,16 +185,16 @@ def timeline(outage: dict[str, Any], runs: Sequence[ObservationRun], writing: Fo
     return Timeline(_bands(outage, visible, x), strokes, _marks(outage, x, writing))
 
 
-def _window(outage: dict[str, Any]) -> tuple[Millis, Millis]:
+def _window(outage: Outage) -> tuple[Millis, Millis]:
     """Return the displayed time, with margins around the outage; an open outage ends with its last observation."""
-    begin = outage["first_bad"] if outage["last_good"] is None else outage["last_good"]
-    end = outage["last_bad"] if outage["first_good"] is None else outage["first_good"]
+    begin = outage.first_bad if outage.last_good is None else outage.last_good
+    end = outage.last_bad if outage.first_good is None else outage.first_good
     margin = max(1000, (end - begin) // 12)
-    return begin - margin, end + (0 if outage["first_good"] is None else margin)
+    return begin - margin, end + (0 if outage.first_good is None else margin)
 
 
-def _bands(outage: dict[str, Any], runs: list[ObservationRun], x: Place) -> list[Band]:
-    first, last, good, over = (outage[key] for key in ("first_bad", "last_bad", "last_good", "first_good"))
+def _bands(outage: Outage, runs: list[ObservationRun], x: Place) -> list[Band]:
+    first, last, good, over = outage.first_bad, outage.last_bad, outage.last_good, outage.first_good
     bands = [Band("down", x(first), x(last))]
     if good is not None:
         bands += [Band("edge", x(good), x(first)), Band("up", 0.0, x(good))]
@@ -209,8 +209,8 @@ def _bands(outage: dict[str, Any], runs: list[ObservationRun], x: Place) -> list
     return bands
 
 
-def _marks(outage: dict[str, Any], x: Place, writing: Formatter) -> list[Mark]:
-    first, last, good, over = (outage[key] for key in ("first_bad", "last_bad", "last_good", "first_good"))
+def _marks(outage: Outage, x: Place, writing: Formatter) -> list[Mark]:
+    first, last, good, over = outage.first_bad, outage.last_bad, outage.last_good, outage.first_good
     narrow = x(last) - x(first) < NARROW_SHARE
     begin = first if good is None else good
     end = last if over is None else over

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.evidence.report.facts import ReportFacts
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.i18n import Formatter
-from mailwatch.model import Rules
+from mailwatch.model import Kind, Rules
 
 ALWAYS_LIMITS = ("harm", "key", "line", "outside")
 
 
-def method_paragraphs(outage: dict[str, Any], rules: Rules, facts: ReportFacts, writing: Formatter) -> list[str]:
-    """Return the paragraphs on the method. `outage`: a payload. `rules`: those in the statement."""
+def method_paragraphs(outage: OutageRecord, rules: Rules, facts: ReportFacts, writing: Formatter) -> list[str]:
+    """Return the paragraphs on the method. `rules`: those in the statement."""
     w = texts(writing.language).section("method_text")
-    proven = bool(outage.get("proven_afterwards"))
-    lines = [*probe_steps([outage["kind"]], facts.with_login or bool(facts.used), writing)]
+    proven = outage.proven_afterwards
+    lines = [*probe_steps([outage.kind], facts.with_login or bool(facts.used), writing)]
     # A round trip sends a message, so it has no faster rechecks.
-    lines.append(interval_text(() if outage["kind"] == "roundtrip" else rules.recheck, writing))
+    lines.append(interval_text(() if outage.kind is Kind.ROUNDTRIP else rules.recheck, writing))
     if proven:
         lines += [w["proven"], w["bounds_proven"]]
     else:
         lines += [w["open"].format(open=rules.open_after, close=rules.close_after), w["bounds"]]
-    lines += [w["estimate"], *([w["blind"]] if outage["unobserved_ms"] else [])]
+    lines += [w["estimate"], *([w["blind"]] if outage.unobserved else [])]
     if not proven:
         lines.append(w["guarded" if facts.guarded else "unguarded"])
     return lines
@@ -61,12 +61,12 @@ def interval_text(recheck: Iterable[float], writing: Formatter) -> str:
     return w["rhythm"].format(again=", ".join(again), last=again[-1]) if again else w["steady"]
 
 
-def outage_limits(outage: dict[str, Any], writing: Formatter) -> list[str]:
+def outage_limits(outage: OutageRecord, writing: Formatter) -> list[str]:
     """Return what cannot be concluded from the outage."""
     w = texts(writing.language).section("limits_text")
-    gap = writing.format_duration(outage["largest_gap_ms"], up=True)
-    given = {"gap": gap, "place": outage["vantage_point"], "target": outage["target"]}
-    left = () if outage["kind"] == "roundtrip" else ("mail",)
+    gap = writing.format_duration(outage.largest_gap, up=True)
+    given = {"gap": gap, "place": outage.vantage_point, "target": outage.target}
+    left = () if outage.kind is Kind.ROUNDTRIP else ("mail",)
     order = ("cause", "others", "shorter", *left, *ALWAYS_LIMITS)
     return [w[key].format(**given) for key in order]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from mailwatch.analysis.outage import Outage
 from mailwatch.evidence.report.facts import ReportFacts
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.i18n import Formatter, Texts
@@ -23,22 +23,22 @@ def observer_health_rows(facts: ReportFacts, writing: Formatter, *, proven: bool
     ]
 
 
-def is_steady_clock(outage: dict[str, Any]) -> bool:
+def is_steady_clock(outage: Outage) -> bool:
     """Return whether durations were measured by a steady clock, independent of the wall clock."""
-    return "clock" in outage and not outage["clock"].get("wall")
+    return outage.clock is not None and not outage.clock.is_wall
 
 
-def clock_lines(outage: dict[str, Any], writing: Formatter) -> list[str]:
+def clock_lines(outage: Outage, writing: Formatter) -> list[str]:
     """Return what happened to the clock during the outage, and which clock measured it."""
-    w, clock = texts(writing.language), outage.get("clock")
+    w, clock = texts(writing.language), outage.clock
     if clock is None:
         return []
-    by = writing.format_duration(clock["stepped_ms"], up=True)
-    if clock.get("wall"):
+    by = writing.format_duration(clock.stepped, up=True)
+    if clock.is_wall:
         return [w["clock_wall"].format(time=by)]
-    lines = [w["clock_set"].format(time=by)] if clock["stepped_ms"] else []
-    if clock["reboots"]:
-        lines.append(w["clock_reboots"].format(n=clock["reboots"]))
+    lines = [w["clock_set"].format(time=by)] if clock.stepped else []
+    if clock.reboots:
+        lines.append(w["clock_reboots"].format(n=clock.reboots))
     return [*lines, w["clock_steady"]]
 
 
@@ -47,29 +47,29 @@ def clock_doubt(facts: ReportFacts) -> Millis:
     return -(-facts.bound_us // 1000) if facts.degraded and not facts.unbounded else 0
 
 
-def widened_duration(facts: ReportFacts, outage: dict[str, Any]) -> tuple[Millis, Millis | None]:
+def widened_duration(facts: ReportFacts, outage: Outage) -> tuple[Millis, Millis | None]:
     """Return the minimum and maximum duration, widened by the possible error of a doubtful clock at both ends.
 
     The errors at the two ends may have opposite signs, since the clock may have been set in between. A steady
     clock needs no widening.
     """
-    twice, duration = 0 if is_steady_clock(outage) else 2 * clock_doubt(facts), outage["duration_ms"]
-    return max(0, duration["min"] - twice), None if duration["max"] is None else duration["max"] + twice
+    twice, duration = 0 if is_steady_clock(outage) else 2 * clock_doubt(facts), outage.durations
+    return max(0, duration.least - twice), None if duration.most is None else duration.most + twice
 
 
-def widened_uncertainty(facts: ReportFacts, outage: dict[str, Any]) -> Millis:
+def widened_uncertainty(facts: ReportFacts, outage: Outage) -> Millis:
     """Return the expanded uncertainty (k = 2) of the estimate, including a doubtful clock at both ends.
 
     The clock error is taken as uniform within its bound, like the times between two observations (GUM 4.3.7):
     variance bound**2 / 3 each.
     """
-    uncertainty, off = outage["duration_ms"]["uncertainty"], 0 if is_steady_clock(outage) else clock_doubt(facts)
+    uncertainty, off = outage.durations.uncertainty or 0, 0 if is_steady_clock(outage) else clock_doubt(facts)
     return math.ceil(math.sqrt(uncertainty**2 + 4 * 2 * off**2 / 3))
 
 
-def clock_doubt_lines(facts: ReportFacts, outage: dict[str, Any], writing: Formatter) -> list[str]:
+def clock_doubt_lines(facts: ReportFacts, outage: Outage, writing: Formatter) -> list[str]:
     """Return the effect of a doubtful clock on times and duration; [] for a good clock."""
-    w, duration = texts(writing.language), outage["duration_ms"]
+    w, duration = texts(writing.language), outage.durations
     if not facts.degraded:
         return []
     if facts.unbounded:
@@ -80,11 +80,11 @@ def clock_doubt_lines(facts: ReportFacts, outage: dict[str, Any], writing: Forma
     given = {
         "bound": writing.format_duration(bound, up=True),
         "twice": writing.format_duration(2 * bound, up=True),
-        "least": writing.format_duration(duration["min"], exact=True),
+        "least": writing.format_duration(duration.least, exact=True),
     }
-    if duration["max"] is None:
+    if duration.most is None:
         return [w["doubt_open"].format(**given)]
-    return [w["doubt"].format(**given, most=writing.format_duration(duration["max"], up=True, exact=True))]
+    return [w["doubt"].format(**given, most=writing.format_duration(duration.most, up=True, exact=True))]
 
 
 def _line(facts: ReportFacts, w: Texts) -> str:

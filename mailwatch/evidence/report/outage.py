@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.analysis.outage_record import outage_details
 from mailwatch.evidence.outage_case import OutageEvidence
 from mailwatch.evidence.report.chain_of_custody import (
     integrity_rows,
@@ -99,7 +97,7 @@ class _PageBuilder:
     ) -> None:
         self._case, self._report_facts, self._place = case, facts, place
         self._w = texts(language)
-        self._p: dict[str, Any] = outage_details(case.record)
+        self._p = case.record
         self._rules = rules_from(case.statement["rules"])
         self._in = outage_formatter(case.record, language, zone)
 
@@ -109,10 +107,10 @@ class _PageBuilder:
         made_by = self._case.statement["made_by"]
         drawn = timeline(p, facts.runs, writing)
         return OutagePage(
-            head=page_head(w, writing, made_by, p["id"], self._case.range.end.time_ms, "outage.json"),
+            head=page_head(w, writing, made_by, p.id, self._case.range.end.time_ms, "outage.json"),
             headline=self._headline(least),
             reserve=self._reservation(),
-            least=writing.format_duration(least) if least else writing.format_time(p["first_bad"]),
+            least=writing.format_duration(least) if least else writing.format_time(p.first_bad),
             least_ms=least,
             sentence=self._sentence(),
             facts=self._facts(),
@@ -122,12 +120,12 @@ class _PageBuilder:
             timeline_note=w["timeline_note" if drawn.strokes else "timeline_bands"],
             runs=self._runs(),
             runs_cut=self._cut(),
-            causes=_counted(p["causes"], w.section("causes")),
-            phases=_counted(p["phases"], w.section("phases")),
-            first_failure=p["first_detail"] or "–",
-            replies=p["replies"],
+            causes=_counted(p.causes, w.section("causes")),
+            phases=_counted(p.phases, w.section("phases")),
+            first_failure=p.first_detail or "–",
+            replies=list(p.replies),
             replies_note=self._unknown_words(),
-            ours=observer_health_rows(facts, writing, proven=bool(p.get("proven_afterwards"))),
+            ours=observer_health_rows(facts, writing, proven=p.proven_afterwards),
             service=service_rows(self._case, facts, writing),
             coverage=self._coverage(),
             gaps=[self._gap(gap.reason, gap.start, gap.end) for gap in facts.gaps[:MAX_ROWS]],
@@ -135,7 +133,7 @@ class _PageBuilder:
             observer=observer_rows(facts, writing),
             method=method_paragraphs(p, self._rules, facts, writing),
             limits=outage_limits(p, writing),
-            terms=contract_section(self._case.claim, p["kind"], writing),
+            terms=contract_section(self._case.claim, p.kind, writing),
             claimant=owner_questions(self._case.claim, writing),
             integrity=integrity_rows(self._case, digest, writing),
             tokens=token_rows(self._case, facts, writing),
@@ -143,8 +141,8 @@ class _PageBuilder:
 
     def _headline(self, least: Millis) -> str:
         p = self._p
-        closed = "headline_open" if p["first_good"] is None else "headline_closed"
-        return self._w[closed if least else "headline_none"].format(target=p["target"], kind=p["kind"].upper())
+        closed = "headline_open" if p.first_good is None else "headline_closed"
+        return self._w[closed if least else "headline_none"].format(target=p.target, kind=p.kind.upper())
 
     def _unknown_words(self) -> str:
         """Return a note on replies whose text is unknown, so that their class decided."""
@@ -153,11 +151,11 @@ class _PageBuilder:
 
     def _sentence(self) -> str:
         p = self._p
-        given = {"b": self._in.local_and_utc(p["first_bad"], up=True), "c": self._in.local_and_utc(p["last_bad"])}
-        if p["last_good"] is not None:
-            given["a"] = self._in.local_and_utc(p["last_good"])
-        if p["first_good"] is not None:
-            given["d"] = self._in.local_and_utc(p["first_good"], up=True)
+        given = {"b": self._in.local_and_utc(p.first_bad, up=True), "c": self._in.local_and_utc(p.last_bad)}
+        if p.last_good is not None:
+            given["a"] = self._in.local_and_utc(p.last_good)
+        if p.first_good is not None:
+            given["d"] = self._in.local_and_utc(p.first_good, up=True)
         else:
             given["now"] = self._in.local_and_utc_of(self._case.statement["as_of"])
         key = {
@@ -166,22 +164,22 @@ class _PageBuilder:
             (False, True): "between_began_unknown",
             (False, False): "between_unknown_open",
         }["a" in given, "d" in given]
-        if p["state"] == "unwatched":
+        if p.state == "unwatched":
             key = "between_unwatched" if "a" in given else "between_unknown_unwatched"
         return self._w[key].format(**given)
 
     def _facts(self) -> Rows:
-        p, w, lasted = self._p, self._w, self._p["duration_ms"]
+        p, w, lasted = self._p, self._w, self._p.durations
         least, longest = widened_duration(self._report_facts, p)
         estimate = w["no_estimate"]
-        if lasted["estimate"] is not None:
+        if lasted.estimate is not None:
             half = self._in.format_duration(widened_uncertainty(self._report_facts, p), up=True, exact=True)
-            estimate = f"{self._in.format_duration(lasted['estimate'], exact=True)} ± {half}"
-        most = w[{"open": "unknown_yet", "unwatched": "unknown_unwatched"}.get(p["state"], "no_estimate")]
+            estimate = f"{self._in.format_duration(lasted.estimate, exact=True)} ± {half}"
+        most = w[{"open": "unknown_yet", "unwatched": "unknown_unwatched"}.get(p.state, "no_estimate")]
         return [
-            [w["account"], p["target"]],
-            [w["channel"], w.section("channels")[p["kind"]]],
-            [w["provider"], provider_name(p["provider"])],
+            [w["account"], p.target],
+            [w["channel"], w.section("channels")[p.kind]],
+            [w["provider"], provider_name(p.provider)],
             [w["from_where"], self._place],
             [w["at_least"], self._in.format_duration(least, exact=True)],
             [w["at_most"], most if longest is None else self._in.format_duration(longest, up=True, exact=True)],
@@ -194,17 +192,19 @@ class _PageBuilder:
         parts = []
         if (error := self._case.statement.get("clock_error", 0)) > MAX_CLOCK_ERROR_SECONDS:
             parts.append(w["headline_clock"].format(time=self._in.format_duration(round(error * 1000), up=True)))
-        if p.get("proven_afterwards"):
-            parts.append(w["headline_proven"].format(**p["observations"]))
-        elif p["unobserved_ms"]:
-            parts.append(w["headline_blind"].format(time=self._in.format_duration(p["unobserved_ms"], up=True)))
+        if p.proven_afterwards:
+            parts.append(w["headline_proven"].format(down=p.down, up=p.up, unknown=p.unknown))
+        elif p.unobserved:
+            parts.append(w["headline_blind"].format(time=self._in.format_duration(p.unobserved, up=True)))
         return " ".join(parts)
 
     def _certainty_lines(self) -> list[str]:
         p, w, facts = self._p, self._w, self._report_facts
-        proven = bool(p.get("proven_afterwards"))
-        lines = [w["sure_looks_proven" if proven else "sure_looks"].format(**p["observations"])]
-        if p["observations"]["up"]:
+        proven = p.proven_afterwards
+        lines = [
+            w["sure_looks_proven" if proven else "sure_looks"].format(down=p.down, up=p.up, unknown=p.unknown)
+        ]
+        if p.up:
             lines.append(w["sure_ups"].format(close=self._rules.close_after))
         if proven:
             lines.append(w["sure_proven"])
@@ -212,7 +212,7 @@ class _PageBuilder:
             lines.append(w["sure_line"].format(n=facts.guarded, all=facts.down))
         else:
             lines.append(w["line_none"])
-        lines.append(w["sure_gap"].format(gap=self._in.format_duration(p["largest_gap_ms"], up=True)))
+        lines.append(w["sure_gap"].format(gap=self._in.format_duration(p.largest_gap, up=True)))
         return lines + clock_lines(p, self._in) + clock_doubt_lines(facts, p, self._in)
 
     def _runs(self) -> list[RunRow]:
@@ -231,14 +231,14 @@ class _PageBuilder:
     def _runs_around(self) -> list[ObservationRun]:
         """Return the runs around the outage, from the last good run before it to the first good run after it."""
         p = self._p
-        start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
-        end = p["first_good"] or p["last_bad"]
+        start = p.last_good if p.last_good is not None else p.first_bad
+        end = p.first_good or p.last_bad
         return [run for run in self._report_facts.runs if run.end >= start and run.start <= end][:MAX_ROWS]
 
     def _cut(self) -> str:
         p = self._p
-        start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
-        end = p["first_good"] or p["last_bad"]
+        start = p.last_good if p.last_good is not None else p.first_bad
+        end = p.first_good or p.last_bad
         left = sum(run.end >= start and run.start <= end for run in self._report_facts.runs) - MAX_ROWS
         return self._more("transitions_cut", left + self._report_facts.omitted_runs if left > 0 else 0)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.public_json import SharesJson
 from mailwatch.evidence.period_case import PeriodEvidence
 from mailwatch.evidence.report.charts import AvailabilityCalendar, Cell
 from mailwatch.evidence.report.formatting import Rows, digest_groups, provider_name, texts
 from mailwatch.evidence.report.method import period_limits, period_method
 from mailwatch.evidence.report.typesetting import Page, page_head, typeset
+from mailwatch.evidence.stated import PeriodTarget
 from mailwatch.i18n import Formatter
 from mailwatch.ledger.payloads import rules_from
 
@@ -196,13 +197,14 @@ class _PageBuilder:
             else [self._w["no_data"]] * 2
         )
 
-    def _shares(self, share: dict[str, float | None], coverage: float) -> list[str]:
+    def _shares(self, share: SharesJson, coverage: float | None) -> list[str]:
         lower, upper = share["lower"], share["upper"]
         if lower is None or upper is None:
             bounds = [self._w["no_data"]] * 2
         else:
             bounds = [self._in.format_share(lower), self._in.format_share(upper, up=True)]
-        return [*bounds, self._in.format_share(coverage)]
+        observed = self._w["no_data"] if coverage is None else self._in.format_share(coverage)
+        return [*bounds, observed]
 
     def _observations_text(self, name: str) -> str:
         text = self._w["sure_looks"].format(name=name, **self._rows_shown[name]["observations"])
@@ -235,7 +237,7 @@ class _PageBuilder:
             if begun is not None and begun > self._window[0]:
                 yield [name, self._w["not_yet"], "1", self._in.format_duration(begun - self._window[0])]
 
-    def _calendar_section(self, one: Mapping[str, Any]) -> CalendarSection:
+    def _calendar_section(self, one: PeriodTarget) -> CalendarSection:
         w, interval = self._w, round(one["interval"] * 1000)
         rows = list(self._calendar.rows(one["target"], self._window[1]))
         columns = range(24) if self._calendar.hourly else range(1, 32)
@@ -266,7 +268,7 @@ class _PageBuilder:
             sum(getattr(cell, part) for cell in cells.values()) for part in ("up", "down", "undecided", "whole")
         )
         observed = up + down + undecided
-        share = {
+        share: SharesJson = {
             "lower": up / observed if observed else None,
             "upper": (up + undecided) / observed if observed else None,
         }

@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.utils import CryptographyDeprecationWarning
 
+from mailwatch.analysis.public_json import OutageJson
 from mailwatch.analysis.replay import FactListener
 from mailwatch.errors import is_local_failure
+from mailwatch.evidence.stated import OutageStatement, PeriodStatement
 from mailwatch.evidence.verify.archive import Archive, VerificationError
 from mailwatch.evidence.verify.entries import LedgerScan, scan
 from mailwatch.evidence.verify.statement import OutageCheck, PeriodCheck
@@ -87,7 +88,7 @@ class VerificationResult:
     """
 
     claims: list[Claim]
-    statement: dict[str, Any] = field(default_factory=dict)
+    statement: OutageStatement | PeriodStatement | None = None
     signed: dict[int, bytes] = field(default_factory=dict)
 
     @property
@@ -283,21 +284,21 @@ class _BundleCheck:
 
     def _outage(self) -> str:
         compared = self._case.compare(self._scan)
-        self._compare_position(self._case.stated, self._case.entries)
+        self._compare_position(self._case.stated, self._case.stated_outages)
         return compared
 
-    def _compare_position(self, stated: dict[str, Any], where: dict[str, int]) -> None:
-        """Compare the ledger, the range and the outside times of the entries `where` with the statement."""
+    def _compare_position(self, stated: OutageStatement | PeriodStatement, outages: list[OutageJson]) -> None:
+        """Compare the ledger, the range and the outside times of the case with the statement."""
         name = self._archive.statement
         if stated.get("ledger") != self._origin:
             raise VerificationError(f"{name} is of another ledger")
         if stated.get("range") != {"first": self._start.size, "end": self._scan.next_index}:
             raise VerificationError(f"{name} states another range")
         if hasattr(self, "_stamps"):
+            where = self._case.entries
             times = outside_times(self._stamps, where["first"], where["last"])
             if stated.get("outside_times") != times:
                 raise VerificationError(f"the tokens give other external times: {times}")
-            outages = stated["outages"] if "outages" in stated else [stated["outage"]]
             anchors = [self._case.anchors.get(outage["id"]) for outage in outages]
             off = stated_error(stated, self._stamps, self._scan, anchors)
             for outage in outages:

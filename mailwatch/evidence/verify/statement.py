@@ -5,7 +5,7 @@ For outage.json: the outage. For period.json: the availability and outages of ea
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from mailwatch.analysis import segments
 from mailwatch.analysis.elapsed import Moment
@@ -16,9 +16,10 @@ from mailwatch.analysis.outage_record import (
     subject_from,
     widen_for_clock_steps,
 )
-from mailwatch.analysis.public_json import outage_json
+from mailwatch.analysis.public_json import EntriesJson, OutageJson, outage_json
 from mailwatch.analysis.replay import FactListener, PeriodReplay, ReplayError, TargetReplay
 from mailwatch.evidence.claims.evaluate import check_claim
+from mailwatch.evidence.stated import OutageStatement, PeriodStatement, PeriodTarget
 from mailwatch.evidence.verify.archive import Archive, VerificationError
 from mailwatch.evidence.verify.entries import LedgerScan
 from mailwatch.ledger.payloads import FACT_KINDS, rules_from, rules_payload
@@ -31,16 +32,17 @@ class OutageCheck:
     """Checks outage.json against a replay. An error is kept until compare(): other claims come first."""
 
     def __init__(self, archive: Archive, listener: FactListener) -> None:
-        self.stated: dict[str, Any] = {}
+        self.stated = cast(OutageStatement, {})
         self.anchors: dict[str, Moment | None] = {}
         """A moment of the outage as displayed, by outage id; set by compare()."""
         self._fault = self._target = self._id = ""
-        self._recorded: dict[str, Any] | None = None
+        self._recorded: dict[str, object] | None = None
         try:
-            self.stated = archive.json("outage.json")
-            stated_outage = _typed_value(self.stated, "outage", dict)
+            read = archive.json("outage.json")
+            self.stated = cast(OutageStatement, read)
+            stated_outage = _typed_value(read, "outage", dict)
             self._target, self._id = _typed_value(stated_outage, "target", str), str(stated_outage.get("id"))
-            self._rules = rules_from(_typed_value(self.stated, "rules", dict))
+            self._rules = rules_from(_typed_value(read, "rules", dict))
             if rules_payload(self._rules) != self.stated["rules"]:
                 raise VerificationError("the stated rules do not have the form of rules")
             self._replay = TargetReplay(
@@ -52,12 +54,16 @@ class OutageCheck:
             self._fault = f"outage.json has no rules that can be read: {type(error).__name__} {error}"[:200]
 
     @property
-    def entries(self) -> dict[str, int]:
+    def entries(self) -> EntriesJson:
         """Indexes of the first and the last entry of the outage."""
-        placed: dict[str, int] = self.stated["outage"]["ledger"]
-        return placed
+        return self.stated["outage"]["ledger"]
 
-    def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
+    @property
+    def stated_outages(self) -> list[OutageJson]:
+        """The outage, as it is stated."""
+        return [self.stated["outage"]]
+
+    def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, object]) -> None:
         """Process an entry that has a payload."""
         if self._fault or target != self._target:
             return
@@ -88,11 +94,10 @@ class OutageCheck:
             public = outage_json(record)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise VerificationError(f"the outage does not say what it is of: {error}"[:200]) from None
-        given = public | {key: stated_outage[key] for key in stated_outage if key not in public and key in _ADDED}
-        if given != stated_outage:
-            wrong = [
-                key for key in given.keys() | stated_outage.keys() if given.get(key) != stated_outage.get(key)
-            ]
+        beside = {key: value for key, value in stated_outage.items() if key not in public and key in _ADDED}
+        given, stated = {**public, **beside}, {**stated_outage}
+        if given != stated:
+            wrong = [key for key in given.keys() | stated.keys() if given.get(key) != stated.get(key)]
             raise VerificationError(
                 f"a replay of {count} observations gives another outage in: {', '.join(sorted(wrong))}"
             )
@@ -122,7 +127,7 @@ class OutageCheck:
         return known[self._id], count
 
 
-def _widen_bounds(record: OutageRecord, scan: LedgerScan, stated: dict[str, Any]) -> OutageRecord:
+def _widen_bounds(record: OutageRecord, scan: LedgerScan, stated: OutageJson) -> OutageRecord:
     """Widen the bounds of an outage with wall times only by the clock steps during it."""
     ahead, back = clock_steps_between(scan.steps, record.first_index, record.last_index)
     wide = widen_for_clock_steps(record, ahead, back)
@@ -138,7 +143,7 @@ _ADDED = ("maintenance",)
 """Keys that may be stated with the outage and follow from other entries."""
 
 
-def _recorded_rules(scan: LedgerScan, recorded: dict[str, Any] | None) -> object:
+def _recorded_rules(scan: LedgerScan, recorded: dict[str, object] | None) -> object:
     """Return the rules in force, from the outage's own entry, else from the last start of MailWatch."""
     if recorded and "rules" in recorded:
         return recorded["rules"]
@@ -157,7 +162,7 @@ def _interval_of(service: object) -> float:
         return DEFAULT_INTERVAL_SECONDS
 
 
-def _typed_value(value: dict[str, Any], key: str, kind: type[T]) -> T:
+def _typed_value(value: dict[str, object], key: str, kind: type[T]) -> T:
     found = value.get(key)
     if not isinstance(found, kind):
         raise VerificationError(f"outage.json has no {key}")
@@ -173,13 +178,13 @@ class PeriodCheck:
     """Checks period.json against a replay. An error is kept until compare(): other claims come first."""
 
     def __init__(self, archive: Archive, listener: FactListener) -> None:
-        self.stated: dict[str, Any] = {}
+        self.stated = cast(PeriodStatement, {})
         self.anchors: dict[str, Moment | None] = {}
         """A moment of each outage as displayed, by outage id; set by compare()."""
         self._fault = ""
         self._replay: PeriodReplay | None = None
         try:
-            self.stated = archive.json("period.json")
+            self.stated = cast(PeriodStatement, archive.json("period.json"))
             self._replay = _start_replay(self.stated, listener)
         except VerificationError as error:
             self._fault = str(error)
@@ -187,12 +192,16 @@ class PeriodCheck:
             self._fault = f"period.json has no window, targets and rules: {type(error).__name__} {error}"[:200]
 
     @property
-    def entries(self) -> dict[str, int]:
+    def entries(self) -> EntriesJson:
         """Indexes of the first and the last entry of the window."""
-        placed: dict[str, int] = self.stated["entries"]
-        return placed
+        return self.stated["entries"]
 
-    def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
+    @property
+    def stated_outages(self) -> list[OutageJson]:
+        """The outages of the window, as they are stated."""
+        return self.stated["outages"]
+
+    def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, object]) -> None:
         """Process an entry that has a payload."""
         if self._fault or self._replay is None:
             return
@@ -242,7 +251,7 @@ class PeriodCheck:
         return f"{count} observations of {channels}, replayed, {words}"
 
 
-def _start_replay(stated: dict[str, Any], listener: FactListener) -> PeriodReplay:
+def _start_replay(stated: PeriodStatement, listener: FactListener) -> PeriodReplay:
     window = parse_rfc3339(stated["window"]["from"]), parse_rfc3339(stated["window"]["to"])
     targets = {one["target"]: one["interval"] for one in stated["targets"]}
     if not 0 < len(targets) == len(stated["targets"]) <= MAX_TARGETS:
@@ -264,7 +273,7 @@ def _start_replay(stated: dict[str, Any], listener: FactListener) -> PeriodRepla
     return PeriodReplay(window, targets, rules_from(stated["rules"]), listener, infer=infer.pop())
 
 
-def _check_intervals(targets: list[dict[str, Any]], replay: PeriodReplay) -> None:
+def _check_intervals(targets: list[PeriodTarget], replay: PeriodReplay) -> None:
     """Check that the stated intervals are those on record, or inferred from the observations."""
     for one in targets:
         if "intervals" not in one:

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -22,6 +23,7 @@ from mailwatch.analysis.segments import SegmentState
 from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
 from mailwatch.evidence.report.charts import AvailabilityCalendar
 from mailwatch.evidence.report.formatting import texts
+from mailwatch.evidence.stated import PeriodStatement
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.model import Rules
 from mailwatch.store import Reader, Tokens, queries
@@ -292,14 +294,13 @@ def test_the_owner_cannot_leave_out_the_edges(
     replay.flush()
     bounds = replay.bounds()
     assert bounds is not None
-    case.statement.update(
-        {
-            "window": {"from": rfc3339(wanted[0]), "to": rfc3339(wanted[1])},
-            "entries": {"first": bounds[0], "last": bounds[1]},
-            "availability": [{"target": "mail"} | replay.availability_of("mail").as_json()],
-            "outages": [outage_json(record, in_period=True) for record in replay.records()],
-        }
-    )
+    forged: dict[str, object] = {
+        "window": {"from": rfc3339(wanted[0]), "to": rfc3339(wanted[1])},
+        "entries": {"first": bounds[0], "last": bounds[1]},
+        "availability": [{"target": "mail"} | replay.availability_of("mail").as_json()],
+        "outages": [outage_json(record, in_period=True) for record in replay.records()],
+    }
+    case = replace(case, statement=cast(PeriodStatement, {**case.statement, **forged}))
     with (tmp_path / "forged.zip").open("wb") as out:
         write_period_bundle(out, reader, keys, case, "en", [])
     reader.close()

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 from zoneinfo import ZoneInfo
 
 import pytest
 import typst
 
 from mailwatch import __version__
+from mailwatch.analysis.elapsed import Durations
+from mailwatch.analysis.outage import ClockFacts
 from mailwatch.evidence.ledger_range import EMPTY_LEDGER, LedgerRange, TokenFile
 from mailwatch.evidence.outage_case import OutageEvidence
 from mailwatch.evidence.report.chain_of_custody import outside_times_text, token_rows
@@ -32,6 +34,7 @@ from mailwatch.evidence.report.observer_health import (
     widened_duration,
 )
 from mailwatch.evidence.report.typesetting import MAX_UNBROKEN_CHARS, printable
+from mailwatch.evidence.stated import OutageStatement
 from mailwatch.i18n import Formatter
 from mailwatch.model import Kind, Rules
 from tests.helpers.ledger_factory import HOUR
@@ -252,8 +255,8 @@ def test_nothing_is_stated_of_the_end_of_an_open_outage(
 
 
 def test_a_clock_of_unknown_error_widens_nothing_but_the_report_says_so() -> None:
-    lasted = {"duration_ms": {"min": 60_000, "max": 120_000}}
-    begun = {"duration_ms": {"min": 1000, "max": None}}
+    lasted = made_record(0, 60_000, durations=Durations(60_000, 120_000))
+    begun = made_record(0, 1000)
     known, unknown = (
         ReportFacts(surveys=2, degraded=1, bound_us=1_500_001),
         ReportFacts(surveys=1, degraded=1, unbounded=1),
@@ -263,19 +266,16 @@ def test_a_clock_of_unknown_error_widens_nothing_but_the_report_says_so() -> Non
     assert widened_duration(known, lasted) == (56_998, 123_002)
     assert widened_duration(known, begun) == (0, None)
     # A clock that nobody can set measured it: how far the other one is off changes no duration.
-    steady = {"clock": {"stepped_ms": 0, "reboots": 0}}
-    assert widened_duration(known, lasted | steady) == (60_000, 120_000)
-    assert widened_duration(known, lasted | {"clock": steady["clock"] | {"wall": True}}) == (56_998, 123_002)
+    steady = replace(lasted, clock=ClockFacts(0, 0))
+    assert widened_duration(known, steady) == (60_000, 120_000)
+    assert widened_duration(known, replace(lasted, clock=ClockFacts(0, 0, is_wall=True))) == (56_998, 123_002)
     for seen in (unknown, good):
         assert widened_duration(seen, lasted) == (60_000, 120_000)
     writing = Formatter("en", ZoneInfo("UTC"), True)
     assert clock_doubt_lines(good, lasted, writing) == []
     assert "how far it was off is not known" in clock_doubt_lines(unknown, lasted, writing)[0]
-    assert (
-        "at least 1 min 00 s"
-        in clock_doubt_lines(known, {"duration_ms": {"min": 60_000, "max": None}}, writing)[0]
-    )
-    assert "The durations do not depend on it" in clock_doubt_lines(known, lasted | steady, writing)[0]
+    assert "at least 1 min 00 s" in clock_doubt_lines(known, made_record(0, 60_000), writing)[0]
+    assert "The durations do not depend on it" in clock_doubt_lines(known, steady, writing)[0]
 
 
 def test_a_time_never_claims_more_than_was_measured() -> None:
@@ -318,7 +318,7 @@ def test_unprintable_characters_are_named_and_long_words_break() -> None:
 def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
     rules = Rules(3, 2, (5.0, 10.0, 90.0))
     writing = Formatter("en", ZoneInfo("UTC"), False)
-    told = {"kind": "smtp", "largest_gap_ms": 0, "unobserved_ms": 0, "vantage_point": "home", "target": "t"}
+    told = made_record(0, 60_000, kind=Kind.SMTP)
     bare = " ".join(method_paragraphs(told, rules, ReportFacts(down=3), writing))
     assert "without logging in" in bare
     assert "was not checked during these observations: a broken line on the observer's side would" in bare
@@ -328,9 +328,11 @@ def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
     assert "counts as failed only if the failure cannot have come from the observer's own line" in full
     assert "The shortest duration includes" not in full
     assert "The shortest duration includes" in " ".join(
-        method_paragraphs(told | {"unobserved_ms": 1}, rules, ReportFacts(), writing)
+        method_paragraphs(replace(told, unobserved=1), rules, ReportFacts(), writing)
     )
-    trip = " ".join(method_paragraphs(told | {"kind": "roundtrip"}, rules, ReportFacts(with_login=True), writing))
+    trip = " ".join(
+        method_paragraphs(replace(told, kind=Kind.ROUNDTRIP), rules, ReportFacts(with_login=True), writing)
+    )
     assert "sends a test message of its own" in trip
     assert "after 5 s" not in trip
     for language in ("it", "en"):
@@ -339,7 +341,7 @@ def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
             assert texts(language).section("steps")[kind.value]
     mail = "Whether messages were lost or arrived late."
     assert mail in outage_limits(told, writing)
-    assert mail not in outage_limits(told | {"kind": "roundtrip"}, writing)
+    assert mail not in outage_limits(replace(told, kind=Kind.ROUNDTRIP), writing)
 
 
 def test_unanswered_controls_are_stated() -> None:
@@ -356,7 +358,7 @@ def test_a_token_of_an_untrusted_authority_is_no_independent_time(told: dict[str
     case = OutageEvidence(
         made_record(0, 0),
         found,
-        {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}},
+        cast(OutageStatement, {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}}),
         "",
     )
     seen = ReportFacts(tokens={5: TokenFacts("CN=me", serial="17", accuracy_ms=500, **told)})
@@ -391,12 +393,7 @@ def test_a_bound_is_rounded_outward_and_keeps_its_day() -> None:
 
 
 def test_the_chart_shows_unobserved_time_and_nothing_more() -> None:
-    outage = {
-        "last_good": BEGIN,
-        "first_bad": BEGIN + HOUR,
-        "last_bad": BEGIN + 9 * HOUR,
-        "first_good": BEGIN + 10 * HOUR,
-    }
+    outage = made_record(BEGIN + HOUR, BEGIN + 9 * HOUR, BEGIN + 10 * HOUR, last_good=BEGIN)
     runs = [
         ObservationRun("down", BEGIN + HOUR, BEGIN + 4 * HOUR, MAX_MARKED_OBSERVATIONS - 1, "timeout"),
         ObservationRun("gap", BEGIN + 4 * HOUR, BEGIN + 6 * HOUR, 1, "not_running"),
@@ -408,7 +405,7 @@ def test_the_chart_shows_unobserved_time_and_nothing_more() -> None:
     assert len(drawn.strokes) == MAX_MARKED_OBSERVATIONS
     runs[0].count += 1
     assert timeline(outage, runs, writing).strokes == []
-    still = timeline(outage | {"first_good": None}, runs, writing)
+    still = timeline(replace(outage, first_good=None), runs, writing)
     assert still.spans[0].b == 1.0
     assert [mark.text for mark in still.marks if mark.at == 1.0] == [writing.local_and_utc(BEGIN + 9 * HOUR)]
 

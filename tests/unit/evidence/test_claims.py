@@ -22,6 +22,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailwatch import config
+from mailwatch.analysis import public_json
+from mailwatch.analysis.elapsed import Durations
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.sla import read_rule, rule_payload
 from mailwatch.cli.claim import days_left
 from mailwatch.config import schema_claims
@@ -654,10 +657,10 @@ def composed(
     key: str | None, hours: float, language: str = "en", others: tuple[SlaOutage, ...] = (), **more: Any
 ) -> str:
     """The letter's text about an outage that nobody had to live through."""
-    outage = told(lasted("2026-11-10T10:00", hours), **more)
+    outage = recorded(lasted("2026-11-10T10:00", hours), **more)
     said = SAID | {"provider": "lab"} | ({"sla": key} if key else {})
-    claim = owner_statement.owner_claim(ClaimSection.model_validate(said), outage)
-    others_told = [told(one) for one in others]
+    claim = owner_statement.owner_claim(ClaimSection.model_validate(said), public_json.outage_json(outage))
+    others_told = [recorded(one) for one in others]
     return text_of_letter(
         Letter(outage, claim, PAGE, others_told, Formatter(language, ROME, tenths=False), formal=False)
     )
@@ -667,10 +670,15 @@ def text_of_letter(made: Letter) -> str:
     return document_text(io.BytesIO(docx_of(compose_letter(made), "letter", made.writing.language)))
 
 
-def told(one: SlaOutage, **more: Any) -> dict[str, Any]:
-    seconds = (one.sure[1] - one.sure[0]) / 1000
-    names = {"id": "abc", "target": "lab-imap", "provider": "lab", "state": "closed"}
-    return outage_json(one) | names | {"duration": {"min": seconds, "max": seconds + 120}} | more
+def recorded(one: SlaOutage, **more: Any) -> OutageRecord:
+    assert one.possible is not None
+    length = one.sure[1] - one.sure[0]
+    facts: dict[str, Any] = {
+        "id": "abc", "last_good": one.possible[0], "first_good": one.possible[1], "down": 9, "up": one.up_count,
+        "unknown": one.unknown_count, "unobserved": one.unobserved, "maintenance": one.maintenance,
+        "durations": Durations(length, length + 120_000),
+    }  # fmt: skip
+    return made_record(*one.sure, **{**facts, **more})
 
 
 def test_a_verified_promise_that_was_broken_is_cited_with_its_source() -> None:
@@ -742,9 +750,9 @@ def test_without_a_known_promise_nothing_is_counted() -> None:
 
 def test_the_letter_does_not_disclose_to_the_provider_when_the_time_to_claim_ends() -> None:
     """Zen counts pings; as a rule of its own it would be cited, and has a deadline."""
-    outage = told(lasted("2026-11-10T10:00", 40))
+    outage = recorded(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(
-        ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), outage
+        ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), public_json.outage_json(outage)
     )
     claim = replace(claim, rule=replace(PROMISES["zen"], channels=()))
     text = text_of_letter(Letter(outage, claim, PAGE, [], Formatter("en", ROME, tenths=False), formal=False))
@@ -755,9 +763,9 @@ def test_the_letter_does_not_disclose_to_the_provider_when_the_time_to_claim_end
 
 def test_the_letter_for_an_open_outage_demands_restoration_without_todays_date() -> None:
     """The record ends before the letter is written; how it is then, only the owner knows."""
-    assert "[has worked again since ..., or still does not work: ____" in composed(None, 5, state="open")
+    assert "[has worked again since ..., or still does not work: ____" in composed(None, 5, first_good=None)
     assert "still does not work" not in composed(None, 5)
-    assert "to restore the service" in composed(None, 5, state="open")
+    assert "to restore the service" in composed(None, 5, first_good=None)
     assert "to restore the service" not in composed(None, 5)
 
 
@@ -772,9 +780,9 @@ def test_both_languages_of_the_letter_have_the_same_words_and_places() -> None:
     ("today", "left"), [(date(2026, 12, 31), "(0 days left)"), (date(2027, 1, 2), "(2 days ago)")]
 )
 def test_the_days_left_are_counted(today: date, left: str) -> None:
-    outage = told(lasted("2026-11-10T10:00", 5))
+    outage = recorded(lasted("2026-11-10T10:00", 5))
     claim = owner_statement.owner_claim(
-        ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage
+        ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), public_json.outage_json(outage)
     )
     made = Letter(outage, claim, PAGE, [], Formatter("it", ROME, tenths=False), formal=False)
     assert days_left(made, today) == [f"last day to claim for 1 Nov 2026 to 30 Nov 2026: 2026-12-31 {left}"]
