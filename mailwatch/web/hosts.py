@@ -20,9 +20,7 @@ _FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-for
 
 
 def is_known_host(access: WebAccess, header: str) -> bool:
-    """Return whether to accept a Host header: always if a password or the public view protects the answers, else
-    only a safe name.
-    """
+    """Return whether `access` accepts a request with this Host header."""
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/?#@\s]+)(:[0-9]{1,5})?", header)
     if found is None:
         return False
