@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, reference_moment
-from mailwatch.analysis.outage_record import OutageRecord, outage_details
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import (
     AvailabilityJson,
     IncidentJson,
@@ -116,7 +116,7 @@ class MonitorReadModel:
         observations = list(_observations(self._reader, record.target, first, last))
         guard = next((seen.guard for seen in observations if seen.outcome is Outcome.DOWN), None)
         return OutageDetail(
-            outage=outage_details(record),
+            outage=record,
             transitions=_transitions(
                 observations,
                 reference_moment(record.last_good, record.first_bad, observations[0] if observations else None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,42 +40,11 @@ async def restore_targets(
     `progress` gets the number of entries read.
     """
     wanted = list(targets)
-
-    def read() -> list[RestoredState]:
-        book, size = rule_book(reader), reader.size()
-        found = []
-        for number, target in enumerate(wanted):
-
-            def report(index: int, number: int = number) -> None:
-                if progress is not None:
-                    progress.update(StartupStep.READING, number * size + index, len(wanted) * size)
-
-            report(0)
-            found.append(restore_state(reader, target.name, book, report))
-        return found
-
     observations = await asyncio.to_thread(login_observations, reader, wanted)
     monitor.runner.login_backoff.restore(observations, monitor.runner.steady_now())
-    for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
-        runtime = TargetRuntime(
-            target=target,
-            detector=replayed.detector,
-            rolling_availability=RollingAvailability(
-                interval=target.interval, excluded=partial(monitor.maintenance.windows_of, target.name)
-            ),
-            pending_backfill=[],
-            observed_until=replayed.latest.ended_at if replayed.latest else None,
-            observed_interval=target.interval,
-            settings=replayed.settings,
-            settings_written=monotonic.milliseconds(),
-            latest=replayed.latest,
-            # The gap of an overdue target, or one before an observation that a kill lost.
-            trailing_gap=replayed.trailing_gap,
-            outages=dict(replayed.recorded),
-        )
-        if still_open := monitor.recorder.open_outage(runtime):
-            # The entry dates from the opening; a restart must not lower the durations that the metrics add up.
-            runtime.outages[still_open.id] = still_open
+    states = await asyncio.to_thread(_read_states, reader, wanted, progress)
+    for target, replayed in zip(wanted, states, strict=True):
+        runtime = _restored_runtime(monitor, target, replayed)
         if target.kind is Kind.ROUNDTRIP:
             await asyncio.to_thread(_restore_roundtrips, monitor, reader, runtime)
         monitor.add_target(runtime)
@@ -84,6 +53,45 @@ async def restore_targets(
         monitor.recorder.update_outage_metrics(runtime)
         # So that /healthz is answered meanwhile, with ten thousand targets too.
         await asyncio.sleep(0)
+
+
+def _read_states(
+    reader: Reader, targets: Sequence[Target], progress: StartupProgress | None
+) -> list[RestoredState]:
+    book, size = rule_book(reader), reader.size()
+    found = []
+    for number, target in enumerate(targets):
+
+        def report(index: int, number: int = number) -> None:
+            if progress is not None:
+                progress.update(StartupStep.READING, number * size + index, len(targets) * size)
+
+        report(0)
+        found.append(restore_state(reader, target.name, book, report))
+    return found
+
+
+def _restored_runtime(monitor: Pipeline, target: Target, replayed: RestoredState) -> TargetRuntime:
+    runtime = TargetRuntime(
+        target=target,
+        detector=replayed.detector,
+        rolling_availability=RollingAvailability(
+            interval=target.interval, excluded=partial(monitor.maintenance.windows_of, target.name)
+        ),
+        pending_backfill=[],
+        observed_until=replayed.latest.ended_at if replayed.latest else None,
+        observed_interval=target.interval,
+        settings=replayed.settings,
+        settings_written=monotonic.milliseconds(),
+        latest=replayed.latest,
+        # The gap of an overdue target, or one before an observation that a kill lost.
+        trailing_gap=replayed.trailing_gap,
+        outages=dict(replayed.recorded),
+    )
+    if still_open := monitor.recorder.open_outage(runtime):
+        # The entry dates from the opening; a restart must not lower the durations that the metrics add up.
+        runtime.outages[still_open.id] = still_open
+    return runtime
 
 
 async def _record_missing(

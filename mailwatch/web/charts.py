@@ -9,10 +9,9 @@ the day was observed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from mailwatch.analysis.rolling_availability import DayAvailability
 from mailwatch.times import Millis
@@ -100,9 +99,9 @@ class TimelineSegment:
     width: float
 
 
-def timeline_marks(outage: Mapping[str, Any]) -> list[TimelineMark]:
+def timeline_marks(times: Sequence[Millis | None]) -> list[TimelineMark]:
     """Place the known times in proportion, at least `_MIN_DISTANCE` apart to stay legible."""
-    known = [(name, "abcd"[number], outage[name]) for number, name in enumerate(TIMES) if outage[name] is not None]
+    known = [(name, letter, at) for name, letter, at in zip(TIMES, "abcd", times, strict=True) if at is not None]
     first, last = known[0][2], known[-1][2]
     span = max(1, last - first)
     free = WIDTH - 2 * _EDGE - _MIN_DISTANCE * (len(known) - 1)
@@ -112,7 +111,7 @@ def timeline_marks(outage: Mapping[str, Any]) -> list[TimelineMark]:
     ]
 
 
-def timeline_segments(outage: Mapping[str, Any], placed: list[TimelineMark]) -> list[TimelineSegment]:
+def timeline_segments(placed: list[TimelineMark]) -> list[TimelineSegment]:
     """Return the segments between the marks."""
     at = {mark.name: mark.x for mark in placed}
     good, bad, last, end = (at.get(name) for name in TIMES)

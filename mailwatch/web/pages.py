@@ -185,17 +185,19 @@ class Pages:
         detail = self._read_model.outage(outage_id)
         if detail is None:
             return self.problem(request, 404)
-        marks = charts.timeline_marks(detail.outage)
+        outage = detail.outage
+        times = (outage.last_good, outage.first_bad, outage.last_bad, outage.first_good)
+        marks = charts.timeline_marks(times)
         # An ended outage under a checkpoint no longer changes.
-        settled = detail.outage["state"] != "open" and (self._audience.public or detail.range is not None)
+        settled = outage.state != "open" and (self._audience.public or detail.range is not None)
         return self._render_response(
             request,
             "outage.html",
             "outages",
-            o=detail.outage,
+            o=outage,
             detail=detail,
             marks=marks,
-            stretches=charts.timeline_segments(detail.outage, marks),
+            stretches=charts.timeline_segments(marks),
             here_name=self._read_model.vantage_point,
             place=self._read_model.place,
             pulse="" if settled else request.state.change_token,

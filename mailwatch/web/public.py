@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, OfflineJson
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
 from mailwatch.times import Millis
@@ -38,9 +39,6 @@ from mailwatch.web.read_model import (
 )
 
 T = TypeVar("T")
-_PAGE = ("provider", "kind", "state", "last_good", "first_bad", "last_bad", "first_good", "duration_ms",
-         "observations", "largest_gap_ms", "unobserved_ms", "causes", "phases", "proven_afterwards",
-         "maintenance_ms", "clock")  # fmt: skip
 
 
 class PublicReadModel:
@@ -102,10 +100,8 @@ class PublicReadModel:
         found = real and self._full.outage(real)
         if not found:
             return None
-        whole = found.outage
-        name = self._names()(whole["target"], whole["provider"], whole["kind"])
         return OutageDetail(
-            outage={key: whole[key] for key in _PAGE if key in whole} | {"id": asked, "target": name},
+            outage=self._public_record(asked, found.outage),
             transitions=[replace(change, detail="") for change in found.transitions],
             guard=None if found.guard is None else GuardAnswer(found.guard.online, {}),
             clock_bound=found.clock_bound,
@@ -170,6 +166,36 @@ class PublicReadModel:
             }
             for outage in outages
         ]
+
+    def _public_record(self, public_id: str, outage: OutageRecord) -> OutageRecord:
+        """Return a new record of what is public, so that a field that is added elsewhere stays hidden."""
+        return OutageRecord(
+            id=public_id,
+            target=self._names()(outage.target, outage.provider, outage.kind),
+            provider=outage.provider,
+            kind=outage.kind,
+            vantage_point="",
+            last_good=outage.last_good,
+            first_bad=outage.first_bad,
+            last_bad=outage.last_bad,
+            first_good=outage.first_good,
+            unwatched=outage.unwatched,
+            down=outage.down,
+            up=outage.up,
+            unknown=outage.unknown,
+            largest_gap=outage.largest_gap,
+            unobserved=outage.unobserved,
+            causes=outage.causes,
+            phases=outage.phases,
+            durations=outage.durations,
+            proven_afterwards=outage.proven_afterwards,
+            maintenance=outage.maintenance,
+            clock=outage.clock,
+            replies=(),
+            first_index=0,
+            last_index=0,
+            first_detail="",
+        )
 
     def _incident(self, incident: AnyIncidentJson) -> PublicIncidentJson:
         name = self._names()

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, Protocol
+from typing import NotRequired, Protocol
 
 from typing_extensions import TypedDict
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import (
     AvailabilityJson,
     BoundsJson,
@@ -241,8 +242,7 @@ class SealedRange:
 class OutageDetail:
     """The data of the page of one outage."""
 
-    outage: Mapping[str, Any]
-    """The outage's ledger payload: times and durations in milliseconds."""
+    outage: OutageRecord
     transitions: Sequence[OutageTransition]
     guard: GuardAnswer | None
     clock_bound: float | None

@@ -446,21 +446,18 @@ def test_of_an_unobserved_day_no_downtime_is_written() -> None:
 
 
 def test_timeline_marks_are_in_order_and_do_not_overlap() -> None:
-    outage = {"last_good": 1000, "first_bad": 1001, "last_bad": 1001, "first_good": 9_000_000}
-    placed = charts.timeline_marks(outage)
+    placed = charts.timeline_marks((1000, 1001, 1001, 9_000_000))
     assert all(b.x - a.x >= 20 for a, b in pairwise(placed))
     assert 0 < placed[0].x < placed[-1].x < charts.WIDTH
-    assert [s.state for s in charts.timeline_segments(outage, placed)] == [
+    assert [s.state for s in charts.timeline_segments(placed)] == [
         "up",
         "undecided",
         "down",
         "undecided",
         "up",
     ]
-    open_one = outage | {"last_good": None, "first_good": None}
-    assert [s.state for s in charts.timeline_segments(open_one, charts.timeline_marks(open_one))][
-        -1
-    ] == "undecided"
+    of_an_open_one = charts.timeline_marks((None, 1001, 1001, None))
+    assert charts.timeline_segments(of_an_open_one)[-1].state == "undecided"
 
 
 @pytest.mark.parametrize(
