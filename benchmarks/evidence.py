@@ -65,17 +65,17 @@ class Ledger:
         def first(at: Millis) -> str:
             return "-" if at in down else "+"
 
-        skies = {name: first if name == self.targets[0] else lambda _: "+" for name in self.targets}
+        patterns = {name: first if name == self.targets[0] else lambda _: "+" for name in self.targets}
         end = START + self.days * DAY
         ledgers.write(
-            self.folder / "data", skies, START, end, provider="libero", every=10, observe=seen, durable=False
+            self.folder / "data", patterns, START, end, provider="libero", every=10, observe=seen, durable=False
         ).close()
         listed = [
             {"name": name, "kind": "imap", "provider": "libero", "host": "192.0.2.1", "interval": "60s"}
             for name in self.targets
         ]
-        told = {"vantage_point": {"name": "bench"}, "data_dir": "data", "targets": listed}
-        self.config.write_text(json.dumps(told))
+        settings = {"vantage_point": {"name": "bench"}, "data_dir": "data", "targets": listed}
+        self.config.write_text(json.dumps(settings))
 
     def size(self) -> int:
         """How many entries it has."""
@@ -106,12 +106,12 @@ def cost(*command: str) -> Cost:
                 with contextlib.suppress(OSError, AssertionError):
                     most = max(most, peak_memory(process.pid))
                 time.sleep(0.01)
-        took = time.monotonic() - began
+        elapsed = time.monotonic() - began
         output.seek(0)
-        said = output.read().decode()
+        reply = output.read().decode()
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{said}")
-    return Cost(round(took, 2), round(most / 1e6), said)
+        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{reply}")
+    return Cost(round(elapsed, 2), round(most / 1e6), reply)
 
 
 def measure(entries: int, console: Console) -> dict[str, Any]:
@@ -130,47 +130,47 @@ def _ledgers(parent: Path, entries: int) -> list[Ledger]:
 
 
 def _measured(short: Ledger, long: Ledger, year: Ledger) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     for name, ledger in (("short", short), ("long", long)):
         listed = cost("--config", str(ledger.config), "outages", "--json")
         (outage,) = json.loads(listed.output)
-        told[name] = {"entries": ledger.size()} | _report(ledger, outage["id"])
+        collected[name] = {"entries": ledger.size()} | _report(ledger, outage["id"])
     ends = rfc3339(START + HOUR), rfc3339(START + 365 * DAY + HOUR)
-    told["year"] = {"entries": year.size()} | _report(year, "--from", ends[0], "--to", ends[1])
+    collected["year"] = {"entries": year.size()} | _report(year, "--from", ends[0], "--to", ends[1])
     spent = cost("--config", str(year.config), "availability", "--from", ends[0], "--to", ends[1], "--json")
-    told["year"]["availability"] = {"seconds": spent.seconds, "megabytes": spent.megabytes}
-    return told
+    collected["year"]["availability"] = {"seconds": spent.seconds, "megabytes": spent.megabytes}
+    return collected
 
 
 def _report(ledger: Ledger, *what: str) -> dict[str, Any]:
     pdf, bundle = ledger.folder / "report.pdf", ledger.folder / "evidence.zip"
-    told: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     for name, path in (("pdf", pdf), ("bundle", bundle)):
         spent = cost("--config", str(ledger.config), "report", *what, "-o", str(path), "--lang", "it")
-        told[name] = {"seconds": spent.seconds, "megabytes": spent.megabytes, "bytes": path.stat().st_size}
+        collected[name] = {"seconds": spent.seconds, "megabytes": spent.megabytes, "bytes": path.stat().st_size}
     with zipfile.ZipFile(bundle) as made, made.open("entries.jsonl") as lines:
         held = sum(1 for _ in lines)
     # The empty command is what every command takes to begin.
     idle, spent = cost("providers", "libero").seconds, cost("verify", str(bundle))
-    told["verify"] = {
+    collected["verify"] = {
         "entries": held,
         "seconds": spent.seconds,
         "megabytes": spent.megabytes,
         "entries_per_second": round(held / max(spent.seconds - idle, 0.01)),
     }
-    return told
+    return collected
 
 
 def show(result: dict[str, Any], console: Console) -> dict[str, Any]:
     """Print a line for each ledger; return the result."""
-    for name, told in result.items():
-        pdf, bundle, check = told["pdf"], told["bundle"], told["verify"]
+    for name, measured in result.items():
+        pdf, bundle, check = measured["pdf"], measured["bundle"], measured["verify"]
         console.print(
-            f"evidence, {name} ledger of {told['entries']:,} entries: "
+            f"evidence, {name} ledger of {measured['entries']:,} entries: "
             f"report.pdf [bold]{pdf['seconds']} s[/] and {pdf['megabytes']} MB, "
             f"bundle [bold]{bundle['seconds']} s[/] and {bundle['megabytes']} MB, "
             f"verify [bold]{check['seconds']} s[/] and {check['megabytes']} MB for {check['entries']:,} entries, "
             f"{check['entries_per_second']:,} a second"
-            + (f", availability {told['availability']['seconds']} s" if "availability" in told else "")
+            + (f", availability {measured['availability']['seconds']} s" if "availability" in measured else "")
         )
     return result

@@ -78,10 +78,10 @@ def measure(seconds: float, entries: int, console: Console) -> dict[str, Any]:
 def _ledger(folder: Path, targets: list[dict[str, Any]], entries: int) -> None:
     if (folder / "whole").exists():
         return
-    skies = {target["name"]: lambda _: "+" for target in targets}
+    patterns = {target["name"]: lambda _: "+" for target in targets}
     end = now() // MINUTE * MINUTE
-    start = end - entries // len(skies) * MINUTE
-    ledgers.write(folder / "data", skies, start, end, every=1, observe=seen, durable=False).close()
+    start = end - entries // len(patterns) * MINUTE
+    ledgers.write(folder / "data", patterns, start, end, every=1, observe=seen, durable=False).close()
     (folder / "whole").touch()
 
 
@@ -170,8 +170,8 @@ def show(result: dict[str, Any], console: Console) -> dict[str, Any]:
         f"schedule lag p99 {result['lag_p99_seconds']} s, {result['cpu_share']:.0%} of a core, "
         f"{result['peak_memory_mib']} MiB"
     )
-    for path, took in result["paths"].items():
+    for path, times in result["paths"].items():
         console.print(
-            f"  {path}: p50 {took['p50_ms']} ms, p99 [bold]{took['p99_ms']} ms[/], {took['bytes']:,} bytes"
+            f"  {path}: p50 {times['p50_ms']} ms, p99 [bold]{times['p99_ms']} ms[/], {times['bytes']:,} bytes"
         )
     return result

@@ -39,8 +39,8 @@ TEMPLATES = 4
 def template(folder: Path, number: int) -> Path:
     """Write a week of observations a minute apart with an outage of days, and its bundle."""
     begin, end = START + DAY + number * 3 * HOUR, START + (3 + number) * DAY
-    skies = {"mail": lambda at: "-" if begin <= at < end else "+"}
-    ledgers.write(folder, skies, START, START + 7 * DAY, provider="libero", observe=seen).close()
+    patterns = {"mail": lambda at: "-" if begin <= at < end else "+"}
+    ledgers.write(folder, patterns, START, START + 7 * DAY, provider="libero", observe=seen).close()
     reader, path = Reader.open(folder), folder.with_suffix(".zip")
     watched = [ReportTarget("mail", "libero", "imap")]
     window = (START + HOUR, START + 7 * DAY - HOUR)

@@ -101,9 +101,9 @@ async def check_imap(lab: Lab, count: int, rate: float) -> Cost:
 
     async def probe(number: int) -> None:
         user, password = lab.account(number)
-        said = rf"a1 LOGIN {user} {password}\r\na2 EXAMINE INBOX\r\na3 LOGOUT\r\n"
+        script = rf"a1 LOGIN {user} {password}\r\na2 EXAMINE INBOX\r\na3 LOGOUT\r\n"
         process = await asyncio.create_subprocess_exec(
-            *(CHECK_IMAP, "-H", "localhost", "-p", str(lab.port), "-S", "-E", "-s", said, "-e", "a3 OK"),
+            *(CHECK_IMAP, "-H", "localhost", "-p", str(lab.port), "-S", "-E", "-s", script, "-e", "a3 OK"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

@@ -90,13 +90,13 @@ def _target(lab: Lab, number: int, folder: Path) -> dict[str, Any]:
 def _checked(dovecot: Dovecot, cost: Cost) -> Cost:
     """The server's own log says whether the peer logged in and out as often as it claims."""
     deadline = time.monotonic() + 5  # the log comes a little late
-    while (seen := dovecot.log_since(0).count("Disconnected: Logged out")) < cost.probes:
+    while (count := dovecot.log_since(0).count("Disconnected: Logged out")) < cost.probes:
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
     dovecot.log.write_bytes(b"")
-    if seen < cost.probes:
-        raise RuntimeError(f"{cost.name} claims {cost.probes} probes, the server saw {seen} sessions")
+    if count < cost.probes:
+        raise RuntimeError(f"{cost.name} claims {cost.probes} probes, the server saw {count} sessions")
     return cost
 
 

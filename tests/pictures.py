@@ -23,7 +23,7 @@ from tests.helpers.report_cases import make_installation
 DOCS = ROOT / "docs" / "images"
 PAGES = (("it", 1), ("en", 2))
 DPI = 80
-BEAT = 5 * MINUTE
+INTERVAL_MS = 5 * MINUTE
 CHROMIUM = "/usr/bin/chromium"
 NAMES = ("libero-mario", "libero-anna", "virgilio-luca")
 
@@ -33,8 +33,8 @@ def reports(folder: Path, docs: Path) -> list[Path]:
     made, drawn = make_installation("five-days", folder), []
     for language, page in PAGES:
         pdf = folder / f"{language}.pdf"
-        said = made.command("report", made.outage, "-o", str(pdf), "--lang", language)
-        assert said.returncode == 0, said.stderr
+        result = made.command("report", made.outage, "-o", str(pdf), "--lang", language)
+        assert result.returncode == 0, result.stderr
         to = docs / f"report-{language}"
         one = ["-f", str(page), "-l", str(page), "-singlefile"]
         subprocess.run(["pdftoppm", "-r", str(DPI), "-png", *one, pdf, to], check=True)
@@ -42,10 +42,10 @@ def reports(folder: Path, docs: Path) -> list[Path]:
     return drawn
 
 
-def skies(now: int) -> dict[str, Pattern]:
+def patterns(now: int) -> dict[str, Pattern]:
     """What was seen in the ninety days before `now`: five bad days on all channels, and some lesser things."""
 
-    def sky(begin: float, end: float, short: float) -> Pattern:
+    def pattern(begin: float, end: float, short: float) -> Pattern:
         def seen(at: int) -> str:
             ago = (now - at) / DAY
             if begin >= ago > end or short >= ago > short - 0.13:
@@ -57,9 +57,9 @@ def skies(now: int) -> dict[str, Pattern]:
         return seen
 
     return {
-        "libero-mario": sky(46.1, 41.2, 12.3),
-        "libero-anna": sky(46.1, 42.5, -1),
-        "virgilio-luca": sky(45.9, 41.2, 7.4),
+        "libero-mario": pattern(46.1, 41.2, 12.3),
+        "libero-anna": pattern(46.1, 42.5, -1),
+        "virgilio-luca": pattern(45.9, 41.2, 7.4),
     }
 
 
@@ -68,10 +68,10 @@ def pages(folder: Path, docs: Path) -> list[Path]:
     end = now() - HOUR
     write(
         folder / "data",
-        skies(end),
+        patterns(end),
         end - 95 * DAY,
         end,
-        interval=BEAT,
+        interval=INTERVAL_MS,
         provider="libero",
         vantage="casa",
         every=12,
@@ -86,7 +86,7 @@ def pages(folder: Path, docs: Path) -> list[Path]:
              "tls": "none", "interval": "5m"}
             for name in NAMES
         ]  # fmt: skip
-        watching = MailWatchProcess(
+        process = MailWatchProcess(
             folder,
             targets,
             vantage_point={"name": "casa", "place": "Milano, IT"},
@@ -99,12 +99,12 @@ def pages(folder: Path, docs: Path) -> list[Path]:
             timezone_id="Europe/Rome",
             color_scheme="light",
         )
-        with watching.running():
-            watching.wait_until(lambda: all(one["state"] == "up" for one in watching.api("targets")), "up")
-            home = f"http://127.0.0.1:{watching.port}"
-            watching.wait_until(lambda: _bars(page, home) == len(NAMES), "the history")
+        with process.running():
+            process.wait_until(lambda: all(one["state"] == "up" for one in process.api("targets")), "up")
+            home = f"http://127.0.0.1:{process.port}"
+            process.wait_until(lambda: _bars(page, home) == len(NAMES), "the history")
             page.screenshot(path=drawn[0], clip={"x": 0, "y": 0, "width": 1060, "height": 975}, full_page=True)
-            longest = max(watching.api("outages"), key=lambda told: float(told["duration"]["min"]))
+            longest = max(process.api("outages"), key=lambda told: float(told["duration"]["min"]))
             page.goto(f"{home}/outages/{longest['id']}", wait_until="networkidle")
             page.screenshot(path=drawn[1], clip={"x": 0, "y": 0, "width": 1060, "height": 1130}, full_page=True)
         browser.close()

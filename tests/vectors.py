@@ -17,10 +17,10 @@ def ours(folder: Path) -> dict[str, object]:
     """A ledger of 47 observations with one outage, as headers and signed checkpoints."""
     start = 1_772_000_000_000
 
-    def sky(at: int) -> str:
+    def pattern(at: int) -> str:
         return "-" if 10 * MINUTE <= at - start < 20 * MINUTE else "+"
 
-    write(folder, {"lab-imap": sky}, start, start + 47 * MINUTE, every=7).close()
+    write(folder, {"lab-imap": pattern}, start, start + 47 * MINUTE, every=7).close()
     keys, reader = load_keys(folder), Reader.open(folder)
     made: dict[str, object] = {
         "made_by": "python -m tests.vectors",

@@ -54,7 +54,7 @@ def made() -> dict[str, Any]:
         "Faults of MailWatch itself", "Its log names them.",
         query(f"sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__rate_interval]))", "faults"), bars=True, decimals=0,
     )  # fmt: skip
-    told = graph(
+    reported = graph(
         "Notifications", "By channel and outcome. Empty while no channel is configured.",
         query(f"sum by (channel, outcome) (increase(mailwatch_notifications_total{{{I}}}[$__rate_interval]))",
               "{{channel}}: {{outcome}}"), bars=True, decimals=0,
@@ -109,7 +109,7 @@ def made() -> dict[str, Any]:
             ("Now", 4, stats),
             ("Checks", 8, [(12, looks), (12, lag), (12, commit), (12, faults)]),
             ("Itself", 8, [(12, problems), (12, loop), (12, behind), (12, used)]),
-            ("Reporting", 8, [(12, alerts), (12, told), (8, answers), (8, scrape), (8, series)]),
+            ("Reporting", 8, [(12, alerts), (12, reported), (8, answers), (8, scrape), (8, series)]),
         ],
         since="now-6h", services=False,
     )  # fmt: skip

@@ -115,7 +115,7 @@ def made() -> dict[str, Any]:
         "How far the clock may be off", "At most. Empty: no time server was asked, or none has answered.",
         query(f"max(max_over_time(mailwatch_clock_error_bound_seconds{{{I}}}[$__rate_interval]))", "bound"), unit="s",
     )  # fmt: skip
-    judged = timeline(
+    attributed = timeline(
         "Ledger against its checkpoints", "The worst of each step.",
         query(f"min(min_over_time(mailwatch_ledger_valid{{{I}}}{AHEAD}))", "ledger"),
         meaning={0: ("does not agree", RED), 1: ("agrees", GREEN), 2: ("", GREY)},
@@ -131,7 +131,7 @@ def made() -> dict[str, Any]:
             ("Outages", 4, stats),
             ("When and how long", 8, [(24, lanes), (24, records)]),
             ("How often", 8, [(16, available), (8, daily)]),
-            ("What the claims rest on", 6, [(12, line), (12, judged), (8, blind), (8, clock), (8, size)]),
+            ("What the claims rest on", 6, [(12, line), (12, attributed), (8, blind), (8, clock), (8, size)]),
         ],
         since="now-30d",
     )  # fmt: skip

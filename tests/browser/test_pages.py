@@ -48,22 +48,22 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tuple[MailWatchProcess, str]]:
-    watching, _, identity = recorded_outage
-    with watching.running():
-        watching.wait_until(lambda: watching.count("lab-imap", "up") > 3, "looks")
-        yield watching, identity
+    process, _, identity = recorded_outage
+    with process.running():
+        process.wait_until(lambda: process.count("lab-imap", "up") > 3, "looks")
+        yield process, identity
 
 
 @pytest.fixture(scope="module")
-def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchProcess, dict[str, str]]]:
+def anonymous_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchProcess, dict[str, str]]]:
     """A MailWatch in public mode, and the pages that visitors without a login have."""
     with (
-        running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _),
-        watching.running(),
+        running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (process, _),
+        process.running(),
     ):
-        watching.wait_until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
-        identity = watching.api("outages")[0]["id"]
-        yield watching, {
+        process.wait_until(lambda: all(t["state"] == "up" for t in process.api("targets")), "up again")
+        identity = process.api("outages")[0]["id"]
+        yield process, {
             "public": "/", "public-outages": "/outages", "public-outage": f"/outages/{identity}",
             "public-incidents": "/incidents", "public-about": "/about", "login": "/login", "asked": "/ledger",
         }  # fmt: skip
@@ -77,25 +77,27 @@ def _pages(identity: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _opened(page: Page, watching: MailWatchProcess, path: str) -> list[str]:
+def _opened(page: Page, process: MailWatchProcess, path: str) -> list[str]:
     """Open a page; return what it asked for elsewhere and what its console said of the policy."""
-    said = _complaints(page, watching)
-    _open(page, watching, path)
-    return said
+    complaints = _complaints(page, process)
+    _open(page, process, path)
+    return complaints
 
 
-def _complaints(page: Page, watching: MailWatchProcess) -> list[str]:
+def _complaints(page: Page, process: MailWatchProcess) -> list[str]:
     """What the page asks for elsewhere and its console says of the policy, from now on."""
-    said: list[str] = []
-    home = f"http://127.0.0.1:{watching.port}"
-    page.on("request", lambda request: None if request.url.startswith(home) else said.append(request.url))
-    page.on("console", lambda message: said.append(message.text) if "Security Policy" in message.text else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    return said
+    messages: list[str] = []
+    home = f"http://127.0.0.1:{process.port}"
+    page.on("request", lambda request: None if request.url.startswith(home) else messages.append(request.url))
+    page.on(
+        "console", lambda message: messages.append(message.text) if "Security Policy" in message.text else None
+    )
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    return messages
 
 
-def _open(page: Page, watching: MailWatchProcess, path: str) -> None:
-    page.goto(f"http://127.0.0.1:{watching.port}{path}", wait_until="domcontentloaded")
+def _open(page: Page, process: MailWatchProcess, path: str) -> None:
+    page.goto(f"http://127.0.0.1:{process.port}{path}", wait_until="domcontentloaded")
     page.wait_for_selector("main h1, main h2")
 
 
@@ -116,8 +118,8 @@ EVERY = [
 def test_pages_pass_axe(
     web: tuple[MailWatchProcess, str], browser: Browser, language: str, size: str, scheme: Any, rules: list[str]
 ) -> None:
-    watching, identity = web
-    assert _barriers(browser, watching, _pages(identity), language, size, scheme, rules) == {}
+    process, identity = web
+    assert _barriers(browser, process, _pages(identity), language, size, scheme, rules) == {}
 
 
 @pytest.mark.parametrize(
@@ -130,20 +132,20 @@ def test_pages_pass_axe(
     ],
 )
 def test_public_pages_pass_axe(
-    strangers: tuple[MailWatchProcess, dict[str, str]],
+    anonymous_pages: tuple[MailWatchProcess, dict[str, str]],
     browser: Browser,
     language: str,
     size: str,
     scheme: Any,
     rules: list[str],
 ) -> None:
-    watching, pages = strangers
-    assert _barriers(browser, watching, pages, language, size, scheme, rules) == {}
+    process, pages = anonymous_pages
+    assert _barriers(browser, process, pages, language, size, scheme, rules) == {}
 
 
 def _barriers(
     browser: Browser,
-    watching: MailWatchProcess,
+    process: MailWatchProcess,
     pages: dict[str, str],
     language: str,
     size: str,
@@ -157,30 +159,30 @@ def _barriers(
     found: dict[str, Any] = {}
     # One page for all: a new one starts a process, which takes longer than most pages do.
     page = context.new_page()
-    said = _complaints(page, watching)
+    complaints = _complaints(page, process)
     # What axe found in order takes most of its time to describe.
     options = {"runOnly": rules, "resultTypes": ["violations"]}
     for name, path in pages.items():
-        said.clear()
-        _open(page, watching, path)
+        complaints.clear()
+        _open(page, process, path)
         if folder := os.environ.get("MAILWATCH_PICTURES"):
             page.screenshot(path=f"{folder}/{name}-{language}-{size}-{scheme}.png", full_page=True)
         answer = page.evaluate(f"{_AXE}\naxe.run({json.dumps(options)})")
         problems = [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in answer["violations"]]
         wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
-        if problems or said or wide:
-            found[name] = (problems, list(said), "wider than the window" if wide else "")
+        if problems or complaints or wide:
+            found[name] = (problems, list(complaints), "wider than the window" if wide else "")
     context.close()
     return found
 
 
 def test_login_and_logout_work_without_javascript(
-    strangers: tuple[MailWatchProcess, dict[str, str]], browser: Browser
+    anonymous_pages: tuple[MailWatchProcess, dict[str, str]], browser: Browser
 ) -> None:
-    watching, _ = strangers
+    process, _ = anonymous_pages
     context = browser.new_context(java_script_enabled=False, locale="en")
     page = context.new_page()
-    page.goto(f"http://127.0.0.1:{watching.port}/ledger", wait_until="domcontentloaded")
+    page.goto(f"http://127.0.0.1:{process.port}/ledger", wait_until="domcontentloaded")
     page.get_by_label("Password or token").fill("wrong")
     page.get_by_role("button", name="Log in").click()
     assert page.get_by_role("alert").is_visible()
@@ -227,10 +229,10 @@ class _Prefixed(BaseHTTPRequestHandler):
 
 
 def test_login_works_below_the_prefix_of_a_proxy(
-    strangers: tuple[MailWatchProcess, dict[str, str]], browser: Browser
+    anonymous_pages: tuple[MailWatchProcess, dict[str, str]], browser: Browser
 ) -> None:
-    watching, _ = strangers
-    handler = type("Proxy", (_Prefixed,), {"port": watching.port})
+    process, _ = anonymous_pages
+    handler = type("Proxy", (_Prefixed,), {"port": process.port})
     context = browser.new_context(locale="en")
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -258,18 +260,18 @@ def test_login_works_below_the_prefix_of_a_proxy(
 
 
 def test_all_can_be_read_without_javascript(web: tuple[MailWatchProcess, str], browser: Browser) -> None:
-    watching, identity = web
+    process, identity = web
     context = browser.new_context(java_script_enabled=False, locale="en")
     page = context.new_page()
     for path in _pages(identity).values():
-        page.goto(f"http://127.0.0.1:{watching.port}{path}", wait_until="domcontentloaded")
+        page.goto(f"http://127.0.0.1:{process.port}{path}", wait_until="domcontentloaded")
         assert page.locator("main h1").first.is_visible()
-    page.goto(f"http://127.0.0.1:{watching.port}/", wait_until="domcontentloaded")
+    page.goto(f"http://127.0.0.1:{process.port}/", wait_until="domcontentloaded")
     page.locator("summary").first.click()
     assert page.locator("details[open]").count() == 1
     # What would do nothing is not there.
     assert page.get_by_role("button").count() == 0
-    page.goto(f"http://127.0.0.1:{watching.port}/outages/{identity}", wait_until="domcontentloaded")
+    page.goto(f"http://127.0.0.1:{process.port}/outages/{identity}", wait_until="domcontentloaded")
     with page.expect_download() as download:
         page.locator("a.button").click()
     assert download.value.suggested_filename == f"outage-{identity}.zip"
@@ -277,10 +279,10 @@ def test_all_can_be_read_without_javascript(web: tuple[MailWatchProcess, str], b
 
 
 def test_pages_work_by_keyboard_and_show_local_time(web: tuple[MailWatchProcess, str], browser: Browser) -> None:
-    watching, _ = web
+    process, _ = web
     context = browser.new_context(locale="it", timezone_id="Asia/Tokyo")
     page = context.new_page()
-    assert _opened(page, watching, "/") == []
+    assert _opened(page, process, "/") == []
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
@@ -303,13 +305,13 @@ def test_the_longest_name_fits_the_narrowest_window(tmp_path: Path, browser: Bro
     """320 pixels: what WCAG 1.4.10 asks for."""
     name = "un.nome.lunghissimo." * 3 + "di.una.persona@" + "esempio" * 3 + ".it"
     nobody = {"name": name, "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1s"}
-    watching = MailWatchProcess(tmp_path, [nobody], detection={"recheck": ["200ms"]})
+    process = MailWatchProcess(tmp_path, [nobody], detection={"recheck": ["200ms"]})
     page = browser.new_page(locale="it", viewport={"width": 320, "height": 640})
-    with watching.running():
-        watching.wait_until(lambda: watching.api("outages"), "an outage")
-        identity = watching.api("outages")[0]["id"]
+    with process.running():
+        process.wait_until(lambda: process.api("outages"), "an outage")
+        identity = process.api("outages")[0]["id"]
         for path in ("/", "/outages", f"/outages/{identity}", "/incidents", "/observations"):
-            _opened(page, watching, path)
+            _opened(page, process, path)
             assert page.evaluate(BEYOND, 320) == [], path
             assert page.locator("main").get_by_text(name).count() > 0, path
         page.set_viewport_size(SIZES["desk"])
@@ -328,9 +330,9 @@ def _first_time(page: Page) -> str | None:
 def test_the_page_updates_itself_and_leaves_open_sections_open(
     web: tuple[MailWatchProcess, str], browser: Browser
 ) -> None:
-    watching, _ = web
+    process, _ = web
     page = browser.new_page(locale="en")
-    _opened(page, watching, "/")
+    _opened(page, process, "/")
     page.wait_for_function("document.querySelectorAll('svg.bars').length === 2")
     summary = page.locator("summary").nth(1)
     summary.focus()
@@ -347,9 +349,9 @@ def test_the_page_updates_itself_and_leaves_open_sections_open(
 def test_a_page_stays_unchanged_while_paused_or_while_a_filter_is_edited(
     web: tuple[MailWatchProcess, str], browser: Browser
 ) -> None:
-    watching, _ = web
+    process, _ = web
     page = browser.new_page(locale="en")
-    _opened(page, watching, "/observations")
+    _opened(page, process, "/observations")
     field = page.get_by_label("From")
     field.fill("2026")
     page.get_by_text(texts("en")["live_held"]).wait_for()
@@ -361,8 +363,8 @@ def test_a_page_stays_unchanged_while_paused_or_while_a_filter_is_edited(
     pause.click()
     page.get_by_text(texts("en")["live_paused"], exact=True).wait_for()
     before = _first_time(page)
-    seen = watching.count("lab-imap", "up")
-    watching.wait_until(lambda: watching.count("lab-imap", "up") > seen + 2, "looks while it is stopped")
+    count = process.count("lab-imap", "up")
+    process.wait_until(lambda: process.count("lab-imap", "up") > count + 2, "looks while it is stopped")
     assert _first_time(page) == before
     pause.click()
     page.wait_for_function(CHANGED, arg=before)
@@ -373,20 +375,20 @@ def test_the_page_comes_back_after_a_restart_and_after_an_answer_that_is_no_stre
     tmp_path: Path, browser: Browser
 ) -> None:
     nobody = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1h"}
-    watching = MailWatchProcess(tmp_path, [nobody], detection={"recheck": ["1h"]})
+    process = MailWatchProcess(tmp_path, [nobody], detection={"recheck": ["1h"]})
     stream = re.compile(r"/live\?")
     page = browser.new_page(locale="en")
     # What a proxy says while MailWatch is away; a browser never asks again by itself after that.
     page.route(stream, lambda route: route.fulfill(status=502))
-    with watching.running():
-        watching.wait_until(lambda: watching.count("nobody", "down") == 1, "a look")
+    with process.running():
+        process.wait_until(lambda: process.count("nobody", "down") == 1, "a look")
         with page.expect_response(stream):
-            _opened(page, watching, "/")
+            _opened(page, process, "/")
         page.unroute(stream)
         page.get_by_text(texts("en")["live_on"], exact=True).wait_for()
         before = _first_time(page)
     page.get_by_text(texts("en")["live_off"]).wait_for()
-    with watching.running():
+    with process.running():
         page.get_by_text(texts("en")["live_on"], exact=True).wait_for()
         page.wait_for_function(CHANGED, arg=before)
     page.close()
@@ -395,22 +397,22 @@ def test_the_page_comes_back_after_a_restart_and_after_an_answer_that_is_no_stre
 def test_the_page_shows_progress_while_evidence_is_made(
     web: tuple[MailWatchProcess, str], browser: Browser
 ) -> None:
-    watching, identity = web
+    process, identity = web
     page = browser.new_page(locale="it")
-    said = _opened(page, watching, f"/outages/{identity}")
-    button, told = page.locator("a.button"), page.locator("#making")
+    result = _opened(page, process, f"/outages/{identity}")
+    button, progress = page.locator("a.button"), page.locator("#making")
     with page.expect_download() as download:
         button.click()
         page.get_by_role("progressbar").wait_for()
-        assert told.inner_text() == texts("it")["evidence_making"]
+        assert progress.inner_text() == texts("it")["evidence_making"]
     assert download.value.suggested_filename == f"outage-{identity}.zip"
-    download.value.save_as(watching.folder / "seen.zip")
-    assert watching.command("verify", str(watching.folder / "seen.zip")).returncode == 0
+    download.value.save_as(process.folder / "seen.zip")
+    assert process.command("verify", str(process.folder / "seen.zip")).returncode == 0
     page.get_by_text(texts("it")["evidence_made"]).wait_for()
     assert page.get_by_role("progressbar").count() == 0
     page.evaluate("document.querySelector('a.button').href = '000000000000/../../api/v1/outages/0/evidence.zip'")
     button.click()
     page.get_by_text(texts("it")["evidence_failed"]).wait_for()
-    assert "no such outage" in told.inner_text()
-    assert not [one for one in said if "Policy" in one]
+    assert "no such outage" in progress.inner_text()
+    assert not [one for one in result if "Policy" in one]
     page.close()

@@ -26,23 +26,23 @@ class Accounts:
     """Sums up one world."""
 
     def __init__(
-        self, run: Run, reader: Reader, facts: Mapping[str, Facts], looks: Mapping[int, TrueProbe]
+        self, run: Run, reader: Reader, facts: Mapping[str, Facts], probes: Mapping[int, TrueProbe]
     ) -> None:
-        self._run, self._reader, self._facts, self._looks = run, reader, facts, looks
+        self._run, self._reader, self._facts, self._looks = run, reader, facts, probes
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong."""
         for name, facts in self._facts.items():
-            (told,) = queries.availability(self._reader, [name], 0, EVER)
+            (result,) = queries.availability(self._reader, [name], 0, EVER)
             down, undecided, covered, changes = self._sums(facts)
-            if told["downtime"]["min"] is None and covered > 0:
+            if result["downtime"]["min"] is None and covered > 0:
                 yield f"{name}: the downtime is not known, though {covered:.3f} s were observed"
-            reported = _seconds(told)
+            reported = _seconds(result)
             slack = ROUNDING * (changes + 1) / 1000
             if abs(reported["min"] - down) > slack or abs(reported["max"] - down - undecided) > slack:
                 yield f"{name}: down for {reported} s, but it was {down:.3f} and {undecided:.3f} undecided"
-            share = told["coverage"] or 0.0
-            seen = told["unobserved"] * share / (1 - share)
+            share = result["coverage"] or 0.0
+            seen = result["unobserved"] * share / (1 - share)
             if abs(seen - covered) > slack + covered * 1e-6:
                 yield f"{name}: {covered:.3f} s were observed, not {seen:.3f}"
             yield from self._parts(name, reported, slack)
@@ -63,26 +63,26 @@ class Accounts:
         spent = {Outcome.UP: 0.0, Outcome.DOWN: 0.0, Outcome.UNKNOWN: 0.0}
         pieces, reach, reached = 0, 0.0, 0.0
         before: TrueProbe | None = None
-        said: Outcome | None = None
+        reply: Outcome | None = None
         side: Outcome | None = None
         for index, fact in facts:
             if isinstance(fact, TargetChange):
                 reach = fact.settings.interval / 1000 * 1.5 + 1
                 if fact.event in (TargetEvent.BEGIN, TargetEvent.END):
-                    self._own(spent, before, said, side, None)
-                    before = said = side = None
+                    self._own(spent, before, reply, side, None)
+                    before = reply = side = None
                 continue
             if isinstance(fact, Gap) or fact.outcome is Outcome.UNKNOWN:
-                self._own(spent, before, said, side, None)
-                before = said = side = None
+                self._own(spent, before, reply, side, None)
+                before = reply = side = None
                 continue
-            look, between = self._looks[index], None
-            if before is not None and self._adjoin(before, look, max(reach, reached)):
-                between = fact.outcome if fact.outcome is said else Outcome.UNKNOWN
-                spent[between] += look.start - before.end
+            observation, between = self._looks[index], None
+            if before is not None and self._adjoin(before, observation, max(reach, reached)):
+                between = fact.outcome if fact.outcome is reply else Outcome.UNKNOWN
+                spent[between] += observation.start - before.end
                 pieces += between is not side
-            self._own(spent, before, said, side, between)
-            before, said, side, reached = look, fact.outcome, between, reach
+            self._own(spent, before, reply, side, between)
+            before, reply, side, reached = observation, fact.outcome, between, reach
         return spent[Outcome.DOWN], spent[Outcome.UNKNOWN], sum(spent.values()), 2 * pieces
 
     def _adjoin(self, before: TrueProbe, look: TrueProbe, reach: float) -> bool:

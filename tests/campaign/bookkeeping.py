@@ -95,20 +95,24 @@ class Bookkeeping:
                         sums[fact.target] += gap_length(fact)
                     anew = (TargetEvent.BEGIN, TargetEvent.END)
                     begun[fact.target] += isinstance(fact, TargetChange) and fact.event in anew
-            for name, shown in life.gap_seconds.items():
+            for name, displayed in life.gap_seconds.items():
                 # Counted anew for a target that came again in the same life.
-                if begun[name] <= 1 and abs(shown * 1000 - sums[name]) > 1:
-                    yield f"{name}: gaps of {shown:.3f} s in the metrics, of {sums[name] / 1000:.3f} on record"
+                if begun[name] <= 1 and abs(displayed * 1000 - sums[name]) > 1:
+                    yield f"{name}: gaps of {displayed:.3f} s in the metrics, of {sums[name] / 1000:.3f} on record"
 
     def _noticed(self) -> Iterator[str]:
-        told = [(entry["event"], entry["milliseconds"] / 1000) for entry in self._clock if "milliseconds" in entry]
+        reported = [
+            (entry["event"], entry["milliseconds"] / 1000) for entry in self._clock if "milliseconds" in entry
+        ]
         for span in self._run.history.disturbed:
             self._figures[f"{span.kind}s"] += 1
             kind = "stalled" if span.kind == "stall" else span.kind
             lengths = self._stepped(span.start) if kind == "step" else [span.end - span.start]
             died = any(span.end - 1 < off.start < span.end + SLACK for off in self._run.history.off)
             near = any(
-                event == kind and abs(seconds - length) < SLACK for event, seconds in told for length in lengths
+                event == kind and abs(seconds - length) < SLACK
+                for event, seconds in reported
+                for length in lengths
             )
             if abs(lengths[0]) > NOTICED[span.kind] and not died and not near:
                 yield f"not on record: a {span.kind} of {lengths[0]:.2f} s at {span.start:.1f}"
@@ -175,8 +179,8 @@ class Bookkeeping:
         for span in unseen:
             low, high = max(start, span.start), min(end, span.end)
             if high - low > NOTICED.get(span.kind, TICK_SECONDS) and high - low > TICK_SECONDS:
-                shown = sum(max(0.0, min(high, until) - max(low, since)) for since, until in covered)
-                if shown < high - low - SLACK:
+                displayed = sum(max(0.0, min(high, until) - max(low, since)) for since, until in covered)
+                if displayed < high - low - SLACK:
                     yield f"no gap while {span.kind} from {span.start:.1f} to {span.end:.1f}: {where}"
         if gaps and not unseen:
             yield f"a gap for nothing: {where}"
@@ -185,12 +189,12 @@ class Bookkeeping:
         return [*self._run.history.off, *(span for span in self._run.history.disturbed if span.kind != "step")]
 
     def _logins(self, account: Account) -> Iterator[str]:
-        looks = sorted(
+        observations = sorted(
             (look for look in self._run.probes.probes if self._run.world.services[look.target].account is account),
             key=lambda look: look.start,
         )
         rejections = sorted(
-            (look for look in looks if look.with_login and look.cause is Cause.CREDENTIALS),
+            (look for look in observations if look.with_login and look.cause is Cause.CREDENTIALS),
             key=lambda look: look.end,
         )
         rejected = [look.end for look in rejections]
@@ -201,13 +205,13 @@ class Bookkeeping:
         for first, fourth in zip(known, known[REJECTIONS:], strict=False):
             if fourth - first < HOUR - SLACK and not self._times_are_in_doubt(first, fourth):
                 yield f"{account.username}: rejected four times from {first:.1f} to {fourth:.1f}"
-        for look in looks:
+        for look in observations:
             if look.with_login or self._times_are_in_doubt(look.start - 5 * HOUR, look.start):
                 continue
             recent = any(
                 at <= look.start + SLACK and self._awake(at, look.start) < HOUR + SLACK for at in rejected
             )
-            if not recent and not any(o.with_login and o.start <= look.start <= o.end for o in looks):
+            if not recent and not any(o.with_login and o.start <= look.start <= o.end for o in observations):
                 yield f"{account.username}: its login was held back for nothing: {look}"
 
     def _recorded(self, name: str) -> list[TrueProbe]:

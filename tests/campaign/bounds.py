@@ -36,19 +36,19 @@ class Bounds:
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong."""
-        told, lasted = self._told, self._told.json["duration"]
-        inner = max(0, _millis(told.last.start - told.bad.end))
+        reported, lasted = self._told, self._told.json["duration"]
+        inner = max(0, _millis(reported.last.start - reported.bad.end))
         least = _millis(lasted["min"])
         if least > inner + ROUNDING or (not self.rebooted and least < inner - ROUNDING):
             yield f"at least {least} ms, but {inner} passed from its first to its last failure"
         if self.rebooted and least < self._observed() - ROUNDING:
             yield f"at least {least} ms, but {self._observed()} were observed inside of boots"
         most = None if lasted["max"] is None else _millis(lasted["max"])
-        if told.good is None or told.end is None:
+        if reported.good is None or reported.end is None:
             if most is not None:
                 yield f"at most {most} ms, but one of its ends is open"
         else:
-            yield from self._most(most, _millis(told.end.end - told.good.start))
+            yield from self._most(most, _millis(reported.end.end - reported.good.start))
         estimate = lasted["estimate"]
         if most is not None and (estimate is None or not least <= _millis(estimate) <= most):
             yield f"its estimate is not between its bounds: {lasted}"
@@ -88,30 +88,30 @@ class Bounds:
 
     def _clock(self) -> Iterator[str]:
         """Say what is wrong with what is reported of the wall clock."""
-        told = self._told.json.get("clock")
-        if told is None:
+        reported = self._told.json.get("clock")
+        if reported is None:
             yield "nothing is said of its clock"
             return
         boots = {fact.clock.boot for fact in self._facts if fact.clock}
-        if told["reboots"] != len(boots) - 1:
-            yield f"{told['reboots']} reboots are reported, and it has observations of {len(boots)} boots"
+        if reported["reboots"] != len(boots) - 1:
+            yield f"{reported['reboots']} reboots are reported, and it has observations of {len(boots)} boots"
         apart = 0.0
         for before, after in pairwise(fact_end(fact) for fact in self._facts):
             if before.boot == after.boot and before.offset is not None and after.offset is not None:
                 apart += abs(after.offset - before.offset) / 1000
-        if abs(told["stepped"] - apart) > 1.0 and not (told["stepped"] < apart < 2 * STEP_MS / 1000):
-            yield f"its clock was set by {apart:.3f} s in all, and {told['stepped']:.3f} are reported"
+        if abs(reported["stepped"] - apart) > 1.0 and not (reported["stepped"] < apart < 2 * STEP_MS / 1000):
+            yield f"its clock was set by {apart:.3f} s in all, and {reported['stepped']:.3f} are reported"
 
     def _times(self) -> Iterator[str]:
         """Say what is wrong with its four times, which are on one wall clock."""
-        told = self._told
-        json: dict[str, object] = {**told.json}
+        reported = self._told
+        json: dict[str, object] = {**reported.json}
         times = {key: parse_rfc3339(str(json[key])) for key in TIMES if json[key] is not None}
         if sorted(times.values()) != list(times.values()):
             yield f"its times are not in order: {times}"
-        true = {"first_bad": told.bad.end, "last_bad": max(told.last.start, told.bad.end)}
-        true |= {"last_good": told.good.start} if told.good else {}
-        true |= {"first_good": told.end.end} if told.end else {}
+        true = {"first_bad": reported.bad.end, "last_bad": max(reported.last.start, reported.bad.end)}
+        true |= {"last_good": reported.good.start} if reported.good else {}
+        true |= {"first_good": reported.end.end} if reported.end else {}
         offsets = [offset for at, offset in self._clocks.offsets if self._begin < at <= self._end]
         offsets.append(self._clocks.offset_at(self._begin))
         if all(abs(offset) <= SYNCHRONISED_WITHIN for offset in offsets):
@@ -131,7 +131,7 @@ class Bounds:
 class Unseen:
     """What could not be seen within an outage: its longest stretch, and all of it."""
 
-    def __init__(self, told: ReportedOutage, facts: Facts, looks: dict[int, TrueProbe], clocks: Clocks) -> None:
+    def __init__(self, told: ReportedOutage, facts: Facts, probes: dict[int, TrueProbe], clocks: Clocks) -> None:
         self._told = told
         self.largest, self.total, self.pieces, self.rebooted = 0.0, 0.0, 0, False
         before: TrueProbe | None = None
@@ -142,10 +142,12 @@ class Unseen:
             if isinstance(fact, Gap) or fact.outcome is Outcome.UNKNOWN:
                 blind = True
                 continue
-            look = looks[index]
+            observation = probes[index]
             if before is not None:
-                self._stretch(look.start - before.end, blind, clocks.booted_between(before.end, look.start))
-            before, blind = look, False
+                self._stretch(
+                    observation.start - before.end, blind, clocks.booted_between(before.end, observation.start)
+                )
+            before, blind = observation, False
 
     def _stretch(self, seconds: float, blind: bool, rebooted: bool) -> None:
         self.largest = max(self.largest, seconds)

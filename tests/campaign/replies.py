@@ -67,12 +67,12 @@ def says(cause: Cause, target: Target, phase: Phase, seed: float) -> Classificat
 @cache
 def _known() -> dict[tuple[Cause, Kind, Phase], list[str]]:
     found: dict[tuple[Cause, Kind, Phase], list[str]] = {}
-    listed = [(cause, said) for cause, replies in OWN.items() for said in replies]
-    for cause, said in [*listed, *_table()]:
-        protocol, _, command = said.partition(":")[0].partition(" ")
+    listed = [(cause, reply) for cause, replies in OWN.items() for reply in replies]
+    for cause, reply in [*listed, *_table()]:
+        protocol, _, command = reply.partition(":")[0].partition(" ")
         for phase, commands in _AT.items():
-            if protocol in {kind.value for kind in Kind} and command in commands and _error(said) is not None:
-                found.setdefault((cause, Kind(protocol), phase), []).append(said)
+            if protocol in {kind.value for kind in Kind} and command in commands and _error(reply) is not None:
+                found.setdefault((cause, Kind(protocol), phase), []).append(reply)
     return found
 
 
@@ -82,7 +82,7 @@ def _table() -> list[tuple[Cause, str]]:
         table: Any = importlib.import_module("mailwatch.probes.classify")
     except ModuleNotFoundError:
         return []
-    return [(row.cause, said) for row in table.rows() if not row.clear for said in row.says]
+    return [(row.cause, reply) for row in table.rows() if not row.clear for reply in row.says]
 
 
 def _error(said: str) -> Any:

@@ -241,8 +241,8 @@ class _Life:
         monitor.schedule.stop()
         await monitor.schedule.finish(5.0)
         await self._node("stop")
-        shown = {record.name: record.gap_seconds for record in self._metrics._records.values()}
-        run.history.lives.append(FinishedLife(first, self._reader.size(), shown))
+        displayed = {record.name: record.gap_seconds for record in self._metrics._records.values()}
+        run.history.lives.append(FinishedLife(first, self._reader.size(), displayed))
         await writer.close()
         self._reader.close()
 

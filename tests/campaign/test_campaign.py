@@ -71,12 +71,12 @@ class Late(ObservationRef):
     @classmethod
     def of(cls, index: int, fact: Observation, tally: OutageCounters) -> ObservationRef:
         """Refer to an observation as if it had been later."""
-        look = ObservationRef.of(index, fact, tally)
+        observation = ObservationRef.of(index, fact, tally)
         start, end = (
             replace(moment, wall=moment.wall + 600_000, clock=(moment.clock or 0) + 600_000)
-            for moment in (look.start, look.end)
+            for moment in (observation.start, observation.end)
         )
-        return replace(look, start=start, end=end) if fact.outcome is Outcome.DOWN else look
+        return replace(observation, start=start, end=end) if fact.outcome is Outcome.DOWN else observation
 
 
 def forgetful(*_: Any) -> RestoredState:
@@ -104,15 +104,15 @@ def certain(*_: Any) -> int:
     return 0
 
 
-async def silent(monitor: Pipeline, watch: TargetRuntime, target: Target, _: str) -> None:
+async def silent(monitor: Pipeline, runtime: TargetRuntime, target: Target, _: str) -> None:
     """Go on under a changed interval without a word on record."""
-    monitor.change_target(watch, target)
+    monitor.change_target(runtime, target)
 
 
-async def kept(monitor: Pipeline, watch: TargetRuntime, _: str) -> None:
+async def kept(monitor: Pipeline, runtime: TargetRuntime, _: str) -> None:
     """End the watching of a target without a word on record."""
-    monitor.former_outages |= watch.outages
-    monitor.forget_target(watch.target.name)
+    monitor.former_outages |= runtime.outages
+    monitor.forget_target(runtime.target.name)
 
 
 def strict(protocol: Any, *more: Any) -> Classification:
@@ -147,11 +147,11 @@ DEFECTS: list[tuple[int, float, str, Any, str, Callable[..., Any]]] = [
 NAMES = [f"{each[2]} ({each[4]})" for each in DEFECTS]
 
 
-@pytest.mark.parametrize(("number", "weeks", "told", "where", "name", "defect"), DEFECTS, ids=NAMES)
+@pytest.mark.parametrize(("number", "weeks", "reported", "where", "name", "defect"), DEFECTS, ids=NAMES)
 def test_the_campaign_finds_each_seeded_defect(
     number: int,
     weeks: float,
-    told: str,
+    reported: str,
     where: Any,
     name: str,
     defect: Callable[..., Any],
@@ -159,15 +159,15 @@ def test_the_campaign_finds_each_seeded_defect(
 ) -> None:
     """In the world where it shows first; if that changes, the test below finds another."""
     monkeypatch.setattr(where, name, defect)
-    assert any(told in failure for failure in result_of("a defect", number, weeks).failures)
+    assert any(reported in failure for failure in result_of("a defect", number, weeks).failures)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("number", "weeks", "told", "where", "name", "defect"), DEFECTS, ids=NAMES)
+@pytest.mark.parametrize(("number", "weeks", "reported", "where", "name", "defect"), DEFECTS, ids=NAMES)
 def test_the_campaign_finds_each_seeded_defect_in_other_worlds(
     number: int,
     weeks: float,
-    told: str,
+    reported: str,
     where: Any,
     name: str,
     defect: Callable[..., Any],
@@ -175,7 +175,7 @@ def test_the_campaign_finds_each_seeded_defect_in_other_worlds(
 ) -> None:
     monkeypatch.setattr(where, name, defect)
     found = (failure for world in range(TRIED) for failure in result_of(SEED, world, ONE_WEEK).failures)
-    assert next((failure for failure in found if told in failure), None) is not None
+    assert next((failure for failure in found if reported in failure), None) is not None
 
 
 def test_the_campaign_finds_a_guard_that_uses_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:

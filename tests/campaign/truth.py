@@ -41,9 +41,11 @@ class Truth:
     def __init__(self, world: World, history: History, taken: Iterable[TrueProbe]) -> None:
         self.world = world
         self.probes: dict[str, list[TrueProbe]] = {name: [] for name in world.services}
-        for look in taken:
-            self.probes[look.target].append(look)
-        self._starts = {name: [look.start for look in looks] for name, looks in self.probes.items()}
+        for observation in taken:
+            self.probes[observation.target].append(observation)
+        self._starts = {
+            name: [observation.start for observation in probes] for name, probes in self.probes.items()
+        }
         ours = [Span(off.start, off.end + FIRST_LOOKS, "not running") for off in history.off]
         for span in history.disturbed:
             ours.append(
@@ -72,8 +74,12 @@ class Truth:
 
     def within(self, name: str, start: float, end: float) -> list[TrueProbe]:
         """Return the probes that began at or after `start` and ended by `end`."""
-        looks, first = self.probes[name], bisect_left(self._starts[name], start)
-        return [look for look in looks[first : bisect_left(self._starts[name], end)] if look.end <= end]
+        probes, first = self.probes[name], bisect_left(self._starts[name], start)
+        return [
+            observation
+            for observation in probes[first : bisect_left(self._starts[name], end)]
+            if observation.end <= end
+        ]
 
     def is_disturbed(self, look: TrueProbe) -> bool:
         """Whether our line, our machine or our clock was in trouble at any time of the probe."""
@@ -89,9 +95,9 @@ class Truth:
 
     def rest_needed(self, service: Service, met: TrueProbe) -> float:
         """Return the seconds that must remain after a probe that met a fault, for it to be found for sure."""
-        doubts, looks = 1, self.probes[service.target.name]
-        for look in reversed(looks[: self._starts[service.target.name].index(met.start)]):
-            if look.cause is None:
+        doubts, probes = 1, self.probes[service.target.name]
+        for observation in reversed(probes[: self._starts[service.target.name].index(met.start)]):
+            if observation.cause is None:
                 break
             doubts += 1
         rules = self.world.rules
@@ -145,12 +151,12 @@ class Truth:
     def _held_back(self, service: Service) -> list[Span]:
         """From a probe that was rejected, or taken without the login, to the next one with it."""
         found, since, why = [], None, ""
-        for look in self.probes[service.target.name]:
-            held = not look.with_login or look.cause is Cause.CREDENTIALS
+        for probe in self.probes[service.target.name]:
+            held = not probe.with_login or probe.cause is Cause.CREDENTIALS
             if held and since is None:
-                since, why = look.start, "login held back"
+                since, why = probe.start, "login held back"
             elif not held and since is not None:
-                found.append(Span(since, look.start, why))
+                found.append(Span(since, probe.start, why))
                 since = None
         return found if since is None else [*found, Span(since, self.world.end, why)]
 

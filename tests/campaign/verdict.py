@@ -68,8 +68,8 @@ class _Comparison:
         self.clock = [entry.payload for entry in reader.entries(kinds=["clock"])]
         self.told: dict[str, list[ReportedOutage]] = {name: [] for name in run.world.services}
         for payload in queries.outages(reader):
-            told = self._told(payload)
-            self.told[told.bad.target].append(told)
+            reported = self._told(payload)
+            self.told[reported.bad.target].append(reported)
         self.figures["entries"] = reader.size()
 
     def run_checks(self) -> WorldResult:
@@ -78,8 +78,8 @@ class _Comparison:
         for service in self.world.services.values():
             for fault in service.faults.all:
                 self._found(service, fault)
-            for told in self.told[service.key]:
-                self._honest(told)
+            for reported in self.told[service.key]:
+                self._honest(reported)
         self.result.failures += Bookkeeping(self.run, self.truth, self.facts, self.clock, self.figures).faults()
         self.result.failures += Accounts(self.run, self.reader, self.named, self.looks).faults()
         return self.result
@@ -103,13 +103,17 @@ class _Comparison:
 
     def _told(self, payload: OutageJson) -> ReportedOutage:
         first, last = payload["ledger"]["first"], payload["ledger"]["last"]
-        looks = [
+        observations = [
             (index, fact)
             for index, fact in self.named[payload["target"]]
             if first <= index <= last and isinstance(fact, Observation)
         ]
         rejected = payload.get("proven_afterwards", False)
-        bad = [index for index, fact in looks if (_rejected(fact) if rejected else fact.outcome is Outcome.DOWN)]
+        bad = [
+            index
+            for index, fact in observations
+            if (_rejected(fact) if rejected else fact.outcome is Outcome.DOWN)
+        ]
         return ReportedOutage(
             payload,
             good=self.looks[first] if payload["last_good"] else None,
@@ -138,17 +142,17 @@ class _Comparison:
         if fault.kind == "login":
             self._login_found(service, fault)
             return
-        stretches, lost = self.truth.stretches(service, fault)
+        segments, lost = self.truth.stretches(service, fault)
         met, cut = None, False
-        for stretch in stretches:
-            looks = self.truth.within(service.target.name, stretch.start, min(stretch.end, self.world.end))
-            due = stretch.start + self.truth.probe_due(service, stretch.start)
-            if due < min(stretch.end, self.world.end) and not (looks and looks[0].start <= due):
-                self._fail(f"{service.target.name}: no look from {stretch.start:.1f} to {due:.1f} ({fault})")
+        for segment in segments:
+            looks = self.truth.within(service.target.name, segment.start, min(segment.end, self.world.end))
+            due = segment.start + self.truth.probe_due(service, segment.start)
+            if due < min(segment.end, self.world.end) and not (looks and looks[0].start <= due):
+                self._fail(f"{service.target.name}: no look from {segment.start:.1f} to {due:.1f} ({fault})")
                 return
-            if here := next((look for look in looks if fault in look.faults_met), None):
-                met, cut = here, stretch.end < end
-                if met.end + self.truth.rest_needed(service, met) < stretch.end:
+            if here := next((observation for observation in looks if fault in observation.faults_met), None):
+                met, cut = here, segment.end < end
+                if met.end + self.truth.rest_needed(service, met) < segment.end:
                     self._fail(f"{service.target.name}: {fault} was met at {met.end:.1f} and is not on record")
                     return
         if lost and (cut or sum(lost.values()) > (end - fault.start) / 2):
@@ -157,12 +161,12 @@ class _Comparison:
             self._excuse("over before its rechecks were" if met else "between two looks")
 
     def _is_found(self, service: Service, fault: Span) -> bool:
-        for told in self.told[service.key]:
-            for index, fact in self.named[told.json["target"]]:
-                if not told.first_index <= index <= told.last_index or not isinstance(fact, Observation):
+        for reported in self.told[service.key]:
+            for index, fact in self.named[reported.json["target"]]:
+                if not reported.first_index <= index <= reported.last_index or not isinstance(fact, Observation):
                     continue
                 if fault in self.looks[index].faults_met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
-                    self.figures["found afterwards"] += told.json.get("proven_afterwards", False)
+                    self.figures["found afterwards"] += reported.json.get("proven_afterwards", False)
                     return True
         return False
 

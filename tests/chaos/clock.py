@@ -79,82 +79,82 @@ def one(lab: Lab, figures: Figures, name: str, *, guarded: bool) -> None:
         # Postfix keeps its certificate, which is old enough: it shows whether anything is seen at all.
         # A control on the same machine will do, since the promise is for one that is online.
         guard: Any = {"controls": [f"{HOST}:{lab.dovecot.imap_port}"], "timeout": "3s"} if guarded else "off"
-        watching = lab.install(folder / "one", guard=guard)
+        process = lab.install(folder / "one", guard=guard)
         clock = WallClock(folder)
         offset = OFFSETS[name] or -int(datetime.datetime.now(datetime.UTC).timestamp()) + DAY
         clock.step(offset)
-        watching.environment |= clock.environment
+        process.environment |= clock.environment
         try:
-            _lives(figures, watching, clock, offset, where)
+            _lives(figures, process, clock, offset, where)
         finally:
-            force_stop(watching)
-        _judged(figures, watching, where)
+            force_stop(process)
+        _checked(figures, process, where)
 
 
-def _lives(figures: Figures, watching: MailWatchProcess, clock: WallClock, offset: int, where: str) -> None:
+def _lives(figures: Figures, process: MailWatchProcess, clock: WallClock, offset: int, where: str) -> None:
     figures.count("wrong clocks")
-    watching.start(ready=False)
-    if not _sees(figures, watching, f"{where}, from the start"):
+    process.start(ready=False)
+    if not _sees(figures, process, f"{where}, from the start"):
         return
     clock.step(-offset)
     figures.count("clocks set while it runs")
-    if not _sees(figures, watching, f"{where}, then set right"):
+    if not _sees(figures, process, f"{where}, then set right"):
         return
-    _up(figures, watching, where)
+    _up(figures, process, where)
     clock.step(offset)
     figures.count("clocks set while it runs")
-    _sees(figures, watching, f"{where}, then set wrong")
-    status, took = stops(watching)
-    figures.at_most("longest stop", took)
+    _sees(figures, process, f"{where}, then set wrong")
+    status, stop_seconds = stops(process)
+    figures.at_most("longest stop", stop_seconds)
     figures.promise(status == 0, f"{where}: SIGTERM: status {status}")
 
 
-def _sees(figures: Figures, watching: MailWatchProcess, where: str) -> bool:
+def _sees(figures: Figures, process: MailWatchProcess, where: str) -> bool:
     """Whether more observations of each target come."""
-    targets = [target["name"] for target in watching.settings["targets"]]
-    before = size(watching)
+    targets = [target["name"] for target in process.settings["targets"]]
+    before = size(process)
 
     def seen_all() -> bool:
-        found = [each["target"] for each in outcomes(watching, RECENT) if each["index"] >= before]
+        found = [each["target"] for each in outcomes(process, RECENT) if each["index"] >= before]
         return all(found.count(target) >= ENOUGH for target in targets)
 
-    more = wait_for(lambda: not alive(watching) or seen_all())
-    figures.promise(more and alive(watching), f"{where}: it does not go on: {log_since(watching)[-300:]}")
-    return bool(more) and alive(watching)
+    more = wait_for(lambda: not alive(process) or seen_all())
+    figures.promise(more and alive(process), f"{where}: it does not go on: {log_since(process)[-300:]}")
+    return bool(more) and alive(process)
 
 
-def _up(figures: Figures, watching: MailWatchProcess, where: str) -> None:
+def _up(figures: Figures, process: MailWatchProcess, where: str) -> None:
     """Once the clock is right, all is up: else no promise would say anything."""
-    targets = [target["name"] for target in watching.settings["targets"]]
+    targets = [target["name"] for target in process.settings["targets"]]
 
     def all_up() -> bool:
-        latest = {each["target"]: each["outcome"] for each in reversed(outcomes(watching, RECENT))}
+        latest = {each["target"]: each["outcome"] for each in reversed(outcomes(process, RECENT))}
         return all(latest.get(target) == "up" for target in targets)
 
     figures.promise(wait_for(all_up), f"{where}: with the right clock they are not up")
 
 
-def _judged(figures: Figures, watching: MailWatchProcess, where: str) -> None:
+def _checked(figures: Figures, process: MailWatchProcess, where: str) -> None:
     """What is on record: nothing is down, no outage was, and no time is as long as the clock was wrong by."""
-    observations = on_record(watching.data_dir)
+    observations = on_record(process.data_dir)
     for seen in observations:
         figures.count(f"observations {seen['outcome']}")
     down = downs(observations)
     figures.promise(not down, f"{where}: {len(down)} observations are down: {down[:2]}")
-    outages = on_record(watching.data_dir, "outage")
+    outages = on_record(process.data_dir, "outage")
     figures.count("false outages", len(outages))
     figures.promise(not outages, f"{where}: {len(outages)} outages: {[one['target'] for one in outages][:3]}")
-    long = _longest(watching)
+    long = _longest(process)
     figures.at_most("longest gap on record", long)
     figures.promise(long < BUSY, f"{where}: a gap of {long:.0f} s in a run of a few seconds")
-    figures.promise(TRACEBACK not in log_since(watching), f"{where}: {log_since(watching)[-300:]}")
-    audit = command(watching, "ledger", "audit")
+    figures.promise(TRACEBACK not in log_since(process), f"{where}: {log_since(process)[-300:]}")
+    audit = command(process, "ledger", "audit")
     figures.promise(audit.returncode == 0, f"{where}: audit: {audit.stdout[-300:]}{audit.stderr[-200:]}")
 
 
-def _longest(watching: MailWatchProcess) -> float:
+def _longest(process: MailWatchProcess) -> float:
     """The longest gap on record, in seconds of the clock that nobody can set."""
-    reader = Reader.open(watching.data_dir)
+    reader = Reader.open(process.data_dir)
     try:
         gaps = [entry.payload for entry in reader.entries(kinds=["gap"])]
     finally:

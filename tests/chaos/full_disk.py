@@ -88,45 +88,45 @@ def run(lab: Lab, figures: Figures, scale: Scale) -> None:
 def _installed(lab: Lab) -> Iterator[tuple[MailWatchProcess, Disk]]:
     """A MailWatch whose data_dir lies on the small disk; config and log do not."""
     with lab.place("full disk") as folder, Disk(folder / "disk").mounted() as disk:
-        watching = lab.install(folder / "one", data_dir=str(disk.place / "data"))
-        watching.data_dir = disk.place / "data"
+        process = lab.install(folder / "one", data_dir=str(disk.place / "data"))
+        process.data_dir = disk.place / "data"
         try:
-            yield watching, disk
+            yield process, disk
         finally:
-            force_stop(watching)
+            force_stop(process)
 
 
 def at_the_start(lab: Lab, figures: Figures, left: int) -> None:
     """Start with so many pages free: refused in a sentence, or waiting; then with space again."""
     where = f"{left} pages free at the start"
     figures.count("full disks")
-    with _installed(lab) as (watching, disk):
+    with _installed(lab) as (process, disk):
         disk.fill(left)
-        watching.start(ready=False)
+        process.start(ready=False)
         # It has no duty to run; but it must have said something, or answer, or have ended.
-        spoke = wait_for(lambda: not alive(watching) or get(watching, "/readyz") or len(log_since(watching)) > 0)
+        spoke = wait_for(lambda: not alive(process) or get(process, "/readyz") or len(log_since(process)) > 0)
         figures.promise(spoke, f"{where}: neither a word nor an answer")
-        wait_for(lambda: not alive(watching) or get(watching, "/healthz"), 15)
-        if alive(watching):
-            figures.promise(get(watching, "/healthz"), f"{where}: it runs, and answers nothing: {_tail(watching)}")
+        wait_for(lambda: not alive(process) or get(process, "/healthz"), 15)
+        if alive(process):
+            figures.promise(get(process, "/healthz"), f"{where}: it runs, and answers nothing: {_tail(process)}")
             if given_space(left):
                 disk.clear()
                 figures.promise(
-                    wait_for(lambda: ready(watching)), f"{where}: space does not help: {_tail(watching)}"
+                    wait_for(lambda: ready(process)), f"{where}: space does not help: {_tail(process)}"
                 )
                 figures.count("went on by itself when space came back")
-            _heeds(figures, watching, where)
+            _heeds(figures, process, where)
         else:
-            force_stop(watching)
+            force_stop(process)
             figures.count("starts refused")
-        _no_traceback(figures, watching, where)
+        _no_traceback(figures, process, where)
         disk.clear()
-        begun = log_position(watching)
+        begun = log_position(process)
         figures.promise(
-            starts(watching), f"{where}: does not start with space again: {log_since(watching, begun)[-300:]}"
+            starts(process), f"{where}: does not start with space again: {log_since(process, begun)[-300:]}"
         )
-        _heeds(figures, watching, f"{where}, then space")
-        _sound(figures, watching, where)
+        _heeds(figures, process, f"{where}, then space")
+        _sound(figures, process, where)
 
 
 def given_space(left: int) -> bool:
@@ -143,61 +143,61 @@ def while_it_runs(lab: Lab, figures: Figures, scale: Scale) -> None:
 
 def one_act(lab: Lab, figures: Figures, name: str, *, stop: bool) -> None:
     """Do one thing while the disk is full; then `stop` it, or give space back."""
-    with _installed(lab) as (watching, disk):
+    with _installed(lab) as (process, disk):
         figures.count("full disks")
-        _one_act(figures, watching, disk, name, _acts(lab, figures)[name], stop)
+        _one_act(figures, process, disk, name, _acts(lab, figures)[name], stop)
 
 
 def _acts(lab: Lab, figures: Figures) -> dict[str, Act]:
     return {
-        "running": lambda watching: None,
-        "an outage and its checkpoint": lambda watching: _outage(lab, watching),
+        "running": lambda process: None,
+        "an outage and its checkpoint": lambda process: _outage(lab, process),
         "a reload": _reload,
-        "a restart": lambda watching: _restart(figures, watching),
-        "a backup": lambda watching: _verb(figures, watching, "backup", str(watching.data_dir / "b.tar.gz")),
-        "a report": lambda watching: _report(figures, watching),
-        "an audit": lambda watching: _verb(figures, watching, "ledger", "audit"),
+        "a restart": lambda process: _restart(figures, process),
+        "a backup": lambda process: _verb(figures, process, "backup", str(process.data_dir / "b.tar.gz")),
+        "a report": lambda process: _report(figures, process),
+        "an audit": lambda process: _verb(figures, process, "ledger", "audit"),
     }
 
 
-def _one_act(figures: Figures, watching: MailWatchProcess, disk: Disk, name: str, act: Act, stop: bool) -> None:
+def _one_act(figures: Figures, process: MailWatchProcess, disk: Disk, name: str, act: Act, stop: bool) -> None:
     where = f"{name} with a full disk{', then SIGTERM' if stop else ''}"
-    if not starts(watching):
-        figures.promise(False, f"{where}: does not start: {_tail(watching)}")
+    if not starts(process):
+        figures.promise(False, f"{where}: does not start: {_tail(process)}")
         return
-    shown = Acknowledged()
-    wait_for(lambda: size(watching) > 10)
-    shown.take(watching)
+    acknowledged = Acknowledged()
+    wait_for(lambda: size(process) > 10)
+    acknowledged.take(process)
     disk.fill()
-    noticed = wait_for(lambda: not ready(watching))
+    noticed = wait_for(lambda: not ready(process))
     figures.promise(noticed, f"{where}: it says it is ready")
-    act(watching)
-    shown.take(watching)
-    if not alive(watching) and name == "a restart":
+    act(process)
+    acknowledged.take(process)
+    if not alive(process) and name == "a restart":
         # Refused, in a sentence: a service manager starts it again until there is space.
         figures.count("starts refused")
-        force_stop(watching)
+        force_stop(process)
         disk.clear()
-        figures.promise(starts(watching), f"{where}: space does not help: {_tail(watching)}")
-    figures.promise(alive(watching), f"{where}: it ended: {_tail(watching)}")
+        figures.promise(starts(process), f"{where}: space does not help: {_tail(process)}")
+    figures.promise(alive(process), f"{where}: it ended: {_tail(process)}")
     if not stop:
         disk.clear()
-        figures.promise(wait_for(lambda: ready(watching)), f"{where}: space does not help: {_tail(watching)}")
-        before = size(watching)
-        more = wait_for(lambda: size(watching) > before)
-        figures.promise(more, f"{where}: nothing is written with space again: {_tail(watching)}")
-        shown.take(watching)
-    _heeds(figures, watching, where)
+        figures.promise(wait_for(lambda: ready(process)), f"{where}: space does not help: {_tail(process)}")
+        before = size(process)
+        more = wait_for(lambda: size(process) > before)
+        figures.promise(more, f"{where}: nothing is written with space again: {_tail(process)}")
+        acknowledged.take(process)
+    _heeds(figures, process, where)
     disk.clear()
-    _no_traceback(figures, watching, where)
-    lost = shown.lost(watching.data_dir)
+    _no_traceback(figures, process, where)
+    lost = acknowledged.lost(process.data_dir)
     figures.promise(not lost, f"{where}: lost: {lost[:3]}")
-    figures.promise(starts(watching), f"{where}: does not start again: {_tail(watching)}")
-    _heeds(figures, watching, f"{where}, started again")
-    _sound(figures, watching, where)
+    figures.promise(starts(process), f"{where}: does not start again: {_tail(process)}")
+    _heeds(figures, process, f"{where}, started again")
+    _sound(figures, process, where)
 
 
-def _outage(lab: Lab, watching: MailWatchProcess) -> None:
+def _outage(lab: Lab, process: MailWatchProcess) -> None:
     lab.dovecot.stop()
     try:
         # Nothing shows it: a full disk takes no observation, and what is not on record is not shown.
@@ -206,54 +206,54 @@ def _outage(lab: Lab, watching: MailWatchProcess) -> None:
         lab.dovecot.start()
 
 
-def _restart(figures: Figures, watching: MailWatchProcess) -> None:
+def _restart(figures: Figures, process: MailWatchProcess) -> None:
     """With a ledger that is there, but no room for a word more."""
-    _heeds(figures, watching, "a restart with a full disk: the stop")
-    watching.start(ready=False)
-    answers = wait_for(lambda: not alive(watching) or get(watching, "/healthz"))
-    figures.promise(answers, f"a restart with a full disk: no answer: {_tail(watching)}")
+    _heeds(figures, process, "a restart with a full disk: the stop")
+    process.start(ready=False)
+    answers = wait_for(lambda: not alive(process) or get(process, "/healthz"))
+    figures.promise(answers, f"a restart with a full disk: no answer: {_tail(process)}")
 
 
-def _reload(watching: MailWatchProcess) -> None:
-    watching.settings["detection"]["open_after"] = 3
-    watching.write_config()
-    watching.signal(signal.SIGHUP)
-    wait_for(lambda: "config" in log_since(watching), 5)
+def _reload(process: MailWatchProcess) -> None:
+    process.settings["detection"]["open_after"] = 3
+    process.write_config()
+    process.signal(signal.SIGHUP)
+    wait_for(lambda: "config" in log_since(process), 5)
 
 
-def _report(figures: Figures, watching: MailWatchProcess) -> None:
+def _report(figures: Figures, process: MailWatchProcess) -> None:
     window = ("--from", "2020-01-01", "--to", "2100-01-01", "--target", "lab-imap")
-    _verb(figures, watching, "report", *window, "-o", str(watching.data_dir / "r.zip"))
+    _verb(figures, process, "report", *window, "-o", str(process.data_dir / "r.zip"))
 
 
-def _verb(figures: Figures, watching: MailWatchProcess, *words: str) -> None:
-    done = command(watching, *words)
+def _verb(figures: Figures, process: MailWatchProcess, *words: str) -> None:
+    done = command(process, *words)
     figures.count("verbs on a full disk")
     output = f"{done.stdout}{done.stderr}"
     figures.promise(TRACEBACK not in output, f"{words[0]} on a full disk: {output[-300:]}")
     figures.promise(done.returncode != -9, f"{words[0]} on a full disk does not end")
-    left = [path.name for path in watching.data_dir.iterdir() if path.name.startswith((".mailwatch", "b.", "r."))]
+    left = [path.name for path in process.data_dir.iterdir() if path.name.startswith((".mailwatch", "b.", "r."))]
     figures.promise(done.returncode == 0 or not left, f"{words[0]} on a full disk leaves {left}")
 
 
-def _heeds(figures: Figures, watching: MailWatchProcess, where: str) -> None:
-    status, took = stops(watching)
-    figures.at_most("longest stop", took)
+def _heeds(figures: Figures, process: MailWatchProcess, where: str) -> None:
+    status, stop_seconds = stops(process)
+    figures.at_most("longest stop", stop_seconds)
     figures.promise(
-        status is not None, f"{where}: SIGTERM without effect for {STOP_SECONDS:.0f} s: {_tail(watching)}"
+        status is not None, f"{where}: SIGTERM without effect for {STOP_SECONDS:.0f} s: {_tail(process)}"
     )
 
 
-def _no_traceback(figures: Figures, watching: MailWatchProcess, where: str) -> None:
-    figures.promise(TRACEBACK not in log_since(watching), f"{where}: {_tail(watching)}")
+def _no_traceback(figures: Figures, process: MailWatchProcess, where: str) -> None:
+    figures.promise(TRACEBACK not in log_since(process), f"{where}: {_tail(process)}")
 
 
-def _sound(figures: Figures, watching: MailWatchProcess, where: str) -> None:
-    done = command(watching, "ledger", "audit")
+def _sound(figures: Figures, process: MailWatchProcess, where: str) -> None:
+    done = command(process, "ledger", "audit")
     figures.promise(done.returncode == 0, f"{where}: audit: {done.stdout[-300:]}{done.stderr[-100:]}")
-    keys = stray_keys(watching.data_dir.parent)
+    keys = stray_keys(process.data_dir.parent)
     figures.promise(not keys, f"{where}: the private key lies in {keys}")
 
 
-def _tail(watching: MailWatchProcess) -> str:
-    return " | ".join(log_since(watching).strip().splitlines()[-4:])[-320:]
+def _tail(process: MailWatchProcess) -> str:
+    return " | ".join(log_since(process).strip().splitlines()[-4:])[-320:]

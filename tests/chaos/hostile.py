@@ -154,7 +154,7 @@ def among(figures: Figures, hours: float, certificates: Certificates, crowd: Seq
             life = _Life(figures, clocks, loop, Path(folder), complaints)
             loop.run_until_complete(life.through(hours, crowd, served, certificates.ca_file))
             loop.run_until_complete(loop.shutdown_default_executor())
-            _judged(figures, Path(folder))
+            _checked(figures, Path(folder))
     finally:
         logging.getLogger().removeHandler(complaints)
         asyncio.set_event_loop(None)
@@ -248,7 +248,7 @@ async def _served(member: Member, served: ssl.SSLContext, ca_file: Path) -> Asyn
             )  # fmt: skip
 
 
-def _judged(figures: Figures, folder: Path) -> None:
+def _checked(figures: Figures, folder: Path) -> None:
     """No false up, no false down, no exception of ours."""
     healthy = {member.name for member in HEALTHY}
     false: dict[str, str] = {}

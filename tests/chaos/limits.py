@@ -77,132 +77,139 @@ def while_it_runs(
 ) -> None:
     """Take something from a MailWatch that runs, give it back, and see what it recorded meanwhile."""
     with lab.place("limits") as folder:
-        watching = _installed(lab, folder, kind == resource.RLIMIT_NPROC)
-        if watching is None:
+        installation = _installed(lab, folder, kind == resource.RLIMIT_NPROC)
+        if installation is None:
             figures.notes.append(f"left out: {name}: threads can be limited by root only")
             return
         try:
-            _limited(figures, watching, name, kind, limit, seconds)
+            _limited(figures, installation, name, kind, limit, seconds)
         finally:
-            force_stop(watching)
-        _judged(figures, watching, name)
+            force_stop(installation)
+        _checked(figures, installation, name)
 
 
 def _limited(
-    figures: Figures, watching: MailWatchProcess, name: str, kind: int, limit: Callable[[int], int], seconds: float
+    figures: Figures,
+    installation: MailWatchProcess,
+    name: str,
+    kind: int,
+    limit: Callable[[int], int],
+    seconds: float,
 ) -> None:
     figures.count("limits while it runs")
-    assert starts(watching), log_since(watching)[-300:]
-    shown = Acknowledged()
-    wait_for(lambda: size(watching) > 12)
-    shown.take(watching)
-    before = _set(watching, kind, limit(watching.pid))
+    assert starts(installation), log_since(installation)[-300:]
+    acknowledged = Acknowledged()
+    wait_for(lambda: size(installation) > 12)
+    acknowledged.take(installation)
+    before = _set(installation, kind, limit(installation.pid))
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and alive(watching):
+    while time.monotonic() < deadline and alive(installation):
         # It need not answer. What asks makes it need handles and threads.
-        get(watching, "/")
+        get(installation, "/")
         time.sleep(0.1)
     with contextlib.suppress(subprocess.CalledProcessError):
-        _set(watching, kind, before)
+        _set(installation, kind, before)
     # It may still be about to end.
-    wait_for(lambda: not alive(watching) or ready(watching))
-    if alive(watching):
-        _goes_on(figures, watching, name)
-        shown.take(watching)
-        status, took = stops(watching)
-        figures.at_most("longest stop", took)
-        figures.promise(status == 0, f"{name}: SIGTERM: status {status}: {_tail(watching)}")
+    wait_for(lambda: not alive(installation) or ready(installation))
+    if alive(installation):
+        _goes_on(figures, installation, name)
+        acknowledged.take(installation)
+        status, stop_seconds = stops(installation)
+        figures.at_most("longest stop", stop_seconds)
+        figures.promise(status == 0, f"{name}: SIGTERM: status {status}: {_tail(installation)}")
     else:
-        _ended(figures, watching, name)
-        figures.promise(starts(watching), f"{name}: it ended, and does not start again: {_tail(watching)}")
-        stops(watching)
-    lost = shown.lost(watching.data_dir)
+        _ended(figures, installation, name)
+        figures.promise(starts(installation), f"{name}: it ended, and does not start again: {_tail(installation)}")
+        stops(installation)
+    lost = acknowledged.lost(installation.data_dir)
     figures.promise(not lost, f"{name}: lost: {lost[:3]}")
 
 
-def _set(watching: MailWatchProcess, kind: int, number: int) -> int:
+def _set(installation: MailWatchProcess, kind: int, number: int) -> int:
     """Set a soft limit of the process, as its own user (root of a container may not); return what it was."""
     name = {resource.RLIMIT_NOFILE: "nofile", resource.RLIMIT_AS: "as", resource.RLIMIT_NPROC: "nproc"}[kind]
-    words = [*watching.prefix, "prlimit", "--pid", str(watching.pid), f"--{name}"]
-    shown = subprocess.run([*words, "--noheadings", "--raw", "--output", "SOFT"], capture_output=True, text=True)
-    soft = shown.stdout.strip()
+    words = [*installation.prefix, "prlimit", "--pid", str(installation.pid), f"--{name}"]
+    output = subprocess.run([*words, "--noheadings", "--raw", "--output", "SOFT"], capture_output=True, text=True)
+    soft = output.stdout.strip()
     value = "unlimited" if number == resource.RLIM_INFINITY else str(number)
     subprocess.run([*words[:-1], f"--{name}={value}:"], check=True)
     return int(soft) if soft.isdigit() else resource.RLIM_INFINITY
 
 
-def _goes_on(figures: Figures, watching: MailWatchProcess, name: str) -> None:
-    figures.promise(wait_for(lambda: ready(watching)), f"{name}: not ready when it is lifted: {_tail(watching)}")
-    before = size(watching)
-    more = wait_for(lambda: size(watching) > before + 3)
-    figures.promise(more, f"{name}: it does not go on when it is lifted: {_tail(watching)}")
+def _goes_on(figures: Figures, installation: MailWatchProcess, name: str) -> None:
+    figures.promise(
+        wait_for(lambda: ready(installation)), f"{name}: not ready when it is lifted: {_tail(installation)}"
+    )
+    before = size(installation)
+    more = wait_for(lambda: size(installation) > before + 3)
+    figures.promise(more, f"{name}: it does not go on when it is lifted: {_tail(installation)}")
 
 
-def _ended(figures: Figures, watching: MailWatchProcess, name: str) -> None:
-    process = watching.process
+def _ended(figures: Figures, installation: MailWatchProcess, name: str) -> None:
+    process = installation.process
     assert process is not None
-    status, words = process.wait(), log_since(watching)
-    watching.process = None
+    status, words = process.wait(), log_since(installation)
+    installation.process = None
     figures.count("ended")
     figures.promise("mailwatch:" in words, f"{name}: it ended and does not say why: {words[-300:]}")
     figures.promise(status != 0, f"{name}: it ended with status 0: {words[-300:]}")
     figures.promise(status > 0, f"{name}: it was ended by signal {-status}: {words[-300:]}")
 
 
-def _judged(figures: Figures, watching: MailWatchProcess, name: str) -> None:
+def _checked(figures: Figures, installation: MailWatchProcess, name: str) -> None:
     """Nothing of it is the provider's."""
-    observations = on_record(watching.data_dir)
+    observations = on_record(installation.data_dir)
     for seen in observations:
         figures.count(f"observations {seen['outcome']}" + (" (monitor)" if seen.get("cause") == "monitor" else ""))
     down = downs(observations)
     figures.promise(not down, f"{name}: {len(down)} observations are down: {down[:2]}")
-    audit = command(watching, "ledger", "audit")
+    audit = command(installation, "ledger", "audit")
     figures.promise(audit.returncode == 0, f"{name}: audit: {audit.stdout[-300:]}{audit.stderr[-200:]}")
 
 
 def at_the_start(lab: Lab, figures: Figures, what: str, kind: str, number: int) -> None:
     """Start it under a limit: it runs, or says why not."""
-    shown = number // MEGABYTE if kind == "as" else number
-    name = f"a start with {shown} {what}"
+    displayed = number // MEGABYTE if kind == "as" else number
+    name = f"a start with {displayed} {what}"
     with lab.place("limits") as folder:
-        watching = _installed(lab, folder, kind == "nproc")
-        if watching is None:
+        installation = _installed(lab, folder, kind == "nproc")
+        if installation is None:
             return
         figures.count("limits at the start")
-        watching.prefix += ("prlimit", f"--{kind}={number}")
+        installation.prefix += ("prlimit", f"--{kind}={number}")
         try:
-            watching.start(ready=False)
-            wait_for(lambda: not alive(watching) or ready(watching), 30)
-            if alive(watching):
+            installation.start(ready=False)
+            wait_for(lambda: not alive(installation) or ready(installation), 30)
+            if alive(installation):
                 figures.count("starts that ran")
                 figures.promise(
-                    get(watching, "/healthz"), f"{name}: it runs and answers nothing: {_tail(watching)}"
+                    get(installation, "/healthz"), f"{name}: it runs and answers nothing: {_tail(installation)}"
                 )
                 figures.promise(
-                    stops(watching)[0] is not None, f"{name}: SIGTERM without effect: {_tail(watching)}"
+                    stops(installation)[0] is not None, f"{name}: SIGTERM without effect: {_tail(installation)}"
                 )
             else:
                 figures.count("starts refused")
-                process = watching.process
+                process = installation.process
                 assert process is not None
-                status, words = process.wait(), log_since(watching)
+                status, words = process.wait(), log_since(installation)
                 figures.promise(status > 0, f"{name}: status {status}: {words[-300:]}")
                 figures.promise(words.strip(), f"{name}: it ends without a word")
                 figures.promise(TRACEBACK not in words, f"{name}: {words[-300:]}")
         finally:
-            force_stop(watching)
+            force_stop(installation)
 
 
 def _installed(lab: Lab, folder: Path, by_user: bool) -> MailWatchProcess | None:
     """An installation, by a user of its own where the limit counts by users; None where that cannot be."""
     if by_user and os.geteuid() != 0:
         return None
-    watching = lab.install(folder / "one")
+    installation = lab.install(folder / "one")
     if by_user:
-        watching.prefix = (*AS_ANOTHER, *READING)
-        for path in (watching.folder, watching.config):
+        installation.prefix = (*AS_ANOTHER, *READING)
+        for path in (installation.folder, installation.config):
             os.chown(path, ANOTHER, ANOTHER)
-    return watching
+    return installation
 
 
 def handles(pid: int) -> int:
@@ -232,5 +239,5 @@ def _threads(pid: int) -> int:
     return _status(pid, "Threads:")
 
 
-def _tail(watching: MailWatchProcess) -> str:
-    return " | ".join(log_since(watching).strip().splitlines()[-4:])[-320:]
+def _tail(installation: MailWatchProcess) -> str:
+    return " | ".join(log_since(installation).strip().splitlines()[-4:])[-320:]

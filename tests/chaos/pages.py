@@ -96,17 +96,17 @@ def _cases(pages: int, scale: Scale) -> Iterable[Case]:
 def make(lab: Lab, folder: Path, flapping: Flapping) -> Undamaged:
     """Run MailWatch until its database has a few dozen pages, and stop it."""
     with closing(_Channel()) as channel:
-        watching = lab.install(folder / "whole", [flapping.target()], notify=[channel.section])
-        with watching.running():
-            assert wait_for(lambda: size(watching) > ENTRIES)
-    outages = json.loads(command(watching, "outages", "--json").stdout)
-    path = watching.data_dir / "mailwatch.sqlite"
+        running = lab.install(folder / "whole", [flapping.target()], notify=[channel.section])
+        with running.running():
+            assert wait_for(lambda: size(running) > ENTRIES)
+    outages = json.loads(command(running, "outages", "--json").stdout)
+    path = running.data_dir / "mailwatch.sqlite"
     with closing(sqlite3.connect(path)) as reading:
         reading.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         entries = {row[0]: (row[1], row[2]) for row in reading.execute("SELECT idx, header, payload FROM entries")}
-    for leftover in watching.data_dir.glob("mailwatch.sqlite-*"):
+    for leftover in running.data_dir.glob("mailwatch.sqlite-*"):
         leftover.unlink()
-    return Undamaged(watching.folder, outages, entries, _uses(path), path.stat().st_size // PAGE)
+    return Undamaged(running.folder, outages, entries, _uses(path), path.stat().st_size // PAGE)
 
 
 def _uses(path: Path) -> dict[int, str]:
@@ -122,32 +122,32 @@ def _uses(path: Path) -> dict[int, str]:
 def one(lab: Lab, figures: Figures, whole: Undamaged, case: Case, scale: Scale) -> None:
     """Live through one case, and say whether it was reported, without effect or silent."""
     with lab.place("page") as folder, Flapping().running() as flapping, closing(_Channel()) as channel:
-        watching = lab.install(folder / "one", [flapping.target()], notify=[channel.section])
-        shutil.copytree(whole.folder / "data", watching.data_dir)
-        damage = _damage_of(watching, case, scale)
+        running = lab.install(folder / "one", [flapping.target()], notify=[channel.section])
+        shutil.copytree(whole.folder / "data", running.data_dir)
+        damage = _damage_of(running, case, scale)
         try:
-            found = DamageObserver(whole, watching, channel)
+            found = DamageObserver(whole, running, channel)
             if case.when == "while it runs":
-                watching.start(ready=False)
-                assert wait_for(lambda: ready(watching)), f"{case}: does not start: {log_since(watching)[-300:]}"
+                running.start(ready=False)
+                assert wait_for(lambda: ready(running)), f"{case}: does not start: {log_since(running)[-300:]}"
                 damage()
             else:
                 damage()
-                watching.start(ready=False)
+                running.start(ready=False)
             verdict = found.result()
         finally:
-            force_stop(watching)
+            force_stop(running)
     use = whole.uses.get(case.page, "?")
     figures.count(f"{case.when}: {verdict.split(':')[0]}")
     figures.promise(not verdict.startswith("silent"), f"{case} ({use}): {verdict}")
-    log = log_since(watching) if watching.log.exists() else found.log
+    log = log_since(running) if running.log.exists() else found.log
     figures.promise(TRACEBACK not in log, f"{case} ({use}): traceback: {_tail(log)}")
 
 
-def _damage_of(watching: MailWatchProcess, case: Case, scale: Scale) -> Callable[[], None]:
+def _damage_of(running: MailWatchProcess, case: Case, scale: Scale) -> Callable[[], None]:
     def damage() -> None:
         noise = random.Random(f"{scale.seed} {case}").randbytes(PAGE)
-        with (watching.data_dir / "mailwatch.sqlite").open("r+b") as file:
+        with (running.data_dir / "mailwatch.sqlite").open("r+b") as file:
             file.seek(case.page * PAGE)
             file.write(bytes(PAGE) if case.kind == "zeros" else noise)
 
@@ -163,7 +163,7 @@ class _Channel:
 
     def informed(self) -> bool:
         """Whether a message came that is about the ledger."""
-        return any("ledger" in json.dumps(message).lower() for message in list(self._webhook.took))
+        return any("ledger" in json.dumps(message).lower() for message in list(self._webhook.received))
 
     def close(self) -> None:
         self._webhook.close()
@@ -172,19 +172,19 @@ class _Channel:
 class DamageObserver:
     """What can be seen of the damage from outside."""
 
-    def __init__(self, whole: Undamaged, watching: MailWatchProcess, channel: _Channel) -> None:
-        self.whole, self.watching, self.channel = whole, watching, channel
+    def __init__(self, whole: Undamaged, running: MailWatchProcess, channel: _Channel) -> None:
+        self.whole, self.running, self.channel = whole, running, channel
         self.log = ""
 
     def result(self) -> str:
         """Return "reported: how", "without effect" or "silent: what"."""
-        watching = self.watching
-        wait_for(lambda: not alive(watching) or self._size() or self._live())
-        if not alive(watching):
+        running = self.running
+        wait_for(lambda: not alive(running) or self._size() or self._live())
+        if not alive(running):
             return self._ended()
         before = self._size()
-        written = wait_for(lambda: not alive(watching) or self._live() or self._size() >= before + LATER, 30)
-        if not alive(watching):
+        written = wait_for(lambda: not alive(running) or self._live() or self._size() >= before + LATER, 30)
+        if not alive(running):
             return self._ended()
         if how := self._live():
             return self._stopped(f"reported: {how}")
@@ -196,31 +196,31 @@ class DamageObserver:
 
     def _size(self) -> int:
         # The one is as of now, the other does not read what may be damaged.
-        return max(size(self.watching), int(metric(self.watching, "mailwatch_ledger_size") or 0))
+        return max(size(self.running), int(metric(self.running, "mailwatch_ledger_size") or 0))
 
     def _live(self) -> str:
         """How a running MailWatch reports it, "" when it does not."""
-        if get(self.watching, "/readyz").startswith("503"):
+        if get(self.running, "/readyz").startswith("503"):
             return "readyz"
-        if metric(self.watching, "mailwatch_ledger_valid") == 0:
+        if metric(self.running, "mailwatch_ledger_valid") == 0:
             return "ledger_valid"
         return "a message" if self.channel.informed() else ""
 
     def _ended(self) -> str:
-        process = self.watching.process
+        process = self.running.process
         assert process is not None
-        status, self.log = process.wait(), log_since(self.watching)
+        status, self.log = process.wait(), log_since(self.running)
         if status == 0:
             return f"silent: it ended with status 0: {_tail(self.log)}"
         return "reported: no start" if "mailwatch:" in self.log or "ledger" in self.log else "silent: no word"
 
     def _stopped(self, verdict: str) -> str:
         """Stop it; what was not reported so far must be found afterwards, or have had no effect."""
-        status, _ = stops(self.watching)
-        self.log = log_since(self.watching)
+        status, _ = stops(self.running)
+        self.log = log_since(self.running)
         if status is None:
             return "silent: SIGTERM without effect"
-        audit = command(self.watching, "ledger", "audit")
+        audit = command(self.running, "ledger", "audit")
         if TRACEBACK in audit.stderr:
             return f"silent: the audit ends in a traceback: {_tail(audit.stderr)}"
         if verdict:
@@ -231,14 +231,14 @@ class DamageObserver:
 
     def _effect(self) -> str:
         """The audit found nothing: then nothing may be amiss."""
-        outages = command(self.watching, "outages", "--json")
+        outages = command(self.running, "outages", "--json")
         if TRACEBACK in outages.stderr:
             return f"silent: `outages` ends in a traceback: {_tail(outages.stderr)}"
         if outages.returncode == 0:
             known = {one["id"] for one in json.loads(outages.stdout)}
             if not {one["id"] for one in self.whole.outages} <= known:
                 return "silent: audit valid, but outages are missing"
-        with closing(sqlite3.connect(self.watching.data_dir / "mailwatch.sqlite")) as reading:
+        with closing(sqlite3.connect(self.running.data_dir / "mailwatch.sqlite")) as reading:
             rows = reading.execute("SELECT idx, header, payload FROM entries")
             found = {row[0]: (row[1], row[2]) for row in rows}
         if any(found.get(index) != texts for index, texts in self.whole.entries.items()):

@@ -42,38 +42,38 @@ def wait_for(holds: Callable[[], Any], timeout: float = TIMEOUT_SECONDS) -> Any:
     return None
 
 
-def alive(watching: MailWatchProcess) -> bool:
+def alive(running: MailWatchProcess) -> bool:
     """Whether its process runs."""
-    return watching.process is not None and watching.process.poll() is None
+    return running.process is not None and running.process.poll() is None
 
 
-def get(watching: MailWatchProcess, path: str) -> str:
+def get(running: MailWatchProcess, path: str) -> str:
     """GET a page; "" when no whole answer comes."""
     with contextlib.suppress(http.client.HTTPException, OSError):
-        return watching.get(path)
+        return running.get(path)
     return ""
 
 
-def ready(watching: MailWatchProcess) -> bool:
+def ready(running: MailWatchProcess) -> bool:
     """Whether it says that it is ready."""
-    return get(watching, "/readyz") == "ok\n"
+    return get(running, "/readyz") == "ok\n"
 
 
-def metric(watching: MailWatchProcess, name: str) -> float | None:
+def metric(running: MailWatchProcess, name: str) -> float | None:
     """The value of the one metric line that begins so; None when there is none, or no answer."""
-    found = [line for line in get(watching, "/metrics").splitlines() if line.startswith(name)]
+    found = [line for line in get(running, "/metrics").splitlines() if line.startswith(name)]
     return float(found[0].rpartition(" ")[2]) if found else None
 
 
-def starts(watching: MailWatchProcess, timeout: float = TIMEOUT_SECONDS) -> bool:
+def starts(running: MailWatchProcess, timeout: float = TIMEOUT_SECONDS) -> bool:
     """Start it; whether it got ready. When it did not, it may run or have ended."""
-    watching.start(ready=False)
-    return bool(wait_for(lambda: not alive(watching) or ready(watching), timeout)) and alive(watching)
+    running.start(ready=False)
+    return bool(wait_for(lambda: not alive(running) or ready(running), timeout)) and alive(running)
 
 
-def stops(watching: MailWatchProcess, timeout: float = STOP_SECONDS) -> tuple[int | None, float]:
+def stops(running: MailWatchProcess, timeout: float = STOP_SECONDS) -> tuple[int | None, float]:
     """SIGTERM; return its exit status, None when it had to be killed, and the seconds that it took."""
-    process, watching.process = watching.process, None
+    process, running.process = running.process, None
     if process is None:
         return 0, 0.0
     began = time.monotonic()
@@ -87,36 +87,36 @@ def stops(watching: MailWatchProcess, timeout: float = STOP_SECONDS) -> tuple[in
     return status, time.monotonic() - began
 
 
-def force_stop(watching: MailWatchProcess) -> None:
+def force_stop(running: MailWatchProcess) -> None:
     """End it by force, if it still runs."""
-    process, watching.process = watching.process, None
+    process, running.process = running.process, None
     if process is not None:
         process.kill()
         process.wait()
 
 
-def command(watching: MailWatchProcess, *words: str) -> subprocess.CompletedProcess[str]:
+def command(running: MailWatchProcess, *words: str) -> subprocess.CompletedProcess[str]:
     """Run another verb on its config; status -9 when it does not end."""
     try:
-        return mailwatch("--config", watching.config, *words, timeout=TIMEOUT_SECONDS)
+        return mailwatch("--config", running.config, *words, timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
         return subprocess.CompletedProcess(error.cmd, -9, "", "")
 
 
-def log_since(watching: MailWatchProcess, mark: int = 0) -> str:
+def log_since(running: MailWatchProcess, mark: int = 0) -> str:
     """What it logged after the first `mark` bytes."""
-    return watching.log.read_bytes()[mark:].decode(errors="replace") if watching.log.exists() else ""
+    return running.log.read_bytes()[mark:].decode(errors="replace") if running.log.exists() else ""
 
 
-def log_position(watching: MailWatchProcess) -> int:
+def log_position(running: MailWatchProcess) -> int:
     """Where its log stands."""
-    return watching.log.stat().st_size if watching.log.exists() else 0
+    return running.log.stat().st_size if running.log.exists() else 0
 
 
-def size(watching: MailWatchProcess) -> int:
+def size(running: MailWatchProcess) -> int:
     """How many entries there are at least, by the newest observation; 0 while it does not answer."""
     with contextlib.suppress(ValueError, KeyError, IndexError):
-        return int(json.loads(get(watching, "/api/v1/observations?limit=1") or "[]")[0]["index"]) + 1
+        return int(json.loads(get(running, "/api/v1/observations?limit=1") or "[]")[0]["index"]) + 1
     return 0
 
 
@@ -128,24 +128,24 @@ class Acknowledged:
     outages: set[str] = field(default_factory=set)
     size: int = 0
 
-    def take(self, watching: MailWatchProcess) -> None:
+    def take(self, running: MailWatchProcess) -> None:
         """Ask once what there is."""
         with contextlib.suppress(ValueError):
-            for one in json.loads(get(watching, "/api/v1/observations?limit=50") or "[]"):
+            for one in json.loads(get(running, "/api/v1/observations?limit=50") or "[]"):
                 self.observations[one["index"]] = one["target"], one["started_at"], one["outcome"]
-            self.outages |= {one["id"] for one in json.loads(get(watching, "/api/v1/outages") or "[]")}
+            self.outages |= {one["id"] for one in json.loads(get(running, "/api/v1/outages") or "[]")}
         self.size = max(
-            [self.size, int(metric(watching, "mailwatch_ledger_size") or 0), *(i + 1 for i in self.observations)]
+            [self.size, int(metric(running, "mailwatch_ledger_size") or 0), *(i + 1 for i in self.observations)]
         )
 
     @contextlib.contextmanager
-    def taking(self, watching: MailWatchProcess) -> Iterator[None]:
+    def taking(self, running: MailWatchProcess) -> Iterator[None]:
         """Ask again and again, until the context ends."""
         ended = threading.Event()
 
         def ask() -> None:
             while not ended.is_set():
-                self.take(watching)
+                self.take(running)
                 ended.wait(0.02)
 
         thread = threading.Thread(target=ask)
@@ -205,10 +205,10 @@ def shows(secret: str, folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in files if any(form in path.read_bytes() for form in forms)]
 
 
-def outcomes(watching: MailWatchProcess, limit: int) -> list[dict[str, Any]]:
+def outcomes(running: MailWatchProcess, limit: int) -> list[dict[str, Any]]:
     """The newest observations as the API has them, newest first; empty while it does not answer."""
     with contextlib.suppress(ValueError):
-        return list(json.loads(get(watching, f"/api/v1/observations?limit={limit}") or "[]"))
+        return list(json.loads(get(running, f"/api/v1/observations?limit={limit}") or "[]"))
     return []
 
 

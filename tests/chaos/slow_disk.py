@@ -139,53 +139,53 @@ def run(lab: Lab, figures: Figures, scale: Scale) -> None:
 def _installed(lab: Lab) -> Iterator[tuple[MailWatchProcess, Disk]]:
     with lab.place("slow disk") as folder:
         disk = Disk(folder)
-        watching = lab.install(folder / "one")
-        watching.environment |= disk.environment
+        process = lab.install(folder / "one")
+        process.environment |= disk.environment
         try:
-            yield watching, disk
+            yield process, disk
         finally:
             disk.well()
-            force_stop(watching)
+            force_stop(process)
 
 
 def while_it_runs(lab: Lab, figures: Figures, each: int = SECONDS, seconds: float = SLOW) -> None:
     """The disk is slow for a while."""
-    with _installed(lab) as (watching, disk):
-        assert starts(watching), log_since(watching)[-300:]
-        shown = Acknowledged()
-        wait_for(lambda: size(watching) > 12)
-        disk.slow(watching.pid, each)
+    with _installed(lab) as (process, disk):
+        assert starts(process), log_since(process)[-300:]
+        acknowledged = Acknowledged()
+        wait_for(lambda: size(process) > 12)
+        disk.slow(process.pid, each)
         began, answered, unready, waits = time.time(), 0, "", 0.0
         while time.time() - began < seconds:
-            answer = get(watching, "/readyz")
+            answer = get(process, "/readyz")
             answered += bool(answer)
             unready = unready or (answer if answer.startswith("503") else "")
-            waits = max(waits, metric(watching, "mailwatch_self_store_wait_seconds") or 0)
-            shown.take(watching)
+            waits = max(waits, metric(process, "mailwatch_self_store_wait_seconds") or 0)
+            acknowledged.take(process)
             time.sleep(0.2)
         ended = time.time()
-        figures.promise(alive(watching), f"it ended: {_tail(watching)}")
+        figures.promise(alive(process), f"it ended: {_tail(process)}")
         figures.promise(answered > 0, "health checks are not answered")
         figures.promise(
             waits > each - 2, f"/metrics shows {waits:.0f} s where an entry waits for {each} s at least"
         )
         figures.promise(unready or each < LONG, f"readyz says ok where each fsync takes {each} s")
         disk.well()
-        figures.promise(wait_for(lambda: ready(watching)), f"not ready when the disk is well: {_tail(watching)}")
-        before = size(watching)
-        wait_for(lambda: size(watching) > before + 10)
-        status, _ = stops(watching)
+        figures.promise(wait_for(lambda: ready(process)), f"not ready when the disk is well: {_tail(process)}")
+        before = size(process)
+        wait_for(lambda: size(process) > before + 10)
+        status, _ = stops(process)
         figures.promise(status == 0, f"SIGTERM when the disk is well: status {status}")
-        _went_on(figures, watching, began, ended, each)
-        _judged(figures, watching, shown)
+        _went_on(figures, process, began, ended, each)
+        _checked(figures, process, acknowledged)
 
 
-def _went_on(figures: Figures, watching: MailWatchProcess, began: float, ended: float, each: int) -> None:
+def _went_on(figures: Figures, process: MailWatchProcess, began: float, ended: float, each: int) -> None:
     """Each target is probed about once a commit; the time between is on record as a gap, never as down."""
-    meanwhile = sum(began < seen["start"] / 1000 < ended for seen in on_record(watching.data_dir))
+    meanwhile = sum(began < seen["start"] / 1000 < ended for seen in on_record(process.data_dir))
     figures.count(f"observations begun while each fsync took {each} s", meanwhile)
-    figures.count(f"gaps on record with fsyncs of {each} s", len(on_record(watching.data_dir, "gap")))
-    targets = len(watching.settings["targets"])
+    figures.count(f"gaps on record with fsyncs of {each} s", len(on_record(process.data_dir, "gap")))
+    targets = len(process.settings["targets"])
     # Two commits may lie between two probes: that of the one before, and another's.
     enough = targets * (ended - began) / (4 * each)
     figures.promise(meanwhile >= enough, f"{meanwhile} observations of {targets} targets in {ended - began:.0f} s")
@@ -193,52 +193,50 @@ def _went_on(figures: Figures, watching: MailWatchProcess, began: float, ended: 
 
 def while_it_stops(lab: Lab, figures: Figures) -> None:
     """The disk is slow when SIGTERM comes."""
-    with _installed(lab) as (watching, disk):
-        assert starts(watching), log_since(watching)[-300:]
-        shown = Acknowledged()
-        wait_for(lambda: size(watching) > 12)
-        disk.slow(watching.pid)
+    with _installed(lab) as (process, disk):
+        assert starts(process), log_since(process)[-300:]
+        acknowledged = Acknowledged()
+        wait_for(lambda: size(process) > 12)
+        disk.slow(process.pid)
         time.sleep(SECONDS)
-        shown.take(watching)
-        status, took = stops(watching, 10 + FSYNCS * SECONDS * 2)
-        figures.at_most(f"stop on a disk of {SECONDS} s", took)
-        figures.promise(status is not None, f"SIGTERM without effect on a slow disk: {_tail(watching)}")
+        acknowledged.take(process)
+        status, stop_seconds = stops(process, 10 + FSYNCS * SECONDS * 2)
+        figures.at_most(f"stop on a disk of {SECONDS} s", stop_seconds)
+        figures.promise(status is not None, f"SIGTERM without effect on a slow disk: {_tail(process)}")
         disk.well()
-        _judged(figures, watching, shown)
+        _checked(figures, process, acknowledged)
 
 
 def at_the_start(lab: Lab, figures: Figures) -> None:
     """The disk is slow from the first start on: it answers, and says what it waits for."""
-    with _installed(lab) as (watching, disk):
-        if not watching.environment.get("LD_PRELOAD"):
+    with _installed(lab) as (process, disk):
+        if not process.environment.get("LD_PRELOAD"):
             return
         disk.slow(0)
-        watching.start(ready=False)
-        figures.promise(
-            wait_for(lambda: get(watching, "/healthz")), f"no answer in a slow start: {_tail(watching)}"
-        )
-        status, took = stops(watching, 10 + FSYNCS * SECONDS * 2)
-        figures.at_most(f"stop in a start on a disk of {SECONDS} s", took)
-        figures.promise(status is not None, f"SIGTERM without effect in a slow start: {_tail(watching)}")
-        figures.promise(TRACEBACK not in log_since(watching), f"slow start: {_tail(watching)}")
+        process.start(ready=False)
+        figures.promise(wait_for(lambda: get(process, "/healthz")), f"no answer in a slow start: {_tail(process)}")
+        status, stop_seconds = stops(process, 10 + FSYNCS * SECONDS * 2)
+        figures.at_most(f"stop in a start on a disk of {SECONDS} s", stop_seconds)
+        figures.promise(status is not None, f"SIGTERM without effect in a slow start: {_tail(process)}")
+        figures.promise(TRACEBACK not in log_since(process), f"slow start: {_tail(process)}")
         disk.well()
-        figures.promise(starts(watching), f"does not start after a slow first start: {_tail(watching)}")
-        stops(watching)
-        _judged(figures, watching, Acknowledged())
+        figures.promise(starts(process), f"does not start after a slow first start: {_tail(process)}")
+        stops(process)
+        _checked(figures, process, Acknowledged())
 
 
-def _judged(figures: Figures, watching: MailWatchProcess, shown: Acknowledged) -> None:
-    observations = on_record(watching.data_dir)
+def _checked(figures: Figures, process: MailWatchProcess, acknowledged: Acknowledged) -> None:
+    observations = on_record(process.data_dir)
     for seen in observations:
         figures.count(f"observations {seen['outcome']}")
     down = downs(observations)
     figures.promise(not down, f"{len(down)} observations are down: {down[:2]}")
-    lost = shown.lost(watching.data_dir)
+    lost = acknowledged.lost(process.data_dir)
     figures.promise(not lost, f"lost: {lost[:3]}")
-    figures.promise(TRACEBACK not in log_since(watching), f"{_tail(watching)}")
-    audit = command(watching, "ledger", "audit")
+    figures.promise(TRACEBACK not in log_since(process), f"{_tail(process)}")
+    audit = command(process, "ledger", "audit")
     figures.promise(audit.returncode == 0, f"audit: {audit.stdout[-300:]}{audit.stderr[-200:]}")
 
 
-def _tail(watching: MailWatchProcess) -> str:
-    return " | ".join(log_since(watching).strip().splitlines()[-4:])[-320:]
+def _tail(process: MailWatchProcess) -> str:
+    return " | ".join(log_since(process).strip().splitlines()[-4:])[-320:]

@@ -95,10 +95,10 @@ def test_hostile_servers_are_never_up(servers: Lab, figures: Figures) -> None:
 
 
 def test_health_is_answered_in_a_crowd(servers: Lab, figures: Figures, tmp_path: Path) -> None:
-    watching = servers.install(tmp_path / "one")
-    assert starts(watching)
+    process = servers.install(tmp_path / "one")
+    assert starts(process)
     try:
-        assert wait_for(lambda: size(watching) > 6)
-        web_clients.one(figures, watching, "pipelining, never reading", 60, 1.0)
+        assert wait_for(lambda: size(process) > 6)
+        web_clients.one(figures, process, "pipelining, never reading", 60, 1.0)
     finally:
-        watching.stop()
+        process.stop()

@@ -67,39 +67,37 @@ def run(lab: Lab, figures: Figures, scale: Scale) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
     with lab.place("web clients") as folder:
-        watching = lab.install(folder / "one")
-        assert starts(watching), log_since(watching)[-300:]
-        wait_for(lambda: size(watching) > 12)
+        process = lab.install(folder / "one")
+        assert starts(process), log_since(process)[-300:]
+        wait_for(lambda: size(process) > 12)
         try:
             for done, name in enumerate(CROWDS, 1):
-                one(figures, watching, name, CLIENTS, CROWD_SECONDS)
+                one(figures, process, name, CLIENTS, CROWD_SECONDS)
                 figures.progress(done, len(CROWDS))
-            _ends(figures, watching)
+            _ends(figures, process)
         finally:
-            force_stop(watching)
+            force_stop(process)
 
 
-def one(figures: Figures, watching: MailWatchProcess, name: str, clients: int, seconds: float) -> None:
+def one(figures: Figures, process: MailWatchProcess, name: str, clients: int, seconds: float) -> None:
     """Let one crowd in, and ask after the health meanwhile."""
-    memory, before = _memory(watching), size(watching)
-    with _crowd(watching, name, clients):
+    memory, before = _memory(process), size(process)
+    with _crowd(process, name, clients):
         figures.count("crowds")
         deadline, answered, asked = time.monotonic() + seconds, 0, 0
-        while time.monotonic() < deadline and alive(watching):
+        while time.monotonic() < deadline and alive(process):
             asked += 1
             began = time.monotonic()
-            answered += _healthy(watching.port)
+            answered += _healthy(process.port)
             figures.at_most("longest health check", time.monotonic() - began)
-            figures.at_most("memory grown by", _memory(watching) - memory, "MB")
+            figures.at_most("memory grown by", _memory(process) - memory, "MB")
             time.sleep(0.3)
         figures.count("health checks asked", asked)
         figures.count("health checks answered", answered)
         figures.promise(answered == asked, f"{name}: {asked - answered} of {asked} health checks are not answered")
-        figures.promise(
-            _memory(watching) - memory < GROWN, f"{name}: grown by {_memory(watching) - memory:.0f} MB"
-        )
-    figures.promise(wait_for(lambda: ready(watching)), f"{name}: not ready when they are gone")
-    more = wait_for(lambda: size(watching) > before + 3)
+        figures.promise(_memory(process) - memory < GROWN, f"{name}: grown by {_memory(process) - memory:.0f} MB")
+    figures.promise(wait_for(lambda: ready(process)), f"{name}: not ready when they are gone")
+    more = wait_for(lambda: size(process) > before + 3)
     figures.promise(more, f"{name}: nothing was put on record meanwhile")
 
 
@@ -112,20 +110,20 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def _ends(figures: Figures, watching: MailWatchProcess) -> None:
-    status, took = stops(watching)
-    figures.at_most("longest stop", took)
+def _ends(figures: Figures, process: MailWatchProcess) -> None:
+    status, stop_seconds = stops(process)
+    figures.at_most("longest stop", stop_seconds)
     figures.promise(status == 0, f"SIGTERM: status {status}")
-    down = downs(on_record(watching.data_dir))
+    down = downs(on_record(process.data_dir))
     figures.promise(not down, f"{len(down)} observations are down: {down[:2]}")
-    figures.promise(TRACEBACK not in log_since(watching), log_since(watching)[-300:])
+    figures.promise(TRACEBACK not in log_since(process), log_since(process)[-300:])
 
 
 @contextlib.contextmanager
-def _crowd(watching: MailWatchProcess, name: str, clients: int) -> Iterator[None]:
+def _crowd(process: MailWatchProcess, name: str, clients: int) -> Iterator[None]:
     """Keep so many clients connected; who is hung up on comes again, some 200 a second."""
     ended = threading.Event()
-    thread = threading.Thread(target=_keep_connecting, args=(watching.port, name, clients, ended))
+    thread = threading.Thread(target=_keep_connecting, args=(process.port, name, clients, ended))
     thread.start()
     try:
         yield
@@ -196,9 +194,9 @@ def _read_one_byte(sock: socket.socket) -> bytes:
     return b""
 
 
-def _memory(watching: MailWatchProcess) -> float:
+def _memory(process: MailWatchProcess) -> float:
     """Resident memory in megabytes."""
     with contextlib.suppress(OSError, AssertionError):
-        pages = int(Path(f"/proc/{watching.pid}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 1e6
     return 0.0

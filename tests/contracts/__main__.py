@@ -16,9 +16,13 @@ def main() -> int:
         now = Path(folder) / "now"
         made_now(now)
         known = sorted(names(EXPECTED) | names(now))
-        differing = {name: told for name in known if (told := difference(EXPECTED / name, now / name))}
-        for name, told in differing.items():
-            sys.stdout.write(f"{name}: {told}\n")
+        differing = {
+            name: difference_found
+            for name in known
+            if (difference_found := difference(EXPECTED / name, now / name))
+        }
+        for name, difference_found in differing.items():
+            sys.stdout.write(f"{name}: {difference_found}\n")
         if sys.argv[1:] == ["--write"]:
             shutil.rmtree(EXPECTED, ignore_errors=True)
             shutil.copytree(now, EXPECTED)

@@ -88,8 +88,8 @@ async def _api(maker: Maker, app: Any, owner: bool, who: str) -> None:
     ):  # fmt: skip
         answer = await asked(app, owner, path)
         if answer.status_code == 200:
-            shown = answer.content.decode()
-            maker.text(f"api/{who}/{name}", _without_words(shown) if name.endswith("atom") else shown)
+            output = answer.content.decode()
+            maker.text(f"api/{who}/{name}", _without_words(output) if name.endswith("atom") else output)
             headers = {key: answer.headers.get(key) for key in ("content-type", "content-disposition")}
             maker.json(f"api/{who}/{name}.headers.json", headers)
 
@@ -102,10 +102,10 @@ def _without_words(atom: str) -> str:
 async def _status(app: Any, owner: bool, path: str) -> Row:
     answer = await asked(app, owner, path)
     kind = answer.headers.get("content-type", "").partition(";")[0]
-    told: Row = {"status": answer.status_code, "type": kind}
+    reported: Row = {"status": answer.status_code, "type": kind}
     if kind == "application/json" and answer.status_code >= 400:
-        told["shape"] = shape_of(answer.json())
-    return told
+        reported["shape"] = shape_of(answer.json())
+    return reported
 
 
 def _paths(openapi: Row) -> Row:
@@ -118,8 +118,8 @@ def _paths(openapi: Row) -> Row:
 
     return {
         path: {
-            method: sorted(map(parameter, told.get("parameters", ())), key=lambda one: str(one["name"]))
-            for method, told in methods.items()
+            method: sorted(map(parameter, reported.get("parameters", ())), key=lambda one: str(one["name"]))
+            for method, reported in methods.items()
         }
         for path, methods in openapi["paths"].items()
     }
@@ -137,7 +137,7 @@ def _shapes(openapi: Row) -> Row:
 
 def _metrics(exposition: str) -> Row:
     """Name, type, and labels; no values. How help is worded is no contract, and Python's own are not ours."""
-    told = {}
+    collected = {}
     for family in text_string_to_metric_families(exposition):
         if family.name.startswith(("process_", "python_")):
             continue
@@ -145,8 +145,8 @@ def _metrics(exposition: str) -> Row:
         for sample in family.samples:
             labels = {key: "..." if key in MACHINE else value for key, value in sample.labels.items()}
             samples[sample.name + json.dumps(labels, sort_keys=True)] = 1
-        told[family.name] = {"type": family.type, "samples": sorted(samples)}
-    return told
+        collected[family.name] = {"type": family.type, "samples": sorted(samples)}
+    return collected
 
 
 def _schema(maker: Maker, home: Path) -> None:

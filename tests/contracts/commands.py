@@ -48,13 +48,13 @@ def bare(schema: Any, definitions: Row) -> Any:
     if "$ref" in schema:
         rest = {key: value for key, value in schema.items() if key != "$ref"}
         return bare({**definitions[schema["$ref"].rpartition("/")[2]], **rest}, definitions)
-    told = {}
+    collected = {}
     for key, value in schema.items():
         if key == "properties":
-            told[key] = {name: bare(one, definitions) for name, one in value.items()}
+            collected[key] = {name: bare(one, definitions) for name, one in value.items()}
         elif key not in ("title", "description", "$defs"):
-            told[key] = value if key == "default" else bare(value, definitions)
-    return told
+            collected[key] = value if key == "default" else bare(value, definitions)
+    return collected
 
 
 class _Parsed(Exception):
@@ -89,14 +89,14 @@ def _described(root: argparse.ArgumentParser, name: str) -> Row:
 
 
 def _verb(parser: argparse.ArgumentParser) -> Row:
-    told: Row = {"arguments": _arguments(parser)}
+    reported: Row = {"arguments": _arguments(parser)}
     for group in parser._mutually_exclusive_groups:
         names = sorted("/".join(action.option_strings) or action.dest for action in group._group_actions)
-        told.setdefault("one_of", []).append({"of": names, "required": group.required})
+        reported.setdefault("one_of", []).append({"of": names, "required": group.required})
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            told["verbs"] = {name: _verb(one) for name, one in action.choices.items()}
-    return told
+            reported["verbs"] = {name: _verb(one) for name, one in action.choices.items()}
+    return reported
 
 
 def _arguments(parser: argparse.ArgumentParser) -> list[Row]:
@@ -166,14 +166,14 @@ EXITS: tuple[tuple[str, ...], ...] = (
 
 def exits(maker: Maker) -> None:
     """Exit statuses, over the installation and without any config."""
-    told = {}
+    collected = {}
     for words in EXITS:
         real = [word.replace("FOLDER", str(maker.work)) for word in words]
         there = ["--config", str(maker.work / "home" / "config.yaml")]
         absent = ["--config", str(maker.work / "none.yaml")]
         status = [maker.run(*where, *real)[0] for where in (there, absent)]
-        told[" ".join(words)] = {"here": status[0], "no config": status[1]}
-    maker.json("exits.json", told)
+        collected[" ".join(words)] = {"here": status[0], "no config": status[1]}
+    maker.json("exits.json", collected)
 
 
 def kept(maker: Maker) -> None:

@@ -42,11 +42,11 @@ def bundles(maker: Maker) -> None:
     for of, folder in (("now", made), ("96e3dbd", STORED / "bundles")):
         joined = members if of == "now" else [folder / "outage.zip", folder / "away.zip"]
         for path in sorted(folder.glob("*.zip")):
-            told = [word for member in joined for word in ("--member", member)] if path.stem == "joint" else []
-            claims[f"{of}/{path.stem}"] = _claims(maker.run("verify", path, *trust, *told, "--json"))
+            options = [word for member in joined for word in ("--member", member)] if path.stem == "joint" else []
+            claims[f"{of}/{path.stem}"] = _claims(maker.run("verify", path, *trust, *options, "--json"))
     for path in sorted(OLD.glob("*.zip")):
-        told = [word for member in ("a-en", "a-away") for word in ("--member", OLD / f"{member}.zip")]
-        more = told if path.stem == "a-joint" else []
+        options = [word for member in ("a-en", "a-away") for word in ("--member", OLD / f"{member}.zip")]
+        more = options if path.stem == "a-joint" else []
         authority = OLD / f"{'b-stamped' if path.stem.startswith('b-stamped') else 'a'}-authority.pem"
         claims[f"656f141/{path.stem}"] = _claims(maker.run("verify", path, "--trust", authority, *more, "--json"))
     maker.json("verify.json", claims)
@@ -62,10 +62,10 @@ def _member(made: Path) -> Path:
 
 def _claims(ended: tuple[int, str]) -> Row:
     status, printed = ended
-    told = json.loads(printed)
+    reported = json.loads(printed)
     # A member is named by its SHA-256.
-    claims = [[re.sub("[0-9a-f]{12}", "...", one["claim"]), one["valid"]] for one in told.pop("claims")]
-    return {"status": status, "claims": claims, "keys": sorted(told)}
+    claims = [[re.sub("[0-9a-f]{12}", "...", one["claim"]), one["valid"]] for one in reported.pop("claims")]
+    return {"status": status, "claims": claims, "keys": sorted(reported)}
 
 
 def _keep_text(path: Path) -> None:

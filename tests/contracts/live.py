@@ -63,31 +63,31 @@ async def live(maker: Maker) -> None:
             {"name": "once", "start": "2026-11-01T00:00", "end": "2026-11-01T01:00", "timezone": "UTC"},
         ]
         config.write_text(json.dumps(settings))
-        shown = await _lived(config, "clock.survey", "observation.up", "outage.open")
+        displayed = await _run_through(config, "clock.survey", "observation.up", "outage.open")
         _, printed = await asyncio.to_thread(maker.run, "--config", config, "probe", "--json")
         config.write_text(json.dumps(settings | {"notify": [{"url": f"json://127.0.0.1:{ports['down']}/"}]}))
         notified = await asyncio.to_thread(maker.run, "--config", config, "notify", "test", "--json")
         config.write_text(json.dumps(settings))
         deaf.close()
         await servers.enter_async_context(await asyncio.start_server(_greet, "127.0.0.1", ports["down"]))
-        await _lived(config, "outage.closed")
-    maker.json("metrics-labels.json", _labels(shown))
+        await _run_through(config, "outage.closed")
+    maker.json("metrics-labels.json", _labels(displayed))
     maker.json("cli/probe.json", [shape_of(one) for one in json.loads(printed)])
     maker.json("cli/notify-test.json", {"status": notified[0], "shape": shape_of(json.loads(notified[1]))})
     recorded = _entries(home / "data")
     maker.json("entries.json", {name: recorded[name] for name in RECORDED})
 
 
-async def _lived(config: Path, *wanted: str) -> str:
+async def _run_through(config: Path, *wanted: str) -> str:
     """Run until such entries are on record; return /metrics of then."""
     async with started(config, probing=True) as app, asyncio.timeout(HANGS):
-        shown = ""
-        while shown.count("\nmailwatch_probe_success{") < 2 or not _entries(config.parent / "data").keys() >= {
+        displayed = ""
+        while displayed.count("\nmailwatch_probe_success{") < 2 or not _entries(config.parent / "data").keys() >= {
             *wanted
         }:
             await asyncio.sleep(0.05)
-            shown = (await asked(app, True, "/metrics")).text
-    return shown
+            displayed = (await asked(app, True, "/metrics")).text
+    return displayed
 
 
 def _labels(exposition: str) -> dict[str, list[str]]:
@@ -104,9 +104,11 @@ def _entries(data_dir: Path) -> Row:
     shapes: Row = {}
     with contextlib.closing(sqlite3.connect(f"file:{data_dir}/mailwatch.sqlite?mode=ro", uri=True)) as raw:
         for kind, header, payload in raw.execute("SELECT kind, header, payload FROM entries ORDER BY idx"):
-            told = json.loads(payload)
-            which = next((told[key] for key in ("event", "outcome", "state") if key in told), "")
-            shapes.setdefault(f"{kind}.{which}", [shape_of(json.loads(header)), _settled_shape(shape_of(told))])
+            reported = json.loads(payload)
+            which = next((reported[key] for key in ("event", "outcome", "state") if key in reported), "")
+            shapes.setdefault(
+                f"{kind}.{which}", [shape_of(json.loads(header)), _settled_shape(shape_of(reported))]
+            )
     return shapes
 
 
@@ -116,7 +118,9 @@ def _settled_shape(shape: Any) -> Any:
         return [_settled_shape(one) for one in shape]
     if not isinstance(shape, dict):
         return shape
-    told = {key: _settled_shape(value) for key, value in shape.items()}
-    if "boot" in told:
-        told.pop("bound", None)
-    return told | {key: sorted({*told[key].values()}) for key in ("causes", "phases", "phases_us") if key in told}
+    reported = {key: _settled_shape(value) for key, value in shape.items()}
+    if "boot" in reported:
+        reported.pop("bound", None)
+    return reported | {
+        key: sorted({*reported[key].values()}) for key in ("causes", "phases", "phases_us") if key in reported
+    }

@@ -55,8 +55,8 @@ def _of_texts(expected: bytes, made: bytes) -> str:
 
 def _of_zips(expected: Path, made: Path) -> str:
     """Compare files and their order first; then the bytes, if the same zlib packed both."""
-    if told := "\n".join(_of_members(expected, made)):
-        return told
+    if differing := "\n".join(_of_members(expected, made)):
+        return differing
     same_zlib = (expected.parent / "zlib").read_text() == (made.parent / "zlib").read_text()
     return "packed in another way" if same_zlib and expected.read_bytes() != made.read_bytes() else ""
 
@@ -72,5 +72,5 @@ def _of_members(expected: Path, made: Path) -> Iterator[str]:
                      (before.getinfo(name), after.getinfo(name))]  # fmt: skip
             if facts[0] != facts[1]:
                 yield f"{name}: date, mode, method or extra field is {facts[1]}, not {facts[0]}"
-            if told := _of_texts(before.read(name), after.read(name)):
-                yield f"{name}: {'other bytes' if name.endswith('.pdf') else told}"
+            if differing := _of_texts(before.read(name), after.read(name)):
+                yield f"{name}: {'other bytes' if name.endswith('.pdf') else differing}"

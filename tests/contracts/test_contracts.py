@@ -32,12 +32,12 @@ def test_each_contract_has_a_snapshot_and_no_snapshot_is_left_over(made: Path) -
 
 @pytest.mark.parametrize("name", sorted(name for name in names(EXPECTED) if not name.startswith("bundles/")))
 def test_a_contract_is_as_it_was(made: Path, name: str) -> None:
-    assert not (told := difference(EXPECTED / name, made / name)), told
+    assert not (differing := difference(EXPECTED / name, made / name)), differing
 
 
 @pytest.mark.parametrize("name", sorted(name for name in names(EXPECTED) if name.startswith("bundles/")))
 def test_evidence_is_made_again_to_the_byte(made: Path, name: str) -> None:
-    assert not (told := difference(EXPECTED / name, made / name)), told
+    assert not (differing := difference(EXPECTED / name, made / name)), differing
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FROZEN.glob("*.zip")))
@@ -78,8 +78,8 @@ def test_a_stored_ledger_is_valid_and_replays_to_its_outages(made: Path, name: s
 
 @pytest.mark.parametrize("of", ["now", "96e3dbd"])
 def test_bundles_of_now_and_then_are_valid(made: Path, of: str) -> None:
-    told = json.loads((made / "verify.json").read_bytes())
-    bundles = {name: one for name, one in told.items() if name.startswith(f"{of}/")}
+    reported = json.loads((made / "verify.json").read_bytes())
+    bundles = {name: one for name, one in reported.items() if name.startswith(f"{of}/")}
     assert len(bundles) == 6
     for name, one in bundles.items():
         assert one["status"] == 0, name

@@ -24,7 +24,7 @@ from tests.servers import ALICE, Certificates, Dovecot
 
 
 @pytest.fixture
-def watching(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> Iterator[MailWatchProcess]:
+def process(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> Iterator[MailWatchProcess]:
     secret = tmp_path / "secret"
     secret.write_text(dovecot.passwords[ALICE] + "\n")
     secret.chmod(0o600)
@@ -82,43 +82,43 @@ def gaps_from(data_dir: Path, index: int) -> list[Entry]:
 
 
 def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
-    watching: MailWatchProcess, tmp_path: Path
+    process: MailWatchProcess, tmp_path: Path
 ) -> None:
-    watching.wait_until(
-        lambda: watching.count("lab-imap", "up") + watching.count("lab-imap", "down") >= 5, "five looks"
+    process.wait_until(
+        lambda: process.count("lab-imap", "up") + process.count("lab-imap", "down") >= 5, "five looks"
     )
-    before = len(headers(watching.data_dir))
+    before = len(headers(process.data_dir))
     file = tmp_path / "backup.tar.gz"
-    done = watching.command("backup", str(file), "--json")
+    done = process.command("backup", str(file), "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["entries"] >= before
+    reported = json.loads(done.stdout)
+    assert reported["entries"] >= before
     assert file.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.glob(".mailwatch-backup-*")) == []
     # The old machine goes on for a while, and dies of a power cut.
-    watching.wait_until(lambda: len(headers(watching.data_dir)) > told["entries"], "going on")
-    watching.kill()
-    original = headers(watching.data_dir)
+    process.wait_until(lambda: len(headers(process.data_dir)) > reported["entries"], "going on")
+    process.kill()
+    original = headers(process.data_dir)
 
     folder = tmp_path / "new"
     folder.mkdir()
-    new = MailWatchProcess(folder, watching.settings["targets"])
+    new = MailWatchProcess(folder, process.settings["targets"])
     restored(file, new.data_dir)
-    assert headers(new.data_dir) == original[: told["entries"]]
+    assert headers(new.data_dir) == original[: reported["entries"]]
     audit = new.command("ledger", "audit", "--json")
     assert audit.returncode == 0, audit.stdout + audit.stderr
-    assert json.loads(audit.stdout)["origin"] == told["origin"]
-    assert json.loads(audit.stdout)["entries"] == told["entries"]
-    ended = json.loads(original[told["entries"] - 1])["time"]
+    assert json.loads(audit.stdout)["origin"] == reported["origin"]
+    assert json.loads(audit.stdout)["entries"] == reported["entries"]
+    ended = json.loads(original[reported["entries"] - 1])["time"]
     new.wait_until(lambda: now() - ended > 2 * SHORTEST_GAP_MS, "a time worth a gap")
     with new.running():
-        new.wait_until(lambda: gaps_from(new.data_dir, told["entries"]), "a look, and the gap before it")
-    assert headers(new.data_dir)[: told["entries"]] == original[: told["entries"]]
+        new.wait_until(lambda: gaps_from(new.data_dir, reported["entries"]), "a look, and the gap before it")
+    assert headers(new.data_dir)[: reported["entries"]] == original[: reported["entries"]]
     audit = new.command("ledger", "audit", "--json")
     assert audit.returncode == 0, audit.stdout + audit.stderr
-    assert json.loads(audit.stdout)["origin"] == told["origin"]
+    assert json.loads(audit.stdout)["origin"] == reported["origin"]
     # The time from the backup until now was not watched, and the record says so.
-    assert gaps_from(new.data_dir, told["entries"])
+    assert gaps_from(new.data_dir, reported["entries"])
 
 
 def test_everything_that_belongs_to_a_ledger_is_in_it_and_nothing_half_written(
@@ -181,13 +181,15 @@ def test_a_backup_that_could_not_be_restored_is_not_made(ledger: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "message"),
     [
         ("UPDATE entries SET payload = 'x' WHERE idx = 0", "entry 0 of the ledger is not what was written"),
         ("UPDATE entries SET header = header || ' ' WHERE idx = 0", "its entries do not give the root"),
     ],
 )
-def test_a_backup_of_a_damaged_entry_is_not_made(ledger: Path, tmp_path: Path, statement: str, said: str) -> None:
+def test_a_backup_of_a_damaged_entry_is_not_made(
+    ledger: Path, tmp_path: Path, statement: str, message: str
+) -> None:
     store = Store.open(ledger)
     store.checkpoint()
     store.close()
@@ -197,7 +199,7 @@ def test_a_backup_of_a_damaged_entry_is_not_made(ledger: Path, tmp_path: Path, s
         connection.commit()
     # As a start, which reads the entries after the last checkpoint only.
     Store.open(ledger).close()
-    with pytest.raises(StoreDamagedError, match=said):
+    with pytest.raises(StoreDamagedError, match=message):
         backup(ledger, tmp_path / "backup.tar.gz")
     assert not list(tmp_path.glob("*backup*"))
 

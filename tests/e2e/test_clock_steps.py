@@ -59,7 +59,7 @@ def greeting(port: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Lived:
+class StepResult:
     """An outage as it truly was, in seconds: at least and at most, as far as the test itself knows."""
 
     outage: dict[str, Any]
@@ -68,66 +68,68 @@ class Lived:
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchProcess, dict[str, Lived]]]:
+def stepped_outages(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[MailWatchProcess, dict[str, StepResult]]]:
     """One run with an outage for each step, in the middle of which the clock is set; and set right after it."""
     need_program(LIBRARIES[-1] if LIBRARIES else Path("/usr/bin/faketime"))
     folder = tmp_path_factory.mktemp("steps")
     port, clock = free_port(), WallClock(folder)
     target = {"name": "lab", "kind": "imap", "provider": "lab", "host": "127.0.0.1", "port": port, "tls": "none",
               "interval": "1s", "timeout": "2s"}  # fmt: skip
-    watching = MailWatchProcess(folder, [target], detection={"recheck": ["200ms"]})
-    watching.environment = clock.environment
-    found: dict[str, Lived] = {}
-    with watching.running():
+    process = MailWatchProcess(folder, [target], detection={"recheck": ["200ms"]})
+    process.environment = clock.environment
+    found: dict[str, StepResult] = {}
+    with process.running():
         for name, seconds in STEPS.items():
             with greeting(port):
-                watching.wait_until(lambda: watching.state("lab") == "up", "up", timeout=BUSY)
-                seen = watching.count("lab", "up")
-                watching.wait_for_more("lab", "up", than=seen, timeout=BUSY)
+                process.wait_until(lambda: process.state("lab") == "up", "up", timeout=BUSY)
+                count = process.count("lab", "up")
+                process.wait_for_more("lab", "up", than=count, timeout=BUSY)
                 before = time.monotonic()
             began = time.monotonic()
-            known = {outage["id"] for outage in watching.api("outages")}
-            opened = watching.wait_until(partial(_opened, watching, known), "open", timeout=BUSY)[0]["id"]
+            known = {outage["id"] for outage in process.api("outages")}
+            opened = process.wait_until(partial(_opened, process, known), "open", timeout=BUSY)[0]["id"]
             clock.step(seconds)
-            watching.wait_until(lambda: _shows(watching, clock), "the clock that was set", timeout=BUSY)
-            steps = watching.count("lab", "down")
-            watching.wait_for_more("lab", "down", than=steps + 5, timeout=BUSY)
+            process.wait_until(lambda: _shows(process, clock), "the clock that was set", timeout=BUSY)
+            steps = process.count("lab", "down")
+            process.wait_for_more("lab", "down", than=steps + 5, timeout=BUSY)
             ended = time.monotonic()
             with greeting(port):
                 after = time.monotonic()
-                watching.wait_until(lambda: not watching.api("outages?open=true"), "closed", timeout=BUSY)
+                process.wait_until(lambda: not process.api("outages?open=true"), "closed", timeout=BUSY)
                 clock.step(-seconds)
-                watching.wait_until(lambda: _shows(watching, clock), "the clock that was set right", timeout=BUSY)
-                seen = watching.count("lab", "up")
-                watching.wait_for_more("lab", "up", than=seen + 2, timeout=BUSY)
-            outage = next(o for o in watching.api("outages") if o["id"] == opened)
-            found[name] = Lived(outage, ended - began, after - before)
-        gaps = watching.metric("mailwatch_gap_seconds_total")
-    yield watching, found
+                process.wait_until(lambda: _shows(process, clock), "the clock that was set right", timeout=BUSY)
+                count = process.count("lab", "up")
+                process.wait_for_more("lab", "up", than=count + 2, timeout=BUSY)
+            outage = next(o for o in process.api("outages") if o["id"] == opened)
+            found[name] = StepResult(outage, ended - began, after - before)
+        gaps = process.metric("mailwatch_gap_seconds_total")
+    yield process, found
     assert gaps is not None
     assert gaps < 8 * BUSY, "gaps are as long as the clock was set by"
 
 
-def _opened(watching: MailWatchProcess, known: set[str]) -> list[dict[str, Any]]:
-    return [outage for outage in watching.api("outages?open=true") if outage["id"] not in known]
+def _opened(process: MailWatchProcess, known: set[str]) -> list[dict[str, Any]]:
+    return [outage for outage in process.api("outages?open=true") if outage["id"] not in known]
 
 
-def _shows(watching: MailWatchProcess, clock: WallClock) -> bool:
+def _shows(process: MailWatchProcess, clock: WallClock) -> bool:
     """Whether the newest observation was dated by the clock as it is set now."""
-    newest = datetime.fromisoformat(watching.api("observations?target=lab&limit=1")[0]["started_at"])
+    newest = datetime.fromisoformat(process.api("observations?target=lab&limit=1")[0]["started_at"])
     return abs(newest.timestamp() - time.time() - clock.off) < 2 * BUSY
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_clock_step_does_not_change_the_duration_of_an_outage(
-    lived: tuple[MailWatchProcess, dict[str, Lived]], name: str
+    stepped_outages: tuple[MailWatchProcess, dict[str, StepResult]], name: str
 ) -> None:
-    one = lived[1][name]
-    told = one.outage["duration"]
-    assert told["min"] <= one.most
-    assert told["max"] >= one.least
-    assert told["max"] < one.most + BUSY
-    assert told["estimate"] < one.most + BUSY
+    one = stepped_outages[1][name]
+    reported = one.outage["duration"]
+    assert reported["min"] <= one.most
+    assert reported["max"] >= one.least
+    assert reported["max"] < one.most + BUSY
+    assert reported["estimate"] < one.most + BUSY
     assert one.outage["clock"]["reboots"] == 0
     assert abs(one.outage["clock"]["stepped"] - abs(STEPS[name])) < 2
     assert one.outage["largest_gap"] < BUSY
@@ -137,13 +139,13 @@ def test_a_clock_step_does_not_change_the_duration_of_an_outage(
 
 @pytest.mark.parametrize("name", ["an hour back", "four days ahead"])
 def test_evidence_across_a_clock_step_states_it_and_is_valid(
-    lived: tuple[MailWatchProcess, dict[str, Lived]], name: str, tmp_path: Path
+    stepped_outages: tuple[MailWatchProcess, dict[str, StepResult]], name: str, tmp_path: Path
 ) -> None:
-    watching, found = lived
+    process, found = stepped_outages
     path = tmp_path / "case.zip"
-    made = watching.command("report", found[name].outage["id"], "-o", str(path), "--lang", "en")
+    made = process.command("report", found[name].outage["id"], "-o", str(path), "--lang", "en")
     assert made.returncode == 0, made.stderr
-    checked = watching.command("verify", str(path))
+    checked = process.command("verify", str(path))
     assert checked.returncode == 0, checked.stdout
     with zipfile.ZipFile(path) as opened:
         opened.extractall(tmp_path)
@@ -162,14 +164,14 @@ def test_evidence_across_a_clock_step_states_it_and_is_valid(
 
 
 def test_the_report_of_the_whole_time_agrees_with_the_other_commands(
-    lived: tuple[MailWatchProcess, dict[str, Lived]], tmp_path: Path
+    stepped_outages: tuple[MailWatchProcess, dict[str, StepResult]], tmp_path: Path
 ) -> None:
     """By their times, entries lie before and after others that they follow: none may be lost for that."""
-    watching, found = lived
+    process, found = stepped_outages
     path, window = tmp_path / "all.zip", ("--from", "2015-01-01", "--to", "2060-01-01")
-    made = watching.command("report", *window, "-o", str(path), "--lang", "en")
+    made = process.command("report", *window, "-o", str(path), "--lang", "en")
     assert made.returncode == 0, made.stderr
-    checked = watching.command("verify", str(path))
+    checked = process.command("verify", str(path))
     assert checked.returncode == 0, checked.stdout
     with zipfile.ZipFile(path) as opened:
         stated = json.loads(opened.read("period.json"))
@@ -179,10 +181,10 @@ def test_the_report_of_the_whole_time_agrees_with_the_other_commands(
     )
     assert plain.returncode == 0, plain.stdout
     assert {one["id"] for one in stated["outages"]} == {one.outage["id"] for one in found.values()}
-    (told,) = json.loads(watching.command("availability", *window, "--json").stdout)
+    (reported,) = json.loads(process.command("availability", *window, "--json").stdout)
     (account,) = stated["availability"]
     for key in ("availability", "downtime", "observations"):
-        assert account[key] == told[key], key
+        assert account[key] == reported[key], key
     before = time.time() - datetime(2015, 1, 1, tzinfo=UTC).timestamp()
     assert before - DAY < account["unobserved"] < before + DAY, (
         "the record ends where it ends, not at its latest time"
@@ -190,13 +192,13 @@ def test_the_report_of_the_whole_time_agrees_with_the_other_commands(
 
 
 def test_the_ledger_replays_and_the_pages_say_that_the_clock_was_set(
-    lived: tuple[MailWatchProcess, dict[str, Lived]],
+    stepped_outages: tuple[MailWatchProcess, dict[str, StepResult]],
 ) -> None:
-    watching, found = lived
-    assert watching.command("ledger", "audit").returncode == 0
-    told = {outage["id"]: outage for outage in json.loads(watching.command("outages", "--json").stdout)}
+    process, found = stepped_outages
+    assert process.command("ledger", "audit").returncode == 0
+    reported = {outage["id"]: outage for outage in json.loads(process.command("outages", "--json").stdout)}
     assert {one.outage["id"]: one.outage["duration"] for one in found.values()} == {
-        identity: outage["duration"] for identity, outage in told.items()
+        identity: outage["duration"] for identity, outage in reported.items()
     }
-    shown = watching.command("outages", "show", found["an hour back"].outage["id"]).stdout
-    assert "clock was set" in shown
+    displayed = process.command("outages", "show", found["an hour back"].outage["id"]).stdout
+    assert "clock was set" in displayed

@@ -42,20 +42,20 @@ def quoted(text: str) -> bytes:
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """It shows visitors without a login little and its owner all; it has two outages behind it."""
-    with running_with_canaries(tmp_path_factory.mktemp("asked"), public=True) as (watching, _):
-        watching.start()
-        yield watching
+    with running_with_canaries(tmp_path_factory.mktemp("asked"), public=True) as (process, _):
+        process.start()
+        yield process
 
 
 def status(
-    watching: MailWatchProcess, path: bytes, headers: dict[str, str], method: bytes = b"GET", body: bytes = b""
+    process: MailWatchProcess, path: bytes, headers: dict[str, str], method: bytes = b"GET", body: bytes = b""
 ) -> int:
     """Send the very bytes; 0 if it hangs up."""
-    given = {"Host": f"127.0.0.1:{watching.port}", "Connection": "close", **headers}
+    given = {"Host": f"127.0.0.1:{process.port}", "Connection": "close", **headers}
     if body:
         given |= {"Content-Length": str(len(body)), "Content-Type": "application/x-www-form-urlencoded"}
     head = b"".join(f"{name}: {text}\r\n".encode("latin-1") for name, text in given.items())
-    with socket.create_connection(("127.0.0.1", watching.port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", process.port), timeout=PATIENCE) as connection:
         connection.sendall(method + b" " + path + b" HTTP/1.1\r\n" + head + b"\r\n" + body)
         with connection.makefile("rb") as answer:
             first = answer.readline()
@@ -70,9 +70,9 @@ PAGES = {
 """What the pages take; of the API its own description says so."""
 
 
-def questions(watching: MailWatchProcess) -> Iterator[tuple[str, str]]:
+def questions(process: MailWatchProcess) -> Iterator[tuple[str, str]]:
     """Each route with each of its parameters, and the gaps in its path as `{gap}`."""
-    whole = json.loads(_read(watching, "/api/openapi.json"))
+    whole = json.loads(_read(process, "/api/openapi.json"))
     for path, methods in whole["paths"].items():
         for parameter in methods["get"].get("parameters", ()):
             yield path, "{gap}" if parameter["in"] == "path" else parameter["name"]
@@ -81,10 +81,10 @@ def questions(watching: MailWatchProcess) -> Iterator[tuple[str, str]]:
     yield "/static/{name}", "{gap}"
 
 
-def _read(watching: MailWatchProcess, path: str) -> str:
+def _read(process: MailWatchProcess, path: str) -> str:
     import urllib.request
 
-    request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=basic(PASSWORD))
+    request = urllib.request.Request(f"http://127.0.0.1:{process.port}{path}", headers=basic(PASSWORD))
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return str(answer.read().decode())
 
@@ -217,11 +217,11 @@ def test_no_time_on_the_command_line_causes_an_internal_error(
             ended: Any = main(words)
         except SystemExit as end:
             ended = end.code
-        said = capsys.readouterr().err
-        assert ended in (0, 1, 2), (text, ended, said)
-        assert "Traceback" not in said, (text, said)
+        output = capsys.readouterr().err
+        assert ended in (0, 1, 2), (text, ended, output)
+        assert "Traceback" not in output, (text, output)
         if verb[0] != "claim" and text in ("0001-01-01T00:00:00+14:00", "9999-12", "NaN", "", "\x00"):
-            assert ended == 2, (text, said)
+            assert ended == 2, (text, output)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from mailwatch.config import Config, ConfigError, build_channels, channel_warnings, effective_yaml, load
 from mailwatch.config.channels import build_heartbeat
-from tests.helpers.notifications import unreachable_target, watching
+from tests.helpers.notifications import notifying_process, unreachable_target
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need_root
 from tests.helpers.webhook import Webhook
@@ -47,14 +47,14 @@ def provider(certificates: Certificates) -> Iterator[tuple[Dovecot, Postfix]]:
 def test_killed_between_commit_and_send_it_notifies_after_the_restart_and_once(
     tmp_path: Path, webhook: Webhook
 ) -> None:
-    mailwatch = watching(tmp_path, webhook.url, names=("a", "b", "c"), channel={"group": "10s"})
+    mailwatch = notifying_process(tmp_path, webhook.url, names=("a", "b", "c"), channel={"group": "10s"})
     mailwatch.start()
     mailwatch.wait_until(lambda: len(mailwatch.api("outages?open=true")) == 3, "three outages")
     # Committed, and not sent: the channel waits ten seconds for more.
     mailwatch.kill()
-    assert webhook.took == []
+    assert webhook.received == []
     with mailwatch.running():
-        mailwatch.wait_until(lambda: webhook.took, "told", 40)
+        mailwatch.wait_until(lambda: webhook.received, "told", 40)
         mailwatch.wait_until(
             lambda: mailwatch.metric('mailwatch_notifications_total{channel="json-1",outcome="sent"'), "noted"
         )
@@ -62,28 +62,28 @@ def test_killed_between_commit_and_send_it_notifies_after_the_restart_and_once(
     mailwatch.start()
     mailwatch.kill()
     with mailwatch.running():
-        shown = mailwatch.all_output()
+        output = mailwatch.all_output()
     assert webhook.titles == ["MailWatch: 3 outages"]
-    assert CANARY.encode() not in shown
-    assert f"127.0.0.1:{webhook.port}".encode() not in shown
+    assert CANARY.encode() not in output
+    assert f"127.0.0.1:{webhook.port}".encode() not in output
 
 
 def test_a_receiver_that_is_away_is_notified_later_and_no_secret_is_shown(
     tmp_path: Path, webhook: Webhook
 ) -> None:
     webhook.close()
-    mailwatch = watching(tmp_path, webhook.url, channel={"group": "0s", "lang": "it"})
+    mailwatch = notifying_process(tmp_path, webhook.url, channel={"group": "0s", "lang": "it"})
     with mailwatch.running():
         failed = 'mailwatch_notifications_total{channel="json-1",outcome="failed"'
         mailwatch.wait_until(lambda: (mailwatch.metric(failed) or 0) >= 1, "a failed attempt")
         webhook.open()
-        mailwatch.wait_until(lambda: webhook.took, "told")
-        shown = mailwatch.all_output()
-    shown += mailwatch.all_output()
+        mailwatch.wait_until(lambda: webhook.received, "told")
+        output = mailwatch.all_output()
+    output += mailwatch.all_output()
     assert webhook.titles == ["MailWatch: lab non funziona"]
-    assert CANARY.encode() not in shown
-    assert f"127.0.0.1:{webhook.port}".encode() not in shown
-    assert b"notify: json-1 did not take a message: no connection" in shown
+    assert CANARY.encode() not in output
+    assert f"127.0.0.1:{webhook.port}".encode() not in output
+    assert b"notify: json-1 did not take a message: no connection" in output
 
 
 def test_the_heartbeat_comes_while_all_is_healthy_and_its_address_is_not_shown(
@@ -100,10 +100,10 @@ def test_the_heartbeat_comes_while_all_is_healthy_and_its_address_is_not_shown(
         )
         webhook.status = 200
         mailwatch.wait_until(lambda: b"heartbeat: it is taken again" in mailwatch.all_output(), "said so")
-        shown = mailwatch.all_output()
+        output = mailwatch.all_output()
     so_far = len(webhook.pings)
     assert set(webhook.pings) == {f"/{CANARY}"}
-    assert CANARY.encode() not in shown + mailwatch.all_output()
+    assert CANARY.encode() not in output + mailwatch.all_output()
     assert len(webhook.pings) == so_far
 
 
@@ -117,7 +117,7 @@ def test_a_real_mail_server_accepts_the_message_over_verified_tls(
     password = dovecot.passwords[ALICE]
     login = f"{quote(ALICE, safe='')}:{quote(password, safe='')}"
     where = f"localhost:{postfix.submissions_port}?mode=ssl&from={ALICE}&to={ALICE}"
-    mailwatch = watching(tmp_path, f"mailtos://{login}@{where}")
+    mailwatch = notifying_process(tmp_path, f"mailtos://{login}@{where}")
 
     def arrived() -> list[EmailMessage]:
         with dovecot.session(ALICE) as imap:
@@ -139,14 +139,14 @@ def test_a_real_mail_server_accepts_the_message_over_verified_tls(
         sent = 'mailwatch_notifications_total{channel="mailtos-1",outcome="sent"'
         mailwatch.wait_until(lambda: (mailwatch.metric(sent) or 0) >= 1, "sent", 40)
         mailwatch.wait_until(lambda: len(arrived()) > before, "arrived")
-        shown = mailwatch.all_output()
+        output = mailwatch.all_output()
     assert len(arrived()) == before + 1
     tried = mailwatch.command("notify", "test")
     assert (tried.returncode, tried.stdout) == (0, "mailtos-1: sent\n"), tried.stderr
     body = arrived()[-1].get_body(("plain", "html"))
     assert body is not None
     assert "lab: down since" in body.get_content()
-    assert password.encode() not in shown
+    assert password.encode() not in output
 
 
 def test_a_channel_can_be_tested_and_reports_why_it_fails(tmp_path: Path, webhook: Webhook) -> None:
@@ -165,7 +165,7 @@ def test_a_channel_can_be_tested_and_reports_why_it_fails(tmp_path: Path, webhoo
         "json-3: FAILED: no connection, or the login was refused",
     ]
     assert webhook.titles == ["MailWatch: prova"]
-    assert "messaggio di prova di MailWatch (test)" in webhook.took[0]["message"]
+    assert "messaggio di prova di MailWatch (test)" in webhook.received[0]["message"]
     one = mailwatch.command("notify", "test", "json-1", "--json")
     assert one.returncode == 0
     assert json.loads(one.stdout) == [{"channel": "json-1", "taken": True, "why": None}]
@@ -183,7 +183,7 @@ def test_a_trial_without_a_channel_or_of_one_that_is_not_there_fails(tmp_path: P
     tried = mailwatch.command("notify", "test", "ntfys-1")
     assert tried.returncode == 2
     assert "no channel ntfys-1; the channels are: json-1" in tried.stderr
-    assert webhook.took == []
+    assert webhook.received == []
 
 
 def config_of(folder: Path, *channels: dict[str, Any], **more: Any) -> Config:
@@ -233,7 +233,9 @@ def test_an_address_without_its_file_or_of_a_heartbeat_without_http_is_refused(t
 
 def test_the_effective_config_shows_the_scheme_only(tmp_path: Path) -> None:
     url = f"https://127.0.0.1/{CANARY}"
-    shown = effective_yaml(config_of(tmp_path, {"url": f"json://u:{CANARY}@h/{CANARY}"}, heartbeat={"url": url}))
-    assert CANARY not in shown
-    assert "json://..." in shown
-    assert "https://..." in shown
+    displayed = effective_yaml(
+        config_of(tmp_path, {"url": f"json://u:{CANARY}@h/{CANARY}"}, heartbeat={"url": url})
+    )
+    assert CANARY not in displayed
+    assert "json://..." in displayed
+    assert "https://..." in displayed

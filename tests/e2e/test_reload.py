@@ -318,8 +318,8 @@ class Running:
         assert port25 is not None
         assert monitor.attribution.expiry._guard is guard
         return {
-            "targets": {watch.target.name: watch.target for watch in monitor.targets.values()},
-            "on record": {watch.target.name: watch.settings for watch in monitor.targets.values()},
+            "targets": {runtime.target.name: runtime.target for runtime in monitor.targets.values()},
+            "on record": {runtime.target.name: runtime.settings for runtime in monitor.targets.values()},
             "beats": {name: beat.interval for name, beat in monitor.schedule._triggers.items()},
             "shown": {
                 record.name: (record.labels, record.interval) for record in monitor.metrics._records.values()
@@ -443,14 +443,14 @@ async def test_each_key_takes_effect_as_the_table_says(running: Running, caplog:
         old = running.in_force()
         caplog.clear()
         await running.reload(edited(after))
-        said = [record.getMessage() for record in caplog.records]
-        assert any("config reloaded" in line for line in said), (together, said)
+        logged = [record.getMessage() for record in caplog.records]
+        assert any("config reloaded" in line for line in logged), (together, logged)
         waits = [
             one
             for one in RESTART_ONLY_KEYS
             if any(effect(key) == "next start" and key.startswith(one) for key in together)
         ]
-        assert [line for line in said if "next start" in line] == [
+        assert [line for line in logged if "next start" in line] == [
             f"{one} changed: this takes effect at the next start" for one in waits
         ], together
         expected = {PARTS[re.split(r"[.\[]", key)[0]] for key in together if effect(key) == "at once"}
@@ -582,7 +582,7 @@ def test_a_running_mailwatch_sends_elsewhere_and_asks_for_a_password_from_the_re
     before, after = Webhook().open(), Webhook().open()
     before.status = 500
     down = {"name": "lab", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
-    watching = MailWatchProcess(
+    process = MailWatchProcess(
         tmp_path,
         [{**down, "interval": "1s", "timeout": "1s"}],
         detection={"open_after": 2, "recheck": ["200ms"]},
@@ -590,26 +590,26 @@ def test_a_running_mailwatch_sends_elsewhere_and_asks_for_a_password_from_the_re
         heartbeat={"url": f"http://127.0.0.1:{before.port}/before", "every": "1s"},
     )
     try:
-        with watching.running():
-            watching.wait_until(lambda: len(before.refused) >= 2, "refused twice")
+        with process.running():
+            process.wait_until(lambda: len(before.refused) >= 2, "refused twice")
             (tmp_path / "secret-web").write_text("open sesame\n")
-            watching.settings["notify"] = [{"url": after.url, "group": "0s"}]
-            watching.settings["heartbeat"] = {"url": f"http://127.0.0.1:{after.port}/after", "every": "1s"}
-            watching.settings["web"]["password_file"] = "secret-web"
-            watching.write_config()
-            watching.signal(signal.SIGHUP)
-            watching.wait_until(lambda: after.took, "sent to the new address")
-            watching.wait_until(lambda: "/after" in after.pings, "a heartbeat there")
-            watching.wait_until(lambda: watching.get("/metrics").startswith("401"), "closed")
-            assert watching.get("/readyz") == "ok\n"
+            process.settings["notify"] = [{"url": after.url, "group": "0s"}]
+            process.settings["heartbeat"] = {"url": f"http://127.0.0.1:{after.port}/after", "every": "1s"}
+            process.settings["web"]["password_file"] = "secret-web"
+            process.write_config()
+            process.signal(signal.SIGHUP)
+            process.wait_until(lambda: after.received, "sent to the new address")
+            process.wait_until(lambda: "/after" in after.pings, "a heartbeat there")
+            process.wait_until(lambda: process.get("/metrics").startswith("401"), "closed")
+            assert process.get("/readyz") == "ok\n"
             # Of what is not readable nothing is taken over.
             (tmp_path / "secret-web").unlink()
-            watching.settings["notify"] = []
-            watching.write_config()
-            watching.signal(signal.SIGHUP)
-            watching.wait_until(lambda: "the config was not reloaded" in watching.log.read_text(), "refused")
-            assert "secret-web cannot be read" in watching.log.read_text()
-            assert watching.get("/metrics").startswith("401")
+            process.settings["notify"] = []
+            process.write_config()
+            process.signal(signal.SIGHUP)
+            process.wait_until(lambda: "the config was not reloaded" in process.log.read_text(), "refused")
+            assert "secret-web cannot be read" in process.log.read_text()
+            assert process.get("/metrics").startswith("401")
     finally:
         before.close()
         after.close()

@@ -32,8 +32,8 @@ def run(*words: str) -> tuple[int, str]:
 
 
 def test_a_run_with_too_few_file_handles_says_how_many_it_needs(config: Path, tmp_path: Path) -> None:
-    status, said = run("prlimit", "--nofile=40:40", *MAILWATCH, "--config", str(config), "run")
-    assert (status, said) == (
+    status, result = run("prlimit", "--nofile=40:40", *MAILWATCH, "--config", str(config), "run")
+    assert (status, result) == (
         71,
         "mailwatch: to run, MailWatch needs at least 122 file handles, but the limit is 40; raise it (ulimit -n, "
         "systemd LimitNOFILE=, docker --ulimit nofile=)",
@@ -84,10 +84,10 @@ def test_too_few_threads_are_reported_before_the_loop_aborts(config: Path) -> No
         "setpriv", "--reuid=65533", "--clear-groups", f"--inh-caps={able}", f"--ambient-caps={able}",
         f"--bounding-set=-all,{able}",
     ]  # fmt: skip
-    status, said = run(*other, "prlimit", "--nproc=5:5", *MAILWATCH, "--config", str(config), "run")
+    status, result = run(*other, "prlimit", "--nproc=5:5", *MAILWATCH, "--config", str(config), "run")
     assert status == 71
-    assert said.startswith("mailwatch: to run, MailWatch needs 24 threads, and got ")
-    assert "ulimit -u, systemd TasksMax=, docker --pids-limit" in said
+    assert result.startswith("mailwatch: to run, MailWatch needs 24 threads, and got ")
+    assert "ulimit -u, systemd TasksMax=, docker --pids-limit" in result
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_too_few_threads_are_reported_before_the_loop_aborts(config: Path) -> No
 def test_too_small_an_address_space_is_reported_in_numbers(words: list[str], config: Path, tmp_path: Path) -> None:
     more = [str(tmp_path / "made.zip")] if words != ["run"] else []
     limit = f"--as={300 << 20}"
-    status, said = run("prlimit", limit, *MAILWATCH, "--config", str(config), *words, *more)
+    status, result = run("prlimit", limit, *MAILWATCH, "--config", str(config), *words, *more)
     assert status == 71
-    assert "MiB more address space, but the limit leaves " in said
-    assert "raise it (ulimit -v), or limit memory instead (systemd MemoryMax=, docker --memory)" in said
-    assert said.count("\n") == 0
+    assert "MiB more address space, but the limit leaves " in result
+    assert "raise it (ulimit -v), or limit memory instead (systemd MemoryMax=, docker --memory)" in result
+    assert result.count("\n") == 0
 
 
 @pytest.mark.parametrize("mib", [30, 60, 100, 140])
 def test_a_command_that_starts_with_too_little_memory_says_so(mib: int) -> None:
-    status, said = run("prlimit", f"--as={mib << 20}", *MAILWATCH, "config", "schema")
-    assert (status, said) == (0, "") or (status == 71 and said.startswith("mailwatch: memory ran out; raise"))
+    status, result = run("prlimit", f"--as={mib << 20}", *MAILWATCH, "config", "schema")
+    assert (status, result) == (0, "") or (status == 71 and result.startswith("mailwatch: memory ran out; raise"))

@@ -60,7 +60,7 @@ AT_ANY_TIME = MOMENTS[1], MOMENTS[3], MOMENTS[6], MOMENTS[8]
 
 
 @pytest.fixture
-def watching(tmp_path: Path) -> Iterator[MailWatchProcess]:
+def process(tmp_path: Path) -> Iterator[MailWatchProcess]:
     (tmp_path / "secret-imap").write_text("canary\n")
     (tmp_path / "secret-imap").chmod(0o600)
     login = {"username": "a@example.org", "password_file": "secret-imap"}
@@ -71,17 +71,17 @@ def watching(tmp_path: Path) -> Iterator[MailWatchProcess]:
         made.kill()
 
 
-def signalled(watching: MailWatchProcess, number: str, *moments: str) -> None:
-    hooks = watching.folder / "hooks"
+def signalled(process: MailWatchProcess, number: str, *moments: str) -> None:
+    hooks = process.folder / "hooks"
     hooks.mkdir(exist_ok=True)
     (hooks / "sitecustomize.py").write_text(AT_MOMENT)
     path = os.pathsep.join([str(hooks), *filter(None, [os.environ.get("PYTHONPATH")])])
-    watching.environment = {"PYTHONPATH": path, "SIGNAL": number, "MOMENTS": "|".join(moments)}
+    process.environment = {"PYTHONPATH": path, "SIGNAL": number, "MOMENTS": "|".join(moments)}
 
 
-def ended(watching: MailWatchProcess) -> int:
-    assert watching.process is not None
-    return watching.process.wait(PATIENCE)
+def ended(process: MailWatchProcess) -> int:
+    assert process.process is not None
+    return process.process.wait(PATIENCE)
 
 
 def test_only_run_handles_signals_this_way() -> None:
@@ -97,55 +97,55 @@ def test_only_run_handles_signals_this_way() -> None:
     [pytest.param(moment, marks=[] if moment in AT_ANY_TIME else [pytest.mark.nightly]) for moment in MOMENTS],
 )
 def test_sigterm_at_any_moment_of_the_start_ends_it_and_the_next_one_succeeds(
-    watching: MailWatchProcess, moment: str
+    process: MailWatchProcess, moment: str
 ) -> None:
-    signalled(watching, "SIGTERM", moment)
-    watching.start(ready=False)
-    assert ended(watching) == 0, watching.log.read_text()
-    log = watching.log.read_text()
+    signalled(process, "SIGTERM", moment)
+    process.start(ready=False)
+    assert ended(process) == 0, process.log.read_text()
+    log = process.log.read_text()
     assert f"moment: {moment}" in log
     assert "Traceback" not in log
-    watching.environment = {}
-    with watching.running():
+    process.environment = {}
+    with process.running():
         pass
 
 
-def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: MailWatchProcess) -> None:
-    signalled(watching, "SIGHUP", *MOMENTS)
-    with watching.running():
-        watching.wait_until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
-    log = watching.log.read_text()
+def test_sighup_at_all_moments_of_the_start_is_done_after_it(process: MailWatchProcess) -> None:
+    signalled(process, "SIGHUP", *MOMENTS)
+    with process.running():
+        process.wait_until(lambda: "config reloaded" in process.log.read_text(), "reloaded")
+    log = process.log.read_text()
     assert [moment for moment in MOMENTS if f"moment: {moment}" not in log] == []
     assert log.index("monitoring 1 target") < log.index("config reloaded")
     assert "Traceback" not in log
 
 
-def test_health_and_sigterm_work_while_the_disk_hangs(watching: MailWatchProcess) -> None:
-    Store.open(watching.data_dir).close()
-    key = watching.data_dir / "keys" / "ledger.pem"
+def test_health_and_sigterm_work_while_the_disk_hangs(process: MailWatchProcess) -> None:
+    Store.open(process.data_dir).close()
+    key = process.data_dir / "keys" / "ledger.pem"
     key.unlink()
     # To read it waits for a writer that never comes.
     os.mkfifo(key, 0o600)
-    watching.start(ready=False)
-    said = f"starting: {StartupStep.OPENING.value}"
-    watching.wait_until(lambda: watching.get("/readyz") == f"503 {said}\n", "the step")
-    assert watching.get("/healthz") == "ok\n"
-    assert json.loads(watching.get("/api/v1/targets").removeprefix("503 ")) == {"detail": said}
-    watching.signal(signal.SIGHUP)
-    assert watching.stop() == 0
-    assert "Traceback" not in watching.log.read_text()
+    process.start(ready=False)
+    expected = f"starting: {StartupStep.OPENING.value}"
+    process.wait_until(lambda: process.get("/readyz") == f"503 {expected}\n", "the step")
+    assert process.get("/healthz") == "ok\n"
+    assert json.loads(process.get("/api/v1/targets").removeprefix("503 ")) == {"detail": expected}
+    process.signal(signal.SIGHUP)
+    assert process.stop() == 0
+    assert "Traceback" not in process.log.read_text()
 
 
 @pytest.fixture
-def small_disk(watching: MailWatchProcess) -> Iterator[Path]:
+def small_disk(process: MailWatchProcess) -> Iterator[Path]:
     """A disk of 1 MB for the data_dir; full but for `room`."""
     need_root("mount", "umount")
-    watching.data_dir.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", watching.data_dir], check=True)
+    process.data_dir.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", process.data_dir], check=True)
     try:
-        yield watching.data_dir
+        yield process.data_dir
     finally:
-        subprocess.run(["umount", "-l", watching.data_dir], check=True)
+        subprocess.run(["umount", "-l", process.data_dir], check=True)
 
 
 def fill(disk: Path) -> None:
@@ -157,58 +157,58 @@ def fill(disk: Path) -> None:
             pass
 
 
-def page_of(watching: MailWatchProcess, headers: dict[str, str]) -> tuple[int, Any, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
+def page_of(process: MailWatchProcess, headers: dict[str, str]) -> tuple[int, Any, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=PATIENCE)
     connection.request("GET", "/", headers=headers)
     answer = connection.getresponse()
-    told = answer.status, answer.headers, answer.read().decode()
+    response = answer.status, answer.headers, answer.read().decode()
     connection.close()
-    return told
+    return response
 
 
-def test_a_full_disk_is_waited_for(watching: MailWatchProcess, small_disk: Path) -> None:
+def test_a_full_disk_is_waited_for(process: MailWatchProcess, small_disk: Path) -> None:
     fill(small_disk)
     full = f"503 starting: {StartupStep.FULL.value}\n"
-    watching.start(ready=False)
-    watching.wait_until(lambda: watching.get("/readyz") == full, "full")
-    assert watching.get("/healthz") == "ok\n"
+    process.start(ready=False)
+    process.wait_until(lambda: process.get("/readyz") == full, "full")
+    assert process.get("/healthz") == "ok\n"
     for language in ("en", "it"):
-        status, headers, page = page_of(watching, {"Accept": "text/html", "Accept-Language": language})
+        status, headers, page = page_of(process, {"Accept": "text/html", "Accept-Language": language})
         assert (status, headers["retry-after"], headers["content-language"]) == (503, "5", language)
         assert headers["content-security-policy"]
         assert texts(language)["starting"]["step"]["full"] in html.unescape(page)
-    assert watching.stop() == 0
-    watching.start(ready=False)
-    watching.wait_until(lambda: watching.get("/readyz") == full, "full again")
-    watching.signal(signal.SIGHUP)
+    assert process.stop() == 0
+    process.start(ready=False)
+    process.wait_until(lambda: process.get("/readyz") == full, "full again")
+    process.signal(signal.SIGHUP)
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-    watching.wait_until(lambda: watching.get("/readyz") == "ok\n", "ready")
-    watching.wait_until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
-    assert watching.stop() == 0
-    assert watching.command("ledger", "audit").returncode == 0
+    process.wait_until(lambda: process.get("/readyz") == "ok\n", "ready")
+    process.wait_until(lambda: "config reloaded" in process.log.read_text(), "reloaded")
+    assert process.stop() == 0
+    assert process.command("ledger", "audit").returncode == 0
 
 
 def test_a_disk_too_full_for_the_start_on_record_is_waited_for(
-    watching: MailWatchProcess, small_disk: Path
+    process: MailWatchProcess, small_disk: Path
 ) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-    with watching.running():
+    with process.running():
         pass
     entries = size(small_disk)
     # The log and its index are there: the ledger opens, and takes nothing.
     with holding_wal(small_disk):
         fill(small_disk)
-        watching.start(ready=False)
+        process.start(ready=False)
         waits = f"503 starting: {StartupStep.WRITING.value}\n"
-        watching.wait_until(lambda: watching.get("/readyz").startswith(waits[:-1]), "waiting")
-        assert watching.get("/healthz") == "ok\n"
-        assert watching.stop() == 0
+        process.wait_until(lambda: process.get("/readyz").startswith(waits[:-1]), "waiting")
+        assert process.get("/healthz") == "ok\n"
+        assert process.stop() == 0
         assert size(small_disk) == entries
-        watching.start(ready=False)
-        watching.wait_until(lambda: watching.get("/readyz").startswith(waits[:-1]), "waiting again")
+        process.start(ready=False)
+        process.wait_until(lambda: process.get("/readyz").startswith(waits[:-1]), "waiting again")
         (small_disk / "ballast").unlink()
-        watching.wait_until(lambda: watching.get("/readyz") == "ok\n", "ready")
-    assert watching.stop() == 0
+        process.wait_until(lambda: process.get("/readyz") == "ok\n", "ready")
+    assert process.stop() == 0
 
 
 def size(data_dir: Path) -> int:
@@ -228,16 +228,16 @@ def holding_wal(data_dir: Path) -> Iterator[None]:
     connection.close()
 
 
-def test_entries_lost_to_a_full_disk_are_reported_at_the_end(watching: MailWatchProcess, small_disk: Path) -> None:
+def test_entries_lost_to_a_full_disk_are_reported_at_the_end(process: MailWatchProcess, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-    watching.settings["targets"][0] |= {"interval": "500ms", "timeout": "500ms"}
-    watching.write_config()
-    watching.start()
-    watching.wait_until(lambda: watching.state("away") != "unknown", "seen")
+    process.settings["targets"][0] |= {"interval": "500ms", "timeout": "500ms"}
+    process.write_config()
+    process.start()
+    process.wait_until(lambda: process.state("away") != "unknown", "seen")
     fill(small_disk)
-    watching.wait_until(lambda: watching.get("/readyz").startswith("503 "), "full")
-    assert watching.stop() == 1
-    log = watching.log.read_text()
+    process.wait_until(lambda: process.get("/readyz").startswith("503 "), "full")
+    assert process.stop() == 1
+    log = process.log.read_text()
     assert "could not be written and are lost: the disk is full" in log
     # It ended by itself, before its time was over.
     assert "not stopped after" not in log
@@ -283,18 +283,18 @@ def test_it_ends_in_time_whatever_hangs() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=False).returncode == 3
 
 
-def test_a_second_start_reports_which_lock_or_port_is_in_use(watching: MailWatchProcess) -> None:
-    with watching.running():
-        again = watching.command("run")
+def test_a_second_start_reports_which_lock_or_port_is_in_use(process: MailWatchProcess) -> None:
+    with process.running():
+        again = process.command("run")
         assert again.returncode == 1
-        assert f"data is in use by another mailwatch (process {watching.pid})" in again.stderr
-        watching.settings["data_dir"] = "elsewhere"
-        watching.write_config()
-        taken = watching.command("run")
+        assert f"data is in use by another mailwatch (process {process.pid})" in again.stderr
+        process.settings["data_dir"] = "elsewhere"
+        process.write_config()
+        taken = process.command("run")
         assert taken.returncode == 1
-        assert f"web.listen: port {watching.port} is used by another program on 127.0.0.1" in taken.stderr
+        assert f"web.listen: port {process.port} is used by another program on 127.0.0.1" in taken.stderr
         assert "rrno" not in taken.stderr
-        assert not (watching.folder / "elsewhere").exists()
+        assert not (process.folder / "elsewhere").exists()
 
 
 @pytest.fixture(scope="session")
@@ -309,31 +309,31 @@ def gated_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.nightly
 def test_a_hanging_disk_stops_neither_answers_nor_the_shutdown(
-    watching: MailWatchProcess, gated_disk: Path, tmp_path: Path
+    process: MailWatchProcess, gated_disk: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    watching.environment = {"LD_PRELOAD": str(gated_disk), "GATE": str(gate)}
-    watching.start()
-    watching.wait_until(lambda: watching.state("away") != "unknown", "seen")
+    process.environment = {"LD_PRELOAD": str(gated_disk), "GATE": str(gate)}
+    process.start()
+    process.wait_until(lambda: process.state("away") != "unknown", "seen")
     gate.touch()
-    entries = size(watching.data_dir)
-    watching.signal(signal.SIGHUP)  # A reload goes on record.
-    watching.signal(signal.SIGTERM)
+    entries = size(process.data_dir)
+    process.signal(signal.SIGHUP)  # A reload goes on record.
+    process.signal(signal.SIGTERM)
     # Some of it is not on the disk, and says so.
-    assert ended(watching) == 1
-    assert "not stopped after 9 s, because the disk does not answer" in watching.log.read_text()
+    assert ended(process) == 1
+    assert "not stopped after 9 s, because the disk does not answer" in process.log.read_text()
     gate.unlink()
-    watching.environment = {}
-    with watching.running():
-        assert size(watching.data_dir) > entries
-    assert watching.command("ledger", "audit").returncode == 0
+    process.environment = {}
+    with process.running():
+        assert size(process.data_dir) > entries
+    assert process.command("ledger", "audit").returncode == 0
     # At the start nothing is to be lost, and it ends at once.
     gate.touch()
-    watching.environment = {"LD_PRELOAD": str(gated_disk), "GATE": str(gate)}
-    watching.start(ready=False)
-    watching.wait_until(lambda: watching.get("/healthz") == "ok\n", "alive")
-    watching.wait_until(lambda: watching.get("/readyz").startswith("503 starting: "), "starting")
-    watching.wait_until(
-        lambda: "INFO mailwatch.monitor.process: starting: " in watching.log.read_text(), "told in the log"
+    process.environment = {"LD_PRELOAD": str(gated_disk), "GATE": str(gate)}
+    process.start(ready=False)
+    process.wait_until(lambda: process.get("/healthz") == "ok\n", "alive")
+    process.wait_until(lambda: process.get("/readyz").startswith("503 starting: "), "starting")
+    process.wait_until(
+        lambda: "INFO mailwatch.monitor.process: starting: " in process.log.read_text(), "told in the log"
     )
-    assert watching.stop() == 0
+    assert process.stop() == 0

@@ -197,7 +197,7 @@ def der(path: Path) -> x509.Certificate:
 
 
 @pytest.fixture
-def watching(
+def process(
     own_dovecot: Dovecot, certificates: Certificates, authority: Authority, tmp_path: Path
 ) -> Iterator[MailWatchProcess]:
     mailwatch = MailWatchProcess(
@@ -214,113 +214,113 @@ def watching(
 
 
 def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
-    watching: MailWatchProcess, own_dovecot: Dovecot, authority: Authority
+    process: MailWatchProcess, own_dovecot: Dovecot, authority: Authority
 ) -> None:
-    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
-    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
+    process.wait_until(lambda: process.state("lab-imap") == "up", "up")
+    process.wait_until(lambda: tokens(process) == 1, "a token at the start")
     own_dovecot.stop()
-    watching.wait_until(lambda: watching.api("outages"), "an outage")
-    watching.wait_until(lambda: tokens(watching) == 2, "a token at the opening")
+    process.wait_until(lambda: process.api("outages"), "an outage")
+    process.wait_until(lambda: tokens(process) == 2, "a token at the opening")
     own_dovecot.start()
-    watching.wait_until(lambda: tokens(watching) == 3, "a token at the closing")
-    assert watching.api("outages")[0]["state"] == "closed"
-    shown = watching.metric("mailwatch_ledger_last_token_timestamp_seconds")
-    assert shown is not None
-    assert abs(shown - time.time()) < 30
-    assert watching.metric("mailwatch_ledger_token_interval_seconds") == 3600
-    watching.stop()
-    audit = watching.command("ledger", "audit")
+    process.wait_until(lambda: tokens(process) == 3, "a token at the closing")
+    assert process.api("outages")[0]["state"] == "closed"
+    displayed = process.metric("mailwatch_ledger_last_token_timestamp_seconds")
+    assert displayed is not None
+    assert abs(displayed - time.time()) < 30
+    assert process.metric("mailwatch_ledger_token_interval_seconds") == 3600
+    process.stop()
+    audit = process.command("ledger", "audit")
     assert "3 timestamp tokens" in audit.stdout, audit.stdout
     assert audit.returncode == 0, audit.stdout
-    reader = Reader.open(watching.data_dir)
-    told = [entry.payload for entry in reader.entries(kinds=["token"])]
+    reader = Reader.open(process.data_dir)
+    payloads = [entry.payload for entry in reader.entries(kinds=["token"])]
     notes = {row.size: row.note for row in reader.checkpoints()}
     reader.close()
-    kept = Tokens(watching.data_dir)
+    kept = Tokens(process.data_dir)
     trusted = TrustAnchors(parse_pem(authority.chain.read_bytes()))
-    for payload in told:
+    for payload in payloads:
         reply = kept.get(payload["reply"])
         assert reply is not None
         assert timestamp.verify_reply(reply, notes[payload["checkpoint"]], trusted).time == payload["time"]
     # The dead one delayed nothing, and is said once.
-    said = [line for line in watching.log.read_text().splitlines() if "no token from 127.0.0.1:9" in line]
-    assert ["WARNING" in line for line in said] == [True, *[False] * (len(said) - 1)]
+    lines = [line for line in process.log.read_text().splitlines() if "no token from 127.0.0.1:9" in line]
+    assert ["WARNING" in line for line in lines] == [True, *[False] * (len(lines) - 1)]
 
 
-def test_a_restart_does_not_ask_again_before_its_time(watching: MailWatchProcess, authority: Authority) -> None:
-    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
-    watching.kill()
-    watching.start()
-    watching.wait_until(lambda: watching.metric("mailwatch_ledger_last_token_timestamp_seconds"), "the last token")
-    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
+def test_a_restart_does_not_ask_again_before_its_time(process: MailWatchProcess, authority: Authority) -> None:
+    process.wait_until(lambda: tokens(process) == 1, "a token at the start")
+    process.kill()
+    process.start()
+    process.wait_until(lambda: process.metric("mailwatch_ledger_last_token_timestamp_seconds"), "the last token")
+    process.wait_until(lambda: process.state("lab-imap") == "up", "up")
     assert authority.asked == 1
 
 
 def test_a_reload_asks_the_authorities_that_are_named_from_then_on(authority: Authority, tmp_path: Path) -> None:
     nobody = {"name": "lab", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
-    watching = MailWatchProcess(tmp_path, [{**nobody, "interval": "1h"}])
+    process = MailWatchProcess(tmp_path, [{**nobody, "interval": "1h"}])
     named = {"url": authority.url, "every": "1h", "ca_file": str(authority.chain)}
-    with watching.running():
+    with process.running():
         for sections, asked in (([named], 1), ([{**named, "every": "2h"}], 2), ([], 2)):
-            before = watching.log.read_text().count("config reloaded")
-            watching.settings["timestamps"] = sections
-            watching.write_config()
-            watching.signal(signal.SIGHUP)
-            watching.wait_until(lambda n=before: watching.log.read_text().count("config reloaded") > n, "reloaded")  # type: ignore[misc]
-            watching.wait_until(lambda n=asked: tokens(watching) == n, "asked")  # type: ignore[misc]
-            interval = watching.metric("mailwatch_ledger_token_interval_seconds")
+            before = process.log.read_text().count("config reloaded")
+            process.settings["timestamps"] = sections
+            process.write_config()
+            process.signal(signal.SIGHUP)
+            process.wait_until(lambda n=before: process.log.read_text().count("config reloaded") > n, "reloaded")  # type: ignore[misc]
+            process.wait_until(lambda n=asked: tokens(process) == n, "asked")  # type: ignore[misc]
+            interval = process.metric("mailwatch_ledger_token_interval_seconds")
             assert interval == {"1h": 3600, "2h": 7200}.get(sections[0]["every"] if sections else "")
 
 
 def test_a_token_that_cannot_be_stored_does_not_stop_the_probes(
-    watching: MailWatchProcess, authority: Authority
+    process: MailWatchProcess, authority: Authority
 ) -> None:
     """As with a full disk: the folder of the tokens cannot be made."""
-    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
-    watching.stop()
-    shutil.rmtree(watching.data_dir / "tokens")
-    (watching.data_dir / "tokens").write_text("not a folder")
-    settings = watching.settings["timestamps"]
+    process.wait_until(lambda: tokens(process) == 1, "a token at the start")
+    process.stop()
+    shutil.rmtree(process.data_dir / "tokens")
+    (process.data_dir / "tokens").write_text("not a folder")
+    settings = process.settings["timestamps"]
     settings[0]["every"] = "100ms"
-    watching.write_config()
-    watching.start()
-    watching.wait_until(lambda: "File exists" in watching.log.read_text(), "told")
-    seen = watching.count("lab-imap", "up")
-    watching.wait_until(lambda: watching.count("lab-imap", "up") >= seen + 3, "going on")
+    process.write_config()
+    process.start()
+    process.wait_until(lambda: "File exists" in process.log.read_text(), "told")
+    count = process.count("lab-imap", "up")
+    process.wait_until(lambda: process.count("lab-imap", "up") >= count + 3, "going on")
 
 
 def test_an_outage_without_a_token_gets_one_at_the_next_start(
-    watching: MailWatchProcess, own_dovecot: Dovecot, authority: Authority
+    process: MailWatchProcess, own_dovecot: Dovecot, authority: Authority
 ) -> None:
     """The authority was out when mail was, and MailWatch was restarted before it came back."""
-    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
+    process.wait_until(lambda: tokens(process) == 1, "a token at the start")
     authority.broken = "500"
     own_dovecot.stop()
-    watching.wait_until(lambda: watching.api("outages"), "an outage")
-    watching.wait_until(lambda: watching.log.read_text().count("HTTP 500"), "refused")
-    watching.kill()
+    process.wait_until(lambda: process.api("outages"), "an outage")
+    process.wait_until(lambda: process.log.read_text().count("HTTP 500"), "refused")
+    process.kill()
     authority.broken = ""
-    watching.start()
-    watching.wait_until(lambda: tokens(watching) == 2, "a token over the outage")
+    process.start()
+    process.wait_until(lambda: tokens(process) == 2, "a token over the outage")
 
 
 def test_a_clock_that_was_set_back_does_not_put_off_the_next_stamp(
-    watching: MailWatchProcess, authority: Authority
+    process: MailWatchProcess, authority: Authority
 ) -> None:
     """The last token is of tomorrow, as our clock has it."""
-    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
-    watching.stop()
-    reader = Reader.open(watching.data_dir)
-    (told,) = [entry.payload for entry in reader.entries(kinds=["token"])]
+    process.wait_until(lambda: tokens(process) == 1, "a token at the start")
+    process.stop()
+    reader = Reader.open(process.data_dir)
+    (payloads,) = [entry.payload for entry in reader.entries(kinds=["token"])]
     reader.close()
-    store = Store.open(watching.data_dir)
-    tomorrow = told | {"time": now() + 86_400_000}
+    store = Store.open(process.data_dir)
+    tomorrow = payloads | {"time": now() + 86_400_000}
     store.append_batch([NewEntry(kind="token", time=now(), target=None, payload=tomorrow)])
     store.close()
-    watching.settings["timestamps"][0]["every"] = "1s"
-    watching.write_config()
-    watching.start()
-    watching.wait_until(lambda: authority.asked > 1, "asked again")
+    process.settings["timestamps"][0]["every"] = "1s"
+    process.write_config()
+    process.start()
+    process.wait_until(lambda: authority.asked > 1, "asked again")
 
 
 def test_of_two_certificates_that_claim_to_have_signed_none_names_the_authority(authority: Authority) -> None:
@@ -344,28 +344,28 @@ def test_a_file_is_whole_or_not_there_when_the_disk_is_full(tmp_path: Path) -> N
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "Tokens(Path(sys.argv[1])).save(bytes(1500))"
     )
-    said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
-    assert "OSError: [Errno 27]" in said.stderr
+    result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert "OSError: [Errno 27]" in result.stderr
     assert list((tmp_path / "tokens").iterdir()) == []
 
 
 @pytest.mark.parametrize("harm", ["gone", "altered"])
-def test_the_audit_misses_a_token(watching: MailWatchProcess, harm: str) -> None:
-    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
-    watching.stop()
-    (kept,) = (watching.data_dir / "tokens").iterdir()
+def test_the_audit_misses_a_token(process: MailWatchProcess, harm: str) -> None:
+    process.wait_until(lambda: tokens(process) == 1, "a token at the start")
+    process.stop()
+    (kept,) = (process.data_dir / "tokens").iterdir()
     if harm == "gone":
         kept.unlink()
     else:
         kept.write_bytes(kept.read_bytes()[:-1] + b"\0")
-    audit = watching.command("ledger", "audit")
+    audit = process.command("ledger", "audit")
     assert audit.returncode == 1
     assert "is gone or altered" in audit.stdout
 
 
-def tokens(watching: MailWatchProcess) -> int:
-    folder = watching.data_dir / "tokens"
-    reader = Reader.open(watching.data_dir)
+def tokens(process: MailWatchProcess) -> int:
+    folder = process.data_dir / "tokens"
+    reader = Reader.open(process.data_dir)
     try:
         found = len(list(reader.entries(kinds=["token"])))
     finally:

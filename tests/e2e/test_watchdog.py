@@ -57,9 +57,9 @@ def started(what: str) -> subprocess.Popen[str]:
 def test_a_blocked_event_loop_ends_the_process_and_logs_where(where: str, status: int) -> None:
     with started(f"{where}()") as process:
         assert process.stderr is not None
-        said = process.stderr.read()
+        output = process.stderr.read()
         assert process.wait() == status
-    assert f"in {where}" in said
+    assert f"in {where}" in output
 
 
 def test_a_process_that_was_stopped_goes_on() -> None:
@@ -95,13 +95,13 @@ def test_supervisors_are_notified_of_start_reload_and_end(
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20)
 
-        def heard(word: str) -> list[str]:
+        def received(word: str) -> list[str]:
             """All that is reported up to the message with that word."""
             lines = list[str]()
             for _ in range(500):
-                told = manager.recv(4096).decode().split("\n")
-                lines += told
-                if word in told:
+                messages = manager.recv(4096).decode().split("\n")
+                lines += messages
+                if word in messages:
                     return lines
             raise AssertionError(lines)
 
@@ -109,21 +109,21 @@ def test_supervisors_are_notified_of_start_reload_and_end(
             "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000", "TZ": "Asia/Kolkata",
         }  # fmt: skip
         mailwatch.start(ready=False)
-        before = heard("READY=1")
+        before = received("READY=1")
         assert any(re.fullmatch("STATUS=starting: .+", line) for line in before)
         assert any(re.fullmatch("EXTEND_TIMEOUT_USEC=[0-9]+", line) for line in before)
         assert before[-1] == "STATUS=monitoring 1 target"
-        heard("WATCHDOG=1")
-        heard("WATCHDOG=1")
+        received("WATCHDOG=1")
+        received("WATCHDOG=1")
         assert main(["health"]) == 0
         assert main(["health", "--ready"]) == 0
         mailwatch.signal(signal.SIGHUP)
-        begun = heard("RELOADING=1")
+        begun = received("RELOADING=1")
         assert "READY=1" not in begun
         assert re.fullmatch("MONOTONIC_USEC=[0-9]+", begun[-1])
-        heard("READY=1")
+        received("READY=1")
         assert mailwatch.stop() == 0
-        heard("STOPPING=1")
+        received("STOPPING=1")
     assert main(["health"]) == 1
     lines = mailwatch.log.read_text().splitlines()
     assert len(lines) > 2
@@ -132,10 +132,10 @@ def test_supervisors_are_notified_of_start_reload_and_end(
 
 
 def test_a_terminal_shows_the_offset_too() -> None:
-    shown = io.StringIO()
-    handler = coloured_handler(Console(file=shown, width=200))
+    displayed = io.StringIO()
+    handler = coloured_handler(Console(file=displayed, width=200))
     handler.emit(logging.LogRecord("mailwatch", logging.INFO, "", 0, "up", None, None))
-    [text] = re.findall(r"20[^ ]+", shown.getvalue())
+    [text] = re.findall(r"20[^ ]+", displayed.getvalue())
     assert datetime.fromisoformat(text).utcoffset() is not None
 
 

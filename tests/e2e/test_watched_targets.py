@@ -152,7 +152,7 @@ QUICK = {"open_after": 2, "close_after": 1, "recheck": ["200ms"]}
 
 
 @pytest.fixture
-def watching(tmp_path: Path) -> Iterator[Callable[..., MailWatchProcess]]:
+def process(tmp_path: Path) -> Iterator[Callable[..., MailWatchProcess]]:
     made: list[MailWatchProcess] = []
 
     def make(*targets: dict[str, Any], **sections: Any) -> MailWatchProcess:
@@ -164,36 +164,36 @@ def watching(tmp_path: Path) -> Iterator[Callable[..., MailWatchProcess]]:
         one.stop()
 
 
-def changes(watching: MailWatchProcess, name: str | None = None) -> list[tuple[str, str]]:
-    reader = Reader.open(watching.data_dir)
+def changes(process: MailWatchProcess, name: str | None = None) -> list[tuple[str, str]]:
+    reader = Reader.open(process.data_dir)
     found = [entry.payload for entry in reader.entries(kinds=["watch"], target=name)]
     reader.close()
-    return [(told["event"], told["reason"]) for told in found]
+    return [(period["event"], period["reason"]) for period in found]
 
 
-def reload(watching: MailWatchProcess, *targets: dict[str, Any]) -> None:
+def reload(process: MailWatchProcess, *targets: dict[str, Any]) -> None:
     """Change the targets, and wait until that is taken over."""
-    before = watching.log.read_text().count("config reloaded")
-    watching.settings["targets"] = list(targets)
-    watching.write_config()
-    watching.signal(signal.SIGHUP)
-    watching.wait_until(lambda: watching.log.read_text().count("config reloaded") > before, "reloaded")
+    before = process.log.read_text().count("config reloaded")
+    process.settings["targets"] = list(targets)
+    process.write_config()
+    process.signal(signal.SIGHUP)
+    process.wait_until(lambda: process.log.read_text().count("config reloaded") > before, "reloaded")
 
 
-def outages(watching: MailWatchProcess) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = watching.api("outages")
+def outages(process: MailWatchProcess) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = process.api("outages")
     return found
 
 
-def clean(watching: MailWatchProcess) -> None:
-    audit = watching.command("ledger", "audit")
+def clean(process: MailWatchProcess) -> None:
+    audit = process.command("ledger", "audit")
     assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
 def test_start_and_restart_record_which_targets_are_probed(
-    watching: Callable[..., MailWatchProcess], greeter: Greeter
+    process: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
-    here = watching(section(greeter.port))
+    here = process(section(greeter.port))
     with here.running():
         here.wait_until(lambda: here.count("lab", "up"), "up")
     assert changes(here) == [("begin", "start")]
@@ -208,25 +208,25 @@ def test_start_and_restart_record_which_targets_are_probed(
 
 
 def test_an_outage_of_a_removed_target_is_unwatched_at_once(
-    watching: Callable[..., MailWatchProcess], greeter: Greeter
+    process: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
     port = free_port()
-    here = watching(section(port), section(greeter.port, "other", interval="1h"))
+    here = process(section(port), section(greeter.port, "other", interval="1h"))
     here.start()
     here.wait_until(lambda: outages(here), "an outage")
     (opened,) = outages(here)
     reload(here, section(greeter.port, "other", interval="1h"))
-    (told,) = outages(here)
-    assert (told["id"], told["state"], told["first_good"]) == (opened["id"], "unwatched", None)
-    assert told["duration"]["max"] is None
-    assert told["last_bad"] >= opened["last_bad"]
+    (outage,) = outages(here)
+    assert (outage["id"], outage["state"], outage["first_good"]) == (opened["id"], "unwatched", None)
+    assert outage["duration"]["max"] is None
+    assert outage["last_bad"] >= opened["last_bad"]
     # Which settings it belongs to, also when the name is watched otherwise by now; without digests of a login.
-    watch = told["watch"]
-    assert (watch["kind"], watch["host"], watch["port"]) == ("imap", "127.0.0.1", port)
-    assert not {"login", "task"} & watch.keys()
-    assert opened["watch"] == watch
+    settings = outage["watch"]
+    assert (settings["kind"], settings["host"], settings["port"]) == ("imap", "127.0.0.1", port)
+    assert not {"login", "task"} & settings.keys()
+    assert opened["watch"] == settings
     # It is on record, if not in the config any more.
-    assert [one["id"] for one in here.api("outages?target=lab")] == [told["id"]]
+    assert [one["id"] for one in here.api("outages?target=lab")] == [outage["id"]]
     assert here.api("outages?target=other") == []
     assert here.api("observations?target=lab&limit=1")[0]["target"] == "lab"
     assert here.api("outages?open=true") == []
@@ -235,21 +235,21 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     assert incident["stages"][-1]["restored"] == []
     assert incident["stages"][-1]["unwatched"] == ["lab"]
     for language, words in (("en", "no longer monitored"), ("it", "non più controllato")):
-        for page in ("outages", f"outages/{told['id']}", "incidents"):
+        for page in ("outages", f"outages/{outage['id']}", "incidents"):
             assert words in here.get(f"/{page}?lang={language}"), page
     assert changes(here, "lab") == [("begin", "start"), ("end", "removed")]
     here.stop()
-    shown = here.command("outages").stdout
-    assert "no longer monitored" in shown
-    assert json.loads(here.command("outages", "--target", "lab", "--json").stdout)[0]["watch"] == watch
+    displayed = here.command("outages").stdout
+    assert "no longer monitored" in displayed
+    assert json.loads(here.command("outages", "--target", "lab", "--json").stdout)[0]["watch"] == settings
     assert json.loads(here.command("outages", "--target", "other", "--json").stdout) == []
-    assert f"imap 127.0.0.1:{watch['port']} (tls: none)" in here.command("outages", "show", told["id"]).stdout
-    assert "still down" not in shown
+    assert f"imap 127.0.0.1:{settings['port']} (tls: none)" in here.command("outages", "show", outage["id"]).stdout
+    assert "still down" not in displayed
     assert json.loads(here.command("outages", "--open", "--json").stdout) == []
     assert "no longer monitored" in here.command("incidents").stdout
     clean(here)
     bundle = here.folder / "case.zip"
-    made = here.command("report", told["id"], "-o", str(bundle))
+    made = here.command("report", outage["id"], "-o", str(bundle))
     assert made.returncode == 0, made.stderr
     checked = here.command("verify", str(bundle))
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -262,16 +262,16 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
 
 
 def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(
-    watching: Callable[..., MailWatchProcess], greeter: Greeter
+    process: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
     port, other = free_port(), section(greeter.port, "other", interval="1h")
-    here = watching(section(port), other)
+    here = process(section(port), other)
     here.start()
     here.wait_until(lambda: outages(here), "an outage")
     reload(here, other)
     reload(here, other, section(port))
     here.wait_until(lambda: len(outages(here)) == 2, "a new outage")
-    assert sorted(told["state"] for told in outages(here)) == ["open", "unwatched"]
+    assert sorted(outage["state"] for outage in outages(here)) == ["open", "unwatched"]
     reader = Reader.open(here.data_dir)
     gaps = list(reader.entries(kinds=["gap"], target="lab"))
     reader.close()
@@ -284,24 +284,24 @@ def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(
 
 
 def test_another_host_under_the_same_name_closes_nothing(
-    watching: Callable[..., MailWatchProcess], greeter: Greeter
+    process: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
-    here = watching(section(free_port()))
+    here = process(section(free_port()))
     here.start()
     here.wait_until(lambda: outages(here), "an outage")
     reload(here, section(greeter.port))
     here.wait_until(lambda: here.state("lab") == "up", "up")
-    (told,) = outages(here)
-    assert told["state"] == "unwatched"
+    (outage,) = outages(here)
+    assert outage["state"] == "unwatched"
     assert changes(here) == [("begin", "start"), ("end", "replaced"), ("begin", "reload")]
     clean(here)
 
 
 @pytest.mark.parametrize("how", ["host", "renamed", "removed"])
 def test_changes_made_while_stopped_are_recorded_at_the_next_start(
-    watching: Callable[..., MailWatchProcess], greeter: Greeter, how: str
+    process: Callable[..., MailWatchProcess], greeter: Greeter, how: str
 ) -> None:
-    here = watching(section(free_port()))
+    here = process(section(free_port()))
     with here.running():
         here.wait_until(lambda: outages(here), "an outage")
     name = "lab" if how == "host" else "new"
@@ -309,20 +309,20 @@ def test_changes_made_while_stopped_are_recorded_at_the_next_start(
     here.write_config()
     with here.running():
         here.wait_until(lambda: here.state(name) == "up", "up")
-        (told,) = outages(here)
-        assert (told["target"], told["state"]) == ("lab", "unwatched")
-        assert f"outages/{told['id']}" in here.get("/outages")
-        assert "no longer monitored" in here.get(f"/outages/{told['id']}?lang=en")
+        (outage,) = outages(here)
+        assert (outage["target"], outage["state"]) == ("lab", "unwatched")
+        assert f"outages/{outage['id']}" in here.get("/outages")
+        assert "no longer monitored" in here.get(f"/outages/{outage['id']}?lang=en")
     assert ("end", "replaced" if how == "host" else "removed") in changes(here, "lab")
     with here.running():
-        assert [told["state"] for told in outages(here)] == ["unwatched"]
+        assert [outage["state"] for outage in outages(here)] == ["unwatched"]
     clean(here)
 
 
 def test_an_interval_changed_by_sighup_is_on_record_and_makes_no_gap(
-    watching: Callable[..., MailWatchProcess], greeter: Greeter
+    process: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
-    here = watching(section(greeter.port, interval="8s"))
+    here = process(section(greeter.port, interval="8s"))
     here.start()
     here.wait_until(lambda: here.count("lab", "up") >= 2, "up twice")
     reload(here, section(greeter.port, interval="1s"))
@@ -343,7 +343,7 @@ def test_an_interval_changed_by_sighup_is_on_record_and_makes_no_gap(
 
 
 def test_another_login_starts_a_new_enrolment_without_recording_its_name(
-    watching: Callable[..., MailWatchProcess], tmp_path: Path
+    process: Callable[..., MailWatchProcess], tmp_path: Path
 ) -> None:
     (tmp_path / "secret").write_text("x")
     port = free_port()
@@ -351,7 +351,7 @@ def test_another_login_starts_a_new_enrolment_without_recording_its_name(
     def login(name: str) -> dict[str, Any]:
         return section(port, login={"username": name, "password_file": str(tmp_path / "secret")})
 
-    here = watching(login("mario@example.org"))
+    here = process(login("mario@example.org"))
     here.start()
     here.wait_until(lambda: outages(here), "an outage")
     reload(here, login("luigi@example.org"))

@@ -36,33 +36,33 @@ from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
 
-NOBODY = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
+DEAD_TARGET = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
 PAGES = ("/", "/outages", "/incidents", "/observations", "/ledger", "/about", "/api/docs")
 
 
 @pytest.fixture(scope="module")
 def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tuple[MailWatchProcess, str]]:
     """A MailWatch that runs again after its outage, and the outage's id."""
-    watching, _, identity = recorded_outage
-    with watching.running():
-        yield watching, identity
+    process, _, identity = recorded_outage
+    with process.running():
+        yield process, identity
 
 
 @pytest.fixture(scope="module")
 def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """A MailWatch with 250 observations behind it, that has probed once more and will not for hours."""
     folder, end = tmp_path_factory.mktemp("still"), now() - HOUR_MS
-    skies: dict[str, Pattern] = {"nobody": lambda _: "+"}
-    write(folder / "data", skies, end - 250 * MINUTE, end, vantage="test", durable=False).close()
+    patterns: dict[str, Pattern] = {"nobody": lambda _: "+"}
+    write(folder / "data", patterns, end - 250 * MINUTE, end, vantage="test", durable=False).close()
     with MailWatchProcess(
-        folder, [NOBODY | {"interval": "1h"}], detection={"recheck": ["1h"]}
-    ).running() as watching:
-        watching.wait_until(lambda: watching.count("nobody", "down") == 1, "a look")
-        yield watching
+        folder, [DEAD_TARGET | {"interval": "1h"}], detection={"recheck": ["1h"]}
+    ).running() as process:
+        process.wait_until(lambda: process.count("nobody", "down") == 1, "a look")
+        yield process
 
 
-def _get(watching: MailWatchProcess, path: str, **headers: str) -> tuple[int, Any, str]:
-    request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=headers)
+def _get(process: MailWatchProcess, path: str, **headers: str) -> tuple[int, Any, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{process.port}{path}", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.headers, answer.read().decode()
@@ -121,15 +121,15 @@ def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
 
 
 def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[MailWatchProcess, str]) -> None:
-    watching, identity = web
-    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up again")
+    process, identity = web
+    process.wait_until(lambda: process.state("lab-imap") == "up", "up again")
     well = "</span> All channels are up</h1>"
 
     def shown() -> str:
-        text = _get(watching, "/")[2]
+        text = _get(process, "/")[2]
         return text if well in text and text.count("<title>2") == 2 * 90 else ""
 
-    text = watching.wait_until(shown, "well, with ninety days of both")
+    text = process.wait_until(shown, "well, with ninety days of both")
     assert f"outages/{identity}" in text
     assert "DNS lookup" in text
 
@@ -145,41 +145,41 @@ def test_the_overview_says_that_the_guard_is_off(
 
 
 def test_the_outage_page_shows_bounds_replies_and_proof(web: tuple[MailWatchProcess, str]) -> None:
-    watching, identity = web
-    told = next(o for o in watching.api("outages") if o["id"] == identity)
-    status, _, text = _get(watching, f"/outages/{identity}")
+    process, identity = web
+    outage = next(o for o in process.api("outages") if o["id"] == identity)
+    status, _, text = _get(process, f"/outages/{identity}")
     assert status == 200
     for key in charts.TIMES:
-        assert f'datetime="{told[key]}"' in text
+        assert f'datetime="{outage[key]}"' in text
     # The bounds and the changes of the same observations bear the same times.
     for key in ("last_good", "first_bad", "first_good"):
-        assert text.count(f'datetime="{told[key]}"') == 2, key
-    assert f"entries {told['ledger']['first']} to {told['ledger']['last']}" in text
+        assert text.count(f'datetime="{outage[key]}"') == 2, key
+    assert f"entries {outage['ledger']['first']} to {outage['ledger']['last']}" in text
     assert "connection refused" in text
     assert "covering the first" in text
     assert "evidence.zip" in text
 
 
 def test_the_evidence_file_of_the_page_is_valid(web: tuple[MailWatchProcess, str], tmp_path: Path) -> None:
-    watching, identity = web
+    process, identity = web
     with urllib.request.urlopen(
-        f"http://127.0.0.1:{watching.port}/api/v1/outages/{identity}/evidence.zip?lang=it", timeout=PATIENCE
+        f"http://127.0.0.1:{process.port}/api/v1/outages/{identity}/evidence.zip?lang=it", timeout=PATIENCE
     ) as answer:
         content = answer.read()
     assert "report.pdf" in zipfile.ZipFile(io.BytesIO(content)).namelist()
     (tmp_path / "evidence.zip").write_bytes(content)
-    assert watching.command("verify", str(tmp_path / "evidence.zip")).returncode == 0
-    watching.wait_until(lambda: list((watching.data_dir / "making").iterdir()) == [], "nothing left behind")
+    assert process.command("verify", str(tmp_path / "evidence.zip")).returncode == 0
+    process.wait_until(lambda: list((process.data_dir / "making").iterdir()) == [], "nothing left behind")
 
 
 def test_other_sites_cannot_have_evidence_made_and_unknown_outages_have_none(
     web: tuple[MailWatchProcess, str],
 ) -> None:
-    watching, identity = web
-    assert _get(watching, f"/api/v1/outages/{identity}/evidence.zip", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
-    assert _get(watching, "/api/v1/outages/000000000000/evidence.zip")[0] == 409
-    assert _get(watching, "/api/v1/outages/--help/evidence.zip")[0] == 404
-    assert _get(watching, "/outages/nothing")[0] == 404
+    process, identity = web
+    assert _get(process, f"/api/v1/outages/{identity}/evidence.zip", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
+    assert _get(process, "/api/v1/outages/000000000000/evidence.zip")[0] == 409
+    assert _get(process, "/api/v1/outages/--help/evidence.zip")[0] == 404
+    assert _get(process, "/outages/nothing")[0] == 404
 
 
 def test_query_parameters_are_escaped_and_bounded(web: tuple[MailWatchProcess, str]) -> None:
@@ -193,24 +193,24 @@ def test_query_parameters_are_escaped_and_bounded(web: tuple[MailWatchProcess, s
 
 
 def test_observations_are_filtered(web: tuple[MailWatchProcess, str]) -> None:
-    watching, identity = web
-    assert "<code>" not in _get(watching, "/observations?target=lab-imap&outcome=up")[2]
-    assert texts("en")["no_observations"] in _get(watching, "/observations?to=2020-01-01")[2]
-    assert texts("en")["no_observations"] in _get(watching, "/observations?outcome=unknown")[2]
+    process, identity = web
+    assert "<code>" not in _get(process, "/observations?target=lab-imap&outcome=up")[2]
+    assert texts("en")["no_observations"] in _get(process, "/observations?to=2020-01-01")[2]
+    assert texts("en")["no_observations"] in _get(process, "/observations?outcome=unknown")[2]
     assert (
         texts("it")["backwards"].partition("'")[0]
-        in _get(watching, "/observations?from=2026-02-01&to=2026-01-01&lang=it")[2]
+        in _get(process, "/observations?from=2026-02-01&to=2026-01-01&lang=it")[2]
     )
-    told = next(o for o in watching.api("outages") if o["id"] == identity)
-    page = _get(watching, "/observations?target=lab-imap&outcome=down")[2]
-    assert page.count('<tr role="row"><td') == told["observations"]["down"]
-    downs = watching.api("observations?target=lab-imap&outcome=down")
+    outage = next(o for o in process.api("outages") if o["id"] == identity)
+    page = _get(process, "/observations?target=lab-imap&outcome=down")[2]
+    assert page.count('<tr role="row"><td') == outage["observations"]["down"]
+    downs = process.api("observations?target=lab-imap&outcome=down")
     assert {look["outcome"] for look in downs} == {"down"}
     assert page.count(f'datetime="{downs[-1]["started_at"]}"') == 1
-    older = watching.api(f"observations?target=lab-imap&before={downs[-1]['index']}&limit=1")
+    older = process.api(f"observations?target=lab-imap&before={downs[-1]['index']}&limit=1")
     assert [look["outcome"] for look in older] == ["up"]
-    assert _get(watching, "/observations?outcome=wrong")[0] == 422
-    assert _get(watching, "/api/v1/observations?before=-1")[0] == 422
+    assert _get(process, "/observations?outcome=wrong")[0] == 422
+    assert _get(process, "/api/v1/observations?before=-1")[0] == 422
 
 
 def test_the_pages_reach_back_to_the_first_observation(still: MailWatchProcess) -> None:
@@ -218,9 +218,9 @@ def test_the_pages_reach_back_to_the_first_observation(still: MailWatchProcess) 
     while query:
         page = _get(still, f"/observations?{query}")[2]
         assert ("data-pulse" in page) is (not seen)
-        shown = re.findall(r'<tr role="row"><td[^>]*><time datetime="([^"]*)"', page)
-        seen += shown
-        sizes.append(len(shown))
+        displayed = re.findall(r'<tr role="row"><td[^>]*><time datetime="([^"]*)"', page)
+        seen += displayed
+        sizes.append(len(displayed))
         [query] = re.findall(r'href="\?([^"]*)" rel="next"', page) or [""]
         assert not query or query.startswith("from=2020-01-01&amp;before=")
         query = query.replace("&amp;", "&")
@@ -245,8 +245,8 @@ def test_a_rare_outcome_is_searched_a_part_of_the_ledger_at_a_time() -> None:
     assert page_of(observations, asked, 0) == ([], None)
 
 
-def _asked_for(watching: MailWatchProcess, what: str) -> tuple[int, Any]:
-    status, _, text = _get(watching, f"/api/v1/{what}")
+def _asked_for(process: MailWatchProcess, what: str) -> tuple[int, Any]:
+    status, _, text = _get(process, f"/api/v1/{what}")
     return status, json.loads(text)
 
 
@@ -259,29 +259,29 @@ WINDOW = "from=2026-01-01T00:00:00Z&to=2030-01-01T00:00:00Z"
 def test_a_target_that_never_was_is_refused_wherever_one_is_asked_for(
     web: tuple[MailWatchProcess, str], what: str
 ) -> None:
-    status, said = _asked_for(web[0], f"{what}target=lab-inap")
-    assert (status, said["detail"].partition(";")[0]) == (
+    status, body = _asked_for(web[0], f"{what}target=lab-inap")
+    assert (status, body["detail"].partition(";")[0]) == (
         404,
         "there is no target 'lab-inap', in the config or on record",
     )
-    assert "lab-imap" in said["detail"].partition("; is it ")[2]
-    status, said = _asked_for(web[0], f"{what}target=qqq")
-    assert (status, said["detail"].partition("; ")[2][:9]) == (404, "there are")
-    assert "lab-imap" in said["detail"]
+    assert "lab-imap" in body["detail"].partition("; is it ")[2]
+    status, body = _asked_for(web[0], f"{what}target=qqq")
+    assert (status, body["detail"].partition("; ")[2][:9]) == (404, "there are")
+    assert "lab-imap" in body["detail"]
 
 
 def test_outages_are_those_of_the_target_that_is_asked_for(web: tuple[MailWatchProcess, str]) -> None:
-    watching, identity = web
-    outages = watching.api("outages")
+    process, identity = web
+    outages = process.api("outages")
     name = next(one["target"] for one in outages if one["id"] == identity)
-    mine = watching.api(f"outages?target={name}")
+    mine = process.api(f"outages?target={name}")
     assert [one["id"] for one in mine] == [one["id"] for one in outages if one["target"] == name]
-    other = next(one["target"] for one in watching.api("targets") if one["target"] != name)
-    assert identity not in [one["id"] for one in watching.api(f"outages?target={other}")]
-    assert identity in _get(watching, f"/api/v1/outages.csv?target={name}")[2]
-    assert identity not in _get(watching, f"/api/v1/outages.csv?target={other}")[2]
-    assert identity in _get(watching, f"/outages?target={name}")[2]
-    assert identity not in _get(watching, f"/outages?target={other}")[2]
+    other = next(one["target"] for one in process.api("targets") if one["target"] != name)
+    assert identity not in [one["id"] for one in process.api(f"outages?target={other}")]
+    assert identity in _get(process, f"/api/v1/outages.csv?target={name}")[2]
+    assert identity not in _get(process, f"/api/v1/outages.csv?target={other}")[2]
+    assert identity in _get(process, f"/outages?target={name}")[2]
+    assert identity not in _get(process, f"/outages?target={other}")[2]
 
 
 @pytest.mark.parametrize(
@@ -295,9 +295,9 @@ def test_outages_are_those_of_the_target_that_is_asked_for(web: tuple[MailWatchP
     ],
 )
 def test_a_parameter_that_is_not_known_is_refused(web: tuple[MailWatchProcess, str], what: str, cure: str) -> None:
-    status, said = _asked_for(web[0], what)
+    status, body = _asked_for(web[0], what)
     name = what.partition("?")[2].partition("=")[0]
-    assert (status, said) == (422, {"detail": f"there is no parameter {name!r}; {cure}"})
+    assert (status, body) == (422, {"detail": f"there is no parameter {name!r}; {cure}"})
 
 
 @pytest.mark.parametrize("page", ["outages", "observations"])
@@ -308,21 +308,21 @@ def test_a_page_says_that_there_is_no_such_target(
     status, _, text = _get(web[0], f"/{page}?target=%3Ctpyo%3E&lang={language}")
     assert status == 200
     # As it stands in the page: escaped.
-    said = texts(language)["no_target"].replace("'", "&#39;").format(name="&lt;tpyo&gt;")
-    assert said in text
+    reply = texts(language)["no_target"].replace("'", "&#39;").format(name="&lt;tpyo&gt;")
+    assert reply in text
     assert texts(language)["no_observations"] not in text
     assert texts(language)["no_outages"] not in text
     assert texts(language)["no_target"].partition("{")[0] not in _get(web[0], f"/{page}?target=lab-imap")[2]
 
 
 def test_an_outage_names_the_service_but_never_the_account(web: tuple[MailWatchProcess, str]) -> None:
-    watching, identity = web
-    watch = watching.api(f"outages/{identity}")["watch"]
+    process, identity = web
+    settings = process.api(f"outages/{identity}")["watch"]
     assert {"kind", "provider", "host", "port", "tls", "interval", "timeout", "catalogue", "own_ca", "rules"} == (
-        watch.keys()
+        settings.keys()
     )
-    assert watch["rules"].keys() == {"open_after", "close_after", "recheck"}
-    assert next(o for o in watching.api("outages") if o["id"] == identity)["watch"] == watch
+    assert settings["rules"].keys() == {"open_after", "close_after", "recheck"}
+    assert next(o for o in process.api("outages") if o["id"] == identity)["watch"] == settings
 
 
 def test_the_other_language_keeps_the_filter(web: tuple[MailWatchProcess, str]) -> None:
@@ -345,9 +345,9 @@ def test_the_page_is_notified_of_changes(web: tuple[MailWatchProcess, str]) -> N
         assert any(line == b"event: changed\n" for line in lines)
 
 
-def _first(watching: MailWatchProcess, path: str, **headers: str) -> list[str]:
+def _first(process: MailWatchProcess, path: str, **headers: str) -> list[str]:
     """The first thing that a stream says after how long to wait."""
-    request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=headers)
+    request = urllib.request.Request(f"http://127.0.0.1:{process.port}{path}", headers=headers)
     with urllib.request.urlopen(request, timeout=PATIENCE) as stream:
         return ["".join(iter(lambda: stream.readline().decode(), "\n")) for _ in range(2)]
 
@@ -367,10 +367,10 @@ def test_a_new_listener_is_sent_pending_changes_at_once(still: MailWatchProcess)
 
 def test_an_open_outage_is_as_its_replay_without_a_live_one(tmp_path: Path) -> None:
     once = {"open_after": 1, "recheck": ["1h"]}
-    with MailWatchProcess(tmp_path, [NOBODY | {"interval": "1h"}], detection=once).running() as watching:
-        told = watching.wait_until(lambda: watching.api("outages"), "an open outage")
-        reader = Reader.open(watching.data_dir)
-        assert queries.outages(reader) == told
+    with MailWatchProcess(tmp_path, [DEAD_TARGET | {"interval": "1h"}], detection=once).running() as process:
+        outage = process.wait_until(lambda: process.api("outages"), "an open outage")
+        reader = Reader.open(process.data_dir)
+        assert queries.outages(reader) == outage
         [record] = queries.outage_records(reader)
         live = {record.id: replace(record, last_bad=record.last_bad + 1)}
         # What is followed live is not read out of the ledger again, which takes a second for 10,000 observations.
@@ -378,23 +378,23 @@ def test_an_open_outage_is_as_its_replay_without_a_live_one(tmp_path: Path) -> N
         assert queries.incidents(reader, live=live)[0].last_bad == record.last_bad + 1
         assert queries.outage_records(reader, live={"another": record}) == [record]
         reader.close()
-        assert f"outages/{told[0]['id']}" in _get(watching, "/outages")[2]
-        assert _get(watching, f"/outages/{told[0]['id']}")[2].count(told[0]["last_bad"]) >= 2
+        assert f"outages/{outage[0]['id']}" in _get(process, "/outages")[2]
+        assert _get(process, f"/outages/{outage[0]['id']}")[2].count(outage[0]["last_bad"]) >= 2
 
 
 def test_a_page_that_changes_no_more_is_not_asked_for_again(web: tuple[MailWatchProcess, str]) -> None:
-    watching, identity = web
+    process, identity = web
     for page in ("/", "/outages", "/incidents", "/observations", "/ledger"):
-        assert "data-pulse" in _get(watching, page)[2], page
+        assert "data-pulse" in _get(process, page)[2], page
     for page in ("/about", "/api/docs", "/outages/none", f"/outages/{identity}"):
-        assert "data-pulse" not in _get(watching, page)[2], page
+        assert "data-pulse" not in _get(process, page)[2], page
 
 
 def test_links_keep_the_prefix_of_a_proxy(web: tuple[MailWatchProcess, str]) -> None:
-    watching, identity = web
+    process, identity = web
     for page in (*PAGES, f"/outages/{identity}"):
         depth = page.count("/") - 1
-        for link in re.findall(r'(?:href|src|data-stream)="([^"]*)"', _get(watching, page)[2]):
+        for link in re.findall(r'(?:href|src|data-stream)="([^"]*)"', _get(process, page)[2]):
             assert not link.startswith("/"), (page, link)
             assert link.count("../") == depth or link.startswith(("?", "#")), (page, link)
 
@@ -515,9 +515,15 @@ def test_the_headline_is_true(
     states: list[str], ill: bool, answer: str, sign: str, count: int, names: tuple[str, ...]
 ) -> None:
     targets: list[Any] = [{"target": str(n), "state": state} for n, state in enumerate(states)]
-    told = status_summary(targets, stale=ill)
-    assert (told.answer, told.state, told.count, told.of, told.names) == (answer, sign, count, len(states), names)
-    assert told.more == (2 if len(states) == 7 else 0)
+    reported = status_summary(targets, stale=ill)
+    assert (reported.answer, reported.state, reported.count, reported.of, reported.names) == (
+        answer,
+        sign,
+        count,
+        len(states),
+        names,
+    )
+    assert reported.more == (2 if len(states) == 7 else 0)
     for language in ("en", "it"):
         text = texts(language)["answer_text"][answer].format(count=count, of=len(states), names=", ".join(names))
         assert all(name in text for name in names)
@@ -535,14 +541,14 @@ def test_every_text_of_the_pages_is_used() -> None:
 
 
 def test_days_that_are_not_counted_yet_are_not_shown_as_days_without_data() -> None:
-    told = {"target": "t", "kind": "imap", "state": "up", "outage": None, "last_observation": None, "cause": None,
+    one = {"target": "t", "kind": "imap", "state": "up", "outage": None, "last_observation": None, "cause": None,
             "provider": "", "failed_phase": None, "detail": ""}  # fmt: skip
     days = [DayAvailability(0, DAY_MS, 0, 0, 0, 0)] * 90
     card = TargetCard(phases={}, duration=0.0, days=days, ratio=AvailabilityRatio(1.0, 1.0, 1e-6), is_filling=True)
     for filling in (True, False):
         drawn = replace(card, is_filling=filling)
         read_model = SimpleNamespace(
-            vantage_point="", place="", targets=lambda: [told], target_card=lambda *_, drawn=drawn: drawn,
+            vantage_point="", place="", targets=lambda: [one], target_card=lambda *_, drawn=drawn: drawn,
             change_token=str, stale_reasons=list, recent_outages=list, is_unguarded=bool,
         )  # fmt: skip
         page = Pages(cast(ReadModel, read_model), Audience())._render_overview(_request(), "en", 1)

@@ -26,9 +26,9 @@ from tests.helpers.web_client import HTML, PASSWORD, UNREACHABLE_TARGET, ask, ba
 
 
 @pytest.fixture(scope="module")
-def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
-    with MailWatchProcess(tmp_path_factory.mktemp("nobody"), [UNREACHABLE_TARGET]).running() as watching:
-        yield watching
+def empty_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
+    with MailWatchProcess(tmp_path_factory.mktemp("nobody"), [UNREACHABLE_TARGET]).running() as process:
+        yield process
 
 
 @pytest.mark.parametrize("language", ["en", "it"])
@@ -47,19 +47,19 @@ def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProces
     ],
 )
 def test_a_browser_gets_a_page_that_says_what_is_wrong(
-    nobody: MailWatchProcess, path: str, host: str, status: int, language: str
+    empty_process: MailWatchProcess, path: str, host: str, status: int, language: str
 ) -> None:
-    got, headers, page = ask(nobody, path, HTML | {"Accept-Language": language, "Host": host})
+    got, headers, page = ask(empty_process, path, HTML | {"Accept-Language": language, "Host": host})
     assert got == status
     assert headers["content-type"] == "text/html; charset=utf-8"
-    told = texts(language)["problem"][TEXTS_BY_STATUS[status]]
-    assert f"<h1>{told['title']}</h1>" in page
+    expected = texts(language)["problem"][TEXTS_BY_STATUS[status]]
+    assert f"<h1>{expected['title']}</h1>" in page
     assert "static/style.css" in page
     assert headers["cache-control"] == "no-store"
     # To a name that was bent to us not even the pages' names are shown.
     assert ("<nav" in page) is (status != 421)
     assert ("hosts: [" in page) is (status == 421)
-    assert ask(nobody, "/static/style.css", {"Host": host})[0] == 200
+    assert ask(empty_process, "/static/style.css", {"Host": host})[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -78,24 +78,26 @@ def test_a_browser_gets_a_page_that_says_what_is_wrong(
 )
 @pytest.mark.parametrize("accept", [{}, HTML], ids=["program", "browser"])
 def test_the_api_says_in_json_what_is_wrong(
-    nobody: MailWatchProcess, path: str, status: int, word: str, accept: dict[str, str]
+    empty_process: MailWatchProcess, path: str, status: int, word: str, accept: dict[str, str]
 ) -> None:
-    got, headers, text = ask(nobody, path, accept)
+    got, headers, text = ask(empty_process, path, accept)
     assert (got, headers["content-type"]) == (status, "application/json")
     assert word in str(json.loads(text)["detail"])
 
 
-def test_the_api_says_in_json_who_may_not_ask(nobody: MailWatchProcess, tmp_path: Any) -> None:
-    assert "hosts: [" in json.loads(ask(nobody, "/api/v1/targets", {"Host": "rebound.example"})[2])["detail"]
-    watching = watching_with(tmp_path, password_file="secret-web")
-    with watching.running():
-        assert json.loads(ask(watching, "/api/v1/targets")[2]) == {"detail": "a password or a token is needed"}
+def test_the_api_says_in_json_who_may_not_ask(empty_process: MailWatchProcess, tmp_path: Any) -> None:
+    assert (
+        "hosts: [" in json.loads(ask(empty_process, "/api/v1/targets", {"Host": "rebound.example"})[2])["detail"]
+    )
+    process = watching_with(tmp_path, password_file="secret-web")
+    with process.running():
+        assert json.loads(ask(process, "/api/v1/targets")[2]) == {"detail": "a password or a token is needed"}
         for _ in range(10):
-            ask(watching, "/api/v1/targets", basic("wrong"))
-        status, headers, text = ask(watching, "/api/v1/targets", basic(PASSWORD))
+            ask(process, "/api/v1/targets", basic("wrong"))
+        status, headers, text = ask(process, "/api/v1/targets", basic(PASSWORD))
         assert (status, headers["retry-after"]) == (429, "60")
         assert "wait" in json.loads(text)["detail"]
-        status, headers, page = ask(watching, "/", basic(PASSWORD) | HTML | {"Accept-Language": "it"})
+        status, headers, page = ask(process, "/", basic(PASSWORD) | HTML | {"Accept-Language": "it"})
         assert (status, headers["retry-after"]) == (429, "60")
         assert texts("it")["problem"]["wait"]["title"] in page
 
@@ -104,55 +106,55 @@ Told = tuple[int, http.client.HTTPMessage, bytes]
 READ = ("/", "/about", "/outages", "/metrics", "/healthz", "/api/v1/targets", "/static/live.js")
 
 
-def _method(watching: MailWatchProcess, method: str, path: str, **headers: str) -> Told:
-    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
+def _method(process: MailWatchProcess, method: str, path: str, **headers: str) -> Told:
+    connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=PATIENCE)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
-    told = answer.status, answer.headers, answer.read()
+    response = answer.status, answer.headers, answer.read()
     connection.close()
-    return told
+    return response
 
 
 @pytest.mark.parametrize("packing", ["gzip", "identity"])
 @pytest.mark.parametrize(
     "path", ["/", "/about", "/outages", "/metrics", "/healthz", "/api/v1/targets", "/static/live.js"]
 )
-def test_head_answers_what_get_would(nobody: MailWatchProcess, path: str, packing: str) -> None:
+def test_head_answers_what_get_would(empty_process: MailWatchProcess, path: str, packing: str) -> None:
     packed = {"Accept-Encoding": packing}
-    status, head, body = _method(nobody, "HEAD", path, **packed)
+    status, head, body = _method(empty_process, "HEAD", path, **packed)
     assert (status, body) == (200, b"")
-    get = _method(nobody, "GET", path, **packed)[1]
+    get = _method(empty_process, "GET", path, **packed)[1]
     for name in ("content-type", "content-encoding", "vary", "cache-control", "content-security-policy"):
         assert head[name] == get[name], name
     assert "server" not in head
 
 
-def test_streams_and_exports_answer_no_head_and_nothing_accepts_writes(nobody: MailWatchProcess) -> None:
+def test_streams_and_exports_answer_no_head_and_nothing_accepts_writes(empty_process: MailWatchProcess) -> None:
     for method, path in (
         ("HEAD", "/live"), ("HEAD", "/api/v1/outages/000000000000/evidence.zip"),
         ("POST", "/"), ("PUT", "/api/v1/targets"), ("DELETE", "/outages"), ("OPTIONS", "/"), ("TRACE", "/"),
     ):  # fmt: skip
-        status, headers, _ = _method(nobody, method, path)
+        status, headers, _ = _method(empty_process, method, path)
         assert status == 405, (method, path)
         assert headers["allow"] == "GET"
 
 
 async def _asked(app: ASGIApp, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
     """Ask an app that nobody serves; no body is ever sent to it."""
-    said: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
 
     async def receive() -> Any:
         await asyncio.Event().wait()
 
     async def send(message: Any) -> None:
-        said.append(message)
+        messages.append(message)
 
     lines = [(b"host", b"localhost"), *((name.lower().encode(), text.encode()) for name, text in headers.items())]
     scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": lines}
     async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(Broken):
             await app(scope, receive, send)
-    return said[0]["status"], b"".join(message.get("body", b"") for message in said).decode()
+    return messages[0]["status"], b"".join(message.get("body", b"") for message in messages).decode()
 
 
 class Broken(Exception):
@@ -171,18 +173,18 @@ async def test_an_internal_error_is_reported_without_details() -> None:
     status, page = await _asked(app, "/outages", **HTML)
     assert (status, "canary" in page) == (500, False)
     assert texts("en")["problem"]["fault"]["title"] in page
-    status, said = await _asked(app, "/api/v1/outages")
-    assert (status, json.loads(said)) == (500, {"detail": "internal error; see the log"})
+    status, dns_answers = await _asked(app, "/api/v1/outages")
+    assert (status, json.loads(dns_answers)) == (500, {"detail": "internal error; see the log"})
 
 
 def test_other_sites_cannot_log_a_user_out(tmp_path: Any) -> None:
-    watching = watching_with(tmp_path, password_file="secret-web")
-    with watching.running():
-        _, headers, _ = ask(watching, "/login", form="password=perch%C3%A9+no")
+    process = watching_with(tmp_path, password_file="secret-web")
+    with process.running():
+        _, headers, _ = ask(process, "/login", form="password=perch%C3%A9+no")
         session = {"Cookie": headers["set-cookie"].partition(";")[0]}
-        status, headers, _ = ask(watching, "/logout", session | {"Sec-Fetch-Site": "cross-site"}, form="")
+        status, headers, _ = ask(process, "/logout", session | {"Sec-Fetch-Site": "cross-site"}, form="")
         assert (status, headers["set-cookie"]) == (403, None)
-        assert ask(watching, "/", session)[0] == 200
+        assert ask(process, "/", session)[0] == 200
 
 
 async def test_a_login_form_that_never_arrives_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

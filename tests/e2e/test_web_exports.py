@@ -22,11 +22,11 @@ ATOM = "{http://www.w3.org/2005/Atom}"
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """One with two mailboxes and their outages, in public."""
     with (
-        running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _),
-        watching.running(),
+        running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (process, _),
+        process.running(),
     ):
-        watching.wait_until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
-        yield watching
+        process.wait_until(lambda: all(t["state"] == "up" for t in process.api("targets")), "up again")
+        yield process
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -42,9 +42,9 @@ def test_outages_as_a_table(public: MailWatchProcess) -> None:
     assert {row["target"] for row in mine} == {f"canary-address-{n}@example.org/imap" for n in (1, 2)}
     assert all(float(row["duration.min"]) <= float(row["duration.max"]) for row in mine)
     assert all(row["causes"].startswith("unavailable=") for row in mine)
-    shown = rows(ask(public, "/api/v1/outages.csv")[2])
-    assert [row["first_bad"] for row in shown] == [row["first_bad"] for row in mine]
-    assert {(row["target"], row["vantage_point"], row["ledger.first"]) for row in shown} == {
+    displayed = rows(ask(public, "/api/v1/outages.csv")[2])
+    assert [row["first_bad"] for row in displayed] == [row["first_bad"] for row in mine]
+    assert {(row["target"], row["vantage_point"], row["ledger.first"]) for row in displayed} == {
         ("lab imap 1", "", ""), ("lab imap 2", "", "")
     }  # fmt: skip
 
@@ -52,10 +52,10 @@ def test_outages_as_a_table(public: MailWatchProcess) -> None:
 def test_observations_as_a_table(public: MailWatchProcess) -> None:
     assert ask(public, "/api/v1/observations.csv")[0] == 401
     asked = "/api/v1/observations.csv?outcome=down&limit=2&target=canary-address-1@example.org/imap"
-    told = rows(ask(public, asked, basic(PASSWORD))[2])
-    assert [row["outcome"] for row in told] == ["down", "down"]
-    assert {row["failed_phase"] for row in told} == {"auth"}
-    assert float(told[0]["phases.connect"]) >= 0
+    answer = rows(ask(public, asked, basic(PASSWORD))[2])
+    assert [row["outcome"] for row in answer] == ["down", "down"]
+    assert {row["failed_phase"] for row in answer} == {"auth"}
+    assert float(answer[0]["phases.connect"]) >= 0
     page = ask(public, "/observations?outcome=down&from=2026-01-01", basic(PASSWORD))[2]
     link = "api/v1/observations.csv?outcome=down&amp;limit=10000&amp;from=2026-01-01T00%3A00%3A00.000Z"
     assert f'href="./{link}"' in page

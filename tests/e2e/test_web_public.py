@@ -29,30 +29,30 @@ WHEN = "from=2020-01-01T00:00:00Z&to=2040-01-01T00:00:00Z"
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """It has an outage behind it, and visitors without a login ask it."""
-    with running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _):
-        watching.start()
-        watching.wait_until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
-        yield watching
+    with running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (process, _):
+        process.start()
+        process.wait_until(lambda: all(t["state"] == "up" for t in process.api("targets")), "up again")
+        yield process
 
 
-def told(watching: MailWatchProcess, what: str, headers: dict[str, str] | None = None) -> Any:
-    return json.loads(ask(watching, f"/api/v1/{what}", headers)[2])
+def api_answer(process: MailWatchProcess, what: str, headers: dict[str, str] | None = None) -> Any:
+    return json.loads(ask(process, f"/api/v1/{what}", headers)[2])
 
 
-def everything(watching: MailWatchProcess, path: str, headers: dict[str, str]) -> tuple[int, str]:
+def everything(process: MailWatchProcess, path: str, headers: dict[str, str]) -> tuple[int, str]:
     """The status, and all of the answer; of a stream its beginning."""
     if path.startswith("/live"):
-        connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=PATIENCE)
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         text = "".join(answer.readline().decode() for _ in range(4))
         connection.close()
         return answer.status, text
-    status, answered, text = ask(watching, path, headers)
+    status, answered, text = ask(process, path, headers)
     return status, f"{answered}\n{text}"
 
 
-def addresses(watching: MailWatchProcess, route: str) -> Iterator[str]:
+def addresses(process: MailWatchProcess, route: str) -> Iterator[str]:
     """A route with everything that can stand in its gaps."""
     if "{" not in route:
         # The API refuses what a route has no parameter for.
@@ -64,7 +64,7 @@ def addresses(watching: MailWatchProcess, route: str) -> Iterator[str]:
         return
     kind = "incidents" if "incident_id" in route else "outages"
     for headers in (None, basic(PASSWORD)):
-        for item in told(watching, kind, headers):
+        for item in api_answer(process, kind, headers):
             yield route.format(incident_id=item["id"], outage_id=item["id"])
 
 
@@ -80,7 +80,7 @@ def test_the_walk_covers_every_route() -> None:
 def test_no_route_discloses_anything_private_to_an_anonymous_client(
     public: MailWatchProcess, accept: dict[str, str], language: str
 ) -> None:
-    hidden = [*CANARIES, *(o["id"] for o in told(public, "outages", basic(PASSWORD)))]
+    hidden = [*CANARIES, *(o["id"] for o in api_answer(public, "outages", basic(PASSWORD)))]
     for route in ROUTES:
         for path in addresses(public, route):
             status, text = everything(public, path, accept | {"Accept-Language": language})
@@ -120,37 +120,37 @@ def test_no_spelling_of_a_path_leads_around_the_gate(public: MailWatchProcess, p
 
 
 def test_states_and_outages_are_shown_under_pseudonyms(public: MailWatchProcess) -> None:
-    targets = told(public, "targets")
+    targets = api_answer(public, "targets")
     assert [t["target"] for t in targets] == ["lab imap 1", "lab imap 2"]
     assert {t["state"] for t in targets} == {"up"}
-    real = {o["first_bad"]: o for o in told(public, "outages", basic(PASSWORD))}
-    shown = told(public, "outages")
-    assert len(shown) == len(real) >= 2
-    for outage in shown:
+    real = {o["first_bad"]: o for o in api_answer(public, "outages", basic(PASSWORD))}
+    displayed = api_answer(public, "outages")
+    assert len(displayed) == len(real) >= 2
+    for outage in displayed:
         mine = real[outage["first_bad"]]
         for key in ("last_good", "last_bad", "first_good", "duration", "causes", "phases", "observations"):
             assert outage[key] == mine[key], key
         assert outage["id"] != mine["id"]
         assert outage["target"] in ("lab imap 1", "lab imap 2")
-        assert told(public, f"outages/{outage['id']}") == outage
+        assert api_answer(public, f"outages/{outage['id']}") == outage
         page = ask(public, f"/outages/{outage['id']}")[2]
         for key in ("last_good", "first_bad", "last_bad", "first_good"):
             assert f'datetime="{outage[key]}"' in page
         assert texts("en")["guard_yes"] in page
         assert "evidence.zip" not in page
-    incident = told(public, "incidents")[0]
-    assert {o["id"] for o in incident["outages"]} <= {o["id"] for o in shown}
-    assert told(public, f"incidents/{incident['id']}")["stages"]
+    incident = api_answer(public, "incidents")[0]
+    assert {o["id"] for o in incident["outages"]} <= {o["id"] for o in displayed}
+    assert api_answer(public, f"incidents/{incident['id']}")["stages"]
 
 
 def test_a_ledger_id_opens_nothing_to_an_anonymous_client(public: MailWatchProcess) -> None:
-    real = told(public, "outages", basic(PASSWORD))[0]["id"]
+    real = api_answer(public, "outages", basic(PASSWORD))[0]["id"]
     assert ask(public, f"/outages/{real}")[0] == 404
     assert ask(public, f"/outages/{real}", basic(PASSWORD))[0] == 200
 
 
 def test_every_link_of_a_public_page_can_be_followed(public: MailWatchProcess) -> None:
-    outage = told(public, "outages")[0]["id"]
+    outage = api_answer(public, "outages")[0]["id"]
     for page in ("/", "/outages", "/incidents", "/about", f"/outages/{outage}"):
         base = page.rpartition("/")[0]
         for link in set(re.findall(r'(?:href|src)="([^"#?]+)"', ask(public, page)[2])):
@@ -159,10 +159,10 @@ def test_every_link_of_a_public_page_can_be_followed(public: MailWatchProcess) -
 
 
 def test_pseudonyms_survive_a_restart(public: MailWatchProcess) -> None:
-    before = {o["id"] for o in told(public, "outages")}
+    before = {o["id"] for o in api_answer(public, "outages")}
     assert public.stop() == 0
     public.start()
-    assert {o["id"] for o in told(public, "outages")} == before
+    assert {o["id"] for o in api_answer(public, "outages")} == before
 
 
 def test_an_anonymous_client_is_offered_the_log_in_and_gets_in_by_it(public: MailWatchProcess) -> None:
@@ -178,16 +178,16 @@ def test_an_anonymous_client_is_offered_the_log_in_and_gets_in_by_it(public: Mai
 
 
 def test_outages_are_asked_for_by_their_pseudonyms(public: MailWatchProcess) -> None:
-    outages = told(public, "outages")
+    outages = api_answer(public, "outages")
     name = outages[0]["target"]
-    asked = told(public, f"outages?target={quote(name)}")
+    asked = api_answer(public, f"outages?target={quote(name)}")
     assert asked == [one for one in outages if one["target"] == name]
-    real = told(public, "outages", basic(PASSWORD))[0]["target"]
+    real = api_answer(public, "outages", basic(PASSWORD))[0]["target"]
     for unknown in (real, "tpyo-of-nobody"):
-        status, _, said = ask(public, f"/api/v1/outages?target={quote(unknown)}")
+        status, _, body = ask(public, f"/api/v1/outages?target={quote(unknown)}")
         assert status == 404
-        shown = json.loads(said)["detail"].replace(repr(unknown), "")
-        assert not [word for word in CANARIES if word in shown]
+        displayed = json.loads(body)["detail"].replace(repr(unknown), "")
+        assert not [word for word in CANARIES if word in displayed]
         page = ask(public, f"/outages?target={quote(unknown)}&lang=en", HTML)[2]
         # What one asks for may come back.
         page = page.replace(unknown, "").replace(quote(unknown, safe=""), "")

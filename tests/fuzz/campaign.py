@@ -28,7 +28,7 @@ LARGE = 256 << 20
 """Bytes by which one input may make the process grow."""
 AT_A_TIME = 20
 MOST_OF_A_KIND = 5
-ROOMS = ("mail", "network", "evidence", "own")
+GROUPS = ("mail", "network", "evidence", "own")
 
 
 class Hangs(BaseException):
@@ -48,7 +48,7 @@ class Figures:
 
 def targets(names: Sequence[str] = ()) -> list[Target]:
     """Return all targets, or those of these names."""
-    known = [target for room in ROOMS for target in importlib.import_module(f"tests.fuzz.{room}").targets()]
+    known = [target for room in GROUPS for target in importlib.import_module(f"tests.fuzz.{room}").targets()]
     if unknown := set(names) - {target.name for target in known}:
         raise SystemExit(
             f"no such target: {', '.join(sorted(unknown))}; there are {', '.join(t.name for t in known)}"
@@ -100,7 +100,7 @@ def run(chosen: Sequence[Target], seed: int, count: int, seconds: float) -> dict
     figures = {target.name: Figures() for target in chosen}
     shares = sum(target.share for target in chosen)
     ends, done, turn = time.monotonic() + seconds, 0, 0
-    told = time.monotonic()
+    at = time.monotonic()
     while done < count and time.monotonic() < ends:
         for target in chosen:
             many = max(1, round(AT_A_TIME * len(chosen) * target.share / shares))
@@ -110,8 +110,8 @@ def run(chosen: Sequence[Target], seed: int, count: int, seconds: float) -> dict
             if done >= count or time.monotonic() > ends:
                 break
         turn += 1
-        if time.monotonic() - told > 30:
-            told = time.monotonic()
+        if time.monotonic() - at > 30:
+            at = time.monotonic()
             print(
                 f"{done} inputs, {sum(len(each.found) for each in figures.values())} failures",
                 file=sys.stderr,

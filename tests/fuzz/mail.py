@@ -34,7 +34,7 @@ USER = "anna@example.org"
 LOGIN = Login(username=USER, password=SecretStr(wire.PASSWORD))
 SEALER = MessageSigner(b"s" * 32, "trip")
 MARK = MessageToken("0123456789abcdef" * 2, 1_769_119_200_123)
-SAID = [
+REPLIES = [
     wire.PASSWORD.encode(),
     USER.encode(),
     b"{tag} OK ",
@@ -52,7 +52,7 @@ def _watched(kind: Kind, **more: Any) -> Watched:
     )
 
 
-def _said(kind: Kind) -> list[bytes]:
+def _replies(kind: Kind) -> list[bytes]:
     """What the servers of tests/dialogues said, in their order."""
     found = []
     for dialogue in DIALOGUES:
@@ -84,7 +84,7 @@ IMAP = [
         b"* 3 FETCH (BODY[HEADER.FIELDS (DATE)] {%d}\r\n%b)\r\n{tag} OK done\r\n" % (len(DATE), DATE),
         b"* BYE bye\r\n{tag} OK bye\r\n",
     ),
-    *_said(Kind.IMAP),
+    *_replies(Kind.IMAP),
 ]
 FULL_BOUNCE = (
     BOUNCE_FORM.replace("{user}", USER)
@@ -119,7 +119,7 @@ POP3 = [
         b"+OK\r\nDate: x\r\n\r\n.\r\n",
         b"+OK bye\r\n",
     ),
-    *_said(Kind.POP3),
+    *_replies(Kind.POP3),
 ]
 EHLO = b"250-x\r\n250-SIZE 1000\r\n250-STARTTLS\r\n250-SMTPUTF8\r\n250 AUTH PLAIN LOGIN CRAM-MD5 XOAUTH2\r\n"
 SMTP = [
@@ -128,7 +128,7 @@ SMTP = [
     ),
     _joined(b"220 x\r\n", b"250-x\r\n250 AUTH CRAM-MD5\r\n", b"334 PDE4OTYuNjk3MTcwOTUyQHg+\r\n", b"235 ok\r\n"),
     _joined(b"220 x\r\n", b"502 no\r\n", b"250 x\r\n", b"250 ok\r\n"),
-    *_said(Kind.SMTP),
+    *_replies(Kind.SMTP),
 ]
 SUBMIT = [
     _joined(
@@ -143,7 +143,7 @@ SUBMIT = [
 ]
 MX = [
     _joined(b"220 x ESMTP\r\n", EHLO, b"250 ok\r\n", b"250 2.1.5 ok\r\n", b"250 ok\r\n", b"221 bye\r\n"),
-    *_said(Kind.MX),
+    *_replies(Kind.MX),
 ]
 OAUTH = OAuth2(
     client_id="x",
@@ -227,19 +227,19 @@ _REDACT = Redactor(LOGIN)
 
 
 def _redact(data: bytes) -> None:
-    told = _REDACT(data.decode("utf-8", "backslashreplace"))
-    if wire.PASSWORD.lower() in told.lower() or not told.isprintable():
-        raise Wrong(f"told: {told}")
-    if len(told) > 10 * MAX_CHARS:
+    redacted = _REDACT(data.decode("utf-8", "backslashreplace"))
+    if wire.PASSWORD.lower() in redacted.lower() or not redacted.isprintable():
+        raise Wrong(f"told: {redacted}")
+    if len(redacted) > 10 * MAX_CHARS:
         raise Wrong("a reply on record is not bounded")
 
 
 def _clear(data: bytes) -> None:
     error = OSError()
     error.cleartext = cleartext.append_cleartext(b"", data)  # type: ignore[attr-defined]
-    said = cleartext.cleartext_of(error)
+    answer = cleartext.cleartext_of(error)
     for kind in (Kind.SMTP, Kind.IMAP, Kind.POP3):
-        cleartext.is_refusal(kind, said)
+        cleartext.is_refusal(kind, answer)
 
 
 def _header(data: bytes) -> None:
@@ -274,7 +274,7 @@ def _playing(kind: Kind, probe: Any, **more: Any) -> Any:
 def targets() -> list[Target]:
     """All readers of mail servers and mails."""
     exchange = MxTask(sender=USER, recipient="b@example.org")
-    play = functools.partial(Target, words=SAID)
+    play = functools.partial(Target, words=REPLIES)
 
     def submit(data: bytes) -> None:
         wire.play(data, _watched(Kind.SMTP), Submission(SEALER, USER, USER).probe)
@@ -289,8 +289,10 @@ def targets() -> list[Target]:
         play("smtp-submit", submit, SUBMIT, 20),
         play("mx", _playing(Kind.MX, functools.partial(mx.probe, within=10.0), task=exchange), MX, 30),
         Target("imap-lines", _lines, IMAP + MAILBOX, 150, words=[b"{5}\r\n", b"{5+}\r\n", b"{999999}\r\n"]),
-        Target("replies", _reply, [line for said in IMAP + POP3 + SMTP + MX for line in said.split(b"\r\n")], 40),
-        Target("redact", _redact, IMAP + SMTP, 80, words=SAID),
+        Target(
+            "replies", _reply, [line for reply in IMAP + POP3 + SMTP + MX for line in reply.split(b"\r\n")], 40
+        ),
+        Target("redact", _redact, IMAP + SMTP, 80, words=REPLIES),
         Target("cleartext", _clear, SMTP + IMAP + POP3 + [b"421 x\r\n", b"\x15\x03\x01"], 80),
         Target("headers", _header, [HEAD + BODY, HEAD, DATE], 100),
         Target("bounces", _bounce, [FULL_BOUNCE, RETURNED, BODY, HEAD + FULL_BOUNCE], 30, words=_boundaries()),

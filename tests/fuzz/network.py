@@ -84,15 +84,15 @@ def _oauth(data: bytes) -> None:
     status, _, body = data.partition(b" ")
     with contextlib.suppress(http.OAuthError, http.OAuthUnavailableError):
         code = int(status[:3]) if status[:3].isdigit() else 200
-        said = http._parse_response(code, body, [wire.PASSWORD], "the token endpoint at t.example")
+        answer = http._parse_response(code, body, [wire.PASSWORD], "the token endpoint at t.example")
         for take in (
-            lambda: http.access_token(said, "t.example"),
-            lambda: flows.grant_of(CLIENT, said),
-            lambda: flows.read_code(CLIENT, said),
+            lambda: http.access_token(answer, "t.example"),
+            lambda: flows.grant_of(CLIENT, answer),
+            lambda: flows.read_code(CLIENT, answer),
         ):
             with contextlib.suppress(http.OAuthError, http.OAuthUnavailableError):
                 take()
-        http.secret_field(said, "refresh_token")
+        http.secret_field(answer, "refresh_token")
     sasl.failure_status(body)
 
 
@@ -111,7 +111,7 @@ def _redirected(data: bytes) -> None:
     result_page(granted=True, head=text)
 
 
-class Told(dns.asyncresolver.Resolver):
+class StubResolver(dns.asyncresolver.Resolver):
     """A resolver that gets its answers from the test, of which each is a message as it came off the wire."""
 
     def __init__(self, answers: list[bytes]) -> None:
@@ -131,8 +131,8 @@ class Told(dns.asyncresolver.Resolver):
             message.question = asked.question
             answer = dns.resolver.Answer(name, kind, dns.rdataclass.IN, message, "127.0.0.1", 53)
         except Exception as error:
-            said = [("Do53:127.0.0.1@53", False, 53, error, None)]
-            raise dns.resolver.NoNameservers(request=asked, errors=said) from error  # type: ignore[no-untyped-call]
+            reply = [("Do53:127.0.0.1@53", False, 53, error, None)]
+            raise dns.resolver.NoNameservers(request=asked, errors=reply) from error  # type: ignore[no-untyped-call]
         if answer.rrset is None and named.get("raise_on_no_answer", True):
             raise dns.resolver.NoAnswer(response=message)  # type: ignore[no-untyped-call]
         return answer
@@ -168,15 +168,15 @@ def _names(data: bytes) -> None:
 
     async def meet() -> None:
         with contextlib.suppress(ProbeError):
-            for each in await lookup_exchangers("example.org", Told(list(answers)), 1.0):
+            for each in await lookup_exchangers("example.org", StubResolver(list(answers)), 1.0):
                 with contextlib.suppress(ProbeError):
-                    await lookup_addresses(each, 25, Told(answers[1:]), 1.0)
+                    await lookup_addresses(each, 25, StubResolver(answers[1:]), 1.0)
         with contextlib.suppress(ProbeError):
-            await lookup_addresses(Exchanger("mx.example.org", 1), 25, Told(list(answers)), 1.0)
-        await discovery.query_dns("example.org", Told(list(answers)))
-        canonical(await lookup_names("example.org", 1.0, Told(list(answers))))
+            await lookup_addresses(Exchanger("mx.example.org", 1), 25, StubResolver(list(answers)), 1.0)
+        await discovery.query_dns("example.org", StubResolver(list(answers)))
+        canonical(await lookup_names("example.org", 1.0, StubResolver(list(answers))))
         with contextlib.suppress(TimeoutError):
-            await lookup_txt("k._domainkey.example.org.", Told(list(answers)))
+            await lookup_txt("k._domainkey.example.org.", StubResolver(list(answers)))
 
     wire.logged.clear()
     wire.run(meet())

@@ -13,7 +13,7 @@ from tests.fuzz.mutation import mutate
 from tests.fuzz.target import Target, Wrong
 from tests.helpers.regexes import grows
 
-KEPT = sorted(path for path in CORPUS.rglob("*") if path.is_file())
+CORPUS_FILES = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 EACH = 40
 
 
@@ -22,7 +22,7 @@ def known() -> dict[str, Target]:
     return {target.name: target for target in targets()}
 
 
-@pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", CORPUS_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_inputs_that_once_failed_are_read(known: dict[str, Target], path: Path) -> None:
     error = failure_of(known[path.parent.name], path.read_bytes())
     assert error is None, repr(error)

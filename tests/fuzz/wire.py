@@ -162,7 +162,7 @@ def judged(made: Attempt, target: Target) -> None:
     """Hold what came of it against what must be true of any server."""
     if made.cause is Cause.MONITOR and "process stood still" not in made.detail:
         raise Wrong(f"a fault of our own: {made.detail}\n" + "\n".join(logged))
-    seen = Observation(
+    observation = Observation(
         target=target.name,
         scheduled_at=0,
         started_at=made.started_at,
@@ -173,7 +173,7 @@ def judged(made: Attempt, target: Target) -> None:
         detail=made.detail,
         attempts=(made,),
     )
-    written = canonical(fact_payload(seen))
+    written = canonical(fact_payload(observation))
     if PASSWORD in written:
         raise Wrong("the password is on record")
     if logged:

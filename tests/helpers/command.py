@@ -129,11 +129,11 @@ def mailwatch(
             status = program.wait(timeout)
         finally:
             program.kill()
-        said = []
+        messages = []
         for stream in (out, err):
             stream.seek(0)
-            said.append(stream.read().decode())
-        return subprocess.CompletedProcess(program.args, status, *said)
+            messages.append(stream.read().decode())
+        return subprocess.CompletedProcess(program.args, status, *messages)
 
 
 def _network_of_its_own() -> str:

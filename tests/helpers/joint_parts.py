@@ -28,8 +28,8 @@ def part_of(
 ) -> Path:
     """Write a ledger of twelve hours unless it is there already, and a bundle of a part of it, without a PDF."""
     if not (folder / "mailwatch.sqlite").exists():
-        skies = {"a@example.org": pattern}
-        ledgers.write(folder, skies, START, END, provider=provider, vantage=vantage, every=30).close()
+        patterns = {"a@example.org": pattern}
+        ledgers.write(folder, patterns, START, END, provider=provider, vantage=vantage, every=30).close()
     reader, keys = Reader.open(folder), load_keys(folder)
     watched = [ReportTarget("a@example.org", provider, "imap")]
     case = find_period_evidence(reader, Tokens(folder), keys, (start, end), watched, vantage)

@@ -47,12 +47,12 @@ class _VerboseHandler(socketserver.StreamRequestHandler):
     def _answer(self, command: bytes) -> bytes:
         if command == b"LOGIN" and self.server.broken.is_set():
             return b"TAG NO [UNAVAILABLE] canary-words: backend 127.0.0.1 is down\r\n"
-        told = {
+        reported = {
             b"CAPABILITY": b"* CAPABILITY IMAP4rev1\r\n",
             b"EXAMINE": b"* 0 EXISTS\r\n* OK [UIDVALIDITY 1] canary-words\r\n",
             b"LOGOUT": b"* BYE canary-words\r\n",
         }
-        return told.get(command, b"") + b"TAG OK canary-words\r\n"
+        return reported.get(command, b"") + b"TAG OK canary-words\r\n"
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def running_with_canaries(folder: Path, **web: Any) -> Iterator[tuple[MailWatchP
              "login": {"username": f"canary-user-{number}@example.org", "password_file": "secret-box"}}
             for number in (1, 2)
         ]  # fmt: skip
-        watching = MailWatchProcess(
+        process = MailWatchProcess(
             folder,
             targets,
             vantage_point={"name": "canary-vantage", "place": "canary-place"},
@@ -77,24 +77,24 @@ def running_with_canaries(folder: Path, **web: Any) -> Iterator[tuple[MailWatchP
             detection={"recheck": ["200ms"]},
             maintenance=[{"name": "canary-maintenance", "cron": "0 3 1 1 *", "duration": "1h", "timezone": "UTC"}],
         )
-        watching.settings["web"] |= {"password_file": "secret-web", **web}
+        process.settings["web"] |= {"password_file": "secret-web", **web}
         # The tests of MailWatchProcess ask without a password; so the history is lived through without one.
-        settings = dict(watching.settings)
-        watching.settings = settings | {"web": {"listen": f"127.0.0.1:{watching.port}"}}
-        watching.write_config()
+        settings = dict(process.settings)
+        process.settings = settings | {"web": {"listen": f"127.0.0.1:{process.port}"}}
+        process.write_config()
         first, second = (str(target["name"]) for target in targets)
-        with watching.running():
-            watching.wait_until(lambda: watching.state(first) == watching.state(second) == "up", "up")
+        with process.running():
+            process.wait_until(lambda: process.state(first) == process.state(second) == "up", "up")
             server.broken.set()
-            watching.wait_until(lambda: len(watching.api("outages?open=true")) == 2, "two outages")
+            process.wait_until(lambda: len(process.api("outages?open=true")) == 2, "two outages")
             server.broken.clear()
-            watching.wait_until(
-                lambda: all(o["state"] == "closed" for o in watching.api("outages")), "closed outages"
+            process.wait_until(
+                lambda: all(o["state"] == "closed" for o in process.api("outages")), "closed outages"
             )
-        watching.settings = settings
-        watching.write_config()
+        process.settings = settings
+        process.write_config()
         try:
-            yield watching, server
+            yield process, server
         finally:
-            watching.stop()
+            process.stop()
             server.shutdown()

@@ -108,8 +108,8 @@ def write(
             what, when, payload = waiting.pop(0)
             drafts.append(NewEntry(kind=what, time=when, target=None, payload=payload))
             index += 1
-        for name, sky in patterns.items():
-            mark = sky(at)
+        for name, pattern in patterns.items():
+            mark = pattern(at)
             if mark == " ":
                 blind.setdefault(name, at)
                 continue
@@ -141,10 +141,10 @@ def write(
 
 def observed(target: str, at: int, outcome: Outcome = Outcome.UP) -> NewEntry:
     clock = monotonic.since(monotonic.milliseconds())
-    seen = Observation(
+    observation = Observation(
         target=target, scheduled_at=at, started_at=at, ended_at=at + 1, outcome=outcome, clock=clock
     )  # fmt: skip
-    return NewEntry(kind="observation", time=at, target=target, payload=seen)
+    return NewEntry(kind="observation", time=at, target=target, payload=observation)
 
 
 def change(event: TargetEvent, at: Millis, interval: Millis, name: str = "mail", **more: Any) -> TargetChange:

@@ -55,14 +55,14 @@ class MailService:
     async def probe(self, **more: Any) -> Observation:
         """One probe, taken into account by the next."""
         trips = RoundtripContext(SECRET, self.outstanding)
-        seen = await observe(
+        observation = await observe(
             ProbeRequest(
                 self.roundtrip_target(**more), scheduled_at=now(), contexts=TlsContexts(), roundtrip=trips
             )
         )
-        self.outstanding = self.outstanding.after(seen)
-        self.observations.append(seen)
-        return seen
+        self.outstanding = self.outstanding.after(observation)
+        self.observations.append(observation)
+        return observation
 
     def messages_of(self, user: str = ALICE) -> dict[str, bytes]:
         """All messages of a user, by their place."""

@@ -37,7 +37,7 @@ def unreachable_target(name: str = "lab") -> dict[str, Any]:
     }
 
 
-def watching(
+def notifying_process(
     folder: Path, webhook_url: str, *, names: tuple[str, ...] = ("lab",), **more: Any
 ) -> MailWatchProcess:
     (folder / "secret-url").write_text(webhook_url + "\n")
@@ -125,7 +125,7 @@ class Record:
         self.store.append_batch([NewEntry(kind="outage", time=at, target=target, payload=payload)])
 
     def look(self, target: str, outcome: Outcome, cause: Cause | None = None) -> None:
-        look = Observation(
+        observation = Observation(
             target=target,
             scheduled_at=now(),
             started_at=now(),
@@ -134,7 +134,7 @@ class Record:
             cause=cause,
             with_login=True,
         )
-        self.store.append_batch([NewEntry(kind="observation", time=now(), target=target, payload=look)])
+        self.store.append_batch([NewEntry(kind="observation", time=now(), target=target, payload=observation)])
 
     def guard(self, online: bool, asked: int, checked: int | None = None) -> None:
         payload = {"asked_at": asked, "online": online, "controls": {}}

@@ -49,11 +49,11 @@ class PipelineHarness:
         self.target = Target(
             name="t", kind=Kind.IMAP, host="127.0.0.1", port=self.port, tls=TlsMode.NONE, timeout=2.0
         )
-        watch = TargetRuntime(
+        runtime = TargetRuntime(
             target=self.target, detector=Detector(), rolling_availability=RollingAvailability(interval=60.0)
         )
-        self.pipeline.add_target(watch)
-        self.runtime = watch
+        self.pipeline.add_target(runtime)
+        self.runtime = runtime
 
     async def greet(self) -> None:
         """Begin to serve."""
@@ -66,18 +66,18 @@ class PipelineHarness:
 
         self.server = await asyncio.start_server(serve, "127.0.0.1", self.port)
 
-    def assume_up(self, ago: Millis, watch: TargetRuntime | None = None) -> None:
+    def assume_up(self, ago: Millis, runtime: TargetRuntime | None = None) -> None:
         """As if the target had been up so many milliseconds ago, since the start of MailWatch."""
-        watch = watch or self.runtime
+        runtime = runtime or self.runtime
         at, clock = now() - ago, monotonic.milliseconds() - ago
-        watch.latest = Observation(
-            target=watch.target.name, scheduled_at=at, started_at=at, ended_at=at, outcome=Outcome.UP,
+        runtime.latest = Observation(
+            target=runtime.target.name, scheduled_at=at, started_at=at, ended_at=at, outcome=Outcome.UP,
             clock=ClockSpan(monotonic.origin().boot, clock, clock),
         )  # fmt: skip
-        watch.observed_until, watch.observed_at, watch.observed_interval = (
+        runtime.observed_until, runtime.observed_at, runtime.observed_interval = (
             at,
             time.monotonic(),
-            watch.target.interval,
+            runtime.target.interval,
         )
 
     async def probe(self, target: Target | None = None) -> None:
@@ -101,11 +101,11 @@ class PipelineHarness:
 
     def add_target(self, target: Target) -> TargetRuntime:
         """Watch another target."""
-        watch = TargetRuntime(
+        runtime = TargetRuntime(
             target=target, detector=Detector(), rolling_availability=RollingAvailability(interval=target.interval)
         )
-        self.pipeline.add_target(watch)
-        return watch
+        self.pipeline.add_target(runtime)
+        return runtime
 
     async def close(self) -> None:
         """Close the store."""

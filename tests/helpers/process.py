@@ -134,12 +134,12 @@ class MailWatchProcess:
 
     def state(self, target: str) -> str:
         """The state of a target as the API reports it."""
-        return next(str(told["state"]) for told in self.api("targets") if told["target"] == target)
+        return next(str(reported["state"]) for reported in self.api("targets") if reported["target"] == target)
 
     def count(self, target: str, outcome: str) -> int:
         """How many probes of that outcome the API has; none of a target that a reload has not taken over yet."""
-        told = self.get(f"/api/v1/observations?target={target}&limit=1000")
-        return 0 if told.startswith("404") else sum(o["outcome"] == outcome for o in json.loads(told))
+        reported = self.get(f"/api/v1/observations?target={target}&limit=1000")
+        return 0 if reported.startswith("404") else sum(o["outcome"] == outcome for o in json.loads(reported))
 
     def wait_for_state(self, target: str, state: str, timeout: float = PATIENCE) -> None:
         """Wait until the API reports this state of a target."""
@@ -155,14 +155,14 @@ class MailWatchProcess:
 
     def all_output(self) -> bytes:
         """All that it wrote or shows: files (but for the secrets given to it), log, pages, command lines."""
-        shown = b""
+        displayed = b""
         for path in self.folder.rglob("*"):
             if path.is_file() and "secret" not in path.name:
-                shown += path.read_bytes()
+                displayed += path.read_bytes()
         if self.process is not None:
             for page in ("/", "/metrics", "/api/v1/targets", "/api/v1/observations?limit=1000", "/api/v1/outages"):
-                shown += self.get(page).encode()
+                displayed += self.get(page).encode()
             for process in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
-                    shown += process.read_bytes()
-        return shown
+                    displayed += process.read_bytes()
+        return displayed

@@ -31,32 +31,30 @@ def recorded_outage(
         other = imap(dovecot, certificates, folder / "secret-other")
         (folder / "secret-other").write_text(dovecot.passwords[BOB] + "\n")
         other |= {"name": OTHERS_NAME, "login": other["login"] | {"username": BOB}}
-        watching = MailWatchProcess(
+        process = MailWatchProcess(
             folder,
             [first, other],
             detection={"recheck": ["500ms"]},
             timestamps=[{"url": authority.url, "every": "1h", "ca_file": str(authority.chain)}],
         )
-        with watching.running():
-            watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
-            watching.wait_until(
-                lambda: watching.metric("mailwatch_ledger_last_token_timestamp_seconds"), "a token"
-            )
-            watching.wait_until(lambda: watching.count("lab-imap", "up") >= 3, "good looks after the token")
+        with process.running():
+            process.wait_until(lambda: process.state("lab-imap") == "up", "up")
+            process.wait_until(lambda: process.metric("mailwatch_ledger_last_token_timestamp_seconds"), "a token")
+            process.wait_until(lambda: process.count("lab-imap", "up") >= 3, "good looks after the token")
             dovecot.stop()
-            watching.wait_until(lambda: len(watching.api("outages?open=true")) == 2, "two outages")
-            watching.wait_until(lambda: watching.count("lab-imap", "down") >= 6, "more bad looks")
+            process.wait_until(lambda: len(process.api("outages?open=true")) == 2, "two outages")
+            process.wait_until(lambda: process.count("lab-imap", "down") >= 6, "more bad looks")
             dovecot.start()
-            watching.wait_until(
-                lambda: all(o["state"] == "closed" for o in watching.api("outages")), "two closed outages"
+            process.wait_until(
+                lambda: all(o["state"] == "closed" for o in process.api("outages")), "two closed outages"
             )
-            closed = next(o for o in watching.api("outages") if o["target"] == "lab-imap")
-            watching.wait_until(lambda: _stamped(watching, closed["ledger"]["last"]), "a token over the end")
-        yield watching, authority, closed["id"]
+            closed = next(o for o in process.api("outages") if o["target"] == "lab-imap")
+            process.wait_until(lambda: _stamped(process, closed["ledger"]["last"]), "a token over the end")
+        yield process, authority, closed["id"]
 
 
-def _stamped(watching: MailWatchProcess, index: int) -> bool:
-    reader = Reader.open(watching.data_dir)
+def _stamped(process: MailWatchProcess, index: int) -> bool:
+    reader = Reader.open(process.data_dir)
     try:
         return any(e.payload["checkpoint"] > index + 1 for e in reader.entries(kinds=["token"]))
     finally:
@@ -67,9 +65,9 @@ def _stamped(watching: MailWatchProcess, index: int) -> bool:
 def bundle(
     recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    watching, _, identity = recorded_outage
+    process, _, identity = recorded_outage
     path = tmp_path_factory.mktemp("bundle") / "evidence.zip"
-    made = watching.command("report", identity[:6], "-o", str(path), "--lang", "en")
+    made = process.command("report", identity[:6], "-o", str(path), "--lang", "en")
     assert made.returncode == 0, made.stderr
     return path
 

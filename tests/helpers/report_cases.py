@@ -73,13 +73,13 @@ def impaired_entries() -> MonitorEntries:
     """An hour's surveys of a clock that is off by seconds, one step, and a line that was down."""
     at = BEGIN + 5 * HOUR
     guard = {"asked_at": at, "online": False, "controls": {"gmail": "no answer"}, "checked_at": at}
-    told = surveys(BEGIN - 3 * HOUR, BEGIN + 30 * HOUR, 34_200_000)
+    entries = surveys(BEGIN - 3 * HOUR, BEGIN + 30 * HOUR, 34_200_000)
     ended = BEGIN + 12 * HOUR + SECOND
     step = {"event": "step", "start": BEGIN + 12 * HOUR, "end": ended, "milliseconds": -3800}
-    told += [("guard", at, guard), ("guard", at + 40 * MINUTE, {**guard, "asked_at": at + 40 * MINUTE,
+    entries += [("guard", at, guard), ("guard", at + 40 * MINUTE, {**guard, "asked_at": at + 40 * MINUTE,
              "online": True, "controls": {"gmail": "ok"}})]  # fmt: skip
-    told.append(("clock", ended, step))
-    return sorted(told, key=lambda one: one[1])
+    entries.append(("clock", ended, step))
+    return sorted(entries, key=lambda one: one[1])
 
 
 def _impaired_pattern(at: Millis) -> str:
@@ -124,9 +124,13 @@ def observation_of_mark(name: str, mark: str, at: Millis) -> Observation:
         tls = TlsFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", fingerprint="ab" * 32, not_after=None)
         return replace(made, attempts=(replace(attempt, tls=tls),), secret="5e" * 8)
     if mark in "xn":
-        told: dict[str, Any] = {"cause": Cause.CREDENTIALS, "failed_phase": Phase.AUTH, "detail": "login rejected"}
-        attempt = replace(attempt, **told, replies=(REJECTED,))
-        return replace(made, **told, attempts=(attempt,), secret="5e" * 8 if mark == "x" else "")
+        reported: dict[str, Any] = {
+            "cause": Cause.CREDENTIALS,
+            "failed_phase": Phase.AUTH,
+            "detail": "login rejected",
+        }
+        attempt = replace(attempt, **reported, replies=(REJECTED,))
+        return replace(made, **reported, attempts=(attempt,), secret="5e" * 8 if mark == "x" else "")
     guard = ConnectivityResult(
         asked_at=at + 100, online=mark == "-", controls={"gmail": "ok", "outlook": "ok", "fastmail": "ok"}
     )
@@ -161,32 +165,32 @@ class Installation:
 def make_installation(name: str, folder: Path) -> Installation:
     """Write the ledger and the config of a case."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = CASES[name]
+    case = CASES[name]
     write(
         folder / "data",
-        {ACCOUNT: lambda at: told.pattern(at - BEGIN)},
-        BEGIN + told.start,
-        BEGIN + told.end,
-        interval=told.interval,
+        {ACCOUNT: lambda at: case.pattern(at - BEGIN)},
+        BEGIN + case.start,
+        BEGIN + case.end,
+        interval=case.interval,
         provider="libero",
         vantage="casa",
         every=10,
         observe=observation_of_mark,
         durable=False,
-        monitor_entries=told.monitor_entries(),
+        monitor_entries=case.monitor_entries(),
         backdated=True,
     ).close()
     target = {
-        "name": ACCOUNT, "kind": "imap", "provider": "libero", "interval": f"{told.interval // 1000}s",
-        "timeout": f"{min(30, told.interval // 1000)}s",
+        "name": ACCOUNT, "kind": "imap", "provider": "libero", "interval": f"{case.interval // 1000}s",
+        "timeout": f"{min(30, case.interval // 1000)}s",
         "login": {"username": ACCOUNT, "password_file": "secret"},
     }  # fmt: skip
     (folder / "secret").write_text("not used\n")
     (folder / "secret").chmod(0o600)
-    watching = MailWatchProcess(
+    process = MailWatchProcess(
         folder, [target], vantage_point={"name": "casa", "place": "Milano, IT"}, claims=CLAIMS
     )
-    made = Installation(watching.folder, "")
+    made = Installation(process.folder, "")
     ids = made.command("outages", "--json")
     (only,) = json.loads(ids.stdout)
     return replace(made, outage=only["id"])

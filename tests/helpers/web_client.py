@@ -18,10 +18,10 @@ Answer = tuple[int, http.client.HTTPMessage, str]
 
 
 def ask(
-    watching: MailWatchProcess, path: str, headers: dict[str, str] | None = None, *, form: str | None = None
+    process: MailWatchProcess, path: str, headers: dict[str, str] | None = None, *, form: str | None = None
 ) -> Answer:
     """Send one request and follow nothing."""
-    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=PATIENCE)
     try:
         given = dict(headers or {})
         if form is None:
@@ -44,7 +44,7 @@ def watching_with(folder: Path, **web: Any) -> MailWatchProcess:
     for name, text in (("secret-web", PASSWORD), ("secret-token", TOKEN)):
         (folder / name).write_text(text + "\n")
         (folder / name).chmod(0o600)
-    watching = MailWatchProcess(folder, [UNREACHABLE_TARGET])
-    watching.settings["web"] |= web
-    watching.write_config()
-    return watching
+    process = MailWatchProcess(folder, [UNREACHABLE_TARGET])
+    process.settings["web"] |= web
+    process.write_config()
+    return process

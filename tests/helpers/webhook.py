@@ -16,7 +16,7 @@ class Webhook:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.took: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
         self.refused: list[dict[str, Any]] = []
         self.pings: list[str] = []
         self.status = 200
@@ -34,9 +34,9 @@ class Webhook:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = webhook.answers(told)
-                (webhook.took if status == 200 else webhook.refused).append(told)
+                reported = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status = webhook.answers(reported)
+                (webhook.received if status == 200 else webhook.refused).append(reported)
                 self._answer(status)
 
             def do_GET(self) -> None:
@@ -65,4 +65,4 @@ class Webhook:
     @property
     def titles(self) -> list[str]:
         """What it received, in order."""
-        return [told["title"] for told in self.took]
+        return [message["title"] for message in self.received]

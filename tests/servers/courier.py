@@ -113,9 +113,9 @@ class Courier(Rooted):
             lines[0] += f"{user}\tuid={number}|gid={number}|home=/{self.home(user)}|_=\n"
             lines[1] += f"{user}\tsystempw={secret}\n"
         program = "/usr/lib/courier/courier-authlib/makedatprog"
-        for name, said in zip(("userdb", "userdbshadow"), lines, strict=True):
+        for name, reply in zip(("userdb", "userdbshadow"), lines, strict=True):
             self.inside(
-                program, "-", f"/etc/courier/{name}.tmp", f"/etc/courier/{name}.dat", said=f"{said}.\n"
+                program, "-", f"/etc/courier/{name}.tmp", f"/etc/courier/{name}.dat", said=f"{reply}.\n"
             )  # fmt: skip
             (self.root / "etc/courier" / f"{name}.dat").chmod(0o600)
 

@@ -140,11 +140,11 @@ class Postfix(Program):
         """What was logged since `mark`, once a session was and all have ended; it comes a little late."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            said = self.log_since(mark)
-            begun, ended = said.count(": connect from"), said.count(": disconnect from")
+            result = self.log_since(mark)
+            begun, ended = result.count(": connect from"), result.count(": disconnect from")
             if begun == ended > 0:
-                return said
-            assert time.monotonic() < deadline, f"{begun} sessions began, {ended} ended:\n{said}"
+                return result
+            assert time.monotonic() < deadline, f"{begun} sessions began, {ended} ended:\n{result}"
             time.sleep(0.01)
 
     def queue(self) -> list[str]:

@@ -205,6 +205,6 @@ class Program:
     def log_until(self, words: str, mark: int) -> str:
         """What was logged after the first `mark` bytes, once `words` are among it."""
         for _ in tries():
-            if words in (said := self.log_since(mark)):
-                return said
+            if words in (result := self.log_since(mark)):
+                return result
         raise AssertionError(f"{self._command[0]} never logged {words!r}:\n{self.log_since(mark)}")

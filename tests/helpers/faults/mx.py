@@ -31,7 +31,7 @@ SECURE = b"250-mx1.example.org\r\n250 STARTTLS\r\n"
 MAIL: list[Step] = [*EHLO, OFFER, "^MAIL FROM:<>\r\n"]
 RCPT: list[Step] = [*MAIL, b"250 2.1.0 ok\r\n", f"^RCPT TO:<{USER}>\r\n"]
 END: list[Step] = [b"250 2.1.5 ok\r\n", "^RSET", b"250 2.0.0 ok\r\n", "^QUIT", b"221 2.0.0 bye\r\n"]
-WELL: list[Step] = [*RCPT, *END]
+ACCEPTED: list[Step] = [*RCPT, *END]
 STARTTLS: list[Step] = [*EHLO, SECURE, "^STARTTLS"]
 BEST, NEXT, CONTROL = "127.0.0.1", "127.0.0.2", "127.0.0.9"
 """Where the exchangers are, and who is asked whether the port is open: all at the same port."""
@@ -88,14 +88,14 @@ def _domain(zone: Zone, servers: Mapping[str, list[Step]], *, timeout: float | N
 async def probe_domain(request: ProbeRequest) -> Observation:
     """Probe a domain of `_domain`, and ask the control if nobody greets."""
     target = request.target
-    seen = await observe(replace(request, resolver=resolver_at(target.port)))
-    return await Port25([CONTROL], port=target.port, seconds=SHORT_TIMEOUT_SECONDS).attribute(target, seen)
+    observation = await observe(replace(request, resolver=resolver_at(target.port)))
+    return await Port25([CONTROL], port=target.port, seconds=SHORT_TIMEOUT_SECONDS).attribute(target, observation)
 
 
 _named = partial(_fault, probe=probe_domain)
 
 FAULTS: list[Fault] = [
-    _named(what="everything works", cause=None, phase=None, place=_domain(ONE, {BEST: WELL})),
+    _named(what="everything works", cause=None, phase=None, place=_domain(ONE, {BEST: ACCEPTED})),
     _named(
         what="the domain is gone",
         cause=Cause.DNS,
@@ -135,7 +135,7 @@ FAULTS: list[Fault] = [
         what="there is no MX, and the domain itself takes the mail",
         cause=None,
         phase=None,
-        place=_domain({"example.org A": [BEST]}, {BEST: WELL}),
+        place=_domain({"example.org A": [BEST]}, {BEST: ACCEPTED}),
     ),
     _named(
         what="there is neither MX nor address",
@@ -172,32 +172,32 @@ FAULTS: list[Fault] = [
         place=_domain(
             {"example.org MX": ["10 mx.example.org."], "mx.example.org CNAME": ["mx1.example.org."]}
             | {**ONE, "example.org MX": ["10 mx.example.org."]},
-            {BEST: WELL},
+            {BEST: ACCEPTED},
         ),
     ),
     _named(
         what="the best exchanger refuses, the next one accepts",
         cause=None,
         phase=None,
-        place=_domain(TWO, {NEXT: WELL}),
+        place=_domain(TWO, {NEXT: ACCEPTED}),
     ),
     _named(
         what="the best exchanger is silent, the next one accepts",
         cause=None,
         phase=None,
-        place=_domain(TWO, {BEST: [SILENCE], NEXT: WELL}, timeout=SHORT_TIMEOUT_SECONDS),
+        place=_domain(TWO, {BEST: [SILENCE], NEXT: ACCEPTED}, timeout=SHORT_TIMEOUT_SECONDS),
     ),
     _named(
         what="the best exchanger says `451 4.3.0 queue full`, the next one accepts",
         cause=None,
         phase=None,
-        place=_domain(TWO, {BEST: [*RCPT, b"451 4.3.0 queue full\r\n", CLOSE], NEXT: WELL}),
+        place=_domain(TWO, {BEST: [*RCPT, b"451 4.3.0 queue full\r\n", CLOSE], NEXT: ACCEPTED}),
     ),
     _named(
         what="the best exchanger says `550 5.1.1 nobody`, and the next one is not asked",
         cause=Cause.REJECTED,
         phase=Phase.SUBMIT,
-        place=_domain(TWO, {BEST: [*RCPT, b"550 5.1.1 nobody\r\n", CLOSE], NEXT: WELL}),
+        place=_domain(TWO, {BEST: [*RCPT, b"550 5.1.1 nobody\r\n", CLOSE], NEXT: ACCEPTED}),
         says="550 5.1.1 nobody (at mx1.example.org)",
     ),
     _named(
@@ -287,14 +287,14 @@ FAULTS: list[Fault] = [
         what="says `454 4.7.0 no TLS now` to STARTTLS, and takes mail in the clear",
         cause=None,
         phase=None,
-        place=_in_turn([*STARTTLS, b"454 4.7.0 no TLS now\r\n", CLOSE], WELL),
+        place=_in_turn([*STARTTLS, b"454 4.7.0 no TLS now\r\n", CLOSE], ACCEPTED),
         says="asked unencrypted, because STARTTLS failed",
     ),
     _fault(
         what="breaks off the handshake, and takes mail in the clear",
         cause=None,
         phase=None,
-        place=_in_turn([*STARTTLS, b"220 go on\r\n", CLOSE], WELL),
+        place=_in_turn([*STARTTLS, b"220 go on\r\n", CLOSE], ACCEPTED),
         says="asked unencrypted, because STARTTLS failed",
     ),
     _fault(

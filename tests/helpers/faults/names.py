@@ -49,19 +49,19 @@ class _Answers(asyncio.DatagramProtocol):
         (question,) = answer.question
         name, kind = question.name, dns.rdatatype.to_text(question.rdtype)
         for _ in range(8):
-            said = self._zone.get(f"{name.to_text(omit_final_dot=True)} {kind}", ())
+            reply = self._zone.get(f"{name.to_text(omit_final_dot=True)} {kind}", ())
             alias = self._zone.get(f"{name.to_text(omit_final_dot=True)} CNAME")
-            if said is None:
+            if reply is None:
                 return False
-            if isinstance(said, dns.rcode.Rcode):
-                answer.set_rcode(said)
+            if isinstance(reply, dns.rcode.Rcode):
+                answer.set_rcode(reply)
                 return True
             if isinstance(alias, Sequence):
                 answer.answer.append(dns.rrset.from_text(name, 60, "IN", "CNAME", *alias))
                 name = answer.answer[-1][0].target
                 continue
-            if said:
-                answer.answer.append(dns.rrset.from_text(name, 60, "IN", kind, *said))
+            if reply:
+                answer.answer.append(dns.rrset.from_text(name, 60, "IN", kind, *reply))
             elif not any(known.startswith(f"{name.to_text(omit_final_dot=True)} ") for known in self._zone):
                 answer.set_rcode(dns.rcode.NXDOMAIN)
             return True

@@ -92,16 +92,16 @@ class Service:
         writer.write(b"220 mail.example.org\r\n")
         while line := (await reader.readline()).decode():
             verb = line.split()[0].upper()
-            said = self.answer(self.smtp, verb) or usual.get(verb, b"250 ok\r\n")
+            reply = self.answer(self.smtp, verb) or usual.get(verb, b"250 ok\r\n")
             if verb == "EHLO":
-                said = b"250-mail.example.org\r\n250 AUTH PLAIN\r\n"
-            await _give(writer, said)
-            if said == usual["DATA"]:
+                reply = b"250-mail.example.org\r\n250 AUTH PLAIN\r\n"
+            await _give(writer, reply)
+            if reply == usual["DATA"]:
                 message = await reader.readuntil(b"\r\n.\r\n")
-                said = self.answer(self.smtp, "message") or b"250 2.0.0 Ok: queued as ABC123\r\n"
-                if isinstance(said, Behaviour) or said[:1] == b"2":
+                reply = self.answer(self.smtp, "message") or b"250 2.0.0 Ok: queued as ABC123\r\n"
+                if isinstance(reply, Behaviour) or reply[:1] == b"2":
                     self.sent.append(message.removesuffix(b".\r\n"))
-                await _give(writer, said)
+                await _give(writer, reply)
 
     async def mailbox(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Speak IMAP."""
@@ -114,8 +114,8 @@ class Service:
                 verb = " ".join(command.split(" ")[:2]).upper()
             if verb in ("SELECT", "UID STORE", "UID EXPUNGE", "EXPUNGE"):
                 self.changed.append(command)
-            if (said := self.answer(self.imap, verb)) is not None:
-                await _give(writer, said if isinstance(said, Behaviour) else said.replace(b"TAG", tag.encode()))
+            if (reply := self.answer(self.imap, verb)) is not None:
+                await _give(writer, reply if isinstance(reply, Behaviour) else reply.replace(b"TAG", tag.encode()))
                 continue
             if self.bad and self.bad in command:
                 writer.write(tag.encode() + b" BAD what\r\n")

@@ -101,9 +101,9 @@ def _replies() -> Iterator[str]:
 
 def _where(row: ReplyRow) -> str:
     """Say in which protocols and where in the dialogue a row counts."""
-    said = " ".join(sorted(row.protocols)) or "all"
-    said += f", at {' '.join(sorted(row.at))}" if row.at else ""
-    return said + (", without TLS" if row.clear else "") + (", weak" if row.weak else "")
+    protocols = " ".join(sorted(row.protocols)) or "all"
+    protocols += f", at {' '.join(sorted(row.at))}" if row.at else ""
+    return protocols + (", without TLS" if row.clear else "") + (", weak" if row.weak else "")
 
 
 OPEN = """

@@ -221,21 +221,21 @@ def test_restoration_is_shown_per_channel_and_per_account() -> None:
             member(3, 2, None, target="mario/imap", account="bb", phases={"auth": 4}),
         ]
     )
-    told = incident_json(incident)
+    public = incident_json(incident)
 
     def at(minute: int) -> str:
         return rfc3339(T0 + minute * MINUTE)
 
-    assert told["channels"] == [
+    assert public["channels"] == [
         {"kind": "imap", "targets": ["anna/imap", "mario/imap"], "first_bad": at(0), "first_good": None},
         {"kind": "smtp", "targets": ["anna/smtp"], "first_bad": at(1), "first_good": at(31)},
     ]
-    assert told["accounts"] == [
+    assert public["accounts"] == [
         {"account": "aa", "targets": ["anna/imap", "anna/smtp"], "first_bad": at(0), "first_good": at(31)},
         {"account": "bb", "targets": ["mario/imap"], "first_bad": at(2), "first_good": None},
     ]
-    assert (told["state"], told["first_good"], told["duration"]["max"]) == ("open", None, None)
-    assert [(s["targets_down"], s["channels_down"], s["trouble"]) for s in told["stages"]] == [
+    assert (public["state"], public["first_good"], public["duration"]["max"]) == ("open", None, None)
+    assert [(s["targets_down"], s["channels_down"], s["trouble"]) for s in public["stages"]] == [
         (1, {"imap": 1}, ["unreachable"]),
         (2, {"imap": 1, "smtp": 1}, ["sending refused", "unreachable"]),
         (3, {"imap": 2, "smtp": 1}, ["login down", "sending refused", "unreachable"]),
@@ -372,8 +372,8 @@ def test_the_command_lists_and_shows_incidents(ledger: Path, capsys: pytest.Capt
     newest, oldest = json.loads(capsys.readouterr().out)
     assert (len(newest["outages"]), len(oldest["outages"])) == (1, 2)
     assert run(ledger) == 0
-    shown = capsys.readouterr().out
-    assert shown.index(newest["id"]) < shown.index(oldest["id"])
+    output = capsys.readouterr().out
+    assert output.index(newest["id"]) < output.index(oldest["id"])
     for name in (oldest["id"], oldest["id"][:6], "000000000001"):
         assert run(ledger, "show", name, "--json") == 0
         assert json.loads(capsys.readouterr().out) == oldest
@@ -391,7 +391,7 @@ def test_showing_an_incident_reads_its_observations(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     for minute, phase in enumerate([None, *[Phase.CONNECT] * 4, *[Phase.AUTH] * 4, None, None]):
         at = T0 + minute * MINUTE
-        seen = Observation(
+        observation = Observation(
             target="t",
             scheduled_at=at,
             started_at=at,
@@ -400,7 +400,7 @@ def test_showing_an_incident_reads_its_observations(tmp_path: Path) -> None:
             cause=Cause.TIMEOUT if phase else None,
             failed_phase=phase,
         )
-        store.append_batch([NewEntry(kind="observation", time=at, target="t", payload=seen)])
+        store.append_batch([NewEntry(kind="observation", time=at, target="t", payload=observation)])
     reader = Reader.open(tmp_path)
     events = [IndexedFact(entry.index, entry.fact) for entry in reader.entries(target="t") if entry.fact]
     (outage,) = detect(events, Rules())
@@ -419,7 +419,7 @@ def test_showing_an_incident_reads_its_observations(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "status", "reported"),
     [
         (["show"], 2, "write `mailwatch incidents`, or `mailwatch incidents show ID`"),
         (["hide", "x"], 2, "write `mailwatch incidents`"),
@@ -428,10 +428,10 @@ def test_showing_an_incident_reads_its_observations(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_use_prints_the_usage(
-    ledger: Path, words: list[str], status: int, told: str, capsys: pytest.CaptureFixture[str]
+    ledger: Path, words: list[str], status: int, reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(ledger, *words) == status
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
 
 
 async def test_targets_of_one_account_are_shown_as_that_without_its_name(
@@ -468,24 +468,24 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
         servers.enter_context(postfix.running())
         smtp = {"name": "lab-smtp", "kind": "smtp", "port": postfix.submissions_port}
         targets = [imap(own_dovecot, certificates, secret, **beat, **more) for more in ({}, smtp)]
-        watching = MailWatchProcess(tmp_path, targets, detection={"recheck": ["500ms"]})
-        servers.enter_context(watching.running())
+        process = MailWatchProcess(tmp_path, targets, detection={"recheck": ["500ms"]})
+        servers.enter_context(process.running())
         for name in ("lab-imap", "lab-smtp"):
-            watching.wait_for_state(name, "up")
+            process.wait_for_state(name, "up")
         own_dovecot.stop()
         postfix.stop()
-        opened = watching.wait_until(lambda: watching.api("incidents?open=true"), "an incident")[0]
-        watching.wait_until(lambda: len(watching.api("outages?open=true")) == 2, "both channels down")
+        opened = process.wait_until(lambda: process.api("incidents?open=true"), "an incident")[0]
+        process.wait_until(lambda: len(process.api("outages?open=true")) == 2, "both channels down")
         own_dovecot.start()
-        watching.wait_until(lambda: watching.api("outages?open=true")[0]["target"] == "lab-smtp", "IMAP back")
-        watching.wait_until(lambda: watching.state("lab-imap") == "up", "IMAP up")
-        (half,) = watching.api("incidents")
+        process.wait_until(lambda: process.api("outages?open=true")[0]["target"] == "lab-smtp", "IMAP back")
+        process.wait_until(lambda: process.state("lab-imap") == "up", "IMAP up")
+        (half,) = process.api("incidents")
         assert half["state"] == "open"
         assert {c["kind"]: c["first_good"] is None for c in half["channels"]} == {"imap": False, "smtp": True}
         postfix.start()
-        watching.wait_until(lambda: watching.api("incidents")[0]["state"] == "closed", "all back")
-        (whole,) = watching.api("incidents")
-        outages = {outage["target"]: outage for outage in watching.api("outages")}
+        process.wait_until(lambda: process.api("incidents")[0]["state"] == "closed", "all back")
+        (whole,) = process.api("incidents")
+        outages = {outage["target"]: outage for outage in process.api("outages")}
         assert whole["id"] == opened["id"] == half["id"]
         assert whole["stages"][-1]["targets_down"] == 0
         assert max(stage["targets_down"] for stage in whole["stages"]) == 2
@@ -495,12 +495,12 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
         assert whole["first_bad"] == min(outage["first_bad"] for outage in outages.values())
         assert whole["first_good"] == outages["lab-smtp"]["first_good"]
         assert len({member["account"] for member in whole["outages"]} - {None}) == 1
-        full = watching.api(f"incidents/{whole['id']}")
+        full = process.api(f"incidents/{whole['id']}")
         assert {**full, "stages": whole["stages"]} == whole
-        assert watching.get("/api/v1/incidents/none").startswith("404")
-        assert json.loads(watching.command("incidents", "--json").stdout) == [whole]
-        assert SURE_MARK in watching.command("incidents", "show", whole["id"][:8]).stdout
-        assert watching.command("ledger", "audit").returncode == 0
+        assert process.get("/api/v1/incidents/none").startswith("404")
+        assert json.loads(process.command("incidents", "--json").stdout) == [whole]
+        assert SURE_MARK in process.command("incidents", "show", whole["id"][:8]).stdout
+        assert process.command("ledger", "audit").returncode == 0
 
 
 def test_an_incident_whose_member_is_removed_ends_without_restoration() -> None:
@@ -511,11 +511,11 @@ def test_an_incident_whose_member_is_removed_ends_without_restoration() -> None:
     assert [(stage.targets, len(stage.restored), len(stage.no_longer_watched)) for stage in incident.stages()][
         -1
     ] == (0, 0, 1)
-    told = incident_json(incident)
-    assert told["state"] == "unwatched"
-    assert (told["first_good"], told["duration"]["max"]) == (None, None)
-    assert told["stages"][-1]["unwatched"] == ["t0"]
-    assert told["channels"][0]["first_good"] is None
+    public = incident_json(incident)
+    assert public["state"] == "unwatched"
+    assert (public["first_good"], public["duration"]["max"]) == (None, None)
+    assert public["stages"][-1]["unwatched"] == ["t0"]
+    assert public["channels"][0]["first_good"] is None
     # It does not reach on for ever, as an open one does.
     assert len(incidents([left, member(1, 30, 40)])) == 2
     assert len(incidents([member(0, 10, None), member(1, 300, 400)])) == 1

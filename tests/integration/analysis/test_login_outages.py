@@ -99,15 +99,15 @@ def test_too_few_rejected_together_to_open_an_outage_are_proven_afterwards(
 
 def test_its_bounds_are_as_wide_as_the_back_off_and_its_holes_are_stated() -> None:
     (outage,) = proven("+x????x??+")
-    told = json_of(outage)
-    assert told["proven_afterwards"] is True
-    assert told["state"] == "closed"
-    assert told["duration"]["min"] == 5 * 60 - 1  # end of the first rejected observation to start of the last
-    assert told["duration"]["max"] == 9 * 60 + 1
-    assert told["observations"] == {"down": 2, "up": 0, "unknown": 6}
-    assert told["causes"] == {"credentials": 2}
-    assert told["largest_gap"] == 5 * 60 - 1
-    assert told["unobserved"] == 5 * 60 - 1 + 3 * 60 - 1
+    reported = json_of(outage)
+    assert reported["proven_afterwards"] is True
+    assert reported["state"] == "closed"
+    assert reported["duration"]["min"] == 5 * 60 - 1  # end of the first rejected observation to start of the last
+    assert reported["duration"]["max"] == 9 * 60 + 1
+    assert reported["observations"] == {"down": 2, "up": 0, "unknown": 6}
+    assert reported["causes"] == {"credentials": 2}
+    assert reported["largest_gap"] == 5 * 60 - 1
+    assert reported["unobserved"] == 5 * 60 - 1 + 3 * 60 - 1
 
 
 @given(st.text("+x*%X-?_", max_size=40))
@@ -152,12 +152,12 @@ async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_
     own_dovecot.set_password(ALICE, good)
     await harness.probe(target)
     (outage,) = harness.recorded("outage")
-    looks = harness.recorded("observation")
-    assert [look["outcome"] for look in looks] == ["up", "unknown", "unknown", "up"]
-    assert len({look["secret"] for look in looks}) == 1
+    observations = harness.recorded("observation")
+    assert [observation["outcome"] for observation in observations] == ["up", "unknown", "unknown", "up"]
+    assert len({observation["secret"] for observation in observations}) == 1
     assert outage["proven_afterwards"] is True
-    assert (outage["last_good"], outage["first_bad"]) == (looks[0]["start"], looks[1]["end"])
-    assert (outage["last_bad"], outage["first_good"]) == (looks[2]["start"], looks[3]["end"])
+    assert (outage["last_good"], outage["first_bad"]) == (observations[0]["start"], observations[1]["end"])
+    assert (outage["last_bad"], outage["first_good"]) == (observations[2]["start"], observations[3]["end"])
     book = rule_book(harness.reader)
     assert audit_outages(harness.reader, book, "t") == []
     assert restore_state(harness.reader, "t", book).unrecorded == ()
@@ -179,18 +179,18 @@ def test_an_account_that_was_locked_and_opened_again_proves_nothing(
 ) -> None:
     observations = []
     for index, sign in enumerate("+xx+"):
-        seen = fact(sign, index)
-        assert isinstance(seen, Observation)
+        observation = fact(sign, index)
+        assert isinstance(observation, Observation)
         if sign == "x":
             attempt = Attempt(
-                started_at=seen.started_at,
-                ended_at=seen.ended_at,
+                started_at=observation.started_at,
+                ended_at=observation.ended_at,
                 cause=Cause.CREDENTIALS,
                 failed_phase=phase,
                 facts=facts,
             )
-            seen = replace(seen, failed_phase=phase, attempts=(attempt,))
-        observations.append(seen)
+            observation = replace(observation, failed_phase=phase, attempts=(attempt,))
+        observations.append(observation)
     assert bool(proven_by(observations)) is proves
 
 
@@ -198,10 +198,10 @@ def test_a_clock_step_before_the_first_rejection_is_reported() -> None:
     """Accepted, the clock set by an hour while nobody logged in, the machine restarted, rejected, accepted."""
 
     def at(sign: str, boot: str, clock: int, wall: int) -> Observation:
-        seen = fact(sign, 0)
-        assert isinstance(seen, Observation)
+        observation = fact(sign, 0)
+        assert isinstance(observation, Observation)
         return replace(
-            seen, started_at=wall, ended_at=wall + 1000, clock=model.ClockSpan(boot, clock, clock + 1000, 5)
+            observation, started_at=wall, ended_at=wall + 1000, clock=model.ClockSpan(boot, clock, clock + 1000, 5)
         )
 
     hour = 3_600_000

@@ -55,26 +55,30 @@ def names() -> Iterator[Resolver]:
 
 
 def found(said: DnsAnswers) -> dict[Kind, tuple[str, TlsMode]]:
-    return {door.kind: (door.endpoint, door.tls) for door in said.candidates}
+    return {candidate.kind: (candidate.endpoint, candidate.tls) for candidate in said.candidates}
 
 
 def test_the_best_record_with_tls_from_the_first_byte_wins(names: Resolver) -> None:
-    said = asyncio.run(query_dns("all.test", names))
-    assert found(said) == {
+    dns_answers = asyncio.run(query_dns("all.test", names))
+    assert found(dns_answers) == {
         Kind.IMAP: ("imap.all.test:993", TlsMode.IMPLICIT),
         Kind.POP3: ("pop.all.test:995", TlsMode.IMPLICIT),
         Kind.SMTP: ("smtp.all.test:465", TlsMode.IMPLICIT),
     }
-    assert (said.not_offered, said.exchanger, said.failure) == (frozenset(), "mx.all.test", "")
+    assert (dns_answers.not_offered, dns_answers.exchanger, dns_answers.failure) == (
+        frozenset(),
+        "mx.all.test",
+        "",
+    )
 
 
 def test_starttls_is_the_second_choice_and_a_dot_means_not_offered(names: Resolver) -> None:
-    said = asyncio.run(query_dns("old.test", names))
-    assert found(said) == {
+    dns_answers = asyncio.run(query_dns("old.test", names))
+    assert found(dns_answers) == {
         Kind.IMAP: ("mail.old.test:1143", TlsMode.STARTTLS),
         Kind.SMTP: ("mail.old.test:587", TlsMode.STARTTLS),
     }
-    assert said.not_offered == {Kind.POP3}
+    assert dns_answers.not_offered == {Kind.POP3}
     half = asyncio.run(query_dns("half.test", names))
     assert found(half) == {Kind.IMAP: ("imap.half.test:143", TlsMode.STARTTLS)}
     assert half.not_offered == frozenset()
@@ -92,10 +96,10 @@ def test_starttls_is_the_second_choice_and_a_dot_means_not_offered(names: Resolv
 def test_the_exchanger_is_named_or_why_there_is_none(
     names: Resolver, domain: str, exchanger: str, silent: str
 ) -> None:
-    said = asyncio.run(query_dns(domain, names))
-    assert (said.candidates, said.exchanger) == ((), exchanger)
-    assert silent in said.failure
-    assert bool(said.failure) == bool(silent)
+    dns_answers = asyncio.run(query_dns(domain, names))
+    assert (dns_answers.candidates, dns_answers.exchanger) == ((), exchanger)
+    assert silent in dns_answers.failure
+    assert bool(dns_answers.failure) == bool(silent)
 
 
 def test_a_silent_name_server_costs_no_more_than_one_wait() -> None:
@@ -104,9 +108,9 @@ def test_a_silent_name_server_costs_no_more_than_one_wait() -> None:
         began = loop.time()
         return await query_dns("all.test", resolver_at(free_port()), 0.5), loop.time() - began
 
-    said, took = asyncio.run(timed())
-    assert said.candidates == ()
-    assert said.failure
+    dns_answers, took = asyncio.run(timed())
+    assert dns_answers.candidates == ()
+    assert dns_answers.failure
     assert took < 3
 
 
@@ -124,14 +128,16 @@ def test_a_silent_name_server_costs_no_more_than_one_wait() -> None:
 )
 def test_a_record_without_a_usable_host_is_ignored(record: str) -> None:
     async def asked(*records: str) -> DnsAnswers:
-        said: Records = records
-        async with name_server({"_imaps._tcp.lies.test SRV": said, "lies.test MX": ["10 mx.lies.test."]}) as port:
+        dns_answers: Records = records
+        async with name_server(
+            {"_imaps._tcp.lies.test SRV": dns_answers, "lies.test MX": ["10 mx.lies.test."]}
+        ) as port:
             return await query_dns("lies.test", resolver_at(port), 2.0)
 
-    said = asyncio.run(asked(record))
-    assert (said.candidates, said.not_offered) == ((), frozenset())
-    said = asyncio.run(asked(record, "9 0 993 good.lies.test."))
-    assert [door.host for door in said.candidates] == ["good.lies.test"]
+    dns_answers = asyncio.run(asked(record))
+    assert (dns_answers.candidates, dns_answers.not_offered) == ((), frozenset())
+    dns_answers = asyncio.run(asked(record, "9 0 993 good.lies.test."))
+    assert [candidate.host for candidate in dns_answers.candidates] == ["good.lies.test"]
 
 
 def test_a_flood_of_records_gives_one_server() -> None:
@@ -140,7 +146,7 @@ def test_a_flood_of_records_gives_one_server() -> None:
         async with name_server({"_imaps._tcp.flood.test SRV": flood}) as port:
             return await query_dns("flood.test", resolver_at(port), 2.0)
 
-    assert [door.host for door in asyncio.run(asked()).candidates] == ["imap0.flood.test"]
+    assert [candidate.host for candidate in asyncio.run(asked()).candidates] == ["imap0.flood.test"]
 
 
 @pytest.mark.parametrize(

@@ -137,13 +137,13 @@ def test_a_mistyped_password_is_asked_for_again_and_what_is_written_works(
         terminal.wait_for("Next: mailwatch run")
         terminal.wait_for("http://127.0.0.1:8080/")
         assert terminal.end() == 0
-        shown = terminal.raw
+        displayed = terminal.raw
 
         # one slip is one rejection, whatever the number of servers
         assert own_dovecot.log_since(0).count("Password mismatch") == 1
         password = own_dovecot.passwords[ALICE]
-        assert password not in shown
-        assert CANARY not in shown
+        assert password not in displayed
+        assert CANARY not in displayed
         assert desk.holding(password) == [Path(f"secrets/{ALICE}")]
         assert desk.holding(CANARY) == []
         assert desk.left() == ["config.yaml", "secrets", f"secrets/{ALICE}"]
@@ -536,11 +536,11 @@ def test_a_provider_of_the_catalogue_that_is_out_of_reach(home: Desk) -> None:
 
 
 def draft(**said: Any) -> ConfigDraft:
-    door = ServerCandidate(
+    candidate = ServerCandidate(
         kind=Kind.IMAP, host="imap.example.org", port=993, tls=TlsMode.IMPLICIT, source=Source.GIVEN
     )
     usual = {
-        "name": "home", "place": "", "address": ALICE, "username": ALICE, "servers": MailboxServers((door,)),
+        "name": "home", "place": "", "address": ALICE, "username": ALICE, "servers": MailboxServers((candidate,)),
         "kinds": (Kind.IMAP,), "password_file": f"secrets/{ALICE}",
     }  # fmt: skip
     return ConfigDraft(**{**usual, **said})
@@ -640,6 +640,6 @@ def test_both_languages_say_the_same() -> None:
 def test_every_text_of_init_is_used() -> None:
     folder = ROOT / "mailwatch" / "cli"
     code = "".join(path.read_text() for path in folder.glob("init/*.py"))
-    told = texts("en")
-    for key in (*told.keys(), *told.section("config").keys()):
+    expected = texts("en")
+    for key in (*expected.keys(), *expected.section("config").keys()):
         assert re.search(rf"""["']{key}["']""", code), key

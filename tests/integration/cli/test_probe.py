@@ -89,7 +89,7 @@ def target(port: int, kind: Kind = Kind.IMAP) -> Target:
 def configured(folder: Path, targets: Sequence[Target]) -> Path:
     (folder / "pw").write_text(PASSWORD)
     (folder / "pw").chmod(0o600)
-    told = [
+    reported = [
         {
             "name": one.name,
             "kind": one.kind.value,
@@ -103,7 +103,7 @@ def configured(folder: Path, targets: Sequence[Target]) -> Path:
         for one in targets
     ]
     config = folder / "config.yaml"
-    settings = {"vantage_point": {"name": "t"}, "data_dir": "data", "guard": "off", "targets": told}
+    settings = {"vantage_point": {"name": "t"}, "data_dir": "data", "guard": "off", "targets": reported}
     config.write_text(json.dumps(settings))
     return config
 
@@ -113,9 +113,9 @@ async def probe(config: Path, *words: str) -> tuple[int, str, str]:
     made = await asyncio.create_subprocess_exec(
         sys.executable, *line, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    shown, errors = await made.communicate()
-    assert PASSWORD not in shown.decode() + errors.decode()
-    return made.returncode or 0, shown.decode(), errors.decode()
+    output, errors = await made.communicate()
+    assert PASSWORD not in output.decode() + errors.decode()
+    return made.returncode or 0, output.decode(), errors.decode()
 
 
 async def accepted(folder: Path, which: Target) -> PipelineHarness:
@@ -125,9 +125,9 @@ async def accepted(folder: Path, which: Target) -> PipelineHarness:
     await harness.writer.start()
     await restore_targets(harness.pipeline, harness.reader, [which])
     async with scripted_server(ACCEPTED, port=which.port):
-        seen = await harness.pipeline.runner.run(harness.pipeline.targets[which.name], which, now())
-    assert seen.outcome is Outcome.UP, seen.detail
-    await harness.pipeline.recorder.append("observation", seen.ended_at, which.name, seen)
+        observation = await harness.pipeline.runner.run(harness.pipeline.targets[which.name], which, now())
+    assert observation.outcome is Outcome.UP, observation.detail
+    await harness.pipeline.recorder.append("observation", observation.ended_at, which.name, observation)
     return harness
 
 
@@ -138,9 +138,9 @@ def said(one: dict[str, Any]) -> tuple[str, str | None, str | None, bool]:
 async def test_a_password_that_was_never_accepted_and_gets_no_answer_is_no_outage(tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         targets = [target(await stack.enter_async_context(slow(kind)), kind) for kind in LINES]
-        status, shown, errors = await probe(configured(tmp_path, targets), "--json")
+        status, output, errors = await probe(configured(tmp_path, targets), "--json")
     assert status == 3
-    seen = json.loads(shown)
+    seen = json.loads(output)
     assert [said(one) for one in seen] == [("unknown", "credentials", "auth", True)] * 3
     assert errors == "logs in: the password is sent to 127.0.0.1\n"
     # Nothing is made where `mailwatch run` has never been.
@@ -155,10 +155,10 @@ async def test_neither_silence_nor_a_disconnect_is_a_rejection(
     kind = Kind.IMAP if script is IMAP else Kind.POP3
     capa: list[Step] = [] if kind is Kind.IMAP else [b"+OK hi\r\n", "CAPA", b"+OK\r\nUSER\r\n.\r\n", *POP3[1:]]
     async with scripted_server([*(capa or script), end]) as port:
-        status, shown, _ = await probe(configured(tmp_path, [target(port, kind)]))
+        status, output, _ = await probe(configured(tmp_path, [target(port, kind)]))
     assert status == 3
-    assert shown.startswith("logs in: the password is sent to 127.0.0.1\n")
-    assert "set a longer timeout" in shown
+    assert output.startswith("logs in: the password is sent to 127.0.0.1\n")
+    assert "set a longer timeout" in output
 
 
 async def test_silence_to_a_password_the_ledger_knows_as_accepted_is_the_server(tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ async def test_silence_to_a_password_the_ledger_knows_as_accepted_is_the_server(
     harness = await accepted(tmp_path / "data", which)
     async with scripted_server([*IMAP, SILENCE], port=port):
         config = configured(tmp_path, [which])
-        status, shown, _ = await probe(config, "--json")
-        assert (status, [said(one) for one in json.loads(shown)]) == (1, [("down", "timeout", "auth", False)])
+        status, output, _ = await probe(config, "--json")
+        assert (status, [said(one) for one in json.loads(output)]) == (1, [("down", "timeout", "auth", False)])
     await harness.close()
 
 
@@ -182,8 +182,8 @@ async def test_a_record_that_cannot_be_read_says_that_nothing_was_accepted(tmp_p
     await harness.close()
     (tmp_path / "data" / lost).write_bytes(b"no such thing")
     async with scripted_server([*IMAP, SILENCE], port=port):
-        status, shown, errors = await probe(configured(tmp_path, [which]), "--json")
-    assert (status, [said(one) for one in json.loads(shown)]) == (3, [("unknown", "credentials", "auth", True)])
+        status, output, errors = await probe(configured(tmp_path, [which]), "--json")
+    assert (status, [said(one) for one in json.loads(output)]) == (3, [("unknown", "credentials", "auth", True)])
     assert "Traceback" not in errors
 
 
@@ -191,11 +191,11 @@ async def test_init_sends_an_unanswered_password_to_no_other_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(login_test, "TEST_SECONDS", 1.0)
-    heard: list[bytes] = []
-    async with slow(Kind.IMAP) as port, scripted_server([b"+OK hi\r\n", CLOSE], received=heard) as other:
+    received: list[bytes] = []
+    async with slow(Kind.IMAP) as port, scripted_server([b"+OK hi\r\n", CLOSE], received=received) as other:
         targets = [target(port), target(other, Kind.POP3)]
         seen = await login_test.try_logins(targets, Console(quiet=True))
     assert list(seen) == [Kind.IMAP]
     assert seen[Kind.IMAP].cause is Cause.CREDENTIALS
     assert "set a longer timeout" in seen[Kind.IMAP].detail
-    assert heard == []
+    assert received == []

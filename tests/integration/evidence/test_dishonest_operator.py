@@ -42,7 +42,7 @@ def operator(tmp_path: Path) -> Iterator[Operator]:
     store.close()
 
 
-def told(path: Path, trust: Trust) -> dict[str, tuple[bool, str]]:
+def verified(path: Path, trust: Trust) -> dict[str, tuple[bool, str]]:
     return {claim.claim: (claim.valid, claim.detail) for claim in verify(path, trust)}
 
 
@@ -50,7 +50,7 @@ def refused(path: Path, trust: Trust) -> list[tuple[str, str]]:
     return [(claim.claim, claim.detail) for claim in verify(path, trust) if not claim.valid]
 
 
-def lived(operator: Operator, authority: Authority, marks: str = "++----++") -> None:
+def record_outage(operator: Operator, authority: Authority, marks: str = "++----++") -> None:
     operator.observe("+")
     operator.stamp(authority)
     operator.observe(marks)
@@ -58,10 +58,10 @@ def lived(operator: Operator, authority: Authority, marks: str = "++----++") -> 
 
 
 def test_a_recorded_outage_is_valid_evidence(operator: Operator, authority: Authority) -> None:
-    lived(operator, authority)
+    record_outage(operator, authority)
     path = operator.bundle(authority)
     assert refused(path, trusting(authority)) == []
-    _, words = told(path, trusting(authority))["tokens"]
+    _, words = verified(path, trusting(authority))["tokens"]
     stated = json.loads(zipfile.ZipFile(path).read("outage.json"))["outside_times"]
     assert stated["not_before"] in words
     assert stated["not_after"] in words
@@ -128,10 +128,10 @@ def test_an_observation_cannot_claim_an_arbitrary_start(
 
 def test_a_clock_that_was_off_is_stated_and_valid(operator: Operator, authority: Authority) -> None:
     operator.clock_error = -3 * HOUR
-    lived(operator, authority)
+    record_outage(operator, authority)
     path = operator.bundle(authority)
     assert refused(path, trusting(authority)) == []
-    _, words = told(path, trusting(authority))["times"]
+    _, words = verified(path, trusting(authority))["times"]
     assert 10_790_000 < int(words.removesuffix(" ms").rpartition(" ")[2]) < 10_810_000
 
 
@@ -146,7 +146,9 @@ def test_a_clock_that_was_set_in_between_is_stated_and_valid(operator: Operator,
     operator.stamp(authority)
     path = operator.bundle(authority)
     assert refused(path, trusting(authority)) == []
-    assert "it was set, or MailWatch was stopped, for 14400000 ms" in told(path, trusting(authority))["times"][1]
+    assert (
+        "it was set, or MailWatch was stopped, for 14400000 ms" in verified(path, trusting(authority))["times"][1]
+    )
 
 
 def test_a_clock_set_ahead_within_an_outage_makes_it_no_longer(operator: Operator, authority: Authority) -> None:
@@ -210,9 +212,9 @@ def test_the_monotonic_clock_is_compared_with_the_tokens(
     assert "the clock that nobody can set advanced by" in claims[0][1]
     assert claims[1][0] == "outage"
     assert "longer than the tokens around it allow" in claims[1][1]
-    script, said = by_the_enclosed_script(path)
+    script, result = by_the_enclosed_script(path)
     assert script == 1
-    assert "WRONG it lasted no longer than the tokens around it are apart" in said
+    assert "WRONG it lasted no longer than the tokens around it are apart" in result
     with operator.reader() as reader:
         newest = next(reader.entries(kinds=["outage"], descending=True, limit=1))
         case = find_outage_evidence(
@@ -224,7 +226,7 @@ def test_the_monotonic_clock_is_compared_with_the_tokens(
 
 def test_the_enclosed_script_reads_the_tokens_themselves(operator: Operator, authority: Authority) -> None:
     """The entry that names the token after the outage lies behind the range."""
-    lived(operator, authority)
+    record_outage(operator, authority)
     path = operator.bundle(authority)
     assert by_the_enclosed_script(path)[1].count("it lasted no longer than the tokens around it are apart") == 1
     files = files_of(path)
@@ -234,9 +236,9 @@ def test_the_enclosed_script_reads_the_tokens_themselves(operator: Operator, aut
         proof["tokens"][0]["checkpoint"],
     )
     pack(path, files | {"proof.json": json.dumps(proof).encode()})
-    script, said = by_the_enclosed_script(path)
+    script, result = by_the_enclosed_script(path)
     assert script == 1
-    assert "WRONG a token is over its checkpoint" in said
+    assert "WRONG a token is over its checkpoint" in result
 
 
 def test_the_first_token_may_come_long_after_the_first_entry(operator: Operator, authority: Authority) -> None:
@@ -251,18 +253,18 @@ def test_the_first_token_may_come_long_after_the_first_entry(operator: Operator,
 def test_a_clock_error_beyond_ten_minutes_must_be_stated(operator: Operator, authority: Authority) -> None:
     """An observation of 2023, made today with a clock of then: valid only with the error on its first page."""
     operator.clock_error = -3 * HOUR
-    lived(operator, authority)
+    record_outage(operator, authority)
     path = operator.bundle(authority)
     files = files_of(path)
     stated = json.loads(files["outage.json"])
     assert stated["clock_error"] == pytest.approx(3 * 3600, abs=2)
-    for said in (None, 0, 60.0, -1, "10800", True):
-        forged = stated | {"clock_error": said}
-        if said is None:
+    for value in (None, 0, 60.0, -1, "10800", True):
+        forged = stated | {"clock_error": value}
+        if value is None:
             del forged["clock_error"]
         files["outage.json"] = json.dumps(forged).encode()
         pack(path, files)
-        assert "outage" in [claim for claim, _ in refused(path, trusting(authority))], said
+        assert "outage" in [claim for claim, _ in refused(path, trusting(authority))], value
 
 
 def test_a_failure_dated_outside_the_tokens_is_refused(operator: Operator, authority: Authority) -> None:
@@ -281,8 +283,8 @@ def test_a_failure_dated_outside_the_tokens_is_refused(operator: Operator, autho
     assert refused(path, trusting(authority)) == []
     # But they cannot be laid beside those of others.
     assert "its clock was off by" in read_member(path, trusting(authority)).reason
-    for said in ({}, {"clock_error": 3600}):
-        files["outage.json"] = json.dumps(stated | said).encode()
+    for claimed in ({}, {"clock_error": 3600}):
+        files["outage.json"] = json.dumps(stated | claimed).encode()
         pack(path, files)
         (_, detail), *_ = [one for one in refused(path, trusting(authority)) if one[0] == "outage"]
         assert "of which" in detail
@@ -301,7 +303,7 @@ def test_self_made_tokens_are_named(operator: Operator, authority: Authority, ot
     (claim, detail), *_ = refused(path, trusting(authority))
     assert claim == "tokens"
     assert "--trust may be repeated" in detail
-    assert "lead only to certificates in the bundle itself" in told(path, Trust())["tokens"][1]
+    assert "lead only to certificates in the bundle itself" in verified(path, Trust())["tokens"][1]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +315,7 @@ def test_a_good_bundle_is_never_refused(
 ) -> None:
     match case:
         case "open":
-            lived(operator, authority, "++----")
+            record_outage(operator, authority, "++----")
         case "from the start":
             operator.observe("----")
             operator.stamp(authority)
@@ -329,7 +331,7 @@ def test_a_good_bundle_is_never_refused(
             operator.stamp(authority)
         case "unicode":
             operator.target = "caselle-è-🜛-‮x\u2028y"
-            lived(operator, authority)
+            record_outage(operator, authority)
         case "long words":
             operator.observe("+")
             operator.stamp(authority)
@@ -347,7 +349,7 @@ def test_a_good_bundle_is_never_refused(
         case "many looks":
             for _ in range(40):
                 operator.observe("+--")
-            lived(operator, authority, "-" * 60 + "++")
+            record_outage(operator, authority, "-" * 60 + "++")
     path = operator.bundle(*[authority] * (case != "no tokens"))
     assert refused(path, trusting(authority)) == []
 
@@ -357,7 +359,7 @@ def test_a_hostile_name_discloses_nothing_of_its_own(
 ) -> None:
     """One line a claim: no line feed, markup or command to the terminal comes from the bundle."""
     operator.target = "x\nvalid  outage  [bold]\x1b[2Jmade up"
-    lived(operator, authority)
+    record_outage(operator, authority)
     path = operator.bundle(authority)
     claims = verify(path, trusting(authority))
     assert main(["verify", str(path), "--trust", str(authority.chain)]) == 0
@@ -398,7 +400,7 @@ def test_a_token_of_an_unknown_authority_does_not_affect_known_ones(
     operator.stamp(authority)
     path = operator.bundle(authority)
     assert refused(path, trusting(authority)) == []
-    assert "2 by Test signer" in told(path, Trust())["tokens"][1]
+    assert "2 by Test signer" in verified(path, Trust())["tokens"][1]
 
 
 def test_a_token_whose_file_is_gone_is_replaced_by_the_next_one(operator: Operator, authority: Authority) -> None:

@@ -26,10 +26,10 @@ from tests.servers.authority import Authority
 def test_a_good_bundle_is_valid_in_every_claim(bundle: Path, trust: Trust) -> None:
     claims = verify(bundle, trust)
     assert [claim for claim in claims if not claim.valid] == []
-    told = {claim.claim: claim.detail for claim in claims}
+    reported = {claim.claim: claim.detail for claim in claims}
     times = json.loads(zipfile.ZipFile(bundle).read("outage.json"))["outside_times"]
-    span = re.search(r"each over its checkpoint, from (.*Z) to (.*Z)$", told["tokens"])
-    assert span, told
+    span = re.search(r"each over its checkpoint, from (.*Z) to (.*Z)$", reported["tokens"])
+    assert span, reported
     # An authority may have been asked once more before the range ended.
     assert span[1] <= times["not_before"] < times["not_after"] <= span[2]
 
@@ -116,13 +116,15 @@ def typed(folder: Path, zipped: Path) -> list[subprocess.CompletedProcess[str]]:
     """Type each block of the instructions as it stands into a plain shell; mailwatch itself is not there."""
     (page,) = folder.glob("VERIFI*.md") if (folder / "VERIFICA.md").exists() else folder.glob("VERIFY.md")
     blocks = re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
-    said = []
+    messages = []
     for block in blocks:
         text = re.sub(r"BUNDLE\.zip|FASCICOLO\.zip", str(zipped), block)
         if not text.startswith("mailwatch"):
             env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-            said.append(subprocess.run(["sh", "-c", text], cwd=folder, env=env, capture_output=True, text=True))
-    return said
+            messages.append(
+                subprocess.run(["sh", "-c", text], cwd=folder, env=env, capture_output=True, text=True)
+            )
+    return messages
 
 
 @pytest.mark.parametrize("language", ["en", "it"])
@@ -173,34 +175,34 @@ def test_the_standalone_script_reports_a_non_bundle_in_one_line(bundle: Path, tm
         ("entries.jsonl", twice, "WRONG each payload is the one that was sealed, in canonical form"),
     ]:
         with zipfile.ZipFile(tmp_path / "altered.zip", "w") as made:
-            for known, told in (files | {name: content}).items():
-                made.writestr(known, told)
-        said = subprocess.run(
+            for known, reported in (files | {name: content}).items():
+                made.writestr(known, reported)
+        result = subprocess.run(
             [sys.executable, "-I", "-S", "verify.py", "altered.zip"], cwd=tmp_path, capture_output=True, text=True
         )
-        assert said.returncode == 1
-        assert wrong in said.stdout
-        assert said.stderr == ""
+        assert result.returncode == 1
+        assert wrong in result.stdout
+        assert result.stderr == ""
 
 
 def test_the_command_prints_each_claim(
     bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str]
 ) -> None:
-    said = recorded_outage[0].command("verify", str(bundle), "--trust", str(recorded_outage[1].chain))
-    assert said.returncode == 0, said.stdout
-    assert said.stdout.count("valid ") >= 10
-    told = json.loads(recorded_outage[0].command("verify", str(bundle), "--json").stdout)
-    assert told["valid"] is True
-    assert {claim["claim"] for claim in told["claims"]} >= {"entries", "tokens", "outage", "files"}
+    result = recorded_outage[0].command("verify", str(bundle), "--trust", str(recorded_outage[1].chain))
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("valid ") >= 10
+    reported = json.loads(recorded_outage[0].command("verify", str(bundle), "--json").stdout)
+    assert reported["valid"] is True
+    assert {claim["claim"] for claim in reported["claims"]} >= {"entries", "tokens", "outage", "files"}
     assert recorded_outage[0].command("verify", str(bundle) + "x").returncode == 2
 
 
 def test_an_unknown_outage_is_no_case(
     recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
 ) -> None:
-    said = recorded_outage[0].command("report", "zzz", "-o", str(tmp_path / "no.zip"))
-    assert said.returncode == 1
-    assert "no outage has the id zzz" in said.stderr
+    result = recorded_outage[0].command("report", "zzz", "-o", str(tmp_path / "no.zip"))
+    assert result.returncode == 1
+    assert "no outage has the id zzz" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

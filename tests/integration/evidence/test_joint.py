@@ -83,9 +83,9 @@ def times(told: dict[str, Any]) -> list[list[float]]:
 
 
 def test_at_least_k_of_three(three: list[Path]) -> None:
-    told = joint(three)
-    assert told["left_out"] == []
-    (channel,) = told["groups"]
+    statement = joint(three)
+    assert statement["left_out"] == []
+    (channel,) = statement["groups"]
     assert (channel["provider"], channel["kind"], len(channel["vantage_points"])) == ("libero", "imap", 3)
     one, two, all_of_them = channel["at_least"]
     assert times(one["surely"]) == [[2.0, 9.0]]
@@ -95,13 +95,15 @@ def test_at_least_k_of_three(three: list[Path]) -> None:
     assert two["surely"]["seconds"] == 2 * 3600 - 60 - 0.2
     assert two["possibly"]["seconds"] == 2 * 3600 + 60 + 0.2
     assert len(channel["outages"]) == 2
-    assert "a@example.org" not in json.dumps(told)
+    assert "a@example.org" not in json.dumps(statement)
 
 
 def test_a_vantage_point_that_observed_up_meanwhile_is_named(three: list[Path]) -> None:
     found = joint(three)["groups"][0]["contradictions"]
-    told = {(one["vantage_point"], *times({"times": [[one["from"], one["to"]]]})[0], one["down"]) for one in found}
-    assert told == {("home-a", 6.0, 9.0, 1), ("home-b", 2.0, 4.0, 1), ("home-c", 2.0, 9.0, 2)}
+    reported = {
+        (one["vantage_point"], *times({"times": [[one["from"], one["to"]]]})[0], one["down"]) for one in found
+    }
+    assert reported == {("home-a", 6.0, 9.0, 1), ("home-b", 2.0, 4.0, 1), ("home-c", 2.0, 9.0, 2)}
 
 
 def test_the_order_of_the_bundles_changes_nothing(three: list[Path]) -> None:
@@ -112,12 +114,14 @@ def test_a_ledger_counts_once_however_many_bundles_are_of_it(three: list[Path], 
     half = part_of(three[0].with_suffix("").with_suffix(""), down(2, 6), "home-a", start=START + 3 * HOUR)
     again = tmp_path / "again.zip"
     shutil.copy(three[0], again)
-    told = joint([*three, half, again])
-    assert len(told["members"]) == 4
-    assert [one["reason"] for one in told["left_out"]] == [f"the same range of the same ledger as {three[0].name}"]
-    del told["members"], told["left_out"]
+    statement = joint([*three, half, again])
+    assert len(statement["members"]) == 4
+    assert [one["reason"] for one in statement["left_out"]] == [
+        f"the same range of the same ledger as {three[0].name}"
+    ]
+    del statement["members"], statement["left_out"]
     first = joint(three)
-    assert told["groups"] == first["groups"]
+    assert statement["groups"] == first["groups"]
 
 
 def test_a_ledger_with_two_histories_is_left_out(tmp_path: Path, three: list[Path]) -> None:
@@ -126,12 +130,12 @@ def test_a_ledger_with_two_histories_is_left_out(tmp_path: Path, three: list[Pat
     Store.open(tmp_path / "y").close()
     for key in ("ledger.pem", "targets.key"):
         shutil.copy(tmp_path / "x" / "keys" / key, tmp_path / "y" / "keys")
-    skies = {"a@example.org": down(1, 8)}
-    ledgers.write(tmp_path / "y", skies, START, END, provider="libero", vantage="home-x", every=30).close()
+    patterns = {"a@example.org": down(1, 8)}
+    ledgers.write(tmp_path / "y", patterns, START, END, provider="libero", vantage="home-x", every=30).close()
     second = part_of(tmp_path / "y", down(1, 8), "home-x")
-    told = joint([first, second, *three])
-    assert {one["reason"] for one in told["left_out"]} == {"its ledger signs two different histories"}
-    assert len(told["members"]) == 3
+    statement = joint([first, second, *three])
+    assert {one["reason"] for one in statement["left_out"]} == {"its ledger signs two different histories"}
+    assert len(statement["members"]) == 3
 
 
 @pytest.mark.parametrize("size", [3, 64])
@@ -148,15 +152,15 @@ def test_a_bundle_does_not_begin_at_a_checkpoint_whose_subtrees_are_damaged(tmp_
 def test_providers_are_not_mixed(tmp_path: Path, three: list[Path]) -> None:
     other = part_of(tmp_path / "o", down(2, 6), "home-o", provider="other")
     unnamed = part_of(tmp_path / "u", down(2, 6), "home-u", provider="")
-    told = joint([*three, other, unnamed])
-    assert [len(one["vantage_points"]) for one in told["groups"]] == [3, 1, 1]
+    statement = joint([*three, other, unnamed])
+    assert [len(one["vantage_points"]) for one in statement["groups"]] == [3, 1, 1]
 
 
 def test_a_bad_bundle_is_named(three: list[Path], tmp_path: Path) -> None:
-    told = joint([*three[:2], without_an_observation(three[2], tmp_path / "bad.zip")])
-    assert [one["file"] for one in told["left_out"]] == ["bad.zip"]
-    assert told["left_out"][0]["reason"] == "not valid: entries"
-    assert len(told["groups"][0]["vantage_points"]) == 2
+    statement = joint([*three[:2], without_an_observation(three[2], tmp_path / "bad.zip")])
+    assert [one["file"] for one in statement["left_out"]] == ["bad.zip"]
+    assert statement["left_out"][0]["reason"] == "not valid: entries"
+    assert len(statement["groups"][0]["vantage_points"]) == 2
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:

@@ -53,21 +53,21 @@ def failed(claims: list[Claim]) -> list[tuple[str, str]]:
 
 
 def test_enclosed_members_are_checked_and_joint_json_is_computed_again(enclosed: Path) -> None:
-    said = run("verify", enclosed)
-    assert said.returncode == 0, said.stdout
-    assert said.stdout.count("a valid bundle") == 2
-    assert "joint.json follows from its 2 bundles of 2 vantage points" in " ".join(said.stdout.split())
-    told = json.loads(run("verify", enclosed, "--json").stdout)
-    assert told["valid"] is True
-    assert [one["claim"].split()[0] for one in told["claims"]] == [
+    result = run("verify", enclosed)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("a valid bundle") == 2
+    assert "joint.json follows from its 2 bundles of 2 vantage points" in " ".join(result.stdout.split())
+    reported = json.loads(run("verify", enclosed, "--json").stdout)
+    assert reported["valid"] is True
+    assert [one["claim"].split()[0] for one in reported["claims"]] == [
         "archive", "members", "report", "member", "member", "joint",
     ]  # fmt: skip
 
 
 def test_members_that_are_not_enclosed_are_asked_for(alone: Path, bundles: list[Path]) -> None:
-    said = run("verify", alone)
-    assert said.returncode == 1
-    words = " ".join(said.stdout.split())
+    result = run("verify", alone)
+    assert result.returncode == 1
+    words = " ".join(result.stdout.split())
     assert "not checked joint" in words
     assert "2 of its 2 bundles are missing" in words
     assert "sha256sum -c members.sha256" in words
@@ -83,8 +83,8 @@ def test_members_that_are_not_enclosed_are_asked_for(alone: Path, bundles: list[
 def test_another_bundle_is_no_member(alone: Path, bundles: list[Path], tmp_path: Path) -> None:
     bad = without_an_observation(bundles[0], tmp_path / "bad.zip")
     assert ("bad.zip is no member of it") in dict(failed(check_joint(alone, Trust(), [bad, bundles[1]]))).values()
-    said = run("verify", alone, "--member", bad)
-    assert (said.returncode, "NOT valid" in said.stdout) == (1, True)
+    result = run("verify", alone, "--member", bad)
+    assert (result.returncode, "NOT valid" in result.stdout) == (1, True)
     assert run("verify", bundles[0], "--member", bundles[1]).returncode == 2
     assert run("verify", alone, "--member", tmp_path / "none.zip").returncode == 2
 
@@ -115,7 +115,7 @@ def test_each_false_statement_is_found(enclosed: Path, bundles: list[Path], tmp_
     assert "is missing, though others are enclosed" in failed(check_joint(missing, Trust()))[0][1]
 
 
-def told_by(bundles: list[Path], made: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+def stated_by(bundles: list[Path], made: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """A joint zip of which joint.json and the file attached to its report say something else."""
     read_ones = [read_member(path, Trust()) for path in bundles]
     members, left_out = partition_members(read_ones)
@@ -142,9 +142,11 @@ def test_a_joint_json_that_claims_more_than_its_members_is_refused(bundles: list
     def more(told: dict[str, Any]) -> None:
         told["all"] = "well"
 
-    assert failed(check_joint(told_by(bundles, tmp_path / "true.zip", lambda told: None), Trust(), bundles)) == []
+    assert (
+        failed(check_joint(stated_by(bundles, tmp_path / "true.zip", lambda told: None), Trust(), bundles)) == []
+    )
     for change, name in ((longer, "groups"), (more, "all")):
-        made = told_by(bundles, tmp_path / f"{name}.zip", change)
+        made = stated_by(bundles, tmp_path / f"{name}.zip", change)
         assert failed(check_joint(made, Trust(), bundles)) == [
             ("joint", f"{name} does not follow from the members")
         ]

@@ -38,24 +38,24 @@ def numbered(numbers: range) -> Iterator[tuple[str, int]]:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_change_to_a_bundle_is_accepted(tmp_path: Path, part: int) -> None:
     """Bits flipped, bytes cut, lines moved, values of the wrong type: in the zip as a whole, and in each file."""
-    judge_all(original(), Trust.read([FOLDER / "authority.pem"]), tmp_path, range(part, MUTATIONS, PARTS))
+    check_mutants(original(), Trust.read([FOLDER / "authority.pem"]), tmp_path, range(part, MUTATIONS, PARTS))
 
 
 def test_no_change_to_a_bundle_with_report_is_accepted(tmp_path: Path) -> None:
     with tarfile.open(CONTRACTS / "home.tar.xz") as stored:
         stored.extract("./data/keys/ledger.pem", tmp_path, filter="data")
     bundle = Original(CONTRACTS / "bundles" / "outage.zip", private_key(tmp_path / "data" / "keys" / "ledger.pem"))
-    judge_all(bundle, Trust.read([CONTRACTS / "authority.pem"]), tmp_path, range(MUTATIONS // 20))
+    check_mutants(bundle, Trust.read([CONTRACTS / "authority.pem"]), tmp_path, range(MUTATIONS // 20))
 
 
-def judge_all(bundle: Original, trust: Trust, folder: Path, numbers: range) -> None:
+def check_mutants(bundle: Original, trust: Trust, folder: Path, numbers: range) -> None:
     """Judge each of the mutants."""
     for seed, number in numbered(numbers):
         altered, signed = bundle.mutant(random.Random(f"{seed}:{number}"), number)
-        judged(bundle.path, altered, folder / "mutant.zip", trust, f"{seed}:{number}", signed=signed)
+        check_mutant(bundle.path, altered, folder / "mutant.zip", trust, f"{seed}:{number}", signed=signed)
 
 
-def judged(original: Path, mutant: bytes, path: Path, trust: Trust, what: str, *, signed: bool) -> None:
+def check_mutant(original: Path, mutant: bytes, path: Path, trust: Trust, what: str, *, signed: bool) -> None:
     """Anyone's change of a file is refused; the operator's is believed only if it changes nothing that counts."""
     path.write_bytes(mutant)
     claims = verify(path, trust)
@@ -69,8 +69,8 @@ def judged(original: Path, mutant: bytes, path: Path, trust: Trust, what: str, *
         # A bit of the zip's own that changes no file, such as a date, changes nothing that is claimed.
         assert before == after, (what, claims)
         return
-    told, again = json.loads(before["outage.json"]), json.loads(after["outage.json"])
-    assert {key: again.get(key) for key in FOLLOWS} == {key: told[key] for key in FOLLOWS}, (what, claims)
+    reported, again = json.loads(before["outage.json"]), json.loads(after["outage.json"])
+    assert {key: again.get(key) for key in FOLLOWS} == {key: reported[key] for key in FOLLOWS}, (what, claims)
     # What follows the last token may be written anew; nothing before it.
     proof = json.loads(before["proof.json"])
     stamped = max(token["checkpoint"] for token in proof["tokens"]) - proof["start"]["size"]

@@ -38,13 +38,13 @@ def signed(
     recorded_outage: tuple[MailWatchProcess, Authority, str], keys: Path, tmp_path: Path, **signing: object
 ) -> subprocess.CompletedProcess[str]:
     """Run `mailwatch report` with the signing section; the config is as it was afterwards."""
-    watching, _, identity = recorded_outage
-    before = watching.config.read_text()
-    watching.config.write_text(json.dumps(json.loads(before) | {"signing": signing}))
+    process, _, identity = recorded_outage
+    before = process.config.read_text()
+    process.config.write_text(json.dumps(json.loads(before) | {"signing": signing}))
     try:
-        return watching.command("report", identity, "-o", str(tmp_path / "signed.zip"), "--lang", "en")
+        return process.command("report", identity, "-o", str(tmp_path / "signed.zip"), "--lang", "en")
     finally:
-        watching.config.write_text(before)
+        process.config.write_text(before)
 
 
 @pytest.mark.parametrize("form", ["pkcs12", "pem"])
@@ -63,27 +63,27 @@ def test_a_signed_report_is_valid_for_all(
     assert "Anna Rossi" in claims["report"].detail
     with zipfile.ZipFile(tmp_path / "signed.zip") as opened:
         opened.extract("report.pdf", tmp_path)
-    said = subprocess.run(["pdfsig", tmp_path / "report.pdf"], capture_output=True, text=True)
-    assert "Signature Validation: Signature is Valid." in said.stdout, said.stdout
-    assert "Total document signed" in said.stdout
+    result = subprocess.run(["pdfsig", tmp_path / "report.pdf"], capture_output=True, text=True)
+    assert "Signature Validation: Signature is Valid." in result.stdout, result.stdout
+    assert "Total document signed" in result.stdout
 
 
 def test_the_time_of_an_authority_is_in_the_signature(
     recorded_outage: tuple[MailWatchProcess, Authority, str], keys: Path, tmp_path: Path, trust: Trust
 ) -> None:
     """The authority of the config is gone by now; a new one at another place takes its turn."""
-    watching, _, _ = recorded_outage
-    before = watching.config.read_text()
+    process, _, _ = recorded_outage
+    before = process.config.read_text()
     with Authority(tmp_path / "authority").running() as authority:
         settings = json.loads(before)
         settings["timestamps"][0] |= {"url": authority.url, "ca_file": str(authority.chain)}
-        watching.config.write_text(json.dumps(settings))
+        process.config.write_text(json.dumps(settings))
         try:
             made = signed(
                 recorded_outage, keys, tmp_path, key_file=str(keys / "both.p12"), password_file=str(keys / "word")
             )
         finally:
-            watching.config.write_text(before)
+            process.config.write_text(before)
     assert made.returncode == 0, made.stderr
     assert authority.asked >= 1
     with zipfile.ZipFile(tmp_path / "signed.zip") as opened:

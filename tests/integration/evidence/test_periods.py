@@ -44,7 +44,7 @@ START = 1_767_222_000_000
 """2026-01-01T00:00 in Rome."""
 
 
-def sky(at: int) -> str:
+def pattern(at: int) -> str:
     """Down over the window's beginning, for an hour in it, and over its end; blind and unknown for a while."""
     hours = (at - START) / HOUR
     if -1 <= hours < 1 or 30 <= hours < 31 or 71.5 <= hours < 73:
@@ -58,16 +58,20 @@ def sky(at: int) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config and a ledger of six days around a window of three, of two targets and one of someone else's."""
     folder = tmp_path_factory.mktemp("period")
-    skies = {"mail": sky, "quiet": lambda at: "+", "other": lambda at: "-" if at % (7 * HOUR) < HOUR else "+"}
-    write(folder / "data", skies, START - DAY, START + 5 * DAY, every=30).close()
-    watching = MailWatchProcess(
+    patterns = {
+        "mail": pattern,
+        "quiet": lambda at: "+",
+        "other": lambda at: "-" if at % (7 * HOUR) < HOUR else "+",
+    }
+    write(folder / "data", patterns, START - DAY, START + 5 * DAY, every=30).close()
+    process = MailWatchProcess(
         folder,
         [
             {"name": name, "kind": "imap", "provider": "lab", "host": "127.0.0.1", "port": 1, "tls": "none"}
             for name in ("mail", "quiet")
         ],
     )
-    assert watching.config.exists()
+    assert process.config.exists()
     return folder
 
 
@@ -100,11 +104,11 @@ def test_the_period_report_agrees_with_the_other_commands(folder: Path, period: 
     stated = stated_of(period)
     reader = Reader.open(folder / "data")
     end = START + 3 * DAY
-    told: list[Any] = [*queries.availability(reader, ["mail", "quiet"], START, end)]
+    result: list[Any] = [*queries.availability(reader, ["mail", "quiet"], START, end)]
     # The mean times differ: here an outage over the window's edge is known from its beginning to its end.
     same = ("target", "availability", "coverage", "downtime", "observations", "unobserved")
     assert [{key: one[key] for key in same} for one in stated["availability"]] == [
-        {key: one[key] for key in same} for one in told
+        {key: one[key] for key in same} for one in result
     ]
     records = queries.outage_records(reader, start=START, end=end)
     reader.close()
@@ -132,13 +136,13 @@ def test_the_same_ledger_gives_the_same_bytes(folder: Path, period: Path, tmp_pa
 
 
 def test_a_window_without_records_is_no_case(folder: Path, tmp_path: Path) -> None:
-    for window, said in (
+    for window, message in (
         (("--from", "2025-01", "--to", "2025-02"), "nothing of mail, quiet is on record"),
         (("--from", "2027-01", "--to", "2027-02"), "the signed record ends at"),
     ):
         done = run(folder, "report", *window, "-o", str(tmp_path / "no.zip"))
         assert done.returncode == 1, done.stdout
-        assert said in done.stderr
+        assert message in done.stderr
     window = ("--from", "2026-01-01", "--to", "2026-01-02")
     done = run(folder, "report", *window, "--target", "mial", "-o", str(tmp_path / "no.zip"))
     assert done.returncode == 2
@@ -212,11 +216,11 @@ def other_rules(stated: Stated) -> None:
     stated["rules"]["open_after"] = 1
 
 
-def other_beat(stated: Stated) -> None:
+def other_interval(stated: Stated) -> None:
     stated["targets"][0]["interval"] = 1.0
 
 
-def wild_beat(stated: Stated) -> None:
+def wrong_interval(stated: Stated) -> None:
     stated["targets"][0]["interval"] = "60"
 
 
@@ -232,7 +236,7 @@ def no_target(stated: Stated) -> None:
     stated["targets"] = []
 
 
-def somebody_elses(stated: Stated) -> None:
+def of_another_target(stated: Stated) -> None:
     stated["targets"][0]["target"] = "other"
 
 
@@ -252,12 +256,12 @@ def tokens_invented(stated: Stated) -> None:
             wider,
             earlier,
             other_rules,
-            other_beat,
-            wild_beat,
+            other_interval,
+            wrong_interval,
             other_intervals,
             no_intervals,
             no_target,
-            somebody_elses,
+            of_another_target,
             tokens_invented,
         )
     ],
@@ -272,14 +276,14 @@ def test_a_forged_period_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("window", "said"),
+    ("window", "message"),
     [
         ((2 * HOUR, 3 * DAY), "the range ends inside the window"),
         ((-12 * HOUR, DAY), "the range begins inside the window"),
     ],
 )
 def test_the_owner_cannot_leave_out_the_edges(
-    folder: Path, tmp_path: Path, window: tuple[int, int], said: str
+    folder: Path, tmp_path: Path, window: tuple[int, int], message: str
 ) -> None:
     """Who has the key can sign a range that ends where it suits, and count only what is left."""
     reader, keys = Reader.open(folder / "data"), load_keys(folder / "data")
@@ -305,7 +309,7 @@ def test_the_owner_cannot_leave_out_the_edges(
         write_period_bundle(out, reader, keys, case, "en", [])
     reader.close()
     (refused,) = [claim for claim in verify(tmp_path / "forged.zip", Trust()) if not claim.valid]
-    assert (refused.claim, refused.detail[: len(said)]) == ("period", said)
+    assert (refused.claim, refused.detail[: len(message)]) == ("period", message)
 
 
 def test_a_statement_with_one_interval_is_checked_by_that_one(folder: Path, tmp_path: Path) -> None:
@@ -355,16 +359,16 @@ def test_a_zip_with_both_statements_or_none_is_refused(period: Path, tmp_path: P
 def test_a_period_with_real_tokens_lies_between_outside_times(
     recorded_outage: tuple[MailWatchProcess, Authority, str], trust: Trust, tmp_path: Path
 ) -> None:
-    watching, path = recorded_outage[0], tmp_path / "recorded_outage.zip"
-    told = json.loads(watching.command("outages", "--json").stdout)
-    window = (min(one["first_bad"] for one in told), max(one["last_bad"] for one in told))
-    made = watching.command("report", "--from", window[0], "--to", window[1], "-o", str(path))
+    process, path = recorded_outage[0], tmp_path / "recorded_outage.zip"
+    reported = json.loads(process.command("outages", "--json").stdout)
+    window = (min(one["first_bad"] for one in reported), max(one["last_bad"] for one in reported))
+    made = process.command("report", "--from", window[0], "--to", window[1], "-o", str(path))
     assert made.returncode == 0, made.stderr
     assert [claim for claim in verify(path, trust) if not claim.valid] == []
     stated = stated_of(path)
     assert stated["outside_times"]["not_before"] <= window[0]
     assert stated["outside_times"]["not_after"] >= window[1]
-    assert {one["target"] for one in stated["outages"]} == {one["target"] for one in told}
+    assert {one["target"] for one in stated["outages"]} == {one["target"] for one in reported}
     files = files_of(path)
     proof = json.loads(files["proof.json"])
     del proof["tokens"][-1]

@@ -71,8 +71,8 @@ def bundles(cases: dict[str, Installation]) -> dict[tuple[str, str], Path]:
     def made(key: tuple[str, str]) -> Path:
         case, language = cases[key[0]], key[1]
         path = case.folder / f"{language}.zip"
-        said = case.command("report", case.outage, "-o", str(path), "--lang", language)
-        assert said.returncode == 0, said.stderr
+        result = case.command("report", case.outage, "-o", str(path), "--lang", language)
+        assert result.returncode == 0, result.stderr
         shutil.unpack_archive(path, case.folder / language)
         return path
 
@@ -87,8 +87,8 @@ def test_each_bundle_is_valid_and_the_standalone_script_agrees(
     case: tuple[str, str], bundles: dict[tuple[str, str], Path], cases: dict[str, Installation]
 ) -> None:
     path = bundles[case]
-    said = cases[case[0]].command("verify", str(path), "--json")
-    assert (said.returncode, json.loads(said.stdout)["valid"]) == (0, True), said.stdout
+    result = cases[case[0]].command("verify", str(path), "--json")
+    assert (result.returncode, json.loads(result.stdout)["valid"]) == (0, True), result.stdout
     plain = subprocess.run(
         [sys.executable, "-I", "-S", "verify.py", str(path)],
         cwd=path.with_suffix(""), capture_output=True, text=True, check=False,
@@ -222,9 +222,9 @@ def test_the_report_states_what_was_observed(case: tuple[str, str], bundles: dic
         assert words_of_it in text, (words_of_it, text)
     other = texts("en" if case[1] == "it" else "it")
     foreign = [
-        told for key, told in other.single().items()
-        if len(told) > 4 and "{" not in told and told != texts(case[1])[key]
-        and f" {told} " in text
+        reported for key, reported in other.single().items()
+        if len(reported) > 4 and "{" not in reported and reported != texts(case[1])[key]
+        and f" {reported} " in text
     ]  # fmt: skip
     assert foreign == []
 
@@ -245,10 +245,10 @@ def test_nothing_is_stated_of_the_end_of_an_open_outage(
     language: str, bundles: dict[tuple[str, str], Path]
 ) -> None:
     folder = bundles["open", language].with_suffix("")
-    told = json.loads((folder / "outage.json").read_text())
-    assert told["as_of"] == "2026-01-24T03:55:00.000Z"
-    assert (told["outage"]["state"], told["outage"]["first_good"]) == ("open", None)
-    assert told["outage"]["duration"]["max"] is None
+    reported = json.loads((folder / "outage.json").read_text())
+    assert reported["as_of"] == "2026-01-24T03:55:00.000Z"
+    assert (reported["outage"]["state"], reported["outage"]["first_good"]) == ("open", None)
+    assert reported["outage"]["duration"]["max"] is None
     text = text_of(folder / "report.pdf")
     assert texts(language)["between"].partition("{b}")[2][:18] not in text
     assert "±" not in text
@@ -318,20 +318,20 @@ def test_unprintable_characters_are_named_and_long_words_break() -> None:
 def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
     rules = Rules(3, 2, (5.0, 10.0, 90.0))
     writing = Formatter("en", ZoneInfo("UTC"), False)
-    told = made_record(0, 60_000, kind=Kind.SMTP)
-    bare = " ".join(method_paragraphs(told, rules, ReportFacts(down=3), writing))
+    reported = made_record(0, 60_000, kind=Kind.SMTP)
+    bare = " ".join(method_paragraphs(reported, rules, ReportFacts(down=3), writing))
     assert "without logging in" in bare
     assert "was not checked during these observations: a broken line on the observer's side would" in bare
     assert "after 5 s, 10 s, 90 s, during an outage every 90 s" in bare
-    full = " ".join(method_paragraphs(told, rules, ReportFacts(down=3, guarded=3, with_login=True), writing))
+    full = " ".join(method_paragraphs(reported, rules, ReportFacts(down=3, guarded=3, with_login=True), writing))
     assert "then it cancels, and no message is sent" in full
     assert "counts as failed only if the failure cannot have come from the observer's own line" in full
     assert "The shortest duration includes" not in full
     assert "The shortest duration includes" in " ".join(
-        method_paragraphs(replace(told, unobserved=1), rules, ReportFacts(), writing)
+        method_paragraphs(replace(reported, unobserved=1), rules, ReportFacts(), writing)
     )
     trip = " ".join(
-        method_paragraphs(replace(told, kind=Kind.ROUNDTRIP), rules, ReportFacts(with_login=True), writing)
+        method_paragraphs(replace(reported, kind=Kind.ROUNDTRIP), rules, ReportFacts(with_login=True), writing)
     )
     assert "sends a test message of its own" in trip
     assert "after 5 s" not in trip
@@ -340,8 +340,8 @@ def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
             assert texts(language).section("channels")[kind.value]
             assert texts(language).section("steps")[kind.value]
     mail = "Whether messages were lost or arrived late."
-    assert mail in outage_limits(told, writing)
-    assert mail not in outage_limits(replace(told, kind=Kind.ROUNDTRIP), writing)
+    assert mail in outage_limits(reported, writing)
+    assert mail not in outage_limits(replace(reported, kind=Kind.ROUNDTRIP), writing)
 
 
 def test_unanswered_controls_are_stated() -> None:
@@ -352,8 +352,8 @@ def test_unanswered_controls_are_stated() -> None:
     assert "the server itself answered the connection: 2 of 9" in line
 
 
-@pytest.mark.parametrize(("told", "said"), [({}, False), ({"distrust": "unknown issuer"}, True)])
-def test_a_token_of_an_untrusted_authority_is_no_independent_time(told: dict[str, str], said: bool) -> None:
+@pytest.mark.parametrize(("reported", "reply"), [({}, False), ({"distrust": "unknown issuer"}, True)])
+def test_a_token_of_an_untrusted_authority_is_no_independent_time(reported: dict[str, str], reply: bool) -> None:
     found = LedgerRange(EMPTY_LEDGER, EMPTY_LEDGER, (), (TokenFile(5, 4, BEGIN, "home-made", "", b""),))
     case = OutageEvidence(
         made_record(0, 0),
@@ -361,14 +361,14 @@ def test_a_token_of_an_untrusted_authority_is_no_independent_time(told: dict[str
         cast(OutageStatement, {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}}),
         "",
     )
-    seen = ReportFacts(tokens={5: TokenFacts("CN=me", serial="17", accuracy_ms=500, **told)})
+    seen = ReportFacts(tokens={5: TokenFacts("CN=me", serial="17", accuracy_ms=500, **reported)})
     writing = Formatter("en", ZoneInfo("UTC"), False)
     text = outside_times_text(case, seen, writing)
     assert "external timestamp authority (home-made)" in text
-    assert ("does not lead to a certificate that the configuration trusts" in text) is said
+    assert ("does not lead to a certificate that the configuration trusts" in text) is reply
     (row,) = token_rows(case, seen, writing)
     assert row[0].startswith("home-made; CN=me")
-    assert ("not traced to a trusted certificate" in row[0]) is said
+    assert ("not traced to a trusted certificate" in row[0]) is reply
     assert (row[1].endswith("± 500 ms"), row[2:]) == (True, ["17", "0 – 3"])
 
 
@@ -376,16 +376,18 @@ def test_a_bound_is_rounded_outward_and_keeps_its_day() -> None:
     italian, english = (Formatter(language, ZoneInfo("Europe/Rome"), False) for language in ("it", "en"))
     at = round(datetime(2026, 7, 5, 22, 30, 0, 200_000, UTC).timestamp() * 1000)
 
-    def told(writing: Formatter, at: int, *, up: bool = False) -> str:
+    def formatted(writing: Formatter, at: int, *, up: bool = False) -> str:
         return " ".join(writing.local_and_utc(at, up=up).split())
 
-    assert told(italian, at) == "06/07/2026 00:30:00 (05/07 22:30:00 UTC)"
-    assert told(italian, at, up=True) == "06/07/2026 00:30:01 (05/07 22:30:01 UTC)"
-    assert told(english, at + 800, up=True) == "6 Jul 2026 00:30:01 (5 Jul 22:30:01 UTC)"
-    assert told(replace(italian, tenths=True), at + 1, up=True) == "06/07/2026 00:30:00,3 (05/07 22:30:00,3 UTC)"
+    assert formatted(italian, at) == "06/07/2026 00:30:00 (05/07 22:30:00 UTC)"
+    assert formatted(italian, at, up=True) == "06/07/2026 00:30:01 (05/07 22:30:01 UTC)"
+    assert formatted(english, at + 800, up=True) == "6 Jul 2026 00:30:01 (5 Jul 22:30:01 UTC)"
+    assert (
+        formatted(replace(italian, tenths=True), at + 1, up=True) == "06/07/2026 00:30:00,3 (05/07 22:30:00,3 UTC)"
+    )
     # In October an hour comes twice; only UTC says which.
     twice = [round(datetime(2026, 10, 25, hour, 30, tzinfo=UTC).timestamp() * 1000) for hour in (0, 1)]
-    assert [told(italian, one) for one in twice] == [
+    assert [formatted(italian, one) for one in twice] == [
         "25/10/2026 02:30:00 (00:30:00 UTC)", "25/10/2026 02:30:00 (01:30:00 UTC)"
     ]  # fmt: skip
     assert (english.format_share(0.8314399), english.format_share(0.8314399, up=True)) == ("83.143 %", "83.144 %")
@@ -419,8 +421,8 @@ def test_sent_claims_are_logged_listed_and_shown(tmp_path: Path) -> None:
     later = ("--sent", "2026-02-09", "--by", "telefono", "--answer", "promesso un rimborso")
     assert made.command("claim", "log", made.outage[:6], *later).returncode == 0
     first = ("--sent", "2026-02-03", "--by", "PEC", "--to", "reclami@pec.example.org", "--ticket", "n. 678/è")
-    said = made.command("claim", "log", made.outage, *first)
-    assert said.stdout.splitlines() == [
+    result = made.command("claim", "log", made.outage, *first)
+    assert result.stdout.splitlines() == [
         "2026-02-03\tPEC\treclami@pec.example.org\tn. 678/è\t-",
         "2026-02-09\ttelefono\t-\t-\tpromesso un rimborso",
     ]
@@ -463,7 +465,7 @@ def test_sent_claims_are_logged_listed_and_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "status", "complaint"),
+    ("reported", "status", "complaint"),
     [
         (("log", "{id}", "--sent", "3 February", "--by", "PEC"), 2, "--sent: is not a date; write for example"),
         (("log", "{id}", "--sent", "2126-02-03", "--by", "PEC"), 2, "--sent: 2126-02-03 is in the future"),
@@ -477,12 +479,12 @@ def test_sent_claims_are_logged_listed_and_shown(tmp_path: Path) -> None:
     ],
 )
 def test_a_log_used_wrongly_writes_nothing(
-    told: tuple[str, ...], status: int, complaint: str, cases: dict[str, Installation]
+    reported: tuple[str, ...], status: int, complaint: str, cases: dict[str, Installation]
 ) -> None:
     made = cases["four-minutes"]
-    said = made.command("claim", *(word.format(id=made.outage) for word in told))
-    assert (said.returncode, said.stdout) == (status, "")
-    assert complaint in said.stderr
+    result = made.command("claim", *(word.format(id=made.outage) for word in reported))
+    assert (result.returncode, result.stdout) == (status, "")
+    assert complaint in result.stderr
     assert not (made.folder / "data" / "claims").exists()
 
 

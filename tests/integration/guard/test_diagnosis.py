@@ -112,16 +112,16 @@ def traced(namespace: str, peer: str, *, loop: str = "asyncio") -> Any:
 def test_the_route_to_a_host_is_found_without_privileges(
     way: tuple[str, str], loop: str, peer: str, own: str, hops: list[str]
 ) -> None:
-    told = traced(way[0], peer, loop=loop)
-    assert told == {"to": hops[-1], "from": own, "hops": hops, "arrived": True}
+    reported = traced(way[0], peer, loop=loop)
+    assert reported == {"to": hops[-1], "from": own, "hops": hops, "arrived": True}
 
 
 def test_a_route_that_ends_halfway_shows_where(way: tuple[str, str]) -> None:
     ours, router = way
     rules = "table inet t { chain f { type filter hook forward priority 0; policy drop; }; }"
     subprocess.run(["ip", "netns", "exec", router, "nft", "-f", "-"], input=rules, text=True, check=True)
-    told = traced(ours, "10.99.2.2:993")
-    assert told == {"to": "10.99.2.2", "from": "10.99.1.1", "hops": ["10.99.1.2"], "arrived": False}
+    reported = traced(ours, "10.99.2.2:993")
+    assert reported == {"to": "10.99.2.2", "from": "10.99.1.1", "hops": ["10.99.1.2"], "arrived": False}
 
 
 def test_without_a_route_nothing_is_found_and_nothing_breaks(way: tuple[str, str]) -> None:
@@ -129,30 +129,30 @@ def test_without_a_route_nothing_is_found_and_nothing_breaks(way: tuple[str, str
 
 
 async def test_localhost_and_addresses_need_no_dns_query() -> None:
-    told = await Diagnosis().diagnose(TARGET, failed("127.0.0.1:1"))
-    assert told["route"] == {"skipped": "the host is this machine"}
-    assert told["dns"] == {"skipped": "the host is an address"}
+    diagnosis = await Diagnosis().diagnose(TARGET, failed("127.0.0.1:1"))
+    assert diagnosis["route"] == {"skipped": "the host is this machine"}
+    assert diagnosis["dns"] == {"skipped": "the host is an address"}
     assert "skipped" in await lookup_names("localhost", 1.0)
-    canonical(told)
+    canonical(diagnosis)
 
 
 async def test_a_probe_without_an_address_has_no_route() -> None:
-    told = await Diagnosis().diagnose(TARGET, failed(""))
-    assert told["route"] == {"skipped": "no address was tried"}
+    diagnosis = await Diagnosis().diagnose(TARGET, failed(""))
+    assert diagnosis["route"] == {"skipped": "no address was tried"}
 
 
 async def test_when_everything_fails_at_once_only_a_few_diagnoses_are_made() -> None:
     diagnosis = Diagnosis()
-    told = await asyncio.gather(
+    found = await asyncio.gather(
         *(diagnosis.diagnose(TARGET, failed("127.0.0.1:1")) for _ in range(MAX_CONCURRENT + 3))
     )
-    assert sum("skipped" in each for each in told) == 3
+    assert sum("skipped" in each for each in found) == 3
     assert "skipped" not in await diagnosis.diagnose(TARGET, failed("127.0.0.1:1"))
 
 
 async def test_errors_in_a_diagnosis_are_recorded_and_never_raised() -> None:
-    told: Any = await Diagnosis().diagnose(TARGET, failed("no address:1"))
-    assert told["route"]["failed"].startswith("ValueError")
+    diagnosis: Any = await Diagnosis().diagnose(TARGET, failed("no address:1"))
+    assert diagnosis["route"]["failed"].startswith("ValueError")
 
 
 async def test_the_first_failure_has_a_diagnosis_and_the_others_have_none(tmp_path: Path) -> None:
@@ -203,24 +203,24 @@ async def test_each_answer_of_the_name_server_is_recorded(names: Resolver) -> No
     assert refused["A"] == {"status": "no server answers usefully", "servers": [f"127.0.0.1@{names.port} REFUSED"]}
     mail: Any = await lookup_names("mail.example", 5.0, names, kinds=("MX",))
     assert mail["MX"]["addresses"] == ["10 there.example."]
-    for told in (there, far, empty, refused, mail):
-        canonical(told)
+    for reported in (there, far, empty, refused, mail):
+        canonical(reported)
 
 
 @pytest.mark.parametrize(
-    ("said", "status"),
+    ("reply", "status"),
     [(SERVFAIL, "no server answers usefully"), (None, "no answer")],
     ids=["SERVFAIL", "silence"],
 )
-async def test_a_failing_name_server_behind_ours_is_recorded(said: Rcode | None, status: str) -> None:
+async def test_a_failing_name_server_behind_ours_is_recorded(reply: Rcode | None, status: str) -> None:
     need_root(str(DNSMASQ))
-    async with name_server({"broken.example A": said, "broken.example AAAA": said}) as upstream:
+    async with name_server({"broken.example A": reply, "broken.example AAAA": reply}) as upstream:
         with server_folder() as folder:
             server = Dnsmasq(folder, f"server=/broken.example/127.0.0.1#{upstream}")
             await asyncio.to_thread(server.start)
             try:
-                told: Any = await lookup_names("broken.example", 1.0, server.resolver)
+                reported: Any = await lookup_names("broken.example", 1.0, server.resolver)
             finally:
                 await asyncio.to_thread(server.stop)
-    assert told["A"]["status"] == told["AAAA"]["status"] == status
-    assert told["A"].get("servers", []) == ([f"127.0.0.1@{server.port} SERVFAIL"] if said else [])
+    assert reported["A"]["status"] == reported["AAAA"]["status"] == status
+    assert reported["A"].get("servers", []) == ([f"127.0.0.1@{server.port} SERVFAIL"] if reply else [])

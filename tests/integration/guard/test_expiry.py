@@ -271,8 +271,8 @@ async def test_a_control_shows_the_time_whatever_our_clock_says_of_its_certifica
     leaf = authority.leaf(NAME, ends=ends)
     async with control(leaf, date=False) as silent, control(leaf) as web:
         controls = [Control("127.0.0.1", port, NAME, authority.ca_file) for port in (silent, web)]
-        shown = await Guard(controls, timeout=1.0, names=()).control_times()
-    by_dates, by_web = shown[f"127.0.0.1:{silent}"], shown[f"127.0.0.1:{web}"]
+        displayed = await Guard(controls, timeout=1.0, names=()).control_times()
+    by_dates, by_web = displayed[f"127.0.0.1:{silent}"], displayed[f"127.0.0.1:{web}"]
     assert by_dates.earliest < now() - 29 * DAY
     assert by_dates.latest - by_dates.earliest > 28 * DAY
     if ends > timedelta(0):
@@ -346,21 +346,21 @@ async def test_the_time_sources_considered_are_on_record(
         time_server(lambda request: None if ahead is None else packet(request, ahead=ahead)) as (ntp, server),
     ):
         harness.pipeline.attribution.expiry = ExpiryAttribution(None, [("127.0.0.1", ntp)])
-        watch = harness.add_target(
+        runtime = harness.add_target(
             Target(
                 name="tls", kind=Kind.IMAP, host="127.0.0.1", port=port, ca_file=authority.ca_file, timeout=20.0
             )
         )
         for _ in range(3):
-            await harness.probe(watch.target)
+            await harness.probe(runtime.target)
         assert len(server.requests) == 1
-    seen = harness.recorded("observation")[-1]
-    assert (seen["outcome"], seen["cause"]) == (
+    observation = harness.recorded("observation")[-1]
+    assert (observation["outcome"], observation["cause"]) == (
         outcome.value, "tls" if outcome is Outcome.DOWN else "monitor",
     )  # fmt: skip
     problem = "expired" if begins < 0 else "not_yet_valid"
-    assert seen["attempts"][0]["facts"]["out_of_date"]["problem"] == problem
-    weighed = seen["facts"]["out_of_date"]
+    assert observation["attempts"][0]["facts"]["out_of_date"]["problem"] == problem
+    weighed = observation["facts"]["out_of_date"]
     assert (weighed["problem"], weighed["fault"]) == (problem, fault)
     assert abs(weighed["not_before"] - now() - begins * DAY) < DAY / 2
     assert abs(weighed["not_after"] - now() - ends * DAY) < DAY / 2
@@ -370,10 +370,10 @@ async def test_the_time_sources_considered_are_on_record(
     words = f"expired on {rfc3339(weighed['not_after'])[:19]}Z"
     if begins > 0:
         words = f"not valid yet, but from {rfc3339(weighed['not_before'])[:19]}Z on"
-    assert words in seen["detail"]
+    assert words in observation["detail"]
     if outcome is Outcome.UNKNOWN:
-        assert "by NTP" in seen["detail"]
-        assert "(was: tls, " in seen["detail"]
+        assert "by NTP" in observation["detail"]
+        assert "(was: tls, " in observation["detail"]
     assert len(harness.recorded("outage")) == (1 if outcome is Outcome.DOWN else 0)
     found = [
         news
@@ -392,7 +392,7 @@ async def test_the_time_sources_considered_are_on_record(
 
 async def test_the_ledger_bounds_the_time_of_the_next_start(harness: PipelineHarness) -> None:
     clock = ClockSpan(monotonic.origin().boot, 1, 2, 5000)
-    seen = Observation(
+    observation = Observation(
         target="t",
         scheduled_at=T,
         started_at=T,
@@ -402,7 +402,7 @@ async def test_the_ledger_bounds_the_time_of_the_next_start(harness: PipelineHar
         clock=clock,
         interval=1,
     )
-    await harness.pipeline.recorder.append("observation", T, "t", seen)
+    await harness.pipeline.recorder.append("observation", T, "t", observation)
     evidence = TimeEvidence()
     restore_evidence(evidence, harness.reader)
     assert evidence.bounds_at(0) == TrueTimeBounds(earliest=T - 5000, sources=("record",))
@@ -423,15 +423,19 @@ async def test_other_failures_of_tls_ask_no_one_for_the_time(
         time_server() as (ntp, server),
     ):
         harness.pipeline.attribution.expiry = ExpiryAttribution(None, [("127.0.0.1", ntp)])
-        watch = harness.add_target(
+        runtime = harness.add_target(
             Target(
                 name="tls", kind=Kind.IMAP, host="127.0.0.1", port=port, ca_file=authority.ca_file, timeout=20.0
             )
         )
-        await harness.probe(watch.target)
+        await harness.probe(runtime.target)
         assert server.requests == []
-    seen = harness.recorded("observation")[-1]
-    assert (seen["outcome"], seen["cause"], seen.get("facts", {}).get("out_of_date")) == ("down", "tls", None)
+    observation = harness.recorded("observation")[-1]
+    assert (observation["outcome"], observation["cause"], observation.get("facts", {}).get("out_of_date")) == (
+        "down",
+        "tls",
+        None,
+    )
 
 
 # --- the whole program under a clock that is wrong ---------------------------------------------------------------
@@ -500,7 +504,7 @@ async def test_a_valid_certificate_is_judged_right_even_if_our_clock_is_wrong(
             "nobody": {"guard": "off", "clock": {"servers": []}},
         }
         for seconds, who, outcome, says in cases:
-            seen = await probed(tmp_path, target, seconds, **asked[who])
-            assert seen["outcome"] == outcome, (seconds, who, seen)
-            assert seen["cause"] == {"up": None, "down": "tls", "unknown": "monitor"}[outcome]
-            assert says in seen["detail"], (seconds, who, seen["detail"])
+            observation = await probed(tmp_path, target, seconds, **asked[who])
+            assert observation["outcome"] == outcome, (seconds, who, observation)
+            assert observation["cause"] == {"up": None, "down": "tls", "unknown": "monitor"}[outcome]
+            assert says in observation["detail"], (seconds, who, observation["detail"])

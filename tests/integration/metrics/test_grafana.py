@@ -86,17 +86,17 @@ def _assert_it_explains_itself(panel: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
 def test_a_dashboard_is_one_that_grafana_11_to_13_take(board: Path) -> None:
-    told = json.loads(board.read_text())
-    assert told["schemaVersion"] == 41
-    assert told["uid"] == f"mailwatch-{board.stem}"
-    assert not told["editable"]
+    reported = json.loads(board.read_text())
+    assert reported["schemaVersion"] == 41
+    assert reported["uid"] == f"mailwatch-{board.stem}"
+    assert not reported["editable"]
     assert "inControlsMenu" not in board.read_text()
-    ids = [panel["id"] for panel in told["panels"]]
+    ids = [panel["id"] for panel in reported["panels"]]
     assert len(set(ids)) == len(ids)
-    assert told["annotations"]["list"][0]["builtIn"] == 1
+    assert reported["annotations"]["list"][0]["builtIn"] == 1
     cells = [
         (x, y)
-        for place in (panel["gridPos"] for panel in told["panels"])
+        for place in (panel["gridPos"] for panel in reported["panels"])
         for x in range(place["x"], place["x"] + place["w"])
         for y in range(place["y"], place["y"] + place["h"])
     ]
@@ -132,9 +132,9 @@ def scene(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) 
             "tls": "implicit", "ca_file": str(certificates.ca_file), "interval": "1s", "timeout": "1s",
             "login": {"username": ALICE, "password_file": str(secret)},
         }  # fmt: skip
-        watching = MailWatchProcess(folder, [target], detection={"recheck": ["1s"]})
-        with watching.running(), Prometheus(place, watching.port).running() as prometheus:
-            yield dovecot, watching, prometheus
+        process = MailWatchProcess(folder, [target], detection={"recheck": ["1s"]})
+        with process.running(), Prometheus(place, process.port).running() as prometheus:
+            yield dovecot, process, prometheus
 
 
 def filled(expr: str, instance: str) -> str:
@@ -154,21 +154,21 @@ def ahead(expr: str) -> float:
 
 @pytest.mark.timeout(240)
 def test_an_outage_is_shown_drawn_and_forgotten(scene: tuple[Dovecot, MailWatchProcess, Prometheus]) -> None:
-    dovecot, watching, prometheus = scene
-    instance = f"127.0.0.1:{watching.port}"
+    dovecot, process, prometheus = scene
+    instance = f"127.0.0.1:{process.port}"
 
     def comes(alert: str, state: str | None = "firing") -> None:
-        watching.wait_until(lambda: prometheus.alerts().get(alert) == state, f"{alert} {state}")
+        process.wait_until(lambda: prometheus.alerts().get(alert) == state, f"{alert} {state}")
 
     comes("MailWatchDeadMansSwitch")
-    watching.wait_until(lambda: watching.count("lab-imap", "up") >= 3, "up")
+    process.wait_until(lambda: process.count("lab-imap", "up") >= 3, "up")
     assert "MailWatchOutageOpen" not in prometheus.alerts()
     dovecot.stop()
     comes("MailWatchOutageOpen")
     comes("MailWatchErrorBudgetBurnsFast")
     # Reckoned once a minute.
     availability = "mailwatch_availability_ratio and on (target) target:mailwatch_error_budget_left:ratio_30d"
-    watching.wait_until(lambda: prometheus.ask(availability), "availability", 100)
+    process.wait_until(lambda: prometheus.ask(availability), "availability", 100)
 
     nothing = {
         name
@@ -206,7 +206,7 @@ def test_an_outage_is_shown_drawn_and_forgotten(scene: tuple[Dovecot, MailWatchP
     drawn = prometheus.ask(filled(PANELS["outages: Outages of each service"]["targets"][0]["expr"], instance), 60)
     assert [lane["value"][1] for lane in drawn] == ["1"]
 
-    watching.stop()
+    process.stop()
     comes("MailWatchAbsent")
-    watching.start()
+    process.start()
     comes("MailWatchAbsent", None)

@@ -26,7 +26,7 @@ from tests.servers.oauth import CLIENT_SECRET
 
 GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"
 END: list[Step] = ["LOGOUT", b"* BYE\r\nTAG OK\r\n"]
-TAKES: list[Step] = [GREETING, "AUTHENTICATE", b"TAG OK\r\n", "EXAMINE", b"* 0 EXISTS\r\nTAG OK\r\n", *END]
+ACCEPTS: list[Step] = [GREETING, "AUTHENTICATE", b"TAG OK\r\n", "EXAMINE", b"* 0 EXISTS\r\nTAG OK\r\n", *END]
 REJECTS: list[Step] = [GREETING, "AUTHENTICATE", b"TAG NO [AUTHENTICATIONFAILED] no\r\n", CLOSE]
 WITHOUT: list[Step] = [GREETING, *END]
 OFFERS_NEITHER: list[Step] = [GREETING.replace(b"XOAUTH2", b"PLAIN"), CLOSE]
@@ -46,13 +46,13 @@ async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
     await made.close()
 
 
-def watched(harness: PipelineHarness, login: Login) -> Target:
+def add_mailbox(harness: PipelineHarness, login: Login) -> Target:
     target = replace(harness.target, name=login.username, login=login, provider="lab", timeout=20.0)
     harness.add_target(target)
     return target
 
 
-async def look(harness: PipelineHarness, script: list[Step], *targets: Target) -> list[dict[str, Any]]:
+async def probe_all(harness: PipelineHarness, script: list[Step], *targets: Target) -> list[dict[str, Any]]:
     """One probe of each target while the server plays the script."""
     async with scripted_server(script, port=harness.port):
         for target in targets:
@@ -64,9 +64,9 @@ async def look(harness: PipelineHarness, script: list[Step], *targets: Target) -
 async def test_good_grants_that_the_server_rejects_together_are_its_broken_login(
     harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path, broken: list[Step]
 ) -> None:
-    a, b = (watched(harness, granted_login(authority, tmp_path, user)) for user in (ALICE, "b@example.org"))
-    assert [seen["outcome"] for seen in await look(harness, TAKES, a, b)] == ["up", "up"]
-    first, second = await look(harness, broken, a, b)
+    a, b = (add_mailbox(harness, granted_login(authority, tmp_path, user)) for user in (ALICE, "b@example.org"))
+    assert [observation["outcome"] for observation in await probe_all(harness, ACCEPTS, a, b)] == ["up", "up"]
+    first, second = await probe_all(harness, broken, a, b)
     assert (first["outcome"], first["cause"]) == ("unknown", "credentials")
     assert (second["outcome"], second["cause"]) == ("down", "credentials")
     assert "rejected together with" in second["detail"]
@@ -75,23 +75,27 @@ async def test_good_grants_that_the_server_rejects_together_are_its_broken_login
 async def test_grants_that_end_together_are_no_outage(
     harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
-    a, b = (watched(harness, granted_login(authority, tmp_path, user)) for user in (ALICE, "b@example.org"))
-    await look(harness, TAKES, a, b)
+    a, b = (add_mailbox(harness, granted_login(authority, tmp_path, user)) for user in (ALICE, "b@example.org"))
+    await probe_all(harness, ACCEPTS, a, b)
     authority.revoke()
     for script in (REJECTS, WITHOUT):
-        seen = await look(harness, script, a, b)
-        assert [(one["outcome"], one["cause"]) for one in seen] == [("unknown", "credentials")] * 2
-        assert all("run mailwatch login" in one["detail"] for one in seen)
+        observation = await probe_all(harness, script, a, b)
+        assert [(one["outcome"], one["cause"]) for one in observation] == [("unknown", "credentials")] * 2
+        assert all("run mailwatch login" in one["detail"] for one in observation)
 
 
 async def test_a_silent_token_endpoint_is_counted_as_our_own_and_opens_nothing(
     harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    target = watched(harness, granted_login(authority, tmp_path, ALICE))
+    target = add_mailbox(harness, granted_login(authority, tmp_path, ALICE))
     authority.fault = "500"
     for _ in range(4):
-        (seen,) = await look(harness, WITHOUT, target)
-        assert (seen["outcome"], seen["cause"], seen["login"]) == ("unknown", "monitor", False)
+        (observation,) = await probe_all(harness, WITHOUT, target)
+        assert (observation["outcome"], observation["cause"], observation["login"]) == (
+            "unknown",
+            "monitor",
+            False,
+        )
     assert harness.recorded("outage") == []
     failures = 'mailwatch_probe_failures_total{target="a@example.org",provider="lab",kind="imap",cause="monitor"'
     assert failures in harness.exposition()
@@ -103,15 +107,15 @@ async def test_a_good_grant_that_is_rejected_for_a_while_is_proven_afterwards(
     harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
     harness.pipeline.runner.login_backoff = LoginBackoff(backoff=(0,))
-    target = watched(harness, granted_login(authority, tmp_path, ALICE))
-    for script in (TAKES, REJECTS, REJECTS, TAKES):
-        await look(harness, script, target)
+    target = add_mailbox(harness, granted_login(authority, tmp_path, ALICE))
+    for script in (ACCEPTS, REJECTS, REJECTS, ACCEPTS):
+        await probe_all(harness, script, target)
     (outage,) = harness.recorded("outage")
-    looks = harness.recorded("observation")
+    observations = harness.recorded("observation")
     assert len(authority.asked) == 3, "tokens and the refresh token changed all the while"
-    assert len({one["secret"] for one in looks}) == 1
+    assert len({one["secret"] for one in observations}) == 1
     assert outage["proven_afterwards"] is True
-    assert outage["first_bad"] == looks[1]["end"]
+    assert outage["first_bad"] == observations[1]["end"]
     assert audit_outages(harness.reader, rule_book(harness.reader), target.name) == []
 
 
@@ -119,16 +123,16 @@ async def test_after_a_new_login_the_next_probe_tries_it(
     harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
     login = granted_login(authority, tmp_path, ALICE)
-    target = watched(harness, login)
+    target = add_mailbox(harness, login)
     assert login.oauth2 is not None
-    (seen,) = await look(harness, REJECTS, target)
-    assert seen["login"] is True
-    (held_back,) = await look(harness, WITHOUT, target)
+    (observation,) = await probe_all(harness, REJECTS, target)
+    assert observation["login"] is True
+    (held_back,) = await probe_all(harness, WITHOUT, target)
     assert held_back["login"] is False
     grant(authority, login.oauth2)
-    (tried,) = await look(harness, TAKES, target)
+    (tried,) = await probe_all(harness, ACCEPTS, target)
     assert (tried["outcome"], tried["login"]) == ("up", True)
-    assert tried["secret"] != seen["secret"]
+    assert tried["secret"] != observation["secret"]
 
 
 async def test_kill_9_after_a_rotation_loses_nothing(
@@ -139,18 +143,18 @@ async def test_kill_9_after_a_rotation_loses_nothing(
     port = free_port()
     section = {"username": ALICE, "oauth2": authority.section}
     target = {"name": "t", "kind": "imap", "host": "127.0.0.1", "port": port, "tls": "none", "login": section}
-    watching = MailWatchProcess(tmp_path, [target])
-    client = client_of(authority, watching.data_dir / "oauth" / f"{ALICE}.json")
+    process = MailWatchProcess(tmp_path, [target])
+    client = client_of(authority, process.data_dir / "oauth" / f"{ALICE}.json")
     grant(authority, client)
     for round_number in range(3):
-        heard: list[bytes] = []
-        async with scripted_server([GREETING, "AUTHENTICATE XOAUTH2", SILENCE], received=heard, port=port):
-            watching.start(ready=False)
+        received: list[bytes] = []
+        async with scripted_server([GREETING, "AUTHENTICATE XOAUTH2", SILENCE], received=received, port=port):
+            process.start(ready=False)
             async with asyncio.timeout(PATIENCE):
-                while not heard:
+                while not received:
                     await asyncio.sleep(0.01)
-            watching.signal(signal.SIGKILL)
-            await asyncio.to_thread(watching.kill)
+            process.signal(signal.SIGKILL)
+            await asyncio.to_thread(process.kill)
         assert len(authority.asked) == round_number + 1
     assert {json.loads(client.grant_file.read_text())["refresh_token"]} == authority.refresh
     assert list(client.grant_file.parent.glob("*.new")) == []
@@ -173,23 +177,23 @@ def test_the_whole_discloses_no_token_anywhere(
             {"name": kind, "kind": kind, "port": port, "provider": "lab", "login": login, **common}
             for kind, port in ports.items()
         ]
-        watching = MailWatchProcess(tmp_path, targets)
-        grants = watching.data_dir / "oauth"
+        process = MailWatchProcess(tmp_path, targets)
+        grants = process.data_dir / "oauth"
         grant(authority, client_of(authority, grants / f"{ALICE}.json"))
-        with watching.running():
+        with process.running():
             for kind in ports:
-                watching.wait_for_more(kind, "up", than=3)
-            watching.wait_until(lambda: len(authority.asked) >= 3, "renewed")
+                process.wait_for_more(kind, "up", than=3)
+            process.wait_until(lambda: len(authority.asked) >= 3, "renewed")
             authority.fault = "error invalid_grant"
-            watching.wait_until(lambda: watching.count("imap", "unknown") >= 2, "refused")
-            shown = watching.all_output()
+            process.wait_until(lambda: process.count("imap", "unknown") >= 2, "refused")
+            output = process.all_output()
         for words in (["config", "show"], ["config", "check"], ["outages"], ["probe"], ["ledger", "audit"]):
-            done = watching.command(*words)
+            done = process.command(*words)
             assert "Traceback" not in done.stderr
-            shown += (done.stdout + done.stderr).encode()
+            output += (done.stdout + done.stderr).encode()
     for path in grants.iterdir():
-        shown = shown.replace(path.read_bytes(), b"")
-    assert b"run mailwatch login a@example.org" in shown
-    told = [secret for secret in (*authority.issued, CLIENT_SECRET) if secret.encode() in shown]
-    assert told == []
-    assert b"HTTP Request" not in watching.log.read_bytes()
+        output = output.replace(path.read_bytes(), b"")
+    assert b"run mailwatch login a@example.org" in output
+    disclosed = [secret for secret in (*authority.issued, CLIENT_SECRET) if secret.encode() in output]
+    assert disclosed == []
+    assert b"HTTP Request" not in process.log.read_bytes()

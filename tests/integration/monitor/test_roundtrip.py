@@ -51,7 +51,7 @@ def monitor_like(harness: PipelineHarness) -> Pipeline:
 
 
 def latest(harness: PipelineHarness) -> dict[str, Any]:
-    return [look for look in harness.recorded("observation") if look["target"] == "lab"][-1]
+    return [observation for observation in harness.recorded("observation") if observation["target"] == "lab"][-1]
 
 
 async def test_a_login_that_is_held_back_sends_nothing(harness: PipelineHarness) -> None:
@@ -103,10 +103,10 @@ async def test_waiting_for_a_message_delays_no_other_probe(tmp_path: Path) -> No
         waiting = asyncio.create_task(harness.probe(trip))
         await wait_until(lambda: bool(service.sent))
         await harness.probe()
-        assert [look["target"] for look in harness.recorded("observation")] == ["t"]
+        assert [observation["target"] for observation in harness.recorded("observation")] == ["t"]
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    assert [look["target"] for look in harness.recorded("observation")] == ["t"]
+    assert [observation["target"] for observation in harness.recorded("observation")] == ["t"]
     assert harness.server is not None
     harness.server.close()
     await harness.close()
@@ -129,9 +129,9 @@ async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(h
         control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
         await waiting
     control.close()
-    seen = latest(harness)
-    assert (seen["outcome"], seen["cause"]) == ("unknown", "offline")
-    assert "was: undelivered" in seen["detail"]
+    observation = latest(harness)
+    assert (observation["outcome"], observation["cause"]) == ("unknown", "offline")
+    assert "was: undelivered" in observation["detail"]
     # It was accepted all the same, and may come.
     assert len(harness.pipeline.targets["lab"].outstanding.sent) == 1
 
@@ -167,8 +167,8 @@ def settings(post: Any, certificates: Certificates, folder: Path, **more: Any) -
     ]
 
 
-def trips(watching: MailWatchProcess) -> list[dict[str, Any]]:
-    reader = Reader.open(watching.data_dir)
+def trips(process: MailWatchProcess) -> list[dict[str, Any]]:
+    reader = Reader.open(process.data_dir)
     found = [entry.payload for entry in reader.entries(target="trip", kinds=["observation"])]
     reader.close()
     return found
@@ -181,21 +181,19 @@ def test_a_message_on_its_way_at_the_end_is_found_by_the_next_start(
     with mail_service(certificates, targets) as post:
         before = post.messages_of()
         post.postfix.hold(True)
-        watching = MailWatchProcess(
-            tmp_path, settings(post, certificates, tmp_path, deadline="5m", interval="15m")
-        )
-        watching.start()
-        watching.wait_until(post.postfix.queue, "a message in the queue")
-        end(watching)
-        assert trips(watching) == []
+        process = MailWatchProcess(tmp_path, settings(post, certificates, tmp_path, deadline="5m", interval="15m"))
+        process.start()
+        process.wait_until(post.postfix.queue, "a message in the queue")
+        end(process)
+        assert trips(process) == []
         post.postfix.hold(False)
-        watching.wait_until(lambda: len(post.messages_of()) > len(before), "delivered")
-        with watching.running():
-            (seen,) = watching.wait_until(lambda: trips(watching), "a look")
+        process.wait_until(lambda: len(post.messages_of()) > len(before), "delivered")
+        with process.running():
+            (seen,) = process.wait_until(lambda: trips(process), "a look")
             assert (seen["outcome"], seen["facts"]["stage"]) == ("up", "served")
             (stray,) = seen["facts"]["stray"]
             assert stray["delay_ms"] >= 0
-            assert watching.metric("mailwatch_delivery_latency_seconds{") == seen["facts"]["latency_ms"] / 1000
+            assert process.metric("mailwatch_delivery_latency_seconds{") == seen["facts"]["latency_ms"] / 1000
         assert sorted(post.messages_of().values()) == sorted(before.values())
-        assert post.dovecot.passwords[ALICE].encode() not in watching.all_output()
-        assert "Traceback" not in watching.log.read_text()
+        assert post.dovecot.passwords[ALICE].encode() not in process.all_output()
+        assert "Traceback" not in process.log.read_text()

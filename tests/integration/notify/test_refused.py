@@ -62,7 +62,7 @@ def about(name: str, status: int) -> Callable[[dict[str, Any]], int]:
 
 
 @pytest.mark.parametrize(
-    ("said", "fault", "code"),
+    ("message", "fault", "code"),
     [
         ("Failed to send JSON notification: Bad Request, error=400.", DeliveryFault.REFUSED, "HTTP 400"),
         ("error=413.", DeliveryFault.REFUSED, "HTTP 413"),
@@ -85,8 +85,8 @@ def about(name: str, status: int) -> Callable[[dict[str, Any]], int]:
         ("", DeliveryFault.BUSY, ""),
     ],
 )
-def test_each_http_answer_has_its_meaning(said: str, fault: DeliveryFault, code: str) -> None:
-    answer = classify_failure([said])
+def test_each_http_answer_has_its_meaning(message: str, fault: DeliveryFault, code: str) -> None:
+    answer = classify_failure([message])
     assert (answer.fault, answer.code) == (fault, code)
 
 
@@ -99,20 +99,20 @@ async def test_a_message_that_is_refused_for_good_is_set_aside_and_the_others_go
     notifier = record.notifier(channel(webhook, group=group), channel(other, name="json-2", group=0.0))
     for name in "abc":
         record.outage(name)
-    told = f"Channel json-1 rejected a message permanently (HTTP {status})"
+    message = f"Channel json-1 rejected a message permanently (HTTP {status})"
     # What denies all alike may be the channel: it is tried once more when the channel has taken something.
     times = 2 if status in (403, 404) else 1
     refused = ("json-1", "refused")
     await telling(
         notifier,
         lambda: (
-            told in str(other.took)
-            and len(other.took) == 4
+            message in str(other.received)
+            and len(other.received) == 4
             and record.counted.count(refused) == times
             and record.counted.count(("json-1", "sent")) == 2
         ),
     )
-    assert {told["message"][:7] for told in webhook.took} == {"a: down", "c: down"}
+    assert {message["message"][:7] for message in webhook.received} == {"a: down", "c: down"}
     assert f"json-1 refuses open:id-b for good: it answered {status}; it is set aside" in caplog.text
     box = Outbox(record.folder)
     (aside,) = box.failed_messages(10)
@@ -121,7 +121,7 @@ async def test_a_message_that_is_refused_for_good_is_set_aside_and_the_others_go
     assert box.pending("json-1", 10) == []
     # pytest listens to loggers that hand on nothing, such as Apprise's, too.
     ours = [entry.getMessage() for entry in caplog.records if entry.name.startswith("mailwatch")]
-    assert CANARY not in str(ours) + str(box.failed_messages(10)) + str(other.took)
+    assert CANARY not in str(ours) + str(box.failed_messages(10)) + str(other.received)
 
 
 async def test_deferred_messages_keep_the_order_of_their_outage(record: Record, webhook: Webhook) -> None:
@@ -134,7 +134,7 @@ async def test_deferred_messages_keep_the_order_of_their_outage(record: Record, 
     record.outage("b", closed=True)
     await telling(notifier, record.sent(2))
     assert webhook.titles == ["MailWatch: b is down", "MailWatch: b works again"]
-    assert {told["title"] for told in webhook.refused} == {"MailWatch: a is down"}
+    assert {message["title"] for message in webhook.refused} == {"MailWatch: a is down"}
     assert ("json-1", "refused") not in record.counted
     webhook.answers = lambda _told: 200
     # One that was under way when the first notifier ended may come twice, and nothing counts it.
@@ -153,7 +153,7 @@ async def test_a_service_that_throttles_is_sent_nothing_else(
     record.outage("a")
     record.outage("b")
     await telling(notifier, lambda: len(webhook.refused) > 6)
-    assert {told["title"] for told in webhook.refused} == {"MailWatch: a is down"}
+    assert {message["title"] for message in webhook.refused} == {"MailWatch: a is down"}
     assert ("json-1", "refused") not in record.counted
 
 
@@ -161,14 +161,14 @@ async def test_messages_an_address_denied_are_sent_once_it_is_corrected(record: 
     """A token that was changed at the service, and then in the config: nothing of a week is lost."""
     webhook.status = 401
     record.outage("before")
-    told = channel(webhook, group=0.0)
-    notifier = record.notifier(told)
+    destination = channel(webhook, group=0.0)
+    notifier = record.notifier(destination)
     record.outage("a")
     record.outage("b")
     await telling(notifier, lambda: record.counted.count(("json-1", "refused")) == 2)
     assert Outbox(record.folder).pending("json-1", 10) == []
     webhook.status = 200
-    await telling(record.notifier(told), record.sent(2))
+    await telling(record.notifier(destination), record.sent(2))
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: b is down"]
 
 
@@ -194,8 +194,8 @@ async def test_a_channel_that_fails_for_an_hour_is_reported_by_the_others(
     webhook.close()
     notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0, lang="it"))
     record.outage("a")
-    await telling(notifier, lambda: "Il canale json-1 non accetta messaggi da un'ora" in str(other.took))
-    assert len(other.took) == 2
+    await telling(notifier, lambda: "Il canale json-1 non accetta messaggi da un'ora" in str(other.received))
+    assert len(other.received) == 2
 
 
 async def test_unwritable_messages_are_set_aside_and_the_channel_goes_on(
@@ -218,7 +218,7 @@ async def test_unwritable_messages_are_set_aside_and_the_channel_goes_on(
 async def test_unusual_texts_are_delivered(webhook: Webhook, odd: str) -> None:
     assert await deliver(channel(webhook), f"MailWatch: {odd}\nBcc: x", odd or " ") is None
     assert "\n" not in webhook.titles[0]
-    text = json.dumps(webhook.took, ensure_ascii=False)
+    text = json.dumps(webhook.received, ensure_ascii=False)
     assert not {"\ud800", "\x00", "\x1b"} & set(text)
 
 
@@ -287,8 +287,8 @@ def test_a_real_mail_server_that_refuses_one_message_gets_the_others(
         postfix._say("postfix", "reload")
         login = f"{quote(ALICE, safe='')}:{quote(dovecot.passwords[ALICE], safe='')}"
         where = f"localhost:{postfix.submissions_port}?mode=ssl&from={ALICE}&to={ALICE}"
-        told = Channel(name="mailtos-1", url=SecretStr(f"mailtos://{login}@{where}"), group=0.0)
-        notifier = record.notifier(told)
+        destination = Channel(name="mailtos-1", url=SecretStr(f"mailtos://{login}@{where}"), group=0.0)
+        notifier = record.notifier(destination)
         for name in "abc":
             record.outage(name)
         asyncio.run(telling(notifier, lambda: len(record.counted) >= 3))

@@ -58,10 +58,10 @@ async def _played(folder: Path) -> dict[str, dict[str, Any]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        shown, errors = await made.communicate()
+        output, errors = await made.communicate()
     assert made.returncode in (1, 3), errors.decode()
-    assert PASSWORD not in shown.decode() + errors.decode()
-    return {seen["target"]: seen for seen in json.loads(shown)}
+    assert PASSWORD not in output.decode() + errors.decode()
+    return {seen["target"]: seen for seen in json.loads(output)}
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +75,10 @@ def test_the_dialogue_gets_the_verdict_that_was_written_down(
     seen: Mapping[str, dict[str, Any]], dialogue: Dialogue
 ) -> None:
     found, right = seen[dialogue.name], dialogue.right
-    said = f"{found['outcome']}/{found['cause']}/{found['failed_phase']}: {found['detail'][:200]}; {dialogue.why}"
-    assert found["outcome"] == right.outcome, said
-    assert found["cause"] in right.causes, said
-    assert found["failed_phase"] in right.phases, said
+    reply = f"{found['outcome']}/{found['cause']}/{found['failed_phase']}: {found['detail'][:200]}; {dialogue.why}"
+    assert found["outcome"] == right.outcome, reply
+    assert found["cause"] in right.causes, reply
+    assert found["failed_phase"] in right.phases, reply
 
 
 def test_the_table_is_whole() -> None:

@@ -31,7 +31,7 @@ from mailwatch.probes.failures import SmtpReplyError, classify_error
 from mailwatch.probes.mx_lookup import Exchanger, lookup_addresses, lookup_exchangers
 from mailwatch.settings import MxTask, Target
 from mailwatch.times import now
-from tests.helpers.faults.mx import BEST, CONTROL, EHLO, GREETING, NEXT, ONE, RCPT, WELL
+from tests.helpers.faults.mx import ACCEPTED, BEST, CONTROL, EHLO, GREETING, NEXT, ONE, RCPT
 from tests.helpers.faults.names import Zone, name_server
 from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
@@ -71,7 +71,7 @@ def names() -> Iterator[Resolver]:
         yield server.resolver
 
 
-async def look(target: Target, resolver: Resolver | None = None, *, every_address: bool = False) -> Observation:
+async def probe(target: Target, resolver: Resolver | None = None, *, every_address: bool = False) -> Observation:
     return await observe(
         ProbeRequest(
             target, scheduled_at=now(), contexts=TlsContexts(), resolver=resolver, every_address=every_address
@@ -79,8 +79,8 @@ async def look(target: Target, resolver: Resolver | None = None, *, every_addres
     )
 
 
-def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
-    return seen.outcome, seen.cause, seen.failed_phase
+def classification(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
+    return observation.outcome, observation.cause, observation.failed_phase
 
 
 # A real Postfix behind a real name server
@@ -88,23 +88,23 @@ def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
 
 async def test_an_mx_probe_goes_up_to_the_recipient_and_sends_nothing(postfix: Postfix, names: Resolver) -> None:
     mark = postfix.mark()
-    seen = await look(replace(MX, port=postfix.exchanger_port), names)
-    assert verdict(seen) == (Outcome.UP, None, None), seen.detail
-    (made,) = seen.attempts
+    observation = await probe(replace(MX, port=postfix.exchanger_port), names)
+    assert classification(observation) == (Outcome.UP, None, None), observation.detail
+    (made,) = observation.attempts
     assert list(made.phases) == [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.TLS, Phase.SUBMIT]
     assert made.facts == {"exchanger": "mx1.example.org", "preference": 10}
     assert made.tls is not None
     assert made.tls.version.startswith("TLSv1.")
-    assert seen.facts is None
-    said = postfix.log_of_sessions(mark)
-    assert "ehlo=2 starttls=1 mail=1 rcpt=1 rset=1 quit=1 commands=7" in said
+    assert observation.facts is None
+    result = postfix.log_of_sessions(mark)
+    assert "ehlo=2 starttls=1 mail=1 rcpt=1 rset=1 quit=1 commands=7" in result
     assert postfix.queue() == []
 
 
 async def test_in_the_clear_if_configured_so(postfix: Postfix, names: Resolver) -> None:
-    seen = await look(replace(MX, port=postfix.exchanger_port, tls=TlsMode.NONE), names)
-    assert seen.outcome is Outcome.UP
-    assert seen.attempts[0].tls is None
+    observation = await probe(replace(MX, port=postfix.exchanger_port, tls=TlsMode.NONE), names)
+    assert observation.outcome is Outcome.UP
+    assert observation.attempts[0].tls is None
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ async def test_a_recipient_that_is_refused_for_good_is_down_with_the_code(
     postfix: Postfix, names: Resolver, recipient: str, code: int, status: str
 ) -> None:
     mark = postfix.mark()
-    seen = await look(replace(MX, port=postfix.exchanger_port, task=MxTask(recipient)), names)
-    assert verdict(seen) == (Outcome.DOWN, Cause.REJECTED, Phase.SUBMIT)
-    assert f"RCPT: {code} {status} " in seen.detail
-    assert seen.detail.endswith("(at mx1.example.org)")
-    facts = seen.attempts[-1].facts or {}
+    observation = await probe(replace(MX, port=postfix.exchanger_port, task=MxTask(recipient)), names)
+    assert classification(observation) == (Outcome.DOWN, Cause.REJECTED, Phase.SUBMIT)
+    assert f"RCPT: {code} {status} " in observation.detail
+    assert observation.detail.endswith("(at mx1.example.org)")
+    facts = observation.attempts[-1].facts or {}
     assert (facts["code"], facts["status"]) == (code, status)
     assert "quit=1" in postfix.log_of_sessions(mark)
 
@@ -152,57 +152,63 @@ async def greylisting(port: int) -> AsyncIterator[list[str]]:
 async def test_a_greylist_makes_us_wait_and_lets_us_in_the_next_time(postfix: Postfix, names: Resolver) -> None:
     async with greylisting(postfix.policy_port) as known:
         target = replace(MX, port=postfix.greylisting_port)
-        first, second = await look(target, names), await look(target, names)
-    assert verdict(first) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.SUBMIT)
+        first, second = await probe(target, names), await probe(target, names)
+    assert classification(first) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.SUBMIT)
     assert "450 4.7.1" in first.detail
-    assert verdict(second) == (Outcome.UP, None, None)
+    assert classification(second) == (Outcome.UP, None, None)
     assert known == ["127.0.0.1  alice@example.org"] * 2
 
 
 async def test_an_exchanger_whose_filter_is_out_of_order_is_down(postfix: Postfix, names: Resolver) -> None:
-    seen = await look(replace(MX, port=postfix.greylisting_port), names)
-    assert verdict(seen) == (Outcome.DOWN, Cause.UNAVAILABLE, Phase.SUBMIT)
-    assert "451 4.3.5" in seen.detail
+    observation = await probe(replace(MX, port=postfix.greylisting_port), names)
+    assert classification(observation) == (Outcome.DOWN, Cause.UNAVAILABLE, Phase.SUBMIT)
+    assert "451 4.3.5" in observation.detail
 
 
 async def test_one_exchanger_that_accepts_is_enough_and_the_dead_one_is_partial(
     postfix: Postfix, names: Resolver
 ) -> None:
     port = postfix.exchanger_port
-    seen = await look(replace(MX, host="two.example", port=port), names)
-    assert verdict(seen) == (Outcome.UP, None, None)
-    assert seen.partial == (f"dead.example.org 127.0.0.3:{port}",)
-    assert [(made.facts or {})["preference"] for made in seen.attempts] == [10, 20]
-    assert seen.attempts[0].cause is Cause.REFUSED
-    assert seen.addresses == ("127.0.0.3", "127.0.0.1")
+    observation = await probe(replace(MX, host="two.example", port=port), names)
+    assert classification(observation) == (Outcome.UP, None, None)
+    assert observation.partial == (f"dead.example.org 127.0.0.3:{port}",)
+    assert [(made.facts or {})["preference"] for made in observation.attempts] == [10, 20]
+    assert observation.attempts[0].cause is Cause.REFUSED
+    assert observation.addresses == ("127.0.0.3", "127.0.0.1")
 
 
 async def test_the_other_exchangers_are_probed_too_while_an_outage_is_open(
     postfix: Postfix, names: Resolver
 ) -> None:
     port = postfix.exchanger_port
-    seen = await look(replace(MX, host="three.example", port=port), names, every_address=True)
-    assert seen.outcome is Outcome.UP
-    assert seen.partial == (f"dead.example.org 127.0.0.3:{port}", "gone.example.org")
-    (other,) = (seen.facts or {})["others"]
+    observation = await probe(replace(MX, host="three.example", port=port), names, every_address=True)
+    assert observation.outcome is Outcome.UP
+    assert observation.partial == (f"dead.example.org 127.0.0.3:{port}", "gone.example.org")
+    (other,) = (observation.facts or {})["others"]
     assert (other["exchanger"], other["cause"], other["failed_phase"]) == ("gone.example.org", "dns", "resolve")
 
 
 async def test_addresses_already_tried_are_not_tried_again(postfix: Postfix, names: Resolver) -> None:
-    seen = await look(replace(MX, host="lost.example", port=postfix.exchanger_port), names, every_address=True)
-    assert (seen.outcome, seen.partial, seen.facts) == (Outcome.UP, ("gone.example.org",), None)
+    observation = await probe(
+        replace(MX, host="lost.example", port=postfix.exchanger_port), names, every_address=True
+    )
+    assert (observation.outcome, observation.partial, observation.facts) == (
+        Outcome.UP,
+        ("gone.example.org",),
+        None,
+    )
 
 
 async def test_a_domain_without_mx_is_its_own_exchanger(postfix: Postfix, names: Resolver) -> None:
-    seen = await look(replace(MX, host="implicit.example", port=postfix.exchanger_port), names)
-    assert seen.outcome is Outcome.UP
-    assert seen.attempts[0].facts == {"exchanger": "implicit.example"}
+    observation = await probe(replace(MX, host="implicit.example", port=postfix.exchanger_port), names)
+    assert observation.outcome is Outcome.UP
+    assert observation.attempts[0].facts == {"exchanger": "implicit.example"}
 
 
 async def test_an_mx_that_is_an_alias_works_and_is_recorded(postfix: Postfix, names: Resolver) -> None:
-    seen = await look(replace(MX, host="alias.example", port=postfix.exchanger_port), names)
-    assert seen.outcome is Outcome.UP
-    assert (seen.attempts[0].facts or {})["alias_of"] == "mx1.example.org"
+    observation = await probe(replace(MX, host="alias.example", port=postfix.exchanger_port), names)
+    assert observation.outcome is Outcome.UP
+    assert (observation.attempts[0].facts or {})["alias_of"] == "mx1.example.org"
 
 
 @pytest.mark.parametrize(
@@ -216,9 +222,9 @@ async def test_an_mx_that_is_an_alias_works_and_is_recorded(postfix: Postfix, na
 async def test_each_mx_answer_of_the_name_server_is_recorded(
     names: Resolver, domain: str, cause: Cause, words: str
 ) -> None:
-    seen = await look(replace(MX, host=domain), names)
-    assert verdict(seen) == (Outcome.DOWN, cause, Phase.RESOLVE)
-    assert seen.detail.startswith(words)
+    observation = await probe(replace(MX, host=domain), names)
+    assert classification(observation) == (Outcome.DOWN, cause, Phase.RESOLVE)
+    assert observation.detail.startswith(words)
 
 
 async def test_exchangers_of_equal_preference_take_turns(names: Resolver) -> None:
@@ -240,9 +246,9 @@ def test_probe_shows_the_exchanger_and_the_phase_submit(
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(config))
     assert main(["--config", str(path), "probe"]) == 0
-    shown = capsys.readouterr().out
-    assert "submit" in shown.splitlines()[0]
-    assert f"127.0.0.1 127.0.0.1:{postfix.exchanger_port}" in shown
+    output = capsys.readouterr().out
+    assert "submit" in output.splitlines()[0]
+    assert f"127.0.0.1 127.0.0.1:{postfix.exchanger_port}" in output
 
 
 # Limits and order
@@ -256,14 +262,14 @@ def many(exchangers: int, each: int) -> Zone:
 
 async def test_no_more_than_five_exchangers_and_two_addresses_each_are_tried() -> None:
     async with name_server(many(7, 3)) as names:
-        seen = await look(replace(MX, port=free_port()), resolver_at(names))
-    assert len(seen.attempts) == 10
-    assert {(made.facts or {})["exchanger"] for made in seen.attempts} == {
+        observation = await probe(replace(MX, port=free_port()), resolver_at(names))
+    assert len(observation.attempts) == 10
+    assert {(made.facts or {})["exchanger"] for made in observation.attempts} == {
         f"mx{n}.example.org" for n in range(1, 6)
     }
-    assert verdict(seen) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
-    assert (seen.attempts[-1].facts or {})["exchanger"] == "mx1.example.org"
-    assert len((seen.facts or {})["exchangers"]) == 7
+    assert classification(observation) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
+    assert (observation.attempts[-1].facts or {})["exchanger"] == "mx1.example.org"
+    assert len((observation.facts or {})["exchangers"]) == 7
 
 
 async def test_of_exchangers_that_all_fail_the_best_one_decides_where_it_got_furthest() -> None:
@@ -276,29 +282,29 @@ async def test_of_exchangers_that_all_fail_the_best_one_decides_where_it_got_fur
     async with name_server(zone) as names, scripted_server([b"421 4.3.2 closing\r\n"], host=NEXT) as port:
         target = replace(MX, port=port)
         async with scripted_server(busy, host="127.0.0.3", port=port):
-            seen = await look(replace(target, task=MxTask("mario.rossi@example.org")), resolver_at(names))
-    assert verdict(seen) == (Outcome.DOWN, Cause.UNAVAILABLE, Phase.GREETING)
-    assert seen.attempts[-1].peer == f"{NEXT}:{port}"
-    assert seen.started_at <= min(made.started_at for made in seen.attempts)
-    assert seen.ended_at == max(made.ended_at for made in seen.attempts)
+            observation = await probe(replace(target, task=MxTask("mario.rossi@example.org")), resolver_at(names))
+    assert classification(observation) == (Outcome.DOWN, Cause.UNAVAILABLE, Phase.GREETING)
+    assert observation.attempts[-1].peer == f"{NEXT}:{port}"
+    assert observation.started_at <= min(made.started_at for made in observation.attempts)
+    assert observation.ended_at == max(made.ended_at for made in observation.attempts)
 
 
 async def test_a_handshake_that_fails_is_partial_where_the_clear_one_serves() -> None:
     script: list[Step] = [*EHLO, b"250-mx\r\n250 STARTTLS\r\n", "^STARTTLS", b"220 go on\r\n", CLOSE]
-    async with name_server(ONE) as names, scripted_server(script, then=WELL) as port:
+    async with name_server(ONE) as names, scripted_server(script, then=ACCEPTED) as port:
         target = replace(MX, port=port, task=MxTask("mario.rossi@example.org"))
-        seen = await look(target, resolver_at(names))
-    assert seen.outcome is Outcome.UP
-    assert seen.partial == (f"mx1.example.org {BEST}:{port}",)
-    assert [(made.cause, made.failed_phase) for made in seen.attempts] == [
+        observation = await probe(target, resolver_at(names))
+    assert observation.outcome is Outcome.UP
+    assert observation.partial == (f"mx1.example.org {BEST}:{port}",)
+    assert [(made.cause, made.failed_phase) for made in observation.attempts] == [
         (Cause.DISCONNECTED, Phase.TLS),
         (None, None),
     ]
-    assert (seen.attempts[-1].facts or {})["starttls"] == "failed"
+    assert (observation.attempts[-1].facts or {})["starttls"] == "failed"
 
 
 async def test_the_sender_of_the_config_is_used() -> None:
-    heard: list[bytes] = []
+    received: list[bytes] = []
     script: list[Step] = [
         *EHLO,
         b"250 mx\r\n",
@@ -309,17 +315,17 @@ async def test_the_sender_of_the_config_is_used() -> None:
         "^RSET",
         b"250 ok\r\n",
     ]
-    async with scripted_server(script, received=heard) as port:
+    async with scripted_server(script, received=received) as port:
         target = replace(MX, host=BEST, port=port, task=MxTask("a@example.org", "anna@example.net"))
-        assert (await look(target)).outcome is Outcome.UP
-    assert heard[1:] == [b"MAIL FROM:<anna@example.net>", b"RCPT TO:<a@example.org>", b"RSET"]
+        assert (await probe(target)).outcome is Outcome.UP
+    assert received[1:] == [b"MAIL FROM:<anna@example.net>", b"RCPT TO:<a@example.org>", b"RSET"]
 
 
 async def test_a_recipient_beyond_ascii_needs_smtputf8() -> None:
     async with scripted_server([*EHLO, b"250 mx\r\n", SILENCE]) as port:
-        seen = await look(replace(MX, host=BEST, port=port, task=MxTask("jürgen@example.org")))
-    assert verdict(seen) == (Outcome.DOWN, Cause.REJECTED, Phase.SUBMIT)
-    assert "SMTPUTF8" in seen.detail
+        observation = await probe(replace(MX, host=BEST, port=port, task=MxTask("jürgen@example.org")))
+    assert classification(observation) == (Outcome.DOWN, Cause.REJECTED, Phase.SUBMIT)
+    assert "SMTPUTF8" in observation.detail
 
 
 async def test_a_query_that_we_had_no_file_handle_for_is_our_own_fault() -> None:
@@ -334,19 +340,19 @@ async def test_a_query_that_we_had_no_file_handle_for_is_our_own_fault() -> None
             with contextlib.suppress(OSError):
                 while True:
                     held.append(socket.socket())
-            seen = await look(MX, resolver)
+            observation = await probe(MX, resolver)
         finally:
             for sock in held:
                 sock.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR), seen.detail
+    assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.MONITOR), observation.detail
 
 
 def test_on_uvloop_too() -> None:
     async def one() -> Observation:
-        async with name_server(ONE) as names, scripted_server(WELL, host=BEST) as port:
+        async with name_server(ONE) as names, scripted_server(ACCEPTED, host=BEST) as port:
             target = replace(MX, port=port, task=MxTask("mario.rossi@example.org"))
-            return await look(target, resolver_at(names))
+            return await probe(target, resolver_at(names))
 
     assert uvloop.run(one()).outcome is Outcome.UP
 
@@ -410,16 +416,18 @@ def test_a_refusal_is_about_us_the_recipient_or_the_service(step: str, code: int
 
 async def met_silence(port: int) -> tuple[Target, Observation]:
     target = replace(MX, host=BEST, port=port)
-    seen = await look(target)
-    assert verdict(seen) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
-    return target, replace(seen, guard=ConnectivityResult(asked_at=1, online=True, controls={"9.9.9.9:443": "ok"}))
+    observation = await probe(target)
+    assert classification(observation) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
+    return target, replace(
+        observation, guard=ConnectivityResult(asked_at=1, online=True, controls={"9.9.9.9:443": "ok"})
+    )
 
 
 async def test_a_blocked_port_is_unknown_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    target, seen = await met_silence(free_port())
+    target, observation = await met_silence(free_port())
     port25 = Port25([CONTROL], port=target.port)
-    judged = [await port25.attribute(target, seen) for _ in range(3)]
-    for each in judged:
+    attributed = [await port25.attribute(target, observation) for _ in range(3)]
+    for each in attributed:
         assert (each.outcome, each.cause) == (Outcome.UNKNOWN, Cause.OFFLINE)
         assert each.detail.startswith(
             f"not possible from here: port {target.port} is blocked on this line (was: refused"
@@ -430,15 +438,15 @@ async def test_a_blocked_port_is_unknown_and_warned_of_once(caplog: pytest.LogCa
 
 
 async def test_a_control_that_greets_leaves_the_failure_with_the_domain_and_is_asked_once() -> None:
-    heard: list[bytes] = []
-    async with scripted_server([GREETING, "^QUIT"], host=CONTROL, received=heard) as port:
-        target, seen = await met_silence(port)
+    received: list[bytes] = []
+    async with scripted_server([GREETING, "^QUIT"], host=CONTROL, received=received) as port:
+        target, observation = await met_silence(port)
         port25 = Port25(["127.0.0.8", CONTROL], port=port)
-        judged = [await port25.attribute(target, seen) for _ in range(3)]
-    assert [verdict(each) for each in judged] == [verdict(seen)] * 3
-    assert judged[0].guard is not None
-    assert judged[0].guard.controls[f"{CONTROL}:{port}"] == "ok"
-    assert heard == [b"QUIT"]
+        attributed = [await port25.attribute(target, observation) for _ in range(3)]
+    assert [classification(each) for each in attributed] == [classification(observation)] * 3
+    assert attributed[0].guard is not None
+    assert attributed[0].guard.controls[f"{CONTROL}:{port}"] == "ok"
+    assert received == [b"QUIT"]
 
 
 @pytest.mark.parametrize(
@@ -452,40 +460,40 @@ async def test_a_control_that_greets_leaves_the_failure_with_the_domain_and_is_a
 )
 async def test_only_a_greeting_shows_that_the_port_is_open(script: list[Step], reason: str) -> None:
     async with scripted_server(script, host=CONTROL) as port:
-        target, seen = await met_silence(port)
-        judged = await Port25([CONTROL], port=port, seconds=0.5).attribute(target, seen)
-    assert judged.cause is Cause.OFFLINE
-    assert judged.guard is not None
-    assert judged.guard.controls[f"{CONTROL}:{port}"] == reason
+        target, observation = await met_silence(port)
+        attributed = await Port25([CONTROL], port=port, seconds=0.5).attribute(target, observation)
+    assert attributed.cause is Cause.OFFLINE
+    assert attributed.guard is not None
+    assert attributed.guard.controls[f"{CONTROL}:{port}"] == reason
 
 
 async def test_the_provider_itself_is_no_control() -> None:
     async with scripted_server([GREETING, "^QUIT"], host=CONTROL) as port:
-        target, seen = await met_silence(port)
-        google = replace(seen.attempts[0], facts={"exchanger": "aspmx.l.google.com"})
+        target, observation = await met_silence(port)
+        google = replace(observation.attempts[0], facts={"exchanger": "aspmx.l.google.com"})
         controls = ["gmail-smtp-in.l.google.com", CONTROL]
-        judged = await Port25(controls, port=port).attribute(target, replace(seen, attempts=(google,)))
-        alone = await Port25(controls[:1], port=port).attribute(target, replace(seen, attempts=(google,)))
-    assert judged.guard is not None
-    assert judged.guard.controls.keys() == {"9.9.9.9:443", f"{CONTROL}:{port}"}
+        attributed = await Port25(controls, port=port).attribute(target, replace(observation, attempts=(google,)))
+        alone = await Port25(controls[:1], port=port).attribute(target, replace(observation, attempts=(google,)))
+    assert attributed.guard is not None
+    assert attributed.guard.controls.keys() == {"9.9.9.9:443", f"{CONTROL}:{port}"}
     assert (alone.outcome, alone.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
 
 
 async def test_no_control_is_asked_about_a_domain_that_greeted_or_another_port() -> None:
-    heard: list[bytes] = []
-    async with scripted_server([GREETING, "^QUIT"], host=CONTROL, received=heard) as port:
+    received: list[bytes] = []
+    async with scripted_server([GREETING, "^QUIT"], host=CONTROL, received=received) as port:
         port25 = Port25([CONTROL], port=port)
         target, silent = await met_silence(port)
         async with scripted_server([b"421 4.3.2 closing\r\n"], port=port):
-            spoke = await look(target)
+            spoke = await probe(target)
         gone = replace(silent, attempts=(replace(silent.attempts[0], peer="", failed_phase=Phase.RESOLVE),))
         other = replace(target, port=port + 1)
         imap = replace(target, kind=Kind.IMAP)
         asked = [(target, spoke), (target, gone), (other, silent), (imap, silent)]
-        for looked, seen in [*asked, (target, replace(silent, outcome=Outcome.UP))]:
-            assert await port25.attribute(looked, seen) is seen
+        for looked, observation in [*asked, (target, replace(silent, outcome=Outcome.UP))]:
+            assert await port25.attribute(looked, observation) is observation
         assert await Port25([], port=port).attribute(target, silent) is silent
-    assert heard == []
+    assert received == []
 
 
 async def test_an_outage_is_none_where_the_port_is_blocked_and_one_where_it_is_open(tmp_path: Path) -> None:
@@ -493,16 +501,16 @@ async def test_an_outage_is_none_where_the_port_is_blocked_and_one_where_it_is_o
     await harness.writer.start()
     port = free_port()
     target = replace(MX, host=BEST, port=port, timeout=2.0)
-    watch = TargetRuntime(
+    runtime = TargetRuntime(
         target=target, detector=Detector(), rolling_availability=RollingAvailability(interval=60.0)
     )
-    harness.pipeline.add_target(watch)
+    harness.pipeline.add_target(runtime)
     async with await asyncio.start_server(lambda _, writer: writer.close(), BEST, 0) as online:
         harness.pipeline.attribution.guard = Guard([Control(*online.sockets[0].getsockname()[:2])], 2.0)
         harness.pipeline.attribution.port25 = Port25([CONTROL], port=port)
         for _ in range(4):
             await harness.probe(target)
-        assert {look["cause"] for look in harness.recorded("observation")} == {"offline"}
+        assert {observation["cause"] for observation in harness.recorded("observation")} == {"offline"}
         assert harness.recorded("outage") == []
         harness.pipeline.attribution.port25 = Port25([CONTROL], port=port)
         async with scripted_server([GREETING, "^QUIT"], host=CONTROL, port=port):
@@ -558,6 +566,6 @@ def test_a_firewall_on_port_25_is_distinguished_from_an_exchanger_that_is_down(
         timeout=PATIENCE,
     )
     assert done.returncode == status, done.stderr
-    (told,) = json.loads(done.stdout)
-    assert told["cause"] == cause
-    assert ("not possible from here: port 25 is blocked" in told["detail"]) == (line == "blocked")
+    (reported,) = json.loads(done.stdout)
+    assert reported["cause"] == cause
+    assert ("not possible from here: port 25 is blocked" in reported["detail"]) == (line == "blocked")

@@ -69,7 +69,7 @@ def target(world: IsolatedNetwork, tls: TlsMode = TlsMode.IMPLICIT) -> Target:
     )  # fmt: skip
 
 
-def look(
+def probe(
     world: IsolatedNetwork, tls: TlsMode = TlsMode.IMPLICIT, *, faults: dict[Phase, list[str]] | None = None,
     addresses: tuple[str, ...] = (),
 ) -> Observation:  # fmt: skip
@@ -88,24 +88,24 @@ def look(
         controls = [Control(host, 443, CONTROL_NAME, wanted.ca_file) for host in (CONTROL, CONTROL6)]
         guard = Guard(controls, timeout=1.0)
         began = now()
-        seen = await observe(
+        observation = await observe(
             ProbeRequest(wanted, scheduled_at=began, contexts=TlsContexts(), listener=watch, lookup=lookup)
         )
-        if seen.outcome is not DOWN:
-            return seen
-        names = resolver_matters(seen, wanted.host)
-        return attribute(seen, await guard.check("provider", dns=names, since=began))
+        if observation.outcome is not DOWN:
+            return observation
+        names = resolver_matters(observation, wanted.host)
+        return attribute(observation, await guard.check("provider", dns=names, since=began))
 
     return world.home.run_async(work)
 
 
-def told(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
+def classification(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
     return observation.outcome, observation.cause, observation.failed_phase
 
 
 def test_without_a_fault_it_is_up(world: IsolatedNetwork) -> None:
     for tls in (TlsMode.IMPLICIT, TlsMode.STARTTLS):
-        assert told(look(world, tls)) == (Outcome.UP, None, None)
+        assert classification(probe(world, tls)) == (Outcome.UP, None, None)
 
 
 PHASES = [Phase.CONNECT, Phase.TLS, Phase.AUTH, Phase.MAILBOX, Phase.FETCH]
@@ -115,38 +115,44 @@ PHASES = [Phase.CONNECT, Phase.TLS, Phase.AUTH, Phase.MAILBOX, Phase.FETCH]
 def test_packets_that_the_provider_drops_are_its_timeout_in_that_phase(
     world: IsolatedNetwork, phase: Phase
 ) -> None:
-    seen = look(world, faults={phase: [f"input ip daddr {PROVIDER} drop"]})
-    assert told(seen) == (DOWN, Cause.TIMEOUT, phase)
-    assert seen.guard is not None
-    assert (seen.guard.online, seen.guard.online4) == (True, True)
+    observation = probe(world, faults={phase: [f"input ip daddr {PROVIDER} drop"]})
+    assert classification(observation) == (DOWN, Cause.TIMEOUT, phase)
+    assert observation.guard is not None
+    assert (observation.guard.online, observation.guard.online4) == (True, True)
 
 
 def test_a_greeting_that_is_lost_on_the_way_is_a_timeout_of_the_greeting(world: IsolatedNetwork) -> None:
     # The handshakes of TCP pass, whatever carries words does not.
     world.fault(f"output tcp sport {world.dovecot.imap_port} meta length > 80 drop")
-    assert told(look(world, TlsMode.STARTTLS)) == (DOWN, Cause.TIMEOUT, Phase.GREETING)
+    assert classification(probe(world, TlsMode.STARTTLS)) == (DOWN, Cause.TIMEOUT, Phase.GREETING)
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_line_that_goes_dead_in_any_phase_is_our_own_failure(world: IsolatedNetwork, phase: Phase) -> None:
-    seen = look(world, faults={phase: ["input drop", "output drop"]})
-    assert told(seen) == (UNKNOWN, Cause.OFFLINE, phase)
-    assert seen.detail == "our own line was down (was: timeout)"
+    observation = probe(world, faults={phase: ["input drop", "output drop"]})
+    assert classification(observation) == (UNKNOWN, Cause.OFFLINE, phase)
+    assert observation.detail == "our own line was down (was: timeout)"
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_reset_is_recorded_in_its_phase(world: IsolatedNetwork, phase: Phase) -> None:
-    seen = look(world, faults={phase: [f"input tcp dport {world.dovecot.imaps_port} reject with tcp reset"]})
+    observation = probe(
+        world, faults={phase: [f"input tcp dport {world.dovecot.imaps_port} reject with tcp reset"]}
+    )
     cause = Cause.REFUSED if phase is Phase.CONNECT else Cause.DISCONNECTED
-    assert told(seen) == (DOWN, cause, phase)
+    assert classification(observation) == (DOWN, cause, phase)
 
 
 @pytest.mark.parametrize("kind", ["host-unreachable", "admin-prohibited"])
 def test_a_router_that_rejects_the_controls_too_is_not_the_provider(world: IsolatedNetwork, kind: str) -> None:
     only = f"input ip daddr {PROVIDER} reject with icmp {kind}"
-    assert told(look(world, faults={Phase.CONNECT: [only]}))[::2] == (DOWN, Phase.CONNECT)
+    assert classification(probe(world, faults={Phase.CONNECT: [only]}))[::2] == (DOWN, Phase.CONNECT)
     world.clear_faults()
-    assert told(look(world, faults={Phase.CONNECT: ["input reject"]})) == (UNKNOWN, Cause.OFFLINE, Phase.CONNECT)
+    assert classification(probe(world, faults={Phase.CONNECT: ["input reject"]})) == (
+        UNKNOWN,
+        Cause.OFFLINE,
+        Phase.CONNECT,
+    )
 
 
 SIX_IS_DEAD = "input meta nfproto ipv6 meta l4proto tcp drop"
@@ -154,23 +160,23 @@ SIX_IS_DEAD = "input meta nfproto ipv6 meta l4proto tcp drop"
 
 def test_ipv6_broken_with_ipv4_working_is_up_in_part(world: IsolatedNetwork) -> None:
     world.fault(SIX_IS_DEAD)
-    seen = look(world, addresses=(PROVIDER6, PROVIDER))
-    assert told(seen) == (Outcome.UP, None, None)
-    assert seen.partial == (f"[{PROVIDER6}]:{world.dovecot.imaps_port}",)
+    observation = probe(world, addresses=(PROVIDER6, PROVIDER))
+    assert classification(observation) == (Outcome.UP, None, None)
+    assert observation.partial == (f"[{PROVIDER6}]:{world.dovecot.imaps_port}",)
 
 
 def test_ipv6_broken_is_not_the_failure_of_a_name_that_has_nothing_else(world: IsolatedNetwork) -> None:
     world.fault(SIX_IS_DEAD)
-    seen = look(world, addresses=(PROVIDER6,))
-    assert told(seen) == (UNKNOWN, Cause.OFFLINE, Phase.CONNECT)
-    assert seen.detail == "our own line was down over IPv6 (was: timeout)"
-    assert seen.guard is not None
-    assert (seen.guard.online, seen.guard.online4, seen.guard.online6) == (True, True, False)
+    observation = probe(world, addresses=(PROVIDER6,))
+    assert classification(observation) == (UNKNOWN, Cause.OFFLINE, Phase.CONNECT)
+    assert observation.detail == "our own line was down over IPv6 (was: timeout)"
+    assert observation.guard is not None
+    assert (observation.guard.online, observation.guard.online4, observation.guard.online6) == (True, True, False)
 
 
 def test_ipv6_working_and_the_provider_silent_on_it_is_the_providers_failure(world: IsolatedNetwork) -> None:
     world.fault(f"input ip6 daddr {PROVIDER6} meta l4proto tcp drop")
-    assert told(look(world, addresses=(PROVIDER6,))) == (DOWN, Cause.TIMEOUT, Phase.CONNECT)
+    assert classification(probe(world, addresses=(PROVIDER6,))) == (DOWN, Cause.TIMEOUT, Phase.CONNECT)
 
 
 def test_ipv6_broken_here_and_the_provider_refusing_on_ipv4_is_the_providers_failure(
@@ -178,18 +184,18 @@ def test_ipv6_broken_here_and_the_provider_refusing_on_ipv4_is_the_providers_fai
 ) -> None:
     refusal = f"input ip daddr {PROVIDER} tcp dport {world.dovecot.imaps_port} reject with tcp reset"
     world.fault(SIX_IS_DEAD, refusal)
-    seen = look(world, addresses=(PROVIDER, PROVIDER6))
+    observation = probe(world, addresses=(PROVIDER, PROVIDER6))
     # The last attempt timed out on our own broken IPv6; what IPv4 saw is what counts.
-    assert told(seen) == (DOWN, Cause.REFUSED, Phase.CONNECT)
-    assert seen.detail == "connection refused"
+    assert classification(observation) == (DOWN, Cause.REFUSED, Phase.CONNECT)
+    assert observation.detail == "connection refused"
 
 
 def test_a_captive_portal_that_accepts_every_connection_is_not_online(world: IsolatedNetwork) -> None:
     world.serve(PORTAL, 443, world.certificates.portal)
     world.fault(f"before ip daddr != {PORTAL} meta l4proto tcp dnat ip to {PORTAL}:443", SIX_IS_DEAD)
-    seen = look(world)
-    assert told(seen) == (UNKNOWN, Cause.OFFLINE, Phase.TLS)
-    assert seen.detail == "something else answered for the control servers (captive portal?) (was: tls)"
+    observation = probe(world)
+    assert classification(observation) == (UNKNOWN, Cause.OFFLINE, Phase.TLS)
+    assert observation.detail == "something else answered for the control servers (captive portal?) (was: tls)"
 
 
 def probed(world: IsolatedNetwork, folder: Path, host: str = MAIL) -> dict[str, Any]:
@@ -221,9 +227,9 @@ def test_a_name_with_both_families_is_up_in_part_where_ipv6_is_broken(
 ) -> None:
     world.fault(SIX_IS_DEAD)
     with world.resolver(TRUTH | {MAIL: f"{PROVIDER},{PROVIDER6}", MAIL6: PROVIDER6}):
-        seen = probed(world, tmp_path)
-        assert seen["outcome"] == "up"
-        assert seen["peer"].startswith(PROVIDER)
+        observation = probed(world, tmp_path)
+        assert observation["outcome"] == "up"
+        assert observation["peer"].startswith(PROVIDER)
         alone = probed(world, tmp_path, MAIL6)
     assert (alone["outcome"], alone["cause"]) == ("unknown", "offline")
     assert alone["detail"] == "our own line was down over IPv6 (was: timeout)"
@@ -231,34 +237,48 @@ def test_a_name_with_both_families_is_up_in_part_where_ipv6_is_broken(
 
 def test_a_name_that_is_gone_is_the_providers_failure(world: IsolatedNetwork, tmp_path: Path) -> None:
     with world.resolver(TRUTH):
-        seen = probed(world, tmp_path)
-    assert (seen["outcome"], seen["cause"], seen["failed_phase"]) == ("down", "dns", "resolve")
+        observation = probed(world, tmp_path)
+    assert (observation["outcome"], observation["cause"], observation["failed_phase"]) == (
+        "down",
+        "dns",
+        "resolve",
+    )
 
 
 @pytest.mark.parametrize("fault", ["", "input ip daddr 10.77.0.4 drop"], ids=["refuses", "silent"])
 def test_a_dead_resolver_is_our_own_failure(world: IsolatedNetwork, tmp_path: Path, fault: str) -> None:
     if fault:
         world.fault(fault)
-    seen = probed(world, tmp_path)
-    assert (seen["outcome"], seen["cause"], seen["failed_phase"]) == ("unknown", "offline", "resolve")
-    assert seen["detail"].startswith("DNS lookups failed here, even for the control names")
+    observation = probed(world, tmp_path)
+    assert (observation["outcome"], observation["cause"], observation["failed_phase"]) == (
+        "unknown",
+        "offline",
+        "resolve",
+    )
+    assert observation["detail"].startswith("DNS lookups failed here, even for the control names")
 
 
 def test_a_resolver_that_spoofs_every_name_is_our_own_failure(world: IsolatedNetwork, tmp_path: Path) -> None:
     with world.resolver({"#": PORTAL}):
-        seen = probed(world, tmp_path)
-    assert (seen["outcome"], seen["cause"], seen["failed_phase"]) == ("unknown", "offline", "connect")
-    assert seen["detail"].startswith(f"the resolver lies: it answers the names of controls with {PORTAL}")
-    assert f"sent us to {PORTAL}" in seen["detail"]
+        observation = probed(world, tmp_path)
+    assert (observation["outcome"], observation["cause"], observation["failed_phase"]) == (
+        "unknown",
+        "offline",
+        "connect",
+    )
+    assert observation["detail"].startswith(f"the resolver lies: it answers the names of controls with {PORTAL}")
+    assert f"sent us to {PORTAL}" in observation["detail"]
 
 
 def test_a_resolver_that_invents_names_is_our_own_failure_where_it_sent_us(
     world: IsolatedNetwork, tmp_path: Path
 ) -> None:
     with world.resolver(TRUTH | {"invalid": PORTAL, MAIL: PORTAL}):
-        seen = probed(world, tmp_path)
-        assert (seen["outcome"], seen["cause"]) == ("unknown", "offline")
-        assert seen["detail"].startswith(f"the resolver lies: it answers a name that cannot exist with {PORTAL}")
+        observation = probed(world, tmp_path)
+        assert (observation["outcome"], observation["cause"]) == ("unknown", "offline")
+        assert observation["detail"].startswith(
+            f"the resolver lies: it answers a name that cannot exist with {PORTAL}"
+        )
     with world.resolver(TRUTH | {"invalid": PORTAL, MAIL: PROVIDER}):
         assert probed(world, tmp_path)["outcome"] == "up"
 
@@ -273,42 +293,42 @@ def test_a_line_that_was_cut_is_on_record_with_bounds_and_no_outage(
     }  # fmt: skip
     control = {"address": f"{CONTROL}:443", "name": CONTROL_NAME, "ca_file": ca_file}
     guard = {"controls": [control], "timeout": "1s"}
-    watching = MailWatchProcess(tmp_path, [watched], guard=guard, detection={"recheck": ["500ms"]})
+    process = MailWatchProcess(tmp_path, [watched], guard=guard, detection={"recheck": ["500ms"]})
 
     def work() -> None:
-        with watching.running():
-            watching.wait_until(lambda: watching.count("t", "up") >= 2, "up")
-            watching.wait_until(lambda: watching.metric("mailwatch_guard_online") == 1, "online")
+        with process.running():
+            process.wait_until(lambda: process.count("t", "up") >= 2, "up")
+            process.wait_until(lambda: process.metric("mailwatch_guard_online") == 1, "online")
             before_cut = now()
             world.cut_line()
             after_cut = now()
-            watching.wait_until(lambda: watching.count("t", "unknown") >= 2, "unknown")
-            (spell,) = watching.wait_until(lambda: line(watching), "a time offline")
-            assert spell["state"] == "open"
-            assert watching.metric('mailwatch_guard_family_online{family="ipv4"}') == 0
+            process.wait_until(lambda: process.count("t", "unknown") >= 2, "unknown")
+            (period,) = process.wait_until(lambda: line(process), "a time offline")
+            assert period["state"] == "open"
+            assert process.metric('mailwatch_guard_family_online{family="ipv4"}') == 0
             before_mend = now()
             world.clear_faults()
             after_mend = now()
-            watching.wait_until(lambda: line(watching)[0]["state"] == "closed", "online again")
-            watching.wait_until(lambda: watching.state("t") == "up", "up again")
-            assert watching.api("outages") == []
-            assert watching.count("t", "down") == 0
-            (spell,) = line(watching)
-            assert spell["last_online"] <= rfc3339(after_cut)
-            assert spell["first_offline"] >= rfc3339(before_cut)
-            assert spell["last_offline"] <= rfc3339(after_mend)
-            assert spell["first_online"] >= rfc3339(before_mend)
+            process.wait_until(lambda: line(process)[0]["state"] == "closed", "online again")
+            process.wait_until(lambda: process.state("t") == "up", "up again")
+            assert process.api("outages") == []
+            assert process.count("t", "down") == 0
+            (period,) = line(process)
+            assert period["last_online"] <= rfc3339(after_cut)
+            assert period["first_offline"] >= rfc3339(before_cut)
+            assert period["last_offline"] <= rfc3339(after_mend)
+            assert period["first_online"] >= rfc3339(before_mend)
             shortest, longest = before_mend - after_cut, after_mend - before_cut
-            assert spell["duration"]["min"] <= longest / 1000
-            assert spell["duration"]["max"] >= shortest / 1000
-            assert spell["reasons"] == ["timeout"]
+            assert period["duration"]["min"] <= longest / 1000
+            assert period["duration"]["max"] >= shortest / 1000
+            assert period["reasons"] == ["timeout"]
         # The command reads the same from the ledger, also when nothing runs.
-        read = json.loads(watching.command("offline", "--json").stdout)
-        assert spell in read
-        assert json.loads(watching.command("ledger", "audit", "--json").stdout)["valid"]
+        read = json.loads(process.command("offline", "--json").stdout)
+        assert period in read
+        assert json.loads(process.command("ledger", "audit", "--json").stdout)["valid"]
 
     world.home.run(work)
 
 
-def line(watching: MailWatchProcess) -> list[dict[str, Any]]:
-    return [spell for spell in watching.api("offline") if spell["part"] == "line"]
+def line(process: MailWatchProcess) -> list[dict[str, Any]]:
+    return [period for period in process.api("offline") if period["part"] == "line"]

@@ -78,7 +78,7 @@ def all_kinds(targets: Targets, server: Dovecot, submission: Postfix, client: OA
     return [replace(target, login=login) for target in made]
 
 
-async def look(target: Target, tokens: AccessTokens) -> Observation:
+async def probe(target: Target, tokens: AccessTokens) -> Observation:
     return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
 
 
@@ -87,11 +87,11 @@ async def test_a_token_opens_the_mailbox_and_submission(
 ) -> None:
     tokens, before = AccessTokens(), len(authority.asked)
     for target in all_kinds(targets, server, submission, client):
-        seen = await look(target, tokens)
-        assert (seen.outcome, seen.cause) == (Outcome.UP, None), (target.kind, seen.detail)
-        assert seen.with_login
-        assert Phase.AUTH in seen.attempts[-1].phases
-        assert seen.attempts[-1].facts == {"sasl": server.sasl}  # type: ignore[attr-defined]
+        observation = await probe(target, tokens)
+        assert (observation.outcome, observation.cause) == (Outcome.UP, None), (target.kind, observation.detail)
+        assert observation.with_login
+        assert Phase.AUTH in observation.attempts[-1].phases
+        assert observation.attempts[-1].facts == {"sasl": server.sasl}  # type: ignore[attr-defined]
     assert authority.asked[before:] == ["refresh_token"], "one token serves all channels"
 
 
@@ -100,14 +100,14 @@ async def test_a_token_that_the_server_rejects_is_renewed_once(
 ) -> None:
     for target in all_kinds(targets, server, submission, client):
         tokens, before = AccessTokens(), len(authority.asked)
-        assert (await look(target, tokens)).outcome is Outcome.UP
+        assert (await probe(target, tokens)).outcome is Outcome.UP
         authority.access.clear()
-        seen = await look(target, tokens)
-        assert seen.outcome is Outcome.UP, (target.kind, seen.detail)
-        assert [attempt.cause for attempt in seen.attempts] == [Cause.CREDENTIALS, None]
-        assert seen.facts is not None
-        assert seen.facts["token_renewed"] == 1
-        assert seen.partial == ()
+        observation = await probe(target, tokens)
+        assert observation.outcome is Outcome.UP, (target.kind, observation.detail)
+        assert [attempt.cause for attempt in observation.attempts] == [Cause.CREDENTIALS, None]
+        assert observation.facts is not None
+        assert observation.facts["token_renewed"] == 1
+        assert observation.partial == ()
         assert authority.asked[before:] == ["refresh_token"] * 2
 
 
@@ -125,17 +125,17 @@ async def test_a_server_that_rejects_tokens_is_credentials_with_its_reply(
     monkeypatch.setattr(authority, "user", "somebody@else.example")
     for target in all_kinds(targets, server, submission, client):
         tokens, before = AccessTokens(), len(authority.asked)
-        seen = await look(target, tokens)
-        assert (seen.outcome, seen.cause, seen.failed_phase) == (
+        observation = await probe(target, tokens)
+        assert (observation.outcome, observation.cause, observation.failed_phase) == (
             Outcome.UNKNOWN,
             Cause.CREDENTIALS,
             Phase.AUTH,
-        ), (target.kind, seen.detail)
-        assert "status: " in seen.detail
-        assert len(seen.attempts) == 2
+        ), (target.kind, observation.detail)
+        assert "status: " in observation.detail
+        assert len(observation.attempts) == 2
         assert authority.asked[before:] == ["refresh_token"] * 2
-        shown = repr(seen) + caplog.text
-        assert [secret for secret in authority.issued if secret in shown] == []
+        displayed = repr(observation) + caplog.text
+        assert [secret for secret in authority.issued if secret in displayed] == []
 
 
 async def test_a_server_without_either_mechanism_is_distinguished(
@@ -144,10 +144,14 @@ async def test_a_server_without_either_mechanism_is_distinguished(
     login = Login(username=ALICE, password=SecretStr(""), oauth2=client)
     before = len(authority.asked)
     for target in (targets.imap(dovecot), targets.pop3(dovecot)):
-        seen = await look(replace(target, login=login), AccessTokens())
-        assert (seen.outcome, seen.cause, seen.failed_phase) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
-        assert "neither OAUTHBEARER nor XOAUTH2" in seen.detail
-        assert len(seen.attempts) == 1
+        observation = await probe(replace(target, login=login), AccessTokens())
+        assert (observation.outcome, observation.cause, observation.failed_phase) == (
+            Outcome.UNKNOWN,
+            Cause.CREDENTIALS,
+            Phase.AUTH,
+        )
+        assert "neither OAUTHBEARER nor XOAUTH2" in observation.detail
+        assert len(observation.attempts) == 1
     assert len(authority.asked) == before + 2
 
 
@@ -158,7 +162,7 @@ async def test_each_rotation_is_on_disk_before_its_token_is_used(
     identity = json.loads(client.grant_file.read_text())["identity"]
     for _ in range(3):
         # A new process each time, as after kill -9.
-        assert (await look(target, AccessTokens())).outcome is Outcome.UP
+        assert (await probe(target, AccessTokens())).outcome is Outcome.UP
         kept = json.loads(client.grant_file.read_text())
         assert {kept["refresh_token"]} <= authority.refresh
         assert kept["identity"] == identity

@@ -34,7 +34,7 @@ async def probe(target: Target) -> Observation:
     return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), with_login=True))
 
 
-def verdict(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
+def classification(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
     return observation.outcome, observation.cause, observation.failed_phase
 
 
@@ -81,7 +81,7 @@ async def test_a_mailbox_is_read_down_to_a_message(
     mailboxes: Mailboxes, targets: Targets, kind: Kind, tls: TlsMode
 ) -> None:
     observation = await probe(mailbox(targets, mailboxes, kind, tls))
-    assert verdict(observation) == (Outcome.UP, None, None), observation.detail
+    assert classification(observation) == (Outcome.UP, None, None), observation.detail
     assert list(observation.attempts[-1].phases)[-3:] == [Phase.AUTH, Phase.MAILBOX, Phase.FETCH]
     assert observation.attempts[-1].tls is not None
 
@@ -92,7 +92,7 @@ async def test_submission_is_spoken_up_to_the_recipient(
     submissions: Submission, targets: Targets, tls: TlsMode
 ) -> None:
     observation = await probe(submission(targets, submissions, tls))
-    assert verdict(observation) == (Outcome.UP, None, None), observation.detail
+    assert classification(observation) == (Outcome.UP, None, None), observation.detail
     assert list(observation.attempts[-1].phases)[-2:] == [Phase.AUTH, Phase.SUBMIT]
     assert observation.attempts[-1].tls is not None
 
@@ -104,7 +104,7 @@ async def test_a_wrong_password_is_credentials_however_late_it_is_refused(
 ) -> None:
     """Cyrus takes three seconds for it, Courier five."""
     observation = await probe(mailbox(targets, mailboxes, kind, tls, password=wrong()))
-    assert verdict(observation) == CREDENTIALS
+    assert classification(observation) == CREDENTIALS
     assert observation.attempts[-1].phases[Phase.AUTH] > 2_900_000
 
 
@@ -113,7 +113,7 @@ async def test_a_wrong_password_is_credentials_however_late_it_is_refused(
 async def test_a_wrong_password_at_submission_is_credentials(
     submissions: Submission, targets: Targets, tls: TlsMode
 ) -> None:
-    assert verdict(await probe(submission(targets, submissions, tls, wrong()))) == CREDENTIALS
+    assert classification(await probe(submission(targets, submissions, tls, wrong()))) == CREDENTIALS
 
 
 @pytest.mark.parametrize("mailboxes", ["own_cyrus", "own_courier"], indirect=True)
@@ -134,7 +134,7 @@ async def refuses_certificate(server: Mailboxes | Submission, certificate: Certi
     server.use_certificate(certificate)
     server.restart()
     observation = await probe(target)
-    assert verdict(observation) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
+    assert classification(observation) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
     assert Phase.AUTH not in observation.attempts[-1].phases
 
 
@@ -145,7 +145,7 @@ async def test_a_mailbox_server_that_goes_away_is_refused_and_comes_back(
 ) -> None:
     target = mailbox(targets, mailboxes, kind)
     mailboxes.stop()
-    assert verdict(await probe(target)) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
+    assert classification(await probe(target)) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
     mailboxes.start()
     assert (await probe(target)).outcome is Outcome.UP
 
@@ -218,11 +218,11 @@ async def test_a_refusal_that_courier_delays_beyond_our_timeout_is_no_outage_and
     """It takes five seconds over it: a shorter timeout gets no answer."""
     target = replace(mailbox(targets, own_courier, kind, password=wrong()), timeout=4.0)
     mark = own_courier.log_size
-    seen = await watched(tmp_path, [target] * 4)
-    assert [(one.outcome, one.cause) for one in seen] == [(Outcome.UNKNOWN, Cause.CREDENTIALS)] * 4
-    assert [one.with_login for one in seen] == [True, False, False, False]
-    assert "set a longer timeout" in seen[0].detail
-    assert seen[0].attempts[-1].facts == {"password_sent": 1}
+    observation = await watched(tmp_path, [target] * 4)
+    assert [(one.outcome, one.cause) for one in observation] == [(Outcome.UNKNOWN, Cause.CREDENTIALS)] * 4
+    assert [one.with_login for one in observation] == [True, False, False, False]
+    assert "set a longer timeout" in observation[0].detail
+    assert observation[0].attempts[-1].facts == {"password_sent": 1}
     log = await asyncio.to_thread(own_courier.log_until, "LOGIN FAILED", mark)
     assert log.count("LOGIN FAILED") == 1
 
@@ -234,10 +234,10 @@ async def test_an_authdaemon_of_courier_that_hangs_is_its_own_fault(
     """The password was accepted before: what comes late or never now is no refusal of it."""
     patient = mailbox(targets, own_courier, kind)
     target = replace(patient, timeout=4.0)
-    seen = await watched(tmp_path, [patient, target, target], between=own_courier.hang_logins)
-    assert [(one.outcome, one.cause) for one in seen] == [
+    observation = await watched(tmp_path, [patient, target, target], between=own_courier.hang_logins)
+    assert [(one.outcome, one.cause) for one in observation] == [
         (Outcome.UP, None),
         (Outcome.DOWN, Cause.TIMEOUT),
         (Outcome.DOWN, Cause.TIMEOUT),
     ]
-    assert {one.failed_phase for one in seen[1:]} == {Phase.AUTH}
+    assert {one.failed_phase for one in observation[1:]} == {Phase.AUTH}

@@ -25,7 +25,7 @@ IMPLICIT = [Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH,
 STLS = [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.TLS, Phase.AUTH, Phase.MAILBOX, Phase.FETCH]
 
 
-async def look(target: Target, *, with_login: bool = True) -> Observation:
+async def probe(target: Target, *, with_login: bool = True) -> Observation:
     return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), with_login=with_login))
 
 
@@ -34,9 +34,9 @@ async def test_a_real_mailbox_is_read_down_to_a_message_and_keeps_it(
     dovecot: Dovecot, targets: Targets, tls: TlsMode, phases: list[Phase]
 ) -> None:
     messages = sorted(path.stat().st_ino for path in dovecot.maildir(ALICE).rglob("*.test*"))
-    seen = await look(targets.pop3(dovecot, tls))
-    assert (seen.outcome, seen.detail) == (Outcome.UP, "")
-    assert list(seen.attempts[-1].phases) == phases
+    observation = await probe(targets.pop3(dovecot, tls))
+    assert (observation.outcome, observation.detail) == (Outcome.UP, "")
+    assert list(observation.attempts[-1].phases) == phases
     left = sorted(dovecot.maildir(ALICE).rglob("*.test*"))
     assert [path.stat().st_ino for path in left if path.stat().st_ino in messages] != []
     assert sorted(path.stat().st_ino for path in left) == messages
@@ -48,22 +48,26 @@ async def test_a_real_mailbox_is_read_down_to_a_message_and_keeps_it(
 def test_either_loop_reads_a_real_mailbox(
     dovecot: Dovecot, targets: Targets, tls: TlsMode, run: Callable[..., Observation]
 ) -> None:
-    seen = run(look(targets.pop3(dovecot, tls)))
-    assert (seen.outcome, seen.detail) == (Outcome.UP, "")
+    observation = run(probe(targets.pop3(dovecot, tls)))
+    assert (observation.outcome, observation.detail) == (Outcome.UP, "")
 
 
 async def test_a_rejected_password_is_no_outage_and_is_tried_once(dovecot: Dovecot, targets: Targets) -> None:
     mark = dovecot.log_size
-    seen = await look(targets.pop3(dovecot, password="wrong"))
-    assert (seen.outcome, seen.cause, seen.failed_phase) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
+    observation = await probe(targets.pop3(dovecot, password="wrong"))
+    assert (observation.outcome, observation.cause, observation.failed_phase) == (
+        Outcome.UNKNOWN,
+        Cause.CREDENTIALS,
+        Phase.AUTH,
+    )
     assert dovecot.log_until("pop3-login: Info: Disconnected", mark).count("auth failed, 1 attempts") == 1
 
 
 async def test_a_mailbox_that_cannot_be_opened_is_down(own_dovecot: Dovecot, targets: Targets) -> None:
     own_dovecot.break_mailbox(ALICE)
-    seen = await look(targets.pop3(own_dovecot))
+    observation = await probe(targets.pop3(own_dovecot))
     own_dovecot.mend_mailbox(ALICE)
-    assert seen.outcome is Outcome.DOWN, seen.detail
+    assert observation.outcome is Outcome.DOWN, observation.detail
 
 
 def target(port: int, *, login: bool = True, tls: TlsMode = TlsMode.NONE, timeout: float = 5.0) -> Target:
@@ -113,16 +117,18 @@ async def test_each_end_has_its_cause_and_phase(
     caplog.set_level("DEBUG")
     began = asyncio.get_running_loop().time()
     async with scripted_server(script) as port:
-        seen = await look(target(port, timeout=0.5 if SILENCE in script else 5.0))
-    assert (seen.cause, seen.failed_phase, seen.outcome) == (cause, phase, cause.outcome), seen.detail
+        observation = await probe(target(port, timeout=0.5 if SILENCE in script else 5.0))
+    assert (observation.cause, observation.failed_phase, observation.outcome) == (cause, phase, cause.outcome), (
+        observation.detail
+    )
     assert asyncio.get_running_loop().time() - began < 5
-    assert PASSWORD not in repr(seen) + caplog.text
+    assert PASSWORD not in repr(observation) + caplog.text
 
 
 async def test_an_endless_answer_does_not_fill_the_memory() -> None:
     async with scripted_server([*IN, b"+OK 1 9\r\n", "^TOP", b"+OK\r\n", Endless(b"y" * 1000 + b"\r\n")]) as port:
         tracemalloc.start()
-        await look(target(port))
+        await probe(target(port))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 12 * 1024 * 1024
@@ -130,9 +136,9 @@ async def test_an_endless_answer_does_not_fill_the_memory() -> None:
 
 async def test_an_empty_mailbox_is_up_without_a_fetch() -> None:
     async with scripted_server([*IN, b"+OK 0 0\r\n", "^QUIT", b"+OK\r\n"]) as port:
-        seen = await look(target(port))
-    assert seen.outcome is Outcome.UP
-    assert list(seen.attempts[-1].phases)[-1] is Phase.MAILBOX
+        observation = await probe(target(port))
+    assert observation.outcome is Outcome.UP
+    assert list(observation.attempts[-1].phases)[-1] is Phase.MAILBOX
 
 
 async def test_a_server_without_capa_is_still_logged_in_to() -> None:
@@ -147,20 +153,20 @@ async def test_a_server_without_capa_is_still_logged_in_to() -> None:
         "^QUIT",
     ]
     async with scripted_server(script) as port:
-        assert (await look(target(port))).outcome is Outcome.UP
+        assert (await probe(target(port))).outcome is Outcome.UP
 
 
 async def test_without_a_login_it_ends_after_the_capabilities() -> None:
     async with scripted_server([*HELLO, "^QUIT", b"+OK\r\n"]) as port:
-        seen = await look(target(port, login=False))
-    assert (seen.outcome, seen.with_login) == (Outcome.UP, False)
+        observation = await probe(target(port, login=False))
+    assert (observation.outcome, observation.with_login) == (Outcome.UP, False)
 
 
 async def test_an_echoed_password_is_hidden() -> None:
     async with scripted_server([*HELLO, *LOGIN, f"-ERR [AUTH] no such password: {PASSWORD}\r\n".encode()]) as port:
-        seen = await look(target(port))
-    assert PASSWORD not in repr(seen)
-    assert "***" in seen.attempts[-1].replies[-1]
+        observation = await probe(target(port))
+    assert PASSWORD not in repr(observation)
+    assert "***" in observation.attempts[-1].replies[-1]
 
 
 @pytest.fixture(scope="module")
@@ -173,17 +179,17 @@ def server_tls() -> ssl.SSLContext:
 async def test_plain_text_slipped_in_behind_stls_is_a_failure(server_tls: ssl.SSLContext) -> None:
     offer: list[Step] = [b"+OK ready\r\n", "^CAPA", b"+OK\r\nSTLS\r\n.\r\n", "^STLS"]
     async with scripted_server([*offer, b"+OK begin\r\n+OK injected\r\n", server_tls]) as port:
-        seen = await look(target(port, tls=TlsMode.STARTTLS))
-    assert (seen.cause, seen.failed_phase) == (Cause.PROTOCOL, Phase.TLS)
+        observation = await probe(target(port, tls=TlsMode.STARTTLS))
+    assert (observation.cause, observation.failed_phase) == (Cause.PROTOCOL, Phase.TLS)
     async with scripted_server([*offer, b"+OK begin\r\n", server_tls]) as port:
-        seen = await look(target(port, tls=TlsMode.STARTTLS))
-    assert seen.cause is Cause.TLS, seen.detail
-    assert "not trusted" in seen.detail
+        observation = await probe(target(port, tls=TlsMode.STARTTLS))
+    assert observation.cause is Cause.TLS, observation.detail
+    assert "not trusted" in observation.detail
 
 
 async def test_a_server_that_does_not_offer_stls_is_not_sent_a_password() -> None:
-    heard: list[bytes] = []
-    async with scripted_server([*HELLO, CLOSE], received=heard) as port:
-        seen = await look(target(port, tls=TlsMode.STARTTLS))
-    assert (seen.cause, seen.failed_phase) == (Cause.TLS, Phase.TLS)
-    assert heard == [b"CAPA"]
+    received: list[bytes] = []
+    async with scripted_server([*HELLO, CLOSE], received=received) as port:
+        observation = await probe(target(port, tls=TlsMode.STARTTLS))
+    assert (observation.cause, observation.failed_phase) == (Cause.TLS, Phase.TLS)
+    assert received == [b"CAPA"]

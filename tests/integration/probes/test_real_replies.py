@@ -37,10 +37,10 @@ async def probe(target: Target, watch: Callable[[Phase, str, int], None] | None 
 
 async def says(target: Target, cause: Cause, words: str, phase: Phase | None = None) -> None:
     """The server says just these words, and they mean this cause."""
-    seen = await probe(target)
-    assert any(words in reply for reply in seen.attempts[-1].replies), seen.attempts[-1].replies
-    assert (seen.outcome, seen.cause) == (cause.outcome, cause), seen.detail
-    assert phase in (None, seen.failed_phase)
+    observation = await probe(target)
+    assert any(words in reply for reply in observation.attempts[-1].replies), observation.attempts[-1].replies
+    assert (observation.outcome, observation.cause) == (cause.outcome, cause), observation.detail
+    assert phase in (None, observation.failed_phase)
 
 
 # A mailbox that is not there, or broken
@@ -53,9 +53,9 @@ async def test_cyrus_accepts_a_login_without_a_mailbox(cyrus: Cyrus, targets: Ta
 
 async def test_cyrus_cannot_read_a_mailbox_that_is_gone_from_the_disk(own_cyrus: Cyrus, targets: Targets) -> None:
     own_cyrus.lose_mailboxes()
-    seen = await probe(mailbox(targets, own_cyrus, Kind.IMAP))
-    assert seen.attempts[-1].replies[-1] == "NO System I/O error"
-    assert (seen.outcome, seen.failed_phase) == (Outcome.DOWN, Phase.MAILBOX)
+    observation = await probe(mailbox(targets, own_cyrus, Kind.IMAP))
+    assert observation.attempts[-1].replies[-1] == "NO System I/O error"
+    assert (observation.outcome, observation.failed_phase) == (Outcome.DOWN, Phase.MAILBOX)
 
 
 @MAILBOX_KINDS
@@ -123,9 +123,13 @@ async def test_courier_drops_connections_above_its_limit_silently(
     own_courier.restart()
     target = mailbox(targets, own_courier, kind)
     _, writer = await asyncio.open_connection(target.host, target.port)
-    seen = await probe(target)
+    observation = await probe(target)
     writer.close()
-    assert (seen.outcome, seen.cause, seen.failed_phase) == (Outcome.DOWN, Cause.DISCONNECTED, Phase.TLS)
+    assert (observation.outcome, observation.cause, observation.failed_phase) == (
+        Outcome.DOWN,
+        Cause.DISCONNECTED,
+        Phase.TLS,
+    )
 
 
 @pytest.mark.parametrize("name", ["own_cyrus", "own_courier", "own_exim", "own_opensmtpd"])
@@ -143,12 +147,12 @@ async def test_a_server_that_is_killed_in_the_middle_of_a_probe_is_disconnected_
             for pid in session_members(server.pid):
                 os.kill(pid, signal.SIGKILL)
 
-    seen = await probe(target, kill)
-    assert (seen.outcome, seen.cause, seen.failed_phase) == (
+    observation = await probe(target, kill)
+    assert (observation.outcome, observation.cause, observation.failed_phase) == (
         Outcome.DOWN,
         Cause.DISCONNECTED,
         Phase.AUTH,
-    ), seen.detail
+    ), observation.detail
 
 
 # What waits for the table of replies

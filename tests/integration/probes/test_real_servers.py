@@ -23,18 +23,18 @@ ODD_USER = 'd "o\\dd user@example.org'
 ODD_PASSWORD = 'p"a\\ss wörd €{3}'
 
 
-async def look(target: Target) -> Observation:
+async def probe(target: Target) -> Observation:
     """One probe with the login."""
     return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), with_login=True))
 
 
-def verdict(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
+def classification(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
     return observation.outcome, observation.cause, observation.failed_phase
 
 
 def assert_walked(observation: Observation, phases: list[Phase]) -> None:
     """Up, through just these phases in this order, each of which took time."""
-    assert verdict(observation) == (Outcome.UP, None, None), observation.detail
+    assert classification(observation) == (Outcome.UP, None, None), observation.detail
     timed = observation.attempts[-1].phases
     assert list(timed) == phases
     assert all(microseconds > 0 for microseconds in timed.values()), timed
@@ -46,7 +46,7 @@ def assert_walked(observation: Observation, phases: list[Phase]) -> None:
 async def test_imap_is_read_down_to_a_message(
     dovecot: Dovecot, targets: Targets, tls: TlsMode, entry: list[Phase]
 ) -> None:
-    observation = await look(targets.imap(dovecot, tls))
+    observation = await probe(targets.imap(dovecot, tls))
     assert_walked(observation, [*entry, Phase.MAILBOX, Phase.FETCH])
     facts = observation.attempts[-1].tls
     assert facts is not None
@@ -60,15 +60,15 @@ async def test_smtp_is_spoken_up_to_the_recipient(
     dovecot: Dovecot, postfix: Postfix, targets: Targets, tls: TlsMode, entry: list[Phase]
 ) -> None:
     mark = postfix.mark()
-    observation = await look(targets.smtp(postfix, tls, password=dovecot.passwords[ALICE]))
+    observation = await probe(targets.smtp(postfix, tls, password=dovecot.passwords[ALICE]))
     assert_walked(observation, [*entry, Phase.SUBMIT])
     assert "rcpt=1" in await asyncio.to_thread(postfix.log_of_sessions, mark)
 
 
 async def test_an_imap_password_rejected_is_no_outage(own_dovecot: Dovecot, targets: Targets) -> None:
     mark = own_dovecot.log_size
-    observation = await look(targets.imap(own_dovecot, password="wrong-" + secrets.token_urlsafe()))
-    assert verdict(observation) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
+    observation = await probe(targets.imap(own_dovecot, password="wrong-" + secrets.token_urlsafe()))
+    assert classification(observation) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
     log = await asyncio.to_thread(own_dovecot.log_until, "auth failed", mark)
     assert log.count("Password mismatch") == 1
 
@@ -80,7 +80,7 @@ async def test_an_smtp_password_is_tried_once_a_probe(
     """PLAIN and LOGIN are offered; to try both would be two rejections, and lock the account sooner."""
     mark = postfix.mark()
     target = targets.smtp(postfix, tls, user=user, password="wrong-" + secrets.token_urlsafe())
-    assert verdict(await look(target)) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
+    assert classification(await probe(target)) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
     log = await asyncio.to_thread(postfix.log_of_sessions, mark)
     assert log.count("authentication failed") == 1
     log = await asyncio.to_thread(dovecot.log_until, f"passwd-file({user},", 0)
@@ -92,8 +92,8 @@ async def test_a_rejected_password_is_in_no_record(
 ) -> None:
     canary = "canary-" + secrets.token_urlsafe()
     caplog.set_level("DEBUG")
-    imap = await look(targets.imap(dovecot, user="nobody@example.org", password=canary))
-    smtp = await look(targets.smtp(postfix, user="nobody@example.org", password=canary))
+    imap = await probe(targets.imap(dovecot, user="nobody@example.org", password=canary))
+    smtp = await probe(targets.smtp(postfix, user="nobody@example.org", password=canary))
     assert (imap.cause, smtp.cause) == (Cause.CREDENTIALS, Cause.CREDENTIALS)
     assert canary not in repr((imap, smtp)) + caplog.text
 
@@ -108,8 +108,8 @@ async def test_a_bad_certificate_is_named(
 ) -> None:
     certificate: Certificate = getattr(certificates, bad)
     own_dovecot.use_certificate(certificate)
-    observation = await look(targets.imap(own_dovecot, tls))
-    assert verdict(observation) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
+    observation = await probe(targets.imap(own_dovecot, tls))
+    assert classification(observation) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
     assert Phase.AUTH not in observation.attempts[-1].phases
     assert any(part in observation.detail for part in word.split("|")), observation.detail
 
@@ -118,8 +118,8 @@ async def test_an_unknown_authority_is_tls_for_smtp_too(
     dovecot: Dovecot, postfix: Postfix, certificates: Certificates, targets: Targets
 ) -> None:
     target = targets.smtp(postfix, TlsMode.STARTTLS, password=dovecot.passwords[ALICE])
-    observation = await look(replace(target, ca_file=certificates.unknown_ca_file))
-    assert verdict(observation) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
+    observation = await probe(replace(target, ca_file=certificates.unknown_ca_file))
+    assert classification(observation) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
 
 
 async def test_a_stopped_server_refuses_and_a_started_one_is_up_again(
@@ -127,18 +127,18 @@ async def test_a_stopped_server_refuses_and_a_started_one_is_up_again(
 ) -> None:
     target = targets.imap(own_dovecot)
     own_dovecot.stop()
-    assert verdict(await look(target)) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
+    assert classification(await probe(target)) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
     own_dovecot.start()
-    assert (await look(target)).outcome is Outcome.UP
+    assert (await probe(target)).outcome is Outcome.UP
 
 
 async def test_a_broken_mailbox_is_down_although_the_login_works(own_dovecot: Dovecot, targets: Targets) -> None:
     own_dovecot.break_mailbox(BOB)
-    broken = await look(targets.imap(own_dovecot, user=BOB))
-    assert verdict(broken) == (Outcome.DOWN, Cause.MAILBOX, Phase.MAILBOX)
+    broken = await probe(targets.imap(own_dovecot, user=BOB))
+    assert classification(broken) == (Outcome.DOWN, Cause.MAILBOX, Phase.MAILBOX)
     assert Phase.AUTH in broken.attempts[-1].phases
     own_dovecot.mend_mailbox(BOB)
-    assert (await look(targets.imap(own_dovecot, user=BOB))).outcome is Outcome.UP
+    assert (await probe(targets.imap(own_dovecot, user=BOB))).outcome is Outcome.UP
 
 
 async def test_too_many_connections_are_caused_by_us(own_dovecot: Dovecot, targets: Targets) -> None:
@@ -146,14 +146,14 @@ async def test_too_many_connections_are_caused_by_us(own_dovecot: Dovecot, targe
     own_dovecot.set_max_connections(1)
     target = targets.imap(own_dovecot)
     with own_dovecot.session(ALICE):
-        assert verdict(await look(target)) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.AUTH)
+        assert classification(await probe(target)) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.AUTH)
 
 
 async def test_a_server_that_delays_its_rejection_gets_its_time(own_dovecot: Dovecot, targets: Targets) -> None:
     """Delays slow guessing down; to hang up early would make our wrong password the server's silence."""
     own_dovecot.set(auth_failure_delay="2 secs")  # It rounds down, to one at least.
-    observation = await look(targets.imap(own_dovecot, password="wrong-" + secrets.token_urlsafe()))
-    assert verdict(observation) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
+    observation = await probe(targets.imap(own_dovecot, password="wrong-" + secrets.token_urlsafe()))
+    assert classification(observation) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
     assert observation.attempts[-1].phases[Phase.AUTH] > 900_000
 
 
@@ -162,7 +162,7 @@ async def test_a_delay_longer_than_the_timeout_is_silence_at_the_login(
 ) -> None:
     own_dovecot.set(auth_failure_delay="30 secs")
     target = replace(targets.imap(own_dovecot, password="wrong-" + secrets.token_urlsafe()), timeout=1.0)
-    assert verdict(await look(target)) == (Outcome.DOWN, Cause.TIMEOUT, Phase.AUTH)
+    assert classification(await probe(target)) == (Outcome.DOWN, Cause.TIMEOUT, Phase.AUTH)
 
 
 async def test_a_full_mailbox_can_still_be_read(own_dovecot: Dovecot, targets: Targets) -> None:
@@ -170,9 +170,9 @@ async def test_a_full_mailbox_can_still_be_read(own_dovecot: Dovecot, targets: T
     quota = "plugin {\n  quota = maildir:User quota\n  quota_rule = *:storage=1B\n}\n"
     own_dovecot.set(quota, mail_plugins="quota imap_quota")
     with own_dovecot.session(ALICE) as owner:
-        said, words = owner.append("INBOX", "", "", b"Subject: one more\r\n\r\n")
-        assert (said, b"OVERQUOTA" in words[0]) == ("NO", True)
-    assert (await look(targets.imap(own_dovecot))).outcome is Outcome.UP
+        reply, words = owner.append("INBOX", "", "", b"Subject: one more\r\n\r\n")
+        assert (reply, b"OVERQUOTA" in words[0]) == ("NO", True)
+    assert (await probe(targets.imap(own_dovecot))).outcome is Outcome.UP
 
 
 async def test_a_password_changed_at_the_server_is_credentials_until_restored(
@@ -180,8 +180,8 @@ async def test_a_password_changed_at_the_server_is_credentials_until_restored(
 ) -> None:
     target = targets.imap(own_dovecot)
     own_dovecot.set_password(ALICE, "another-" + secrets.token_urlsafe())
-    assert (await look(target)).cause is Cause.CREDENTIALS
-    assert (await look(targets.imap(own_dovecot))).outcome is Outcome.UP
+    assert (await probe(target)).cause is Cause.CREDENTIALS
+    assert (await probe(targets.imap(own_dovecot))).outcome is Outcome.UP
 
 
 def snapshot(maildir: Path) -> dict[str, tuple[int, bytes]]:
@@ -198,7 +198,7 @@ async def test_reading_leaves_the_mailbox_as_it_was(own_dovecot: Dovecot, target
     before = snapshot(own_dovecot.maildir(ALICE))
     assert len(before) == 2
     for tls in (TlsMode.IMPLICIT, TlsMode.STARTTLS):
-        assert Phase.FETCH in (await look(targets.imap(own_dovecot, tls))).attempts[-1].phases
+        assert Phase.FETCH in (await probe(targets.imap(own_dovecot, tls))).attempts[-1].phases
     assert snapshot(own_dovecot.maildir(ALICE)) == before
     with own_dovecot.session(ALICE) as owner:
         owner.select("INBOX")
@@ -209,14 +209,14 @@ async def test_reading_leaves_the_mailbox_as_it_was(own_dovecot: Dovecot, target
 async def test_an_empty_mailbox_is_up_without_a_fetch(own_dovecot: Dovecot, targets: Targets) -> None:
     for message in (own_dovecot.maildir(BOB) / "new").iterdir():
         message.unlink()
-    assert_walked(await look(targets.imap(own_dovecot, user=BOB)), [*IMPLICIT, Phase.MAILBOX])
+    assert_walked(await probe(targets.imap(own_dovecot, user=BOB)), [*IMPLICIT, Phase.MAILBOX])
 
 
 async def test_no_message_is_sent(dovecot: Dovecot, postfix: Postfix, targets: Targets) -> None:
     mark = postfix.mark()
     for tls in (TlsMode.IMPLICIT, TlsMode.STARTTLS):
         target = targets.smtp(postfix, tls, password=dovecot.passwords[ALICE])
-        assert (await look(target)).outcome is Outcome.UP
+        assert (await probe(target)).outcome is Outcome.UP
     log = await asyncio.to_thread(postfix.log_of_sessions, mark)
     assert log.count("rcpt=1") == 2
     assert "data=" not in log
@@ -230,7 +230,7 @@ async def test_any_character_is_allowed_in_a_name_and_a_password(
     own_dovecot: Dovecot, targets: Targets, user: str, password: str
 ) -> None:
     own_dovecot.add_user(user, password)
-    assert (await look(targets.imap(own_dovecot, user=user))).outcome is Outcome.UP
+    assert (await probe(targets.imap(own_dovecot, user=user))).outcome is Outcome.UP
 
 
 async def test_any_character_is_allowed_in_an_smtp_password(
@@ -238,7 +238,7 @@ async def test_any_character_is_allowed_in_an_smtp_password(
 ) -> None:
     dovecot.add_user("odd@example.org", ODD_PASSWORD)
     target = targets.smtp(postfix, user="odd@example.org", password=ODD_PASSWORD)
-    assert (await look(target)).outcome is Outcome.UP
+    assert (await probe(target)).outcome is Outcome.UP
 
 
 async def test_without_the_login_the_greeting_is_enough(dovecot: Dovecot, targets: Targets) -> None:

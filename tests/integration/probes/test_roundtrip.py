@@ -44,13 +44,13 @@ def polled(certificates: Certificates, targets: Targets) -> Iterator[MailService
         yield made
 
 
-def facts_of(seen: Observation) -> ObservationFacts:
-    assert seen.facts is not None
-    return seen.facts
+def facts_of(observation: Observation) -> ObservationFacts:
+    assert observation.facts is not None
+    return observation.facts
 
 
-def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None, str]:
-    return seen.outcome, seen.cause, seen.failed_phase, str(facts_of(seen)["stage"])
+def classification(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None, str]:
+    return observation.outcome, observation.cause, observation.failed_phase, str(facts_of(observation)["stage"])
 
 
 SERVED = (Outcome.UP, None, None, "served")
@@ -59,9 +59,9 @@ UNDELIVERED = (Outcome.DOWN, Cause.UNDELIVERED, Phase.DELIVER)
 
 async def test_a_message_arrives_and_is_cleaned_up(post: MailService) -> None:
     before = post.messages_of()
-    seen = await post.probe()
-    facts = facts_of(seen)
-    assert verdict(seen) == SERVED, (seen.detail, facts)
+    observation = await post.probe()
+    facts = facts_of(observation)
+    assert classification(observation) == SERVED, (observation.detail, facts)
     assert facts["folder"] == "inbox"
     assert facts["message"]["queue_id"] in facts["message"]["reply"]
     assert 0 < facts["latency_ms"] < 15_000
@@ -70,7 +70,7 @@ async def test_a_message_arrives_and_is_cleaned_up(post: MailService) -> None:
     assert (submitted["by"], submitted["with"], delivered["with"]) == ("localhost", "ESMTPSA", "LMTP")
     assert f"Message-ID: <mailwatch.{facts['message']['token']}@example.org>" in facts["headers"]
     assert facts["dkim"] == [{"result": "none"}]
-    via, to = seen.attempts
+    via, to = observation.attempts
     assert (via.facts, list(via.phases)[-1]) == ({"end": "via"}, Phase.SUBMIT)
     assert (to.facts, list(to.phases)[-2:]) == ({"end": "to"}, [Phase.MAILBOX, Phase.DELIVER])
     assert sorted(post.messages_of().values()) == sorted(before.values())
@@ -83,8 +83,8 @@ async def test_where_idle_is_lacking_the_server_is_asked(
 ) -> None:
     monkeypatch.setattr(arrival, "POLL_SECONDS", 0.2)
     before = polled.messages_of()
-    seen = await polled.probe()
-    assert verdict(seen) == SERVED, seen.detail
+    observation = await polled.probe()
+    assert classification(observation) == SERVED, observation.detail
     assert sorted(polled.messages_of().values()) == sorted(before.values())
 
 
@@ -92,9 +92,9 @@ async def test_the_junk_folder_counts_as_delivered(certificates: Certificates, t
     settings = {"lmtp_save_to_detail_mailbox": "yes", "recipient_delimiter": "+"}
     with mail_service(certificates, targets, settings=settings) as post:
         before = post.messages_of()
-        seen = await post.probe(recipient="a+Junk@example.org", deadline=4.0)
-        assert verdict(seen) == SERVED, seen.detail
-        assert (facts_of(seen)["folder"], facts_of(seen)["mailbox"]) == ("junk", "Junk")
+        observation = await post.probe(recipient="a+Junk@example.org", deadline=4.0)
+        assert classification(observation) == SERVED, observation.detail
+        assert (facts_of(observation)["folder"], facts_of(observation)["mailbox"]) == ("junk", "Junk")
         assert post.messages_of() == before
 
 
@@ -103,17 +103,17 @@ async def test_a_queue_that_is_held_is_recorded_and_the_message_found_when_it_is
 ) -> None:
     before = post.messages_of()
     await asyncio.to_thread(post.postfix.hold, True)
-    seen = await post.probe(deadline=2.0)
-    assert verdict(seen) == (*UNDELIVERED, "queued"), seen.detail
-    token = facts_of(seen)["message"]["token"]
+    observation = await post.probe(deadline=2.0)
+    assert classification(observation) == (*UNDELIVERED, "queued"), observation.detail
+    token = facts_of(observation)["message"]["token"]
     assert post.outstanding.sent.keys() == {token}
     # Not even a place changed: what was new to the owner still is, where nothing was to be deleted.
     assert post.messages_of() == before
     await asyncio.to_thread(post.postfix.hold, False)
     await wait_until(lambda: len(post.messages_of()) > len(before))
-    seen = await post.probe()
-    assert verdict(seen) == SERVED
-    (late,) = facts_of(seen)["late"]
+    observation = await post.probe()
+    assert classification(observation) == SERVED
+    (late,) = facts_of(observation)["late"]
     assert late["token"] == token
     assert late["delay_ms"] >= 1000
     assert late["seen_at"] - late["sent_at"] >= 2000
@@ -121,8 +121,8 @@ async def test_a_queue_that_is_held_is_recorded_and_the_message_found_when_it_is
     assert not post.outstanding.sent
     # Its arrival is on record now, and not before.
     assert len(post.messages_of()) == len(before) + 1
-    seen = await post.probe()
-    assert facts_of(seen)["cleaned"] == [token]
+    observation = await post.probe()
+    assert facts_of(observation)["cleaned"] == [token]
     assert sorted(post.messages_of().values()) == sorted(before.values())
 
 
@@ -130,17 +130,17 @@ async def test_other_mail_that_comes_while_ours_does_not_makes_it_missing(post: 
     looking = asyncio.create_task(post.probe(recipient=BOB, deadline=3.0))
     await wait_until(lambda: len(post.messages_of(BOB)) == 3)
     (post.dovecot.maildir(ALICE) / "new" / "another").write_bytes(b"Subject: another\r\n\r\nhello\r\n")
-    assert verdict(await looking) == (*UNDELIVERED, "missing")
+    assert classification(await looking) == (*UNDELIVERED, "missing")
 
 
 async def test_a_message_is_found_after_a_restart_from_the_ledger_alone(post: MailService) -> None:
     await asyncio.to_thread(post.postfix.hold, True)
-    seen = await post.probe(deadline=1.0)
+    observation = await post.probe(deadline=1.0)
     await asyncio.to_thread(post.postfix.hold, False)
     await wait_until(lambda: len(post.messages_of()) == 3)
     post.outstanding = Outstanding.restore([observation_from(fact_payload(look)) for look in post.observations])
-    seen = await post.probe()
-    assert [late["token"] for late in facts_of(seen)["late"]] == [
+    observation = await post.probe()
+    assert [late["token"] for late in facts_of(observation)["late"]] == [
         facts_of(post.observations[0])["message"]["token"]
     ]
 
@@ -148,13 +148,13 @@ async def test_a_message_is_found_after_a_restart_from_the_ledger_alone(post: Ma
 async def test_a_message_that_no_record_knows_is_known_by_its_seal(post: MailService) -> None:
     before = post.messages_of()
     await asyncio.to_thread(post.postfix.hold, True)
-    seen = await post.probe(deadline=1.0)
+    observation = await post.probe(deadline=1.0)
     await asyncio.to_thread(post.postfix.hold, False)
     await wait_until(lambda: len(post.messages_of()) == len(before) + 1)
     post.outstanding = Outstanding()
     again = await post.probe()
     (stray,) = facts_of(again)["stray"]
-    assert stray["token"] == facts_of(seen)["message"]["token"]
+    assert stray["token"] == facts_of(observation)["message"]["token"]
     assert "late" not in facts_of(again)
     assert sorted(post.messages_of().values()) == sorted(before.values())
 
@@ -174,60 +174,64 @@ async def test_messages_of_others_are_not_touched(
         owner.select("INBOX")
         owner.store("1", "+FLAGS", "(\\Deleted \\Flagged)")
     before = post.messages_of()
-    seen = await post.probe()
-    assert verdict(seen) == SERVED
+    observation = await post.probe()
+    assert classification(observation) == SERVED
     after = post.messages_of()
     if kind == "post":
         assert after == before
     else:
-        assert "other messages are marked as deleted" in facts_of(seen)["left"]
+        assert "other messages are marked as deleted" in facts_of(observation)["left"]
         assert {name: body for name, body in after.items() if name in before} == before
         assert len(after) == len(before) + 1
         with post.dovecot.session(ALICE) as owner:
             owner.select("INBOX")
             assert owner.search(None, "DELETED")[1] == [b"1"]
             owner.store("1", "-FLAGS", "(\\Deleted)")
-        seen = await post.probe()
-        assert "left" not in facts_of(seen)
-        assert "stray" not in facts_of(seen)
+        observation = await post.probe()
+        assert "left" not in facts_of(observation)
+        assert "stray" not in facts_of(observation)
         assert sorted(post.messages_of().values()) == sorted(before.values())
 
 
 async def test_a_bounce_is_a_rejection_and_is_cleaned_up(post: MailService) -> None:
     before = post.messages_of()
-    seen = await post.probe(recipient="nobody@example.org")
-    assert verdict(seen) == (Outcome.DOWN, Cause.REJECTED, Phase.DELIVER, "rejected"), seen.detail
-    assert facts_of(seen)["bounce"]["status"] == "5.1.1"
-    assert "User doesn't exist" in facts_of(seen)["bounce"]["diagnostic"]
+    observation = await post.probe(recipient="nobody@example.org")
+    assert classification(observation) == (Outcome.DOWN, Cause.REJECTED, Phase.DELIVER, "rejected"), (
+        observation.detail
+    )
+    assert facts_of(observation)["bounce"]["status"] == "5.1.1"
+    assert "User doesn't exist" in facts_of(observation)["bounce"]["diagnostic"]
     assert not post.outstanding.sent
     assert len(post.messages_of()) == len(before) + 1
-    assert verdict(await post.probe()) == SERVED
+    assert classification(await post.probe()) == SERVED
     assert sorted(post.messages_of().values()) == sorted(before.values())
 
 
 async def test_a_full_mailbox_is_named(post: MailService) -> None:
     post.dovecot.fill(BOB)
-    seen = await post.probe(recipient=BOB)
-    assert (seen.cause, facts_of(seen)["bounce"]["status"]) == (Cause.REJECTED, "5.2.2"), seen.detail
+    observation = await post.probe(recipient=BOB)
+    assert (observation.cause, facts_of(observation)["bounce"]["status"]) == (Cause.REJECTED, "5.2.2"), (
+        observation.detail
+    )
 
 
 async def test_a_login_that_is_down_leaves_the_message_on_its_way(post: MailService) -> None:
     """The third phase of a long outage: mail is taken, and nobody can read it."""
     wrong = post.targets.imap(post.dovecot, password="wrong-password")
-    seen = await post.probe(to=wrong)
-    assert verdict(seen) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH, "login")
-    token = facts_of(seen)["message"]["token"]
+    observation = await post.probe(to=wrong)
+    assert classification(observation) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH, "login")
+    token = facts_of(observation)["message"]["token"]
     await wait_until(lambda: len(post.messages_of()) == 3)
-    seen = await post.probe()
-    assert [late["token"] for late in facts_of(seen)["late"]] == [token]
+    observation = await post.probe()
+    assert [late["token"] for late in facts_of(observation)["late"]] == [token]
 
 
 async def test_a_submission_that_is_down_sends_nothing(post: MailService) -> None:
     post.postfix.stop()
-    seen = await post.probe()
-    assert verdict(seen) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT, "unsubmitted")
-    assert seen.deciding_attempt is not None
-    assert seen.deciding_attempt.facts == {"end": "via"}
+    observation = await post.probe()
+    assert classification(observation) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT, "unsubmitted")
+    assert observation.deciding_attempt is not None
+    assert observation.deciding_attempt.facts == {"end": "via"}
     assert not post.outstanding.sent
 
 
@@ -239,9 +243,9 @@ async def test_copies_in_the_sent_folder_are_cleaned_up_too(post: MailService) -
         for text in (ours, b"Subject: to my mother\r\n\r\nhello\r\n"):
             owner.append("Sent", "", "", text)
     before = post.messages_of()
-    seen = await post.probe()
-    assert verdict(seen) == SERVED
-    assert "stray" not in facts_of(seen)
+    observation = await post.probe()
+    assert classification(observation) == SERVED
+    assert "stray" not in facts_of(observation)
     others = [body for body in before.values() if b"X-MailWatch-Token" not in body]
     assert len(others) == len(before) - 1
     assert sorted(post.messages_of().values()) == sorted(others)
@@ -253,9 +257,9 @@ async def test_a_message_missing_for_a_week_is_recorded_as_lost_once(post: MailS
     text = compose(here, MessageSigner(SECRET, "trip").sign(here), ALICE, ALICE)
     (post.dovecot.maildir(ALICE) / "new" / "here").write_bytes(text)
     post.outstanding = Outstanding({mark.token: mark for mark in (gone, here)})
-    seen = await post.probe()
-    assert facts_of(seen)["lost"] == [{"token": gone.token, "sent_at": gone.sent_at}]
-    (late,) = facts_of(seen)["late"]
+    observation = await post.probe()
+    assert facts_of(observation)["lost"] == [{"token": gone.token, "sent_at": gone.sent_at}]
+    (late,) = facts_of(observation)["late"]
     assert (late["token"], late["delay_ms"] >= week - 60_000) == (here.token, True)
     assert "lost" not in facts_of(await post.probe())
 
@@ -271,14 +275,20 @@ async def test_both_ends_may_log_in_with_tokens(
             assert isinstance(task, RoundtripTask)
             ends = {"via": replace(task.via, login=login), "to": replace(task.to, login=login)}
             trip, tokens = post.roundtrip_target(**ends), AccessTokens()
-            seen = await observe(ProbeRequest(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
-            assert verdict(seen) == SERVED, seen.detail
-            assert {"end": "to", "sasl": "OAUTHBEARER"} in [attempt.facts for attempt in seen.attempts]
+            observation = await observe(
+                ProbeRequest(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+            )
+            assert classification(observation) == SERVED, observation.detail
+            assert {"end": "to", "sasl": "OAUTHBEARER"} in [attempt.facts for attempt in observation.attempts]
             # Without a grant there is no token, and nothing is sent.
             assert login.oauth2 is not None
             login.oauth2.grant_file.unlink()
-            seen = await observe(
+            observation = await observe(
                 ProbeRequest(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
             )
-            assert (seen.outcome, seen.cause, seen.attempts) == (Outcome.UNKNOWN, Cause.CREDENTIALS, ())
-            assert seen.detail.startswith("nothing was sent: ")
+            assert (observation.outcome, observation.cause, observation.attempts) == (
+                Outcome.UNKNOWN,
+                Cause.CREDENTIALS,
+                (),
+            )
+            assert observation.detail.startswith("nothing was sent: ")

@@ -80,16 +80,16 @@ def page(
     )
 
 
-async def look(target: Target, lookup: Lookup = resolve, **more: Any) -> Observation:
+async def probe(target: Target, lookup: Lookup = resolve, **more: Any) -> Observation:
     return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), lookup=lookup, **more))
 
 
-def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
-    return seen.outcome, seen.cause, seen.failed_phase
+def classification(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
+    return observation.outcome, observation.cause, observation.failed_phase
 
 
-def hops(seen: Observation) -> list[PageHop]:
-    facts = seen.attempts[-1].facts
+def hops(observation: Observation) -> list[PageHop]:
+    facts = observation.attempts[-1].facts
     assert facts is not None
     canonical(facts)
     return list(facts["hops"])
@@ -115,16 +115,16 @@ def found(*addresses: str, local: str = "") -> Lookup:
 def test_either_loop_reads_a_real_page_phase_by_phase(
     nginx: Nginx, certificates: Certificates, run: Callable[[Coroutine[Any, Any, Observation]], Observation]
 ) -> None:
-    seen = run(look(page(nginx.port, certificates.ca_file, "/login.html")))
-    assert verdict(seen) == (Outcome.UP, None, None), seen.detail
-    (attempt,) = seen.attempts
+    observation = run(probe(page(nginx.port, certificates.ca_file, "/login.html")))
+    assert classification(observation) == (Outcome.UP, None, None), observation.detail
+    (attempt,) = observation.attempts
     assert list(attempt.phases) == LADDER
     assert attempt.peer == f"{HOST}:{nginx.port}"
     assert attempt.tls is not None
     assert attempt.tls.version == "TLSv1.3"
     assert attempt.tls.not_after is not None
     assert attempt.replies == ("200 OK",)
-    assert hops(seen) == [{"url": f"https://{HOST}:{nginx.port}/login.html", "status": 200}]
+    assert hops(observation) == [{"url": f"https://{HOST}:{nginx.port}/login.html", "status": 200}]
 
 
 REAL: list[tuple[str, str, Outcome, Cause | None, Phase | None, str]] = [
@@ -160,38 +160,38 @@ async def test_each_nginx_answer_has_its_cause(
     phase: Phase | None,
     says: str,
 ) -> None:
-    seen = await look(page(nginx.port, certificates.ca_file, path, contains=contains))
-    assert verdict(seen) == (outcome, cause, phase), seen.detail
-    assert says in seen.detail
-    assert len(seen.attempts) == 1
+    observation = await probe(page(nginx.port, certificates.ca_file, path, contains=contains))
+    assert classification(observation) == (outcome, cause, phase), observation.detail
+    assert says in observation.detail
+    assert len(observation.attempts) == 1
 
 
 async def test_a_rate_limit_is_no_outage(nginx: Nginx, certificates: Certificates) -> None:
     target = page(nginx.port, certificates.ca_file, "/limited")
-    assert (await look(target)).outcome is Outcome.UP
-    seen = await look(target)
-    assert verdict(seen) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.GREETING)
-    assert "429" in seen.detail
+    assert (await probe(target)).outcome is Outcome.UP
+    observation = await probe(target)
+    assert classification(observation) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.GREETING)
+    assert "429" in observation.detail
 
 
 async def test_the_title_of_an_unexpected_page_is_recorded(nginx: Nginx, certificates: Certificates) -> None:
-    seen = await look(page(nginx.port, certificates.ca_file, "/maintenance"))
-    assert seen.attempts[-1].replies == ("503 Service Temporarily Unavailable", "Sito in manutenzione")
+    observation = await probe(page(nginx.port, certificates.ca_file, "/maintenance"))
+    assert observation.attempts[-1].replies == ("503 Service Temporarily Unavailable", "Sito in manutenzione")
 
 
 async def test_a_redirect_to_another_host_is_connected_anew_and_recorded(
     nginx: Nginx, certificates: Certificates
 ) -> None:
     mark = (nginx.directory / "access").read_text().count("\n")
-    seen = await look(page(nginx.port, certificates.ca_file, f"/elsewhere?token={TOKEN}"))
-    there = hops(seen)[1]
+    observation = await probe(page(nginx.port, certificates.ca_file, f"/elsewhere?token={TOKEN}"))
+    there = hops(observation)[1]
     assert there.pop("peer").endswith(f":{nginx.port}")
     there.pop("unserved", None)
     assert there == {"url": f"https://localhost:{nginx.port}/login.html", "status": 200}
-    assert hops(seen)[0] == {"url": f"https://{HOST}:{nginx.port}/elsewhere", "status": 302}
-    assert TOKEN not in repr(seen)
-    assert "session" not in repr(seen)
-    assert seen.attempts[0].peer == f"{HOST}:{nginx.port}"
+    assert hops(observation)[0] == {"url": f"https://{HOST}:{nginx.port}/elsewhere", "status": 302}
+    assert TOKEN not in repr(observation)
+    assert "session" not in repr(observation)
+    assert observation.attempts[0].peer == f"{HOST}:{nginx.port}"
     requests = (nginx.directory / "access").read_text().splitlines()[mark:]
     assert ['"MailWatch/' in request for request in requests] == [True, True]
 
@@ -208,9 +208,9 @@ async def test_a_bad_certificate_is_named(
     own_nginx: Nginx, certificates: Certificates, which: str, says: str
 ) -> None:
     own_nginx.configure(certificate=getattr(certificates, which))
-    seen = await look(page(own_nginx.port, certificates.ca_file))
-    assert verdict(seen) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
-    assert says in seen.detail
+    observation = await probe(page(own_nginx.port, certificates.ca_file))
+    assert classification(observation) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
+    assert says in observation.detail
 
 
 @pytest.mark.parametrize("way", ["gone", "maintenance"])
@@ -220,16 +220,16 @@ async def test_a_page_that_goes_away_and_comes_back_is_an_outage_with_an_end(
     harness = PipelineHarness(tmp_path / "data")
     await harness.writer.start()
     target = page(own_nginx.port, certificates.ca_file, "/login.html")
-    watch = harness.add_target(target)
+    runtime = harness.add_target(target)
     await harness.probe(target)
-    assert watch.state.name == "up"
+    assert runtime.state.name == "up"
     if way == "gone":
         own_nginx.stop()
     else:
         own_nginx.configure(settings="return 503;")
     for _ in range(3):
         await harness.probe(target)
-    assert [told["state"] for told in harness.recorded("outage")] == ["open"]
+    assert [outage["state"] for outage in harness.recorded("outage")] == ["open"]
     own_nginx.configure()
     if way == "gone":
         own_nginx.start()
@@ -240,7 +240,7 @@ async def test_a_page_that_goes_away_and_comes_back_is_an_outage_with_an_end(
     assert (closed["state"], closed["id"]) == ("closed", opened["id"])
     assert closed["causes"] == ({"refused": 3} if way == "gone" else {"unavailable": 3})
     assert closed["phases"] == ({"connect": 3} if way == "gone" else {"fetch": 3})
-    assert [told["outcome"] for told in harness.recorded("observation")] == ["up", *["down"] * 3, *["up"] * 2]
+    assert [outage["outcome"] for outage in harness.recorded("observation")] == ["up", *["down"] * 3, *["up"] * 2]
 
 
 def test_the_command_shows_the_page_as_a_ladder_down_to_fetch(
@@ -248,8 +248,8 @@ def test_the_command_shows_the_page_as_a_ladder_down_to_fetch(
 ) -> None:
     def target(name: str, path: str) -> dict[str, Any]:
         url = f"https://{HOST}:{nginx.port}{path}"
-        told = {"name": name, "kind": "webmail", "url": url, "contains": "Password"}
-        return told | {"ca_file": str(certificates.ca_file), "timeout": "20s"}
+        output = {"name": name, "kind": "webmail", "url": url, "contains": "Password"}
+        return output | {"ca_file": str(certificates.ca_file), "timeout": "20s"}
 
     config = tmp_path / "config.yaml"
     settings = {
@@ -264,8 +264,8 @@ def test_the_command_shows_the_page_as_a_ladder_down_to_fetch(
     assert first.count(" ms") == 5
     assert "502" in second
     assert main(["--config", str(config), "probe", "--json", "a"]) == 0
-    (told,) = json.loads(capsys.readouterr().out)
-    assert list(told["phases"]) == [phase.value for phase in LADDER]
+    (output,) = json.loads(capsys.readouterr().out)
+    assert list(output["phases"]) == [phase.value for phase in LADDER]
 
 
 # Two hosts
@@ -290,10 +290,10 @@ async def test_the_certificate_of_the_host_that_a_redirect_leads_to_is_that_host
     ca_file: Path, issue: Issue, says: str
 ) -> None:
     async with front(issue=issue) as behind, front(*leads_to(f"https://other.example:{behind}/")) as port:
-        seen = await look(page(port, ca_file), found(HOST))
-    assert verdict(seen) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
-    assert says in seen.detail
-    assert [hop["url"] for hop in hops(seen)][1] == f"https://other.example:{behind}/"
+        observation = await probe(page(port, ca_file), found(HOST))
+    assert classification(observation) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
+    assert says in observation.detail
+    assert [hop["url"] for hop in hops(observation)][1] == f"https://other.example:{behind}/"
 
 
 async def test_the_facts_of_both_hosts_certificates_are_kept_apart(ca_file: Path) -> None:
@@ -301,9 +301,9 @@ async def test_the_facts_of_both_hosts_certificates_are_kept_apart(ca_file: Path
         front("^GET /login", answer("200 OK", LOGIN), CLOSE, issue=of_another) as behind,
         front(*leads_to(f"https://other.example:{behind}/login?t={TOKEN}")) as port,
     ):
-        seen = await look(page(port, ca_file), found(HOST))
-    assert seen.outcome is Outcome.UP, seen.detail
-    own, there = seen.attempts[0].tls, hops(seen)[1]["tls"]
+        observation = await probe(page(port, ca_file), found(HOST))
+    assert observation.outcome is Outcome.UP, observation.detail
+    own, there = observation.attempts[0].tls, hops(observation)[1]["tls"]
     assert own is not None
     assert own.fingerprint != there["fingerprint"]
     assert there["not_after"] > now()
@@ -324,9 +324,9 @@ async def test_a_host_behind_a_redirect_is_tried_at_its_next_address(ca_file: Pa
             front(*leads_to(f"https://other.example:{behind}/login")) as port,
         ):
             lookup = found("127.0.0.2", "127.0.0.3", HOST, local="localhost")
-            seen = await look(page(port, ca_file, host="localhost", timeout=4.0), lookup)
-    assert seen.outcome is Outcome.UP, seen.detail
-    there = hops(seen)[1]
+            observation = await probe(page(port, ca_file, host="localhost", timeout=4.0), lookup)
+    assert observation.outcome is Outcome.UP, observation.detail
+    there = hops(observation)[1]
     assert there["peer"] == f"{HOST}:{behind}"
     assert there["unserved"] == [f"127.0.0.2:{behind}", f"127.0.0.3:{behind}"]
 
@@ -334,21 +334,21 @@ async def test_a_host_behind_a_redirect_is_tried_at_its_next_address(ca_file: Pa
 async def test_a_dead_redirect_host_does_not_retry_the_first_host(
     ca_file: Path,
 ) -> None:
-    heard: list[bytes] = []
+    received: list[bytes] = []
     steps: list[Step] = [served(good(authority())), *leads_to("https://other.example:1/")]
-    async with scripted_server(steps, received=heard, host="0.0.0.0") as port:
-        seen = await look(page(port, ca_file, host="localhost"), found(HOST, "127.0.0.2"))
-    assert verdict(seen) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
-    assert len(seen.attempts) == len(heard) == 1
-    assert hops(seen)[1]["unserved"] == [f"{HOST}:1"]
+    async with scripted_server(steps, received=received, host="0.0.0.0") as port:
+        observation = await probe(page(port, ca_file, host="localhost"), found(HOST, "127.0.0.2"))
+    assert classification(observation) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
+    assert len(observation.attempts) == len(received) == 1
+    assert hops(observation)[1]["unserved"] == [f"{HOST}:1"]
 
 
 async def test_the_next_address_serves_where_ipv6_does_not(ca_file: Path) -> None:
     async with front("^GET / ", answer("200 OK", LOGIN), CLOSE) as port:
-        seen = await look(page(port, ca_file, host="localhost"), found("::1", HOST))
-    assert seen.outcome is Outcome.UP, seen.detail
-    assert seen.partial == (f"[::1]:{port}",)
-    assert seen.attempts[-1].peer == f"{HOST}:{port}"
+        observation = await probe(page(port, ca_file, host="localhost"), found("::1", HOST))
+    assert observation.outcome is Outcome.UP, observation.detail
+    assert observation.partial == (f"[::1]:{port}",)
+    assert observation.attempts[-1].peer == f"{HOST}:{port}"
 
 
 # Bounds
@@ -365,20 +365,20 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 )
 async def test_endless_answers_cost_little_memory(ca_file: Path, words: bytes, rest: bytes) -> None:
     async with front("^GET", words, Endless(rest)) as port:
-        await look(page(port, ca_file))  # imports
+        await probe(page(port, ca_file))  # imports
         tracemalloc.start()
-        seen = await look(page(port, ca_file))
+        observation = await probe(page(port, ca_file))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert seen.outcome is Outcome.DOWN
+    assert observation.outcome is Outcome.DOWN
     assert peak < 16 * 1024 * 1024
 
 
 async def test_a_bomb_costs_little_memory(nginx: Nginx, certificates: Certificates) -> None:
     target = page(nginx.port, certificates.ca_file, "/bomb")
-    await look(target)
+    await probe(target)
     tracemalloc.start()
-    await look(target)
+    await probe(target)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 16 * 1024 * 1024
@@ -410,14 +410,16 @@ async def test_no_location_is_our_own_fault(ca_file: Path, location: str) -> Non
 
     head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: "
     async with front("^GET", head + location.encode("latin-1") + b"\r\n\r\n", CLOSE) as port:
-        seen = await look(page(port, ca_file), lookup)
-    assert seen.cause not in (None, Cause.MONITOR), seen.detail
+        observation = await probe(page(port, ca_file), lookup)
+    assert observation.cause not in (None, Cause.MONITOR), observation.detail
 
 
 async def test_every_address_is_asked_for_the_page_while_an_outage_is_open(ca_file: Path) -> None:
     async with front("^GET", answer("200 OK", LOGIN), CLOSE) as port:
-        seen = await look(page(port, ca_file, host="localhost"), found(HOST, "127.0.0.2"), every_address=True)
-    assert (seen.outcome, seen.partial) == (Outcome.UP, (f"127.0.0.2:{port}",))
+        observation = await probe(
+            page(port, ca_file, host="localhost"), found(HOST, "127.0.0.2"), every_address=True
+        )
+    assert (observation.outcome, observation.partial) == (Outcome.UP, (f"127.0.0.2:{port}",))
 
 
 def test_commands_start_without_the_probe_that_is_slow_to_import() -> None:
@@ -448,6 +450,6 @@ async def test_a_cookie_lasts_by_the_servers_clock_not_by_ours(
         writer.close()
 
     async with await asyncio.start_server(serve, HOST, 0, ssl=served(good(authority()))) as server:
-        seen = await look(page(server.sockets[0].getsockname()[1], ca_file))
-    assert verdict(seen) == (Outcome.UP, None, None), seen.detail
+        observation = await probe(page(server.sockets[0].getsockname()[1], ca_file))
+    assert classification(observation) == (Outcome.UP, None, None), observation.detail
     assert sent == [False, lasts > timedelta(0)]

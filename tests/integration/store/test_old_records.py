@@ -81,12 +81,12 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def opened(name: str, tmp_path: Path) -> MailWatchProcess:
     """An old ledger that today's program has opened for writing, with all its migrations."""
-    watching = unpacked(name, tmp_path)
-    assert digest(watching.data_dir, EXPECTED[name]["entries"]) == EXPECTED[name]["sha256"]
-    store = Store.open(watching.data_dir)
+    process = unpacked(name, tmp_path)
+    assert digest(process.data_dir, EXPECTED[name]["entries"]) == EXPECTED[name]["sha256"]
+    store = Store.open(process.data_dir)
     assert (store.size, store.findings) == (EXPECTED[name]["entries"], [])
     store.close()
-    return watching
+    return process
 
 
 def test_an_old_ledger_opens_and_keeps_its_bytes(opened: MailWatchProcess, name: str) -> None:
@@ -98,21 +98,21 @@ def test_an_old_ledger_opens_and_keeps_its_bytes(opened: MailWatchProcess, name:
 
 def test_an_old_ledger_is_audited(opened: MailWatchProcess, name: str) -> None:
     audit = opened.command("ledger", "audit", "--json")
-    said = json.loads(audit.stdout)
-    assert (audit.returncode, said["findings"]) == (0, []), audit.stdout + audit.stderr
+    result = json.loads(audit.stdout)
+    assert (audit.returncode, result["findings"]) == (0, []), audit.stdout + audit.stderr
     expected = EXPECTED[name]
-    assert (said["entries"], said["tokens"]) == (expected["entries"], expected["kinds"].get("token", 0))
+    assert (result["entries"], result["tokens"]) == (expected["entries"], expected["kinds"].get("token", 0))
 
 
 def test_an_old_ledger_with_a_changed_entry_is_found(tmp_path: Path) -> None:
-    watching = unpacked("a", tmp_path)
-    with closing(sqlite3.connect(watching.data_dir / "mailwatch.sqlite")) as raw:
+    process = unpacked("a", tmp_path)
+    with closing(sqlite3.connect(process.data_dir / "mailwatch.sqlite")) as raw:
         for (trigger,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             raw.execute(f"DROP TRIGGER {trigger}")
         raw.execute("UPDATE entries SET payload = replace(payload, 'refused', 'timeout') WHERE idx = 20")
         raw.commit()
-    assert digest(watching.data_dir, EXPECTED["a"]["entries"]) != EXPECTED["a"]["sha256"]
-    assert watching.command("ledger", "audit").returncode == 1
+    assert digest(process.data_dir, EXPECTED["a"]["entries"]) != EXPECTED["a"]["sha256"]
+    assert process.command("ledger", "audit").returncode == 1
 
 
 def test_an_old_ledger_lists_its_outages(opened: MailWatchProcess, name: str) -> None:
@@ -120,8 +120,8 @@ def test_an_old_ledger_lists_its_outages(opened: MailWatchProcess, name: str) ->
     expected = {one["id"]: one for one in EXPECTED[name]["outages"]}
     assert listed.keys() == expected.keys()
     for identity, outage in expected.items():
-        shown = opened.command("outages", "show", identity, "--json")
-        assert json.loads(shown.stdout)["id"] == identity, shown.stderr
+        displayed = opened.command("outages", "show", identity, "--json")
+        assert json.loads(displayed.stdout)["id"] == identity, displayed.stderr
         assert listed[identity]["target"] == outage["target"]
         if name == "a":  # of the others the durations were wrong, or what is open may be judged otherwise
             assert {key: listed[identity].get(key) for key in outage} == outage
@@ -130,51 +130,51 @@ def test_an_old_ledger_lists_its_outages(opened: MailWatchProcess, name: str) ->
 def test_the_availability_of_an_old_ledger_can_be_asked(opened: MailWatchProcess, name: str) -> None:
     asked = opened.command("availability", "--json", "--from", "2026-11-01", "--to", "2026-12-01")
     assert asked.returncode == 0, asked.stderr
-    told = json.loads(asked.stdout)
-    assert {one["target"] for one in told} == {one["target"] for one in EXPECTED[name]["outages"]}
-    for one in told:
+    reported = json.loads(asked.stdout)
+    assert {one["target"] for one in reported} == {one["target"] for one in EXPECTED[name]["outages"]}
+    for one in reported:
         assert sum(one["observations"].values()) > 0
         lower, upper = one["availability"]["lower"], one["availability"]["upper"]
         assert lower is None or 0 <= lower <= upper <= 1
 
 
 def test_a_run_goes_on_over_an_old_ledger(name: str, tmp_path: Path) -> None:
-    watching = unpacked(name, tmp_path)
-    targets = [one["name"] for one in watching.settings["targets"]]
+    process = unpacked(name, tmp_path)
+    targets = [one["name"] for one in process.settings["targets"]]
     expected = EXPECTED[name]
-    with watching.running():
-        before = {target: watching.count(target, "down") for target in targets}
+    with process.running():
+        before = {target: process.count(target, "down") for target in targets}
         for target in targets:
-            watching.wait_for_more(target, "down", than=before[target])
-        assert {one["id"] for one in expected["outages"]} <= {one["id"] for one in watching.api("outages")}
-        assert watching.get("/").startswith("<!")
-    audit = watching.command("ledger", "audit", "--json")
-    said = json.loads(audit.stdout)
-    assert (audit.returncode, said["findings"]) == (0, []), audit.stdout + watching.log.read_text()
-    assert said["entries"] > expected["entries"]
-    assert digest(watching.data_dir, expected["entries"]) == expected["sha256"]
+            process.wait_for_more(target, "down", than=before[target])
+        assert {one["id"] for one in expected["outages"]} <= {one["id"] for one in process.api("outages")}
+        assert process.get("/").startswith("<!")
+    audit = process.command("ledger", "audit", "--json")
+    result = json.loads(audit.stdout)
+    assert (audit.returncode, result["findings"]) == (0, []), audit.stdout + process.log.read_text()
+    assert result["entries"] > expected["entries"]
+    assert digest(process.data_dir, expected["entries"]) == expected["sha256"]
 
 
 def test_an_old_backup_is_restored(tmp_path: Path) -> None:
-    watching, expected = unpacked("backup", tmp_path), EXPECTED["a"]
-    store = Store.open(watching.data_dir)
+    process, expected = unpacked("backup", tmp_path), EXPECTED["a"]
+    store = Store.open(process.data_dir)
     assert store.size == expected["entries"]
     store.close()
-    assert digest(watching.data_dir, expected["entries"]) == expected["sha256"]
-    assert watching.command("ledger", "audit").returncode == 0
-    listed = json.loads(watching.command("outages", "--json").stdout)
+    assert digest(process.data_dir, expected["entries"]) == expected["sha256"]
+    assert process.command("ledger", "audit").returncode == 0
+    listed = json.loads(process.command("outages", "--json").stdout)
     assert {one["id"] for one in listed} == {one["id"] for one in expected["outages"]}
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_an_old_bundle_is_verified(bundle: str) -> None:
-    said = mailwatch("verify", OLD / f"{bundle}.zip", *trust_of(bundle), "--json")
-    claims = {claim["claim"]: claim for claim in json.loads(said.stdout)["claims"]}
+    result = mailwatch("verify", OLD / f"{bundle}.zip", *trust_of(bundle), "--json")
+    claims = {claim["claim"]: claim for claim in json.loads(result.stdout)["claims"]}
     assert {"archive", "key", "checkpoints", "entries", "numbers", "tokens", "times", "files"} <= claims.keys()
     assert claims.keys() & {"outage", "period"}
-    wrong = {claim: told["detail"] for claim, told in claims.items() if not told["valid"]}
+    wrong = {claim: reported["detail"] for claim, reported in claims.items() if not reported["valid"]}
     assert wrong.keys() <= ARGUABLE.get(bundle, set()), wrong
-    assert said.returncode == (1 if wrong else 0)
+    assert result.returncode == (1 if wrong else 0)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -192,17 +192,17 @@ def test_the_standalone_script_verifies_an_old_bundle(bundle: str, tmp_path: Pat
 @pytest.mark.parametrize("bundle", [one for one in BUNDLES if trust_of(one)])
 def test_the_tokens_of_an_old_bundle_lead_to_its_authority_alone(bundle: str) -> None:
     wrong = "b-stamped-authority.pem" if ledger_of(bundle) == "a" else "a-authority.pem"
-    said = mailwatch("verify", OLD / f"{bundle}.zip", "--trust", OLD / wrong, "--json")
-    claims = {claim["claim"]: claim["valid"] for claim in json.loads(said.stdout)["claims"]}
-    assert (said.returncode, claims["tokens"]) == (1, False)
+    result = mailwatch("verify", OLD / f"{bundle}.zip", "--trust", OLD / wrong, "--json")
+    claims = {claim["claim"]: claim["valid"] for claim in json.loads(result.stdout)["claims"]}
+    assert (result.returncode, claims["tokens"]) == (1, False)
 
 
 def test_an_old_joint_report_follows_from_its_members() -> None:
     members = ["--member", OLD / "a-en.zip", "--member", OLD / "a-away.zip"]
-    said = mailwatch("verify", OLD / "a-joint.zip", *members, *trust_of("a"), "--json")
-    claims = json.loads(said.stdout)["claims"]
+    result = mailwatch("verify", OLD / "a-joint.zip", *members, *trust_of("a"), "--json")
+    claims = json.loads(result.stdout)["claims"]
     assert [claim for claim in claims if not claim["valid"]] == []
-    assert said.returncode == 0
+    assert result.returncode == 0
     assert [claim["claim"].split()[0] for claim in claims].count("member") == 2
     assert mailwatch("verify", OLD / "a-joint.zip", *members[:2], *trust_of("a")).returncode == 1
 
@@ -217,20 +217,20 @@ def test_old_bundles_can_be_merged_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ledger", ["b", "b-stamped"])
 def test_an_old_outage_across_a_step_has_bounds_that_can_be_defended(ledger: str, tmp_path: Path) -> None:
     """656f141 made of twelve seconds an hour, and of twelve seconds one."""
-    watching = unpacked(ledger, tmp_path)
+    process = unpacked(ledger, tmp_path)
     truth = json.loads((OLD / f"{ledger}-truth.json").read_text())
-    told = {outage["id"]: outage for outage in json.loads(watching.command("outages", "--json").stdout)}
+    reported = {outage["id"]: outage for outage in json.loads(process.command("outages", "--json").stdout)}
     assert len(truth) == 2
     for one in truth:
-        outage = told[one["id"]]
+        outage = reported[one["id"]]
         assert outage["duration"]["min"] <= one["true_seconds_at_most"], "at least"
         assert outage["duration"]["max"] >= one["true_seconds_at_least"], "at most"
         assert outage["clock"]["wall"] is True
         assert abs(outage["clock"]["stepped"] - 3600) < 1
         path = tmp_path / f"{one['id']}.zip"
-        made = watching.command("report", one["id"], "-o", str(path), "--lang", "it")
+        made = process.command("report", one["id"], "-o", str(path), "--lang", "it")
         assert made.returncode == 0, made.stderr
-        checked = watching.command("verify", str(path), *trust_of(f"{ledger}-ahead"))
+        checked = process.command("verify", str(path), *trust_of(f"{ledger}-ahead"))
         assert checked.returncode == 0, checked.stdout
-        shown = watching.command("outages", "show", one["id"]).stdout
-        assert "wider by that" in " ".join(shown.split())
+        displayed = process.command("outages", "show", one["id"]).stdout
+        assert "wider by that" in " ".join(displayed.split())

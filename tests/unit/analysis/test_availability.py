@@ -45,7 +45,7 @@ class Span:
         return Durations(self.last_bad - self.first_bad, self.first_good - self.last_good if known else None)  # type: ignore[operator]
 
 
-def look(sign: str, start: Millis, end: Millis | None = None) -> Observation:
+def observed(sign: str, start: Millis, end: Millis | None = None) -> Observation:
     return Observation(
         target="t",
         scheduled_at=start,
@@ -63,7 +63,7 @@ def facts(signs: str, lasts: Millis = 0, first: Millis = 0) -> list[Fact]:
         if sign == "_":
             found.append(Fact(Gap(target="t", start=at, end=at + 1, reason=GapReason.MISSED)))
         elif sign != " ":
-            found.append(Fact(look(sign, at, at + lasts)))
+            found.append(Fact(observed(sign, at, at + lasts)))
     return found
 
 
@@ -93,16 +93,16 @@ def minutes(told: Availability) -> tuple[float, float, float]:
 def test_time_is_known_only_between_two_observations_within_the_interval(
     signs: str, up: int, down: int, undecided: int
 ) -> None:
-    told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
-    assert minutes(told) == (up, down, undecided)
+    result = availability(facts(signs), 0, 10 * MINUTE, interval=60)
+    assert minutes(result) == (up, down, undecided)
 
 
 @pytest.mark.parametrize(
     ("pause", "covered"), [(91_000, 91_000), (91_001, 0)], ids=["on the beat", "too far apart"]
 )
 def test_coverage_between_observations_reaches_as_far_as_the_schedule_allows(pause: int, covered: int) -> None:
-    told = availability([Fact(look("+", 0)), Fact(look("+", pause))], 0, HOUR, interval=60)
-    assert told.covered == covered
+    result = availability([Fact(observed("+", 0)), Fact(observed("+", pause))], 0, HOUR, interval=60)
+    assert result.covered == covered
 
 
 @pytest.mark.parametrize(
@@ -119,20 +119,20 @@ def test_coverage_between_observations_reaches_as_far_as_the_schedule_allows(pau
 def test_the_time_of_an_observation_is_decided_by_both_its_sides(
     signs: str, up: int, down: int, undecided: int
 ) -> None:
-    told = availability(facts(signs, lasts=10_000), 0, HOUR, interval=60)
-    assert (told.up, told.down, told.indeterminate) == (up * 1000, down * 1000, undecided * 1000)
+    result = availability(facts(signs, lasts=10_000), 0, HOUR, interval=60)
+    assert (result.up, result.down, result.indeterminate) == (up * 1000, down * 1000, undecided * 1000)
 
 
 def test_downtime_is_bounded_like_an_outage() -> None:
     """At least from the end of the first bad one to the start of the last, at most between the good ones."""
-    told = availability(facts("++---++", lasts=10_000), 0, HOUR, interval=60).as_json()["downtime"]
-    assert told == {"min": 4 * 60 - (2 * 60 + 10), "max": (5 * 60 + 10) - 60}
+    result = availability(facts("++---++", lasts=10_000), 0, HOUR, interval=60).as_json()["downtime"]
+    assert result == {"min": 4 * 60 - (2 * 60 + 10), "max": (5 * 60 + 10) - 60}
 
 
 def test_the_json_is_the_contract_to_the_letter() -> None:
     outage = Span(3 * MINUTE, 4 * MINUTE, 5 * MINUTE, 6 * MINUTE)
-    told = availability(facts("+++" + "+--+" + "?"), 0, 10 * MINUTE, interval=60, outages=[outage])
-    assert told.as_json() == {
+    result = availability(facts("+++" + "+--+" + "?"), 0, 10 * MINUTE, interval=60, outages=[outage])
+    assert result.as_json() == {
         "availability": {"lower": 3 / 6, "upper": 5 / 6},
         "coverage": 0.6,
         "downtime": {"min": 60.0, "max": 180.0},
@@ -145,23 +145,23 @@ def test_the_json_is_the_contract_to_the_letter() -> None:
 
 @pytest.mark.parametrize("signs", ["", "?", "????", "_", "+"])
 def test_no_data_is_neither_all_up_nor_all_down(signs: str) -> None:
-    told = availability(facts(signs), 0, 10 * MINUTE, interval=60).as_json()
-    assert told["availability"] == {"lower": None, "upper": None}
-    assert told["coverage"] == 0
-    assert told["unobserved"] == 600
-    assert (told["mttr"], told["mtbf"]) == (None, None)
+    result = availability(facts(signs), 0, 10 * MINUTE, interval=60).as_json()
+    assert result["availability"] == {"lower": None, "upper": None}
+    assert result["coverage"] == 0
+    assert result["unobserved"] == 600
+    assert (result["mttr"], result["mtbf"]) == (None, None)
 
 
 def test_observations_outside_the_window_decide_its_edges_but_are_not_counted() -> None:
-    told = availability(facts("++--"), MINUTE // 2, 2 * MINUTE + MINUTE // 2, interval=60)
-    assert minutes(told) == (0.5, 0.5, 1)
-    assert (told.observations[Outcome.UP], told.observations[Outcome.DOWN]) == (1, 1)
-    assert told.coverage == 1
+    result = availability(facts("++--"), MINUTE // 2, 2 * MINUTE + MINUTE // 2, interval=60)
+    assert minutes(result) == (0.5, 0.5, 1)
+    assert (result.observations[Outcome.UP], result.observations[Outcome.DOWN]) == (1, 1)
+    assert result.coverage == 1
 
 
 def test_the_window_is_half_open() -> None:
-    told = availability(facts("+++"), 0, 2 * MINUTE, interval=60)
-    assert told.observations[Outcome.UP] == 2
+    result = availability(facts("+++"), 0, 2 * MINUTE, interval=60)
+    assert result.observations[Outcome.UP] == 2
 
 
 def test_an_empty_window_is_refused() -> None:
@@ -170,14 +170,14 @@ def test_an_empty_window_is_refused() -> None:
 
 
 def test_a_clock_set_back_covers_no_time_twice() -> None:
-    told = availability([*facts("+" * 11), *facts("-" * 11, first=5 * MINUTE)], 0, 20 * MINUTE, interval=60)
-    assert minutes(told) == (10, 5, 0)
+    result = availability([*facts("+" * 11), *facts("-" * 11, first=5 * MINUTE)], 0, 20 * MINUTE, interval=60)
+    assert minutes(result) == (10, 5, 0)
 
 
 def test_the_observations_beside_a_step_back_of_the_clock_have_nothing_on_that_side() -> None:
     seen = [*facts("++", lasts=10_000, first=30 * MINUTE), *facts("--", lasts=10_000)]
-    told = availability(seen, 0, HOUR, interval=60)
-    assert (told.up, told.down, told.indeterminate) == (50_000, 0, 0)
+    result = availability(seen, 0, HOUR, interval=60)
+    assert (result.up, result.down, result.indeterminate) == (50_000, 0, 0)
 
 
 DAYS_AHEAD = 20_000 * DAY
@@ -210,7 +210,7 @@ def test_a_window_is_as_long_as_it_truly_was_whenever_the_clock_was_set(
         seen.append(
             Gap(target="t", start=wall(begun), end=end, reason=GapReason.MISSED, clock=clock)
             if sign == "_"
-            else replace(look(sign, wall(begun), end), clock=clock)
+            else replace(observed(sign, wall(begun), end), clock=clock)
         )
     # The window holds all that the clock ever showed.
     one_by_one, amid_others = (
@@ -246,12 +246,12 @@ def test_mean_times_are_those_of_the_outages_that_end_or_begin_in_the_window() -
         Span(55_000, 59_000, 61_000, 65_000),  # ends after the window
         Span(70_000, 71_000, 72_000, 73_000),
     ]
-    told = availability(facts("++"), 0, MINUTE, interval=60, outages=outages)
-    assert told.mttr is not None
-    assert told.mtbf is not None
-    assert (told.mttr.lower, told.mttr.upper) == (2.0, 4.0)
-    assert (told.mtbf.lower, told.mtbf.upper) == (15.0, 15.0)
-    assert told.as_json()["mttr"] == 3.0
+    result = availability(facts("++"), 0, MINUTE, interval=60, outages=outages)
+    assert result.mttr is not None
+    assert result.mtbf is not None
+    assert (result.mttr.lower, result.mttr.upper) == (2.0, 4.0)
+    assert (result.mtbf.lower, result.mtbf.upper) == (15.0, 15.0)
+    assert result.as_json()["mttr"] == 3.0
 
 
 # Properties.
@@ -262,12 +262,12 @@ LASTS = st.integers(0, 40_000)
 
 @given(signs=SIGNS, lasts=LASTS, start=st.integers(0, HOUR), length=st.integers(1, HOUR))
 def test_the_bounds_are_in_order(signs: str, lasts: int, start: int, length: int) -> None:
-    told = availability(facts(signs, lasts), start, start + length, interval=60)
-    assert told.coverage is not None
-    assert 0 <= told.coverage <= 1
-    assert (told.lower is None) == (told.upper is None) == (told.covered == 0)
-    if told.lower is not None and told.upper is not None:
-        assert 0 <= told.lower <= told.upper <= 1
+    result = availability(facts(signs, lasts), start, start + length, interval=60)
+    assert result.coverage is not None
+    assert 0 <= result.coverage <= 1
+    assert (result.lower is None) == (result.upper is None) == (result.covered == 0)
+    if result.lower is not None and result.upper is not None:
+        assert 0 <= result.lower <= result.upper <= 1
 
 
 @given(signs=SIGNS, lasts=LASTS, cut=st.integers(1, HOUR - 1))
@@ -293,10 +293,10 @@ def test_the_true_downtime_lies_between_the_bounds(signs: str, lasts: int, saw: 
     change = round(MINUTE * changed)
     for before, after in pairwise(signs):
         truth += {"--": MINUTE, "+-": MINUTE - change, "-+": change, "++": 0}[before + after]
-    told = availability(facts(signs, lasts), 0, HOUR, interval=60)
+    result = availability(facts(signs, lasts), 0, HOUR, interval=60)
     # The rest of the first one and the beginning of the last have no observation beyond them to decide them.
     edges = (lasts - moment) * (signs[0] == "-") + moment * ("-" in signs[-2:])
-    assert told.down <= truth <= told.down + told.indeterminate + edges
+    assert result.down <= truth <= result.down + result.indeterminate + edges
 
 
 # Maintenance.
@@ -307,18 +307,18 @@ WINDOWS = st.lists(st.tuples(st.integers(-HOUR, 2 * HOUR), st.integers(0, HOUR))
 
 
 def test_maintenance_is_left_out_and_shown_separately() -> None:
-    told = availability(facts("++++++"), 0, 10 * MINUTE, interval=60, excluded=[(MINUTE, 3 * MINUTE)])
-    assert minutes(told) == (3, 0, 0)
-    assert told.coverage == 3 / 8
-    assert (told.as_json()["maintenance"], told.as_json()["unobserved"]) == (120.0, 300.0)
+    result = availability(facts("++++++"), 0, 10 * MINUTE, interval=60, excluded=[(MINUTE, 3 * MINUTE)])
+    assert minutes(result) == (3, 0, 0)
+    assert result.coverage == 3 / 8
+    assert (result.as_json()["maintenance"], result.as_json()["unobserved"]) == (120.0, 300.0)
 
 
 def test_unobserved_time_during_maintenance_is_no_lack_of_coverage() -> None:
-    told = availability(facts("+++  +++"), 0, 7 * MINUTE, interval=60, excluded=[(2 * MINUTE, 5 * MINUTE)])
-    assert told.coverage == 1
+    result = availability(facts("+++  +++"), 0, 7 * MINUTE, interval=60, excluded=[(2 * MINUTE, 5 * MINUTE)])
+    assert result.coverage == 1
     assert availability([], 0, HOUR, interval=60, excluded=[(0, HOUR)]).coverage is None
     nothing_else = RollingAvailability(interval=60, excluded=lambda start, end: [(start, end)])
-    for observation in (look("+", 0), look("+", MINUTE)):
+    for observation in (observed("+", 0), observed("+", MINUTE)):
         nothing_else.feed(observation)
     assert nothing_else.ratio(DAY, MINUTE).coverage is None
 
@@ -326,9 +326,9 @@ def test_unobserved_time_during_maintenance_is_no_lack_of_coverage() -> None:
 def test_an_outage_that_lies_in_maintenance_as_a_whole_is_no_failure() -> None:
     outages = [Span(4000, 5000, 6000, 7000), Span(10_000, 11_000, 14_000, 15_000)]
     for excluded, failures in (((4500, 6500), 1), ((5500, 6500), 2)):
-        told = availability(facts("++"), 0, MINUTE, interval=60, outages=outages, excluded=[excluded])
-        assert told.mtbf is not None
-        assert told.mtbf.lower == told.up / 1000 / failures
+        result = availability(facts("++"), 0, MINUTE, interval=60, outages=outages, excluded=[excluded])
+        assert result.mtbf is not None
+        assert result.mtbf.lower == result.up / 1000 / failures
 
 
 @given(signs=SIGNS, lasts=LASTS, excluded=WINDOWS, start=st.integers(0, HOUR), length=st.integers(1, HOUR))
@@ -336,15 +336,15 @@ def test_excluded_and_counted_and_unobserved_make_the_window(
     signs: str, lasts: int, excluded: tuple[Window, ...], start: int, length: int
 ) -> None:
     seen = facts(signs, lasts)
-    told = availability(seen, start, start + length, interval=60, excluded=excluded)
-    unobserved = round(told.as_json()["unobserved"] * 1000)
-    assert told.covered + told.maintenance + unobserved == length
+    result = availability(seen, start, start + length, interval=60, excluded=excluded)
+    unobserved = round(result.as_json()["unobserved"] * 1000)
+    assert result.covered + result.maintenance + unobserved == length
     assert unobserved >= 0
-    assert told.maintenance == overlap_length(excluded, start, start + length)
+    assert result.maintenance == overlap_length(excluded, start, start + length)
     # What is counted is what would be counted of the pieces that remain.
     pieces = [availability(seen, b, e, interval=60) for b, e in subtract_windows(excluded, start, start + length)]
     for part in ("up", "down", "indeterminate"):
-        assert getattr(told, part) == sum(getattr(piece, part) for piece in pieces)
+        assert getattr(result, part) == sum(getattr(piece, part) for piece in pieces)
 
 
 # Rolling windows.
@@ -354,19 +354,19 @@ def filled(
     signs: str, every: Millis, lasts: Millis = 0, excluded: tuple[Window, ...] = ()
 ) -> tuple[RollingAvailability, list[Observation]]:
     starts = [1000 * DAY + index * every for index in range(len(signs))]
-    seen = [look(sign, start, start + lasts) for sign, start in zip(signs, starts, strict=True)]
+    probed = [observed(sign, start, start + lasts) for sign, start in zip(signs, starts, strict=True)]
     buckets = RollingAvailability(
         interval=every / 1000,
         excluded=lambda start, end: merge_windows((max(b, start), min(e, end)) for b, e in excluded if b < end),
     )
-    for observation in seen:
+    for observation in probed:
         buckets.feed(observation)
-    return buckets, seen
+    return buckets, probed
 
 
 def test_before_any_observation_the_rolling_ratio_is_no_data() -> None:
-    told = RollingAvailability(interval=60).ratio(DAY, 1000 * DAY)
-    assert (told.lower, told.upper, told.coverage) == (None, None, 0)
+    result = RollingAvailability(interval=60).ratio(DAY, 1000 * DAY)
+    assert (result.lower, result.upper, result.coverage) == (None, None, 0)
 
 
 @pytest.mark.parametrize("signs", ["?" * 10, "+", "+?+?+"])
@@ -390,11 +390,11 @@ def test_a_rolling_window_is_the_availability_from_its_first_bucket_on(
     buckets, seen = filled(signs, every, lasts, excluded)
     now = 1000 * DAY + len(signs) * every + later
     bucket = HOUR if window <= 7 * DAY else 6 * HOUR
-    told = buckets.ratio(window, now)
+    result = buckets.ratio(window, now)
     start = (now - window) // bucket * bucket
     exact = availability(map(Fact, seen), start, now, interval=every / 1000, excluded=excluded)
-    assert (told.lower, told.upper) == (exact.lower, exact.upper)
-    assert told.coverage == pytest.approx(exact.coverage)
+    assert (result.lower, result.upper) == (exact.lower, exact.upper)
+    assert result.coverage == pytest.approx(exact.coverage)
 
 
 def test_observations_older_than_the_window_are_dropped() -> None:
@@ -406,32 +406,32 @@ def test_observations_older_than_the_window_are_dropped() -> None:
 
 def test_ninety_days_are_remembered() -> None:
     buckets, _ = filled("-" * 25 + "+" * (89 * 24), HOUR)
-    told = buckets.ratio(90 * DAY, 1090 * DAY)
-    assert told.lower == pytest.approx(89 / 90, abs=0.001)
-    assert told.coverage == pytest.approx(1, abs=0.001)
+    result = buckets.ratio(90 * DAY, 1090 * DAY)
+    assert result.lower == pytest.approx(89 / 90, abs=0.001)
+    assert result.coverage == pytest.approx(1, abs=0.001)
 
 
 def test_a_clock_set_back_never_covers_more_than_all() -> None:
     buckets, seen = filled("+" * 600, MINUTE)
     for observation in seen:
         buckets.feed(observation)
-    told = buckets.ratio(DAY, 1000 * DAY + 10 * HOUR)
-    assert told.coverage is not None
-    assert told.coverage <= 1
-    assert told.upper == 1
+    result = buckets.ratio(DAY, 1000 * DAY + 10 * HOUR)
+    assert result.coverage is not None
+    assert result.coverage <= 1
+    assert result.upper == 1
 
 
 def test_a_clock_that_was_years_ahead_does_not_blind_the_windows() -> None:
     buckets, _ = filled("++", MINUTE)
     for index in range(60):
-        buckets.feed(look("+", 3000 * DAY + index * MINUTE))
+        buckets.feed(observed("+", 3000 * DAY + index * MINUTE))
     for index in range(61):
-        buckets.feed(look("-", 1001 * DAY + index * MINUTE))
+        buckets.feed(observed("-", 1001 * DAY + index * MINUTE))
     for window in (DAY, 90 * DAY):
-        told = buckets.ratio(window, 1001 * DAY + HOUR)
-        assert (told.lower, told.upper) == (0, 0)
-        assert told.coverage is not None
-        assert told.coverage > 0
+        result = buckets.ratio(window, 1001 * DAY + HOUR)
+        assert (result.lower, result.upper) == (0, 0)
+        assert result.coverage is not None
+        assert result.coverage > 0
 
 
 def test_a_window_longer_than_is_remembered_is_refused() -> None:
@@ -445,7 +445,7 @@ def test_ten_thousand_targets_fit() -> None:
     def watched() -> RollingAvailability:
         buckets = RollingAvailability(interval=HOUR / 1000)
         for index in range(91 * 24):
-            buckets.feed(look("+-"[index % 5 == 0], index * HOUR, index * HOUR + 500))
+            buckets.feed(observed("+-"[index % 5 == 0], index * HOUR, index * HOUR + 500))
         return buckets
 
     watched()
@@ -458,17 +458,17 @@ def test_ten_thousand_targets_fit() -> None:
 
 @pytest.mark.parametrize("signs", ["", "?", "????", "_", "+"])
 def test_unobserved_time_has_no_downtime(signs: str) -> None:
-    told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
-    assert told.public_json() == told.as_json() | {"downtime": {"min": None, "max": None}, "mtbf": None}
+    result = availability(facts(signs), 0, 10 * MINUTE, interval=60)
+    assert result.public_json() == result.as_json() | {"downtime": {"min": None, "max": None}, "mtbf": None}
 
 
 def test_observed_downtime_agrees_with_the_evidence() -> None:
     for signs in ("+++", "+++---+", "+-?"):
-        told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
-        assert told.public_json() == told.as_json()
+        result = availability(facts(signs), 0, 10 * MINUTE, interval=60)
+        assert result.public_json() == result.as_json()
 
 
 def test_failures_too_far_apart_to_cover_anything_give_no_time_between_them() -> None:
     outage = Span(3 * MINUTE, 4 * MINUTE, 5 * MINUTE, 6 * MINUTE)
-    told = availability(facts(""), 0, 10 * MINUTE, interval=60, outages=[outage]).public_json()
-    assert (told["mtbf"], told["downtime"]) == (None, {"min": None, "max": None})
+    result = availability(facts(""), 0, 10 * MINUTE, interval=60, outages=[outage]).public_json()
+    assert (result["mtbf"], result["downtime"]) == (None, {"min": None, "max": None})

@@ -37,7 +37,7 @@ AT_ONCE = Rules(open_after=1, close_after=1)
 OUTCOMES = {"+": Outcome.UP, "-": Outcome.DOWN, "?": Outcome.UNKNOWN}
 
 
-def look(sign: str, start: Millis, end: Millis | None = None, **more: Any) -> Observation:
+def observed(sign: str, start: Millis, end: Millis | None = None, **more: Any) -> Observation:
     outcome = OUTCOMES[sign]
     cause = {Outcome.DOWN: Cause.TIMEOUT, Outcome.UNKNOWN: Cause.OFFLINE}.get(outcome)
     facts: dict[str, Any] = {
@@ -61,7 +61,7 @@ def events(signs: str, lasts: Millis = 1000) -> list[IndexedFact]:
             gap = Gap(target="lab-imap", start=start - MINUTE + lasts, end=start, reason=GapReason.MISSED)
             found.append(IndexedFact(index, gap))
         else:
-            found.append(IndexedFact(index, look(sign, start, start + lasts)))
+            found.append(IndexedFact(index, observed(sign, start, start + lasts)))
     return found
 
 
@@ -186,7 +186,7 @@ def test_the_start_is_the_first_failed_probe_and_not_the_decision() -> None:
 
 
 def test_no_outage_is_too_short_to_be_recorded() -> None:
-    facts = [look("+", 0, 10), look("-", 20, 30), look("+", 40, 50)]
+    facts = [observed("+", 0, 10), observed("-", 20, 30), observed("+", 40, 50)]
     (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
     assert (outage.last_good, outage.first_bad, outage.last_bad, outage.first_good) == (0, 30, 30, 50)
 
@@ -232,11 +232,11 @@ def test_time_without_an_observation_is_stated(signs: str, largest_gap: int, uno
 
 def test_causes_phases_and_the_first_detail_are_those_of_the_failures() -> None:
     facts = [
-        look("+", 0),
-        look("-", 1, cause=Cause.TLS, failed_phase=Phase.TLS, detail="certificate expired"),
-        look("-", 2, cause=Cause.TIMEOUT, failed_phase=Phase.AUTH, detail="no answer"),
-        look("?", 3, cause=Cause.OFFLINE),
-        look("-", 4, cause=Cause.TIMEOUT, failed_phase=Phase.CONNECT),
+        observed("+", 0),
+        observed("-", 1, cause=Cause.TLS, failed_phase=Phase.TLS, detail="certificate expired"),
+        observed("-", 2, cause=Cause.TIMEOUT, failed_phase=Phase.AUTH, detail="no answer"),
+        observed("?", 3, cause=Cause.OFFLINE),
+        observed("-", 4, cause=Cause.TIMEOUT, failed_phase=Phase.CONNECT),
     ]
     (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], Rules())
     payload = payload_of(outage, "lab", Kind.IMAP, "home")
@@ -246,10 +246,10 @@ def test_causes_phases_and_the_first_detail_are_those_of_the_failures() -> None:
 
 
 def test_the_latest_distinct_replies_are_recorded() -> None:
-    def said(at: Millis, *words: str) -> Observation:
-        return look("-", at, attempts=(Attempt(started_at=at, ended_at=at, replies=words),))
+    def replied(at: Millis, *words: str) -> Observation:
+        return observed("-", at, attempts=(Attempt(started_at=at, ended_at=at, replies=words),))
 
-    facts = [said(at, "* OK hello", f"NO {at % 7}") for at in range(20)] + [said(20)]
+    facts = [replied(at, "* OK hello", f"NO {at % 7}") for at in range(20)] + [replied(20)]
     (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], Rules())
     assert outage.replies == ("NO 1", "NO 2", "NO 3", "NO 4", "NO 5")
     assert len(outage.replies) == MAX_REPLIES
@@ -257,7 +257,7 @@ def test_the_latest_distinct_replies_are_recorded() -> None:
 
 def test_the_id_is_that_of_the_first_bad_entry_and_of_the_target() -> None:
     def ids(target: str, first: int) -> list[str]:
-        facts = [replace(look("-", at), target=target) for at in range(4)]
+        facts = [replace(observed("-", at), target=target) for at in range(4)]
         return [o.id for o in detect([IndexedFact(first + i, fact) for i, fact in enumerate(facts)], Rules())]
 
     assert ids("a", 7) == ids("a", 7)
@@ -276,7 +276,12 @@ def test_the_id_does_not_change_between_opening_and_closing() -> None:
 
 
 def test_a_clock_set_back_makes_no_negative_durations() -> None:
-    facts = [look("+", 9000, 9100), look("-", 5000, 5100), look("-", 3000, 3100), look("+", 1000, 1100)]
+    facts = [
+        observed("+", 9000, 9100),
+        observed("-", 5000, 5100),
+        observed("-", 3000, 3100),
+        observed("+", 1000, 1100),
+    ]
     (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
     assert outage.last_good is not None
     assert outage.first_good is not None
@@ -327,8 +332,8 @@ def test_a_server_that_throttles_is_not_hurried() -> None:
     detector, delays = Detector(), []
     for event in [
         *events("+-"),
-        IndexedFact(2, look("?", 2, cause=Cause.THROTTLED)),
-        IndexedFact(3, look("-", 3)),
+        IndexedFact(2, observed("?", 2, cause=Cause.THROTTLED)),
+        IndexedFact(3, observed("-", 3)),
     ]:
         detector, _ = detector.feed(event, Rules())
         delays.append(next_delay(detector.state, 60.0, Rules()))
@@ -338,19 +343,19 @@ def test_a_server_that_throttles_is_not_hurried() -> None:
 def test_a_server_that_goes_on_throttling_is_left_alone_for_longer_and_longer() -> None:
     detector, delays = Detector(), []
     for index in range(6):
-        detector, _ = detector.feed(IndexedFact(index, look("?", index, cause=Cause.THROTTLED)), Rules())
+        detector, _ = detector.feed(IndexedFact(index, observed("?", index, cause=Cause.THROTTLED)), Rules())
         delays.append(next_delay(detector.state, 60.0, Rules()))
     assert delays == [120, 240, 480, 960, 960, 960]
-    detector, _ = detector.feed(IndexedFact(6, look("+", 6)), Rules())
+    detector, _ = detector.feed(IndexedFact(6, observed("+", 6)), Rules())
     assert next_delay(detector.state, 60.0, Rules()) == 60
 
 
 # What is reported of it.
 
 CLOSED = (
-    [look("+", 1_000, 1_200)]
-    + [look("-", at, at + 2_000) for at in (5_000, 10_000, 15_500)]
-    + [look("+", at, at + 250) for at in (20_000, 25_000)]
+    [observed("+", 1_000, 1_200)]
+    + [observed("-", at, at + 2_000) for at in (5_000, 10_000, 15_500)]
+    + [observed("+", at, at + 250) for at in (20_000, 25_000)]
 )
 
 
@@ -386,7 +391,7 @@ def test_the_estimate_is_that_of_the_worked_example() -> None:
     day, hour = 86_400_000, 3_600_000
     good, bad = 21 * hour + 55 * MINUTE, 22 * hour
     last, again = 4 * day + 19 * hour + 55 * MINUTE, 4 * day + 20 * hour
-    facts = [look("+", good), look("-", bad), look("-", last), look("+", again)]
+    facts = [observed("+", good), observed("-", bad), observed("-", last), observed("+", again)]
     (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
     duration = json_of(outage, "", Kind.IMAP, "")["duration"]
     assert duration["min"] == (93 * 60 + 55) * 60
@@ -398,9 +403,9 @@ def test_the_estimate_is_that_of_the_worked_example() -> None:
 @pytest.mark.parametrize("signs", ["+---", "---++"])
 def test_unknown_bounds_are_null(signs: str) -> None:
     (outage,) = detect(events(signs), Rules())
-    told = json_of(outage, "lab", Kind.IMAP, "home")
-    assert told["duration"] == {"min": 119.0, "max": None, "estimate": None, "uncertainty": None}
-    assert (told["state"], told["last_good"], told["first_good"]) == (
+    reported = json_of(outage, "lab", Kind.IMAP, "home")
+    assert reported["duration"] == {"min": 119.0, "max": None, "estimate": None, "uncertainty": None}
+    assert (reported["state"], reported["last_good"], reported["first_good"]) == (
         ("open", rfc3339(0), None) if signs == "+---" else ("closed", None, rfc3339(3 * MINUTE + 1000))
     )
 
@@ -424,10 +429,10 @@ def test_the_payload_has_no_floats_and_no_enums(signs: str) -> None:
 def test_a_stored_payload_has_the_json_of_the_outage_itself() -> None:
     outage = closed()
     payload = payload_of(outage, "lab", Kind.IMAP, "home")
-    told = json_of(outage, "lab", Kind.IMAP, "home")
+    reported = json_of(outage, "lab", Kind.IMAP, "home")
     stored = {key: payload[key] for key in sorted(payload)} | {"salt": "00"}
-    assert outage_json(outage_from_payload(stored)) == told
-    assert list(outage_json(outage_from_payload(stored))) == list(told)
+    assert outage_json(outage_from_payload(stored)) == reported
+    assert list(outage_json(outage_from_payload(stored))) == list(reported)
 
 
 # Properties.
@@ -538,7 +543,7 @@ def watched(draw: Callable[..., Any]) -> tuple[int, int, list[IndexedFact]]:
         else:
             saw = draw(st.integers(start, at))
             sign = "?" if kind == "unknown" else "-" if a <= saw < b else "+"
-            fact = look(sign, start, at)
+            fact = observed(sign, start, at)
         found.append(IndexedFact(len(found), fact))
     return a, b, found
 
@@ -573,8 +578,8 @@ def test_a_state_does_not_grow_with_the_outage() -> None:
     detector, early = Detector(), 0
     for at in range(5000):
         words = (Attempt(started_at=at, ended_at=at, replies=(f"NO {at:06d}",)),)
-        seen = look("?" if at % 5 == 4 else "-", at, attempts=words)
-        detector, _ = detector.feed(IndexedFact(at, seen), Rules())
+        observation = observed("?" if at % 5 == 4 else "-", at, attempts=words)
+        detector, _ = detector.feed(IndexedFact(at, observation), Rules())
         early = size(detector) if at == 50 else early
     assert size(detector) < early + 100
 
@@ -584,7 +589,7 @@ def test_unobserved_time_over_a_restart_is_settled_once_the_clock_is_known(bound
     """The machine was off for an hour, and began again with a clock that was an hour behind until NTP set it."""
 
     def at(sign: str, boot: str, clock: int, wall: int, known: int | None) -> Observation:
-        return look(sign, wall, wall + 1000, clock=ClockSpan(boot, clock, clock + 1000, known))
+        return observed(sign, wall, wall + 1000, clock=ClockSpan(boot, clock, clock + 1000, known))
 
     behind = ClockSpan("b", None, 5000, None)
     gap = Gap(target="lab-imap", start=64_000, end=64_000, reason=GapReason.NOT_RUNNING, clock=behind)

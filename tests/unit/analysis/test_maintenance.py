@@ -181,7 +181,7 @@ SOON = "2026-01-01T03:00"
 
 
 @pytest.mark.parametrize(
-    ("keys", "field", "told"),
+    ("keys", "field", "reported"),
     [
         ({}, "", "needs one of rrule, cron, or start and end; keep one"),
         ({"cron": "0 3 * * *", "end": SOON, "start": SOON}, "", "needs one of"),
@@ -212,15 +212,15 @@ SOON = "2026-01-01T03:00"
         ),
     ],
 )
-def test_an_impossible_rule_is_refused_with_a_reason(keys: dict[str, Any], field: str, told: str) -> None:
+def test_an_impossible_rule_is_refused_with_a_reason(keys: dict[str, Any], field: str, reported: str) -> None:
     with pytest.raises(InvalidRuleError) as caught:
         when(**keys)
     assert caught.value.field == field
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("rrule", "told"),
+    ("rrule", "reported"),
     [
         ("weekly", "is not an RRULE"),
         ("FREQ=HOURLY", "needs FREQ, one of YEARLY, MONTHLY, WEEKLY, DAILY"),
@@ -244,10 +244,10 @@ def test_an_impossible_rule_is_refused_with_a_reason(keys: dict[str, Any], field
         ("FREQ=DAILY;BYHOUR=3,4", "shorter than the 1 h between"),
     ],
 )
-def test_an_impossible_rrule_is_refused_with_a_reason(rrule: str, told: str) -> None:
+def test_an_impossible_rrule_is_refused_with_a_reason(rrule: str, reported: str) -> None:
     with pytest.raises(InvalidRuleError) as caught:
         when(rrule=rrule, start=SOON, duration=HOUR)
-    assert told in str(caught.value)
+    assert reported in str(caught.value)
 
 
 # Windows as sets of time.
@@ -283,7 +283,7 @@ ONCE = MaintenanceRule(
 T0 = ms("2026-05-01")
 
 
-def told(notices: Announcements, target: str = "aa") -> list[tuple[float, float]]:
+def announced_windows(notices: Announcements, target: str = "aa") -> list[tuple[float, float]]:
     """The maintenance of the first of May, in hours."""
     return [((b - T0) / HOUR, (e - T0) / HOUR) for b, e in notices.windows_of(target, T0, T0 + 24 * HOUR)]
 
@@ -294,15 +294,15 @@ def told(notices: Announcements, target: str = "aa") -> list[tuple[float, float]
     ids=["before", "just then", "while it lasts", "at its end", "afterwards"],
 )
 def test_a_window_counts_from_its_announcement_on(at: int, expected: list[tuple[float, float]]) -> None:
-    assert told(Announcements((Announcement(T0 + at * HOUR, (ONCE,)),))) == expected
+    assert announced_windows(Announcements((Announcement(T0 + at * HOUR, (ONCE,)),))) == expected
 
 
 def test_a_rule_counts_from_its_announcement_until_it_is_withdrawn() -> None:
     first = Announcement(T0 - HOUR, (DAILY, ONCE))
-    assert told(Announcements((first,))) == [(3, 4), (10, 12)]
-    assert told(Announcements((first, Announcement(T0 + 11 * HOUR, ())))) == [(3, 4), (10, 11)]
-    assert told(Announcements((first, Announcement(T0 + 11 * HOUR, (ONCE,))))) == [(3, 4), (10, 12)]
-    assert told(Announcements((Announcement(T0 + 4 * HOUR, (DAILY,)),))) == []
+    assert announced_windows(Announcements((first,))) == [(3, 4), (10, 12)]
+    assert announced_windows(Announcements((first, Announcement(T0 + 11 * HOUR, ())))) == [(3, 4), (10, 11)]
+    assert announced_windows(Announcements((first, Announcement(T0 + 11 * HOUR, (ONCE,))))) == [(3, 4), (10, 12)]
+    assert announced_windows(Announcements((Announcement(T0 + 4 * HOUR, (DAILY,)),))) == []
 
 
 def test_rules_that_overlap_count_as_their_union() -> None:
@@ -317,8 +317,8 @@ def test_rules_that_overlap_count_as_their_union() -> None:
     notices = Announcements(
         (Announcement(0, (DAILY, ONCE, over, inside)), Announcement(T0 + 12 * HOUR, (over, ONCE)))
     )
-    assert told(notices) == [(3, 4), (10, 14)]
-    assert told(notices, "cc") == [(3, 4), (11, 14)]
+    assert announced_windows(notices) == [(3, 4), (10, 14)]
+    assert announced_windows(notices, "cc") == [(3, 4), (11, 14)]
     # What is left out of the availability is left out once.
     left_out = notices.windows_of("aa", T0, T0 + 24 * HOUR)
     told_of = availability([], T0, T0 + 24 * HOUR, interval=60, excluded=left_out)
@@ -328,11 +328,11 @@ def test_rules_that_overlap_count_as_their_union() -> None:
 
 def test_only_the_targets_of_a_rule_are_excused() -> None:
     notices = Announcements((Announcement(0, (ONCE, DAILY)),))
-    assert told(notices, "bb") == [(3, 4), (10, 12)]
-    assert told(notices, "cc") == [(3, 4)]
+    assert announced_windows(notices, "bb") == [(3, 4), (10, 12)]
+    assert announced_windows(notices, "cc") == [(3, 4)]
     # A rule for targets that are no longer there is not one for all.
     nobody = MaintenanceRule(name="x", recurrence=DAILY.recurrence, targets=frozenset())
-    assert told(Announcements((Announcement(0, (nobody,)),)), "aa") == []
+    assert announced_windows(Announcements((Announcement(0, (nobody,)),)), "aa") == []
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.helpers.records import made_record
 T0 = 1_700_000_000_000
 
 
-def said(
+def checked(
     at: int, online: bool | None, *, took: int = 100, six: bool | None = None, resolver: str = "ok"
 ) -> ConnectivityResult:
     """An answer given at T0 + `at`."""
@@ -45,21 +45,29 @@ def entries(*answers: ConnectivityResult | None) -> list[tuple[int, dict[str, An
 
 
 def line(*answers: ConnectivityResult | None, part: str = "line") -> list[dict[str, Any]]:
-    return [told for told in offline_payloads(entries(*answers)) if told["part"] == part]
+    return [period for period in offline_payloads(entries(*answers)) if period["part"] == part]
 
 
 def test_only_changes_are_recorded_and_a_sign_of_life_now_and_then() -> None:
-    online = [said(at, True) for at in range(0, LOG_INTERVAL_MS + 20_000, 15_000)]
+    online = [checked(at, True) for at in range(0, LOG_INTERVAL_MS + 20_000, 15_000)]
     assert len(entries(*online)) == 2
-    offline = [said(at, False) for at in range(0, OFFLINE_LOG_INTERVAL_MS + 10_000, 5_000)]
+    offline = [checked(at, False) for at in range(0, OFFLINE_LOG_INTERVAL_MS + 10_000, 5_000)]
     assert len(entries(*offline)) == 2
-    assert len(entries(said(0, True), said(10, True, six=True), said(20, True, six=True, resolver="lies"))) == 3
+    assert (
+        len(entries(checked(0, True), checked(10, True, six=True), checked(20, True, six=True, resolver="lies")))
+        == 3
+    )
 
 
 def test_a_time_offline_has_four_times_and_the_durations_of_an_outage() -> None:
-    answers = [said(0, True), said(15_000, True), said(30_000, False, took=3000), said(40_000, False, took=3000)]
-    (told,) = line(*answers, said(50_000, True))
-    assert told == {
+    answers = [
+        checked(0, True),
+        checked(15_000, True),
+        checked(30_000, False, took=3000),
+        checked(40_000, False, took=3000),
+    ]
+    (period,) = line(*answers, checked(50_000, True))
+    assert period == {
         "part": "line",
         "state": "closed",
         "last_online": T0 + 15_000,
@@ -76,44 +84,47 @@ def test_a_time_offline_has_four_times_and_the_durations_of_an_outage() -> None:
 
 
 def test_an_offline_period_that_has_not_ended_is_open() -> None:
-    (told,) = line(
-        said(0, True), said(15_000, False), said(20_000, False), said(20_000 + OFFLINE_LOG_INTERVAL_MS, False)
+    (period,) = line(
+        checked(0, True),
+        checked(15_000, False),
+        checked(20_000, False),
+        checked(20_000 + OFFLINE_LOG_INTERVAL_MS, False),
     )
-    assert (told["state"], told["first_online"]) == ("open", None)
-    assert told["duration_ms"]["min"] == pytest.approx(OFFLINE_LOG_INTERVAL_MS + 20_000 - 15_100, abs=2)
-    assert told["duration_ms"]["max"] is None
+    assert (period["state"], period["first_online"]) == ("open", None)
+    assert period["duration_ms"]["min"] == pytest.approx(OFFLINE_LOG_INTERVAL_MS + 20_000 - 15_100, abs=2)
+    assert period["duration_ms"]["max"] is None
 
 
 def test_between_two_runs_there_are_no_checks() -> None:
-    (told,) = line(said(0, True), said(15_000, False), said(20_000, False), None, said(80_000, True))
+    (period,) = line(checked(0, True), checked(15_000, False), checked(20_000, False), None, checked(80_000, True))
     # The check at 20 s found no change and is not on record: what is not known is not claimed.
-    assert told["last_offline"] == T0 + 15_100
-    assert told["unobserved_ms"] == pytest.approx(64_900, abs=2)
-    assert told["duration_ms"]["min"] == 0
-    (after,) = line(said(0, True), said(60_000, True), None, said(90_000, False), said(95_000, True))
+    assert period["last_offline"] == T0 + 15_100
+    assert period["unobserved_ms"] == pytest.approx(64_900, abs=2)
+    assert period["duration_ms"]["min"] == 0
+    (after,) = line(checked(0, True), checked(60_000, True), None, checked(90_000, False), checked(95_000, True))
     assert after["last_online"] == T0
 
 
 def test_a_family_that_never_worked_is_not_offline() -> None:
-    never = [said(at, True, six=False) for at in (0, 10_000, 20_000)]
+    never = [checked(at, True, six=False) for at in (0, 10_000, 20_000)]
     assert line(*never, part="ipv6") == []
-    lost = [said(0, True, six=True), said(10_000, True, six=False), said(20_000, True, six=True)]
-    (told,) = line(*lost, part="ipv6")
-    assert told["last_offline"] == T0 + 10_100
+    lost = [checked(0, True, six=True), checked(10_000, True, six=False), checked(20_000, True, six=True)]
+    (period,) = line(*lost, part="ipv6")
+    assert period["last_offline"] == T0 + 10_100
     assert line(*lost) == line(*lost, part="ipv4") == []
 
 
 def test_an_unknown_answer_neither_begins_nor_ends_an_offline_period() -> None:
-    (told,) = line(said(0, False), said(10_000, None), said(20_000, False), said(30_000, True))
-    assert told["last_online"] is None
-    assert told["first_online"] == T0 + 30_100
-    assert line(said(0, True), said(10_000, None), said(20_000, True)) == []
+    (period,) = line(checked(0, False), checked(10_000, None), checked(20_000, False), checked(30_000, True))
+    assert period["last_online"] is None
+    assert period["first_online"] == T0 + 30_100
+    assert line(checked(0, True), checked(10_000, None), checked(20_000, True)) == []
 
 
 def test_names_that_do_not_resolve_are_a_part_of_their_own() -> None:
-    answers = [said(0, True), said(10_000, True, resolver="silent"), said(20_000, True, resolver="lies")]
-    (told,) = line(*answers, part="names")
-    assert told["reasons"] == ["silent"]
+    answers = [checked(0, True), checked(10_000, True, resolver="silent"), checked(20_000, True, resolver="lies")]
+    (period,) = line(*answers, part="names")
+    assert period["reasons"] == ["silent"]
     assert line(*answers) == []
 
 
@@ -122,13 +133,13 @@ def test_entries_of_the_first_version_are_read_too() -> None:
         {"asked_at": T0 + at, "online": online, "controls": {}}
         for at, online in ((0, True), (9, False), (20, True))
     ]
-    (told,) = offline_payloads(enumerate(old))
-    assert told["duration_ms"] == pytest.approx({"min": 0, "max": 20, "estimate": 10, "uncertainty": 8}, abs=2)
+    (period,) = offline_payloads(enumerate(old))
+    assert period["duration_ms"] == pytest.approx({"min": 0, "max": 20, "estimate": 10, "uncertainty": 8}, abs=2)
 
 
 def test_a_clock_that_steps_back_makes_no_negative_duration() -> None:
-    (told,) = line(said(50_000, True), said(60_000, False), said(10_000, True))
-    assert told["last_online"] <= told["first_offline"] <= told["last_offline"] <= told["first_online"]
+    (period,) = line(checked(50_000, True), checked(60_000, False), checked(10_000, True))
+    assert period["last_online"] <= period["first_offline"] <= period["last_offline"] <= period["first_online"]
 
 
 @given(
@@ -143,21 +154,21 @@ def test_the_truth_lies_within_the_bounds(
     """A line that goes and comes back at any instant, also in the middle of a round."""
     answers: list[ConnectivityResult | None] = []
     at = 0
-    for number, (wait, took) in enumerate(beats):
+    for number, (wait, seconds) in enumerate(beats):
         at += wait
         if number in restarts:
             answers.append(None)
         # A round is silent if no instant of it was good; a good one needs a single instant.
-        silent = cut <= at and at + took <= cut + lasts
-        partly = at < cut + lasts and cut < at + took
-        answers.append(said(at, not silent if not partly or silent else number % 2 == 0, took=took))
-        at += took
-    for told in line(*answers):
-        assert told["last_online"] is None or told["last_online"] <= T0 + cut
-        assert told["first_offline"] >= T0 + cut
-        assert told["last_offline"] <= max(T0 + cut + lasts, told["first_offline"])
-        assert told["first_online"] is None or told["first_online"] >= T0 + cut + lasts
-        lasted = told["duration_ms"]
+        silent = cut <= at and at + seconds <= cut + lasts
+        partly = at < cut + lasts and cut < at + seconds
+        answers.append(checked(at, not silent if not partly or silent else number % 2 == 0, took=seconds))
+        at += seconds
+    for period in line(*answers):
+        assert period["last_online"] is None or period["last_online"] <= T0 + cut
+        assert period["first_offline"] >= T0 + cut
+        assert period["last_offline"] <= max(T0 + cut + lasts, period["first_offline"])
+        assert period["first_online"] is None or period["first_online"] >= T0 + cut + lasts
+        lasted = period["duration_ms"]
         assert lasted["min"] <= lasts
         assert lasted["max"] is None or lasted["max"] >= lasts
 
@@ -179,23 +190,23 @@ async def keep(data_dir: Path, *answers: ConnectivityResult) -> None:
 
 
 async def test_offline_periods_are_listed_newest_first_and_by_time(folder: Path) -> None:
-    spells = [said(at, at % 20_000 == 0) for at in range(0, 90_000, 10_000)]
+    spells = [checked(at, at % 20_000 == 0) for at in range(0, 90_000, 10_000)]
     await keep(folder / "data", *spells)
     reader = Reader.open(folder / "data")
-    found = [told for told in queries.offline(reader) if told["part"] == "line"]
-    assert [told["first_offline"] for told in found] == [
+    found = [period for period in queries.offline(reader) if period["part"] == "line"]
+    assert [period["first_offline"] for period in found] == [
         rfc3339(T0 + at + 100) for at in (70_000, 50_000, 30_000, 10_000)
     ]
-    told = {"min": 0.0, "max": 20.1, "estimate": 10.05, "uncertainty": 8.206}
-    assert found[0]["duration"] == pytest.approx(told, abs=0.002)
+    period = {"min": 0.0, "max": 20.1, "estimate": 10.05, "uncertainty": 8.206}
+    assert found[0]["duration"] == pytest.approx(period, abs=0.002)
     some = queries.offline(reader, start=T0 + 41_000, end=T0 + 60_000)
     reader.close()
-    assert {told["first_offline"] for told in some} == {rfc3339(T0 + 50_100)}
+    assert {period["first_offline"] for period in some} == {rfc3339(T0 + 50_100)}
 
 
 async def test_a_report_counts_times_offline_and_not_their_entries(folder: Path) -> None:
-    long = [said(at, False, six=None if at % 20_000 else False) for at in range(10_000, 90_000, 10_000)]
-    await keep(folder / "data", said(0, True), *long, said(90_000, True), said(100_000, False))
+    long = [checked(at, False, six=None if at % 20_000 else False) for at in range(10_000, 90_000, 10_000)]
+    await keep(folder / "data", checked(0, True), *long, checked(90_000, True), checked(100_000, False))
     reader = Reader.open(folder / "data")
     assert len(list(reader.entries(kinds=["guard"]))) == 11
     found = collect_facts(reader.entries(), made_record(0, 0, target="t"))
@@ -205,14 +216,14 @@ async def test_a_report_counts_times_offline_and_not_their_entries(folder: Path)
 
 async def test_the_offline_command_lists_the_periods(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ["--config", str(folder / "config.yaml"), "offline"]
-    await keep(folder / "data", said(0, True))
+    await keep(folder / "data", checked(0, True))
     assert main(config) == 0
     assert "no time offline on record" in capsys.readouterr().err
-    await keep(folder / "data", said(10, True), said(5_000, False), said(9_000, True))
+    await keep(folder / "data", checked(10, True), checked(5_000, False), checked(9_000, True))
     assert main([*config, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert {spell["part"] for spell in told} == {"line", "ipv4"}
+    output = json.loads(capsys.readouterr().out)
+    assert {period["part"] for period in output} == {"line", "ipv4"}
     assert main(config) == 0
-    shown = capsys.readouterr().out
-    assert rfc3339(T0 + 5_100) in shown
-    assert "timeout" in shown
+    printed = capsys.readouterr().out
+    assert rfc3339(T0 + 5_100) in printed
+    assert "timeout" in printed

@@ -32,12 +32,12 @@ def fact(mark: str, at: int, secret: str) -> Observation | Gap | TargetChange:
     if mark == "g":
         return Gap(target="mail", start=at - MINUTE, end=at, reason=GapReason.NOT_RUNNING)
     if mark == "x":
-        seen = replace(observation_of("mail", "?", at), cause=Cause.CREDENTIALS, outcome=Outcome.UNKNOWN)
+        observation = replace(observation_of("mail", "?", at), cause=Cause.CREDENTIALS, outcome=Outcome.UNKNOWN)
     else:
-        seen = observation_of("mail", mark, at)
+        observation = observation_of("mail", mark, at)
     # Some name their interval, as those of old records do not.
     interval = {"a": None, "b": 3 * MINUTE}.get(secret, MINUTE)
-    return replace(seen, with_login=bool(secret), secret=secret, interval=interval)
+    return replace(observation, with_login=bool(secret), secret=secret, interval=interval)
 
 
 def runs(text: str) -> list[tuple[str, int, str]]:

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 @pytest.fixture
-async def standin(tmp_path: Path) -> AsyncIterator[FakeProvider]:
+async def fake_provider(tmp_path: Path) -> AsyncIterator[FakeProvider]:
     async with FakeProvider(tmp_path) as provider:
         yield provider
 
@@ -46,33 +46,33 @@ async def blocking(function: Callable[[], T]) -> T:
     return await asyncio.to_thread(function)
 
 
-def trusting(standin: FakeProvider) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(standin.ca_file))
+def trusting(fake_provider: FakeProvider) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(fake_provider.ca_file))
     if hasattr(ssl, "VERIFY_X509_STRICT"):
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     return context
 
 
-def imap(standin: FakeProvider, timeout: float = 10) -> imaplib.IMAP4_SSL:
-    return imaplib.IMAP4_SSL(HOST, standin.imap_port, ssl_context=trusting(standin), timeout=timeout)
+def imap(fake_provider: FakeProvider, timeout: float = 10) -> imaplib.IMAP4_SSL:
+    return imaplib.IMAP4_SSL(HOST, fake_provider.imap_port, ssl_context=trusting(fake_provider), timeout=timeout)
 
 
-def smtp(standin: FakeProvider, timeout: float = 10) -> smtplib.SMTP:
-    return smtplib.SMTP(HOST, standin.smtp_port, timeout=timeout)
+def smtp(fake_provider: FakeProvider, timeout: float = 10) -> smtplib.SMTP:
+    return smtplib.SMTP(HOST, fake_provider.smtp_port, timeout=timeout)
 
 
-def submission(standin: FakeProvider) -> smtplib.SMTP:
-    client = smtp(standin)
-    client.starttls(context=trusting(standin))
+def submission(fake_provider: FakeProvider) -> smtplib.SMTP:
+    client = smtp(fake_provider)
+    client.starttls(context=trusting(fake_provider))
     return client
 
 
 # Fine
 
 
-async def test_imap_serves_three_dated_messages(standin: FakeProvider) -> None:
+async def test_imap_serves_three_dated_messages(fake_provider: FakeProvider) -> None:
     def read() -> list[bytes]:
-        with imap(standin) as client:
+        with imap(fake_provider) as client:
             assert "AUTH=PLAIN" in client.capabilities
             assert client.login(USERNAME, PASSWORD)[0] == "OK"
             assert client.select("INBOX", readonly=True) == ("OK", [b"3"])
@@ -89,13 +89,13 @@ async def test_imap_serves_three_dated_messages(standin: FakeProvider) -> None:
 
 @pytest.mark.parametrize("mood", [Behaviour.FINE, Behaviour.SLOW])
 async def test_imap_accepts_sasl_plain_and_refuses_a_wrong_password(
-    standin: FakeProvider, mood: Behaviour, monkeypatch: pytest.MonkeyPatch
+    fake_provider: FakeProvider, mood: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(line_connection, "SLOW_SECONDS", 0.05)
-    await standin.change(mood)
+    await fake_provider.change(mood)
 
     def enter(password: str) -> str:
-        with imap(standin) as client:
+        with imap(fake_provider) as client:
             return client.authenticate("PLAIN", lambda _: f"\0{USERNAME}\0{password}".encode())[0]
 
     assert await blocking(lambda: enter(PASSWORD)) == "OK"
@@ -103,8 +103,8 @@ async def test_imap_accepts_sasl_plain_and_refuses_a_wrong_password(
         await blocking(lambda: enter("wrong"))
 
 
-async def test_imap_accepts_a_password_as_literal(standin: FakeProvider) -> None:
-    reader, writer = await asyncio.open_connection(HOST, standin.imap_port, ssl=trusting(standin))
+async def test_imap_accepts_a_password_as_literal(fake_provider: FakeProvider) -> None:
+    reader, writer = await asyncio.open_connection(HOST, fake_provider.imap_port, ssl=trusting(fake_provider))
     await reader.readline()
     writer.write(f"a LOGIN {USERNAME} {{{len(PASSWORD)}}}\r\n".encode())
     assert (await reader.readline()).startswith(b"+")
@@ -113,9 +113,9 @@ async def test_imap_accepts_a_password_as_literal(standin: FakeProvider) -> None
     writer.close()
 
 
-async def test_imap_opens_nothing_before_login_and_inbox_only(standin: FakeProvider) -> None:
+async def test_imap_opens_nothing_before_login_and_inbox_only(fake_provider: FakeProvider) -> None:
     def misuse() -> None:
-        with imap(standin) as client:
+        with imap(fake_provider) as client:
             client.state = "AUTH"  # what imaplib would refuse itself
             with pytest.raises(imaplib.IMAP4.error, match="BAD"):
                 client.select("INBOX")
@@ -126,9 +126,9 @@ async def test_imap_opens_nothing_before_login_and_inbox_only(standin: FakeProvi
     await blocking(misuse)
 
 
-async def test_submission_accepts_a_login_over_starttls_and_an_envelope(standin: FakeProvider) -> None:
+async def test_submission_accepts_a_login_over_starttls_and_an_envelope(fake_provider: FakeProvider) -> None:
     def submit() -> None:
-        with submission(standin) as client:
+        with submission(fake_provider) as client:
             assert client.login(USERNAME, PASSWORD)[0] == 235
             assert client.mail("a@provider.example")[0] == 250
             assert client.rcpt("b@provider.example")[0] == 250
@@ -138,9 +138,9 @@ async def test_submission_accepts_a_login_over_starttls_and_an_envelope(standin:
 
 
 @pytest.mark.parametrize("mechanism", ["plain", "login"])
-async def test_submission_knows_both_ways_to_log_in(standin: FakeProvider, mechanism: str) -> None:
+async def test_submission_knows_both_ways_to_log_in(fake_provider: FakeProvider, mechanism: str) -> None:
     def enter(password: str) -> int:
-        with submission(standin) as client:
+        with submission(fake_provider) as client:
             client.ehlo()
             client.user, client.password = USERNAME, password
             return client.auth(mechanism.upper(), getattr(client, f"auth_{mechanism}"))[0]
@@ -151,9 +151,9 @@ async def test_submission_knows_both_ways_to_log_in(standin: FakeProvider, mecha
     assert caught.value.smtp_code == 535
 
 
-async def test_submission_refuses_a_password_in_the_clear(standin: FakeProvider) -> None:
+async def test_submission_refuses_a_password_in_the_clear(fake_provider: FakeProvider) -> None:
     def ask() -> None:
-        with smtp(standin) as client:
+        with smtp(fake_provider) as client:
             client.ehlo()
             assert not client.has_extn("auth")
             assert client.docmd("AUTH", "PLAIN AAAA")[0] == 530
@@ -163,32 +163,32 @@ async def test_submission_refuses_a_password_in_the_clear(standin: FakeProvider)
 
 
 async def test_the_certificate_is_for_this_host_and_from_the_throw_away_authority_only(
-    standin: FakeProvider,
+    fake_provider: FakeProvider,
 ) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         await blocking(
-            lambda: imaplib.IMAP4_SSL(HOST, standin.imap_port, ssl_context=ssl.create_default_context())
+            lambda: imaplib.IMAP4_SSL(HOST, fake_provider.imap_port, ssl_context=ssl.create_default_context())
         )
-    assert not list(standin.ca_file.parent.glob("server*")), "the private key stays in memory"
+    assert not list(fake_provider.ca_file.parent.glob("server*")), "the private key stays in memory"
 
 
 # Broken
 
 
-async def test_silent_accepts_and_answers_nothing(standin: FakeProvider) -> None:
-    await standin.change(Behaviour.SILENT)
+async def test_silent_accepts_and_answers_nothing(fake_provider: FakeProvider) -> None:
+    await fake_provider.change(Behaviour.SILENT)
     with pytest.raises(TimeoutError):
-        await blocking(lambda: imap(standin, IMPATIENCE))
+        await blocking(lambda: imap(fake_provider, IMPATIENCE))
     with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
-        await blocking(lambda: smtp(standin, IMPATIENCE))
+        await blocking(lambda: smtp(fake_provider, IMPATIENCE))
 
 
-async def test_a_silent_connection_stays_silent_after_a_change_of_behaviour(standin: FakeProvider) -> None:
-    await standin.change(Behaviour.SILENT)
-    reader, writer = await asyncio.open_connection(HOST, standin.smtp_port)
+async def test_a_silent_connection_stays_silent_after_a_change_of_behaviour(fake_provider: FakeProvider) -> None:
+    await fake_provider.change(Behaviour.SILENT)
+    reader, writer = await asyncio.open_connection(HOST, fake_provider.smtp_port)
     writer.write(b"EHLO me\r\n")
-    await standin.change(Behaviour.FINE)
-    fresh, other = await asyncio.open_connection(HOST, standin.smtp_port)
+    await fake_provider.change(Behaviour.FINE)
+    fresh, other = await asyncio.open_connection(HOST, fake_provider.smtp_port)
     assert (await fresh.readline()).startswith(b"220")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.readline(), IMPATIENCE)
@@ -196,24 +196,24 @@ async def test_a_silent_connection_stays_silent_after_a_change_of_behaviour(stan
         end.close()
 
 
-async def test_bye_instead_of_a_greeting_is_recognised(standin: FakeProvider) -> None:
-    await standin.change(Behaviour.BYE)
+async def test_bye_instead_of_a_greeting_is_recognised(fake_provider: FakeProvider) -> None:
+    await fake_provider.change(Behaviour.BYE)
     with pytest.raises(imaplib.IMAP4.error, match="BYE"):
-        await blocking(lambda: imap(standin))
+        await blocking(lambda: imap(fake_provider))
     with pytest.raises(smtplib.SMTPConnectError) as caught:
-        await blocking(lambda: smtp(standin))
+        await blocking(lambda: smtp(fake_provider))
     assert caught.value.smtp_code == 421
 
 
-async def test_unavailable_is_answered_to_the_login(standin: FakeProvider) -> None:
-    await standin.change(Behaviour.UNAVAILABLE)
+async def test_unavailable_is_answered_to_the_login(fake_provider: FakeProvider) -> None:
+    await fake_provider.change(Behaviour.UNAVAILABLE)
 
     def enter_imap() -> None:
-        with imap(standin) as client:
+        with imap(fake_provider) as client:
             client.login(USERNAME, PASSWORD)
 
     def enter_smtp() -> None:
-        with submission(standin) as client:
+        with submission(fake_provider) as client:
             client.login(USERNAME, PASSWORD)
 
     with pytest.raises(imaplib.IMAP4.error, match=r"\[UNAVAILABLE\]"):
@@ -223,43 +223,45 @@ async def test_unavailable_is_answered_to_the_login(standin: FakeProvider) -> No
     assert caught.value.smtp_code == 454
 
 
-async def test_refusing_drops_connections_and_serves_again_on_the_same_port(standin: FakeProvider) -> None:
-    reader, writer = await asyncio.open_connection(HOST, standin.smtp_port)
+async def test_refusing_drops_connections_and_serves_again_on_the_same_port(fake_provider: FakeProvider) -> None:
+    reader, writer = await asyncio.open_connection(HOST, fake_provider.smtp_port)
     await reader.readline()
-    await standin.change(Behaviour.REFUSING)
+    await fake_provider.change(Behaviour.REFUSING)
     with contextlib.suppress(ConnectionResetError):
         assert await reader.read() == b""
     writer.close()
     for connect in (imap, smtp):
         with pytest.raises(ConnectionRefusedError):
-            await blocking(partial(connect, standin))
-    await standin.change(Behaviour.FINE)
-    (await blocking(lambda: imap(standin))).shutdown()
-    (await blocking(lambda: smtp(standin))).close()
+            await blocking(partial(connect, fake_provider))
+    await fake_provider.change(Behaviour.FINE)
+    (await blocking(lambda: imap(fake_provider))).shutdown()
+    (await blocking(lambda: smtp(fake_provider))).close()
 
 
 @pytest.mark.parametrize("mood", list(Behaviour))
-async def test_the_control_endpoint_answers_in_every_behaviour(standin: FakeProvider, mood: Behaviour) -> None:
-    await standin.change(mood)
-    _, writer = await asyncio.open_connection(HOST, standin.control_port)
+async def test_the_control_endpoint_answers_in_every_behaviour(
+    fake_provider: FakeProvider, mood: Behaviour
+) -> None:
+    await fake_provider.change(mood)
+    _, writer = await asyncio.open_connection(HOST, fake_provider.control_port)
     writer.close()
 
 
 async def test_the_true_outage_lasts_from_the_first_broken_behaviour_to_the_first_good_one(
-    standin: FakeProvider,
+    fake_provider: FakeProvider,
 ) -> None:
-    assert standin.down_time() is None
+    assert fake_provider.down_time() is None
     for mood in (Behaviour.SLOW, Behaviour.UNAVAILABLE, Behaviour.REFUSING):
-        await standin.change(mood)
-    began = standin.history[2][0]
-    assert standin.down_time() == (began, None)
-    await standin.change(Behaviour.FINE)
-    assert standin.down_time() == (began, standin.history[-1][0])
+        await fake_provider.change(mood)
+    began = fake_provider.history[2][0]
+    assert fake_provider.down_time() == (began, None)
+    await fake_provider.change(Behaviour.FINE)
+    assert fake_provider.down_time() == (began, fake_provider.history[-1][0])
 
 
 async def test_after_the_end_the_port_is_closed(tmp_path: Path) -> None:
-    async with FakeProvider(tmp_path) as standin:
-        ports = (standin.imap_port, standin.smtp_port, standin.control_port)
+    async with FakeProvider(tmp_path) as fake_provider:
+        ports = (fake_provider.imap_port, fake_provider.smtp_port, fake_provider.control_port)
     for port in ports:
         with socket.socket() as other:
             assert other.connect_ex((HOST, port)) != 0
@@ -294,11 +296,11 @@ def test_the_language_is_the_one_of_the_environment(environment: dict[str, str],
 
 
 @pytest.mark.parametrize("speed", [*SPEEDS, 1.0])
-async def test_the_config_of_the_demo_loads(standin: FakeProvider, tmp_path: Path, speed: float) -> None:
-    loaded = config.load(write_config(standin, tmp_path, "127.0.0.1:8080", speed))
+async def test_the_config_of_the_demo_loads(fake_provider: FakeProvider, tmp_path: Path, speed: float) -> None:
+    loaded = config.load(write_config(fake_provider, tmp_path, "127.0.0.1:8080", speed))
     targets = config.build_targets(loaded)
     assert tuple(target.name for target in targets) == TARGETS
-    assert [target.port for target in targets] == [standin.imap_port, standin.smtp_port]
+    assert [target.port for target in targets] == [fake_provider.imap_port, fake_provider.smtp_port]
     for target in targets:
         assert target.login is not None
         assert target.login.password.get_secret_value() == PASSWORD
@@ -331,18 +333,18 @@ def test_the_demo_succeeds_only_with_one_closed_outage_per_target_around_the_tru
 
 @pytest.mark.slow
 async def test_the_demo_ends_with_an_outage_whose_bounds_hold_the_truth(tmp_path: Path) -> None:
-    shown: list[tuple[Behaviour, set[str]]] = []
+    displayed: list[tuple[Behaviour, set[str]]] = []
 
     def show(mood: Behaviour, seen: ApiSnapshot, url: str) -> None:
-        shown.append((mood, {target["state"] for target in seen.targets}))
+        displayed.append((mood, {target["state"] for target in seen.targets}))
 
     result = await run_demo(tmp_path, 6, show)
     assert all_hold(result.verdicts, TARGETS), result
     # Each for a second at this speed: a busy machine may see one too late.
-    moods = {mood for mood, _ in shown}
+    moods = {mood for mood, _ in displayed}
     assert Behaviour.FINE in moods
     assert moods & {Behaviour.UNAVAILABLE, Behaviour.REFUSING}
-    assert any("down" in states for _, states in shown)
+    assert any("down" in states for _, states in displayed)
     causes = set().union(*(verdict.outage["causes"] for verdict in result.verdicts))
     assert {"unavailable", "timeout", "refused"} <= causes
     assert PASSWORD.encode() not in (tmp_path / LOG_FILE).read_bytes()

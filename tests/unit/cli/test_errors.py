@@ -74,11 +74,11 @@ def test_any_error_of_a_command_is_printed_in_one_line(
     error: BaseException, status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(raising(error)) == status
-    shown = capsys.readouterr().err
-    assert words in shown
-    assert shown.count("\n") == (1 if words else 0)
-    assert CANARY not in shown
-    assert "[Errno" not in shown
+    output = capsys.readouterr().err
+    assert words in output
+    assert output.count("\n") == (1 if words else 0)
+    assert CANARY not in output
+    assert "[Errno" not in output
 
 
 def test_an_internal_error_names_its_place_but_no_values(
@@ -96,12 +96,12 @@ def test_an_internal_error_names_its_place_but_no_values(
     assert "(LookupError" in capsys.readouterr().err
     monkeypatch.setenv("MAILWATCH_TRACEBACK", "1")
     assert run_command(command) == EXIT_DEFECT
-    shown = capsys.readouterr().err
-    assert "times.py" in shown
-    assert "builtins.TypeError" in shown
-    assert "builtins.LookupError" in shown
-    assert CANARY not in shown
-    assert shown.endswith("The record is unchanged.\n")
+    output = capsys.readouterr().err
+    assert "times.py" in output
+    assert "builtins.TypeError" in output
+    assert "builtins.LookupError" in output
+    assert CANARY not in output
+    assert output.endswith("The record is unchanged.\n")
 
 
 def test_a_reader_who_goes_away_is_no_error(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ def killed_after(folder: Path, kept: int) -> int:
     drafts = [NewEntry(kind="node", time=START, target=None, payload=node)]
     for number, mark in enumerate(MARKS):
         at = START + number * MINUTE
-        seen = observation_of("a", mark, at)
-        drafts.append(NewEntry(kind="observation", time=at, target="a", payload=seen))
-        detector, changed = detector.feed(IndexedFact(index, seen), rules)
+        observation = observation_of("a", mark, at)
+        drafts.append(NewEntry(kind="observation", time=at, target="a", payload=observation))
+        detector, changed = detector.feed(IndexedFact(index, observation), rules)
         index += 1
         if changed and kept == 0:
             break
@@ -66,9 +66,9 @@ def test_an_outage_that_a_kill_left_out_is_pending_and_what_the_next_start_puts_
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int
 ) -> None:
     killed_after(tmp_path, kept)
-    status, told = audited(tmp_path, capsys)
-    assert (status, told["valid"], told["findings"]) == (0, True, [])
-    (pending,) = told["pending"]
+    status, findings = audited(tmp_path, capsys)
+    assert (status, findings["valid"], findings["findings"]) == (0, True, [])
+    (pending,) = findings["pending"]
     assert pending["what"].endswith("is not yet recorded; the next start records it")
     assert main(["--config", str(tmp_path / "config.yaml"), "ledger", "audit"]) == 0
     assert "the next start records 1 outage(s)" in capsys.readouterr().out
@@ -79,8 +79,8 @@ def test_an_outage_that_a_kill_left_out_is_pending_and_what_the_next_start_puts_
         store.append_batch([NewEntry(kind="outage", time=START, target="a", payload=payload)])
     store.close()
     reader.close()
-    status, told = audited(tmp_path, capsys)
-    assert (status, told["valid"], told["findings"], told["pending"]) == (0, True, [], [])
+    status, findings = audited(tmp_path, capsys)
+    assert (status, findings["valid"], findings["findings"], findings["pending"]) == (0, True, [], [])
 
 
 def test_an_outage_that_no_start_would_put_on_record_is_a_finding(
@@ -90,9 +90,11 @@ def test_an_outage_that_no_start_would_put_on_record_is_a_finding(
     store = opened(tmp_path)
     for number in range(6, 12):
         at = START + number * MINUTE
-        seen = observation_of("a", "+", at)
-        store.append_batch([NewEntry(kind="observation", time=at, target="a", payload=seen)])
+        observation = observation_of("a", "+", at)
+        store.append_batch([NewEntry(kind="observation", time=at, target="a", payload=observation)])
     store.close()
-    status, told = audited(tmp_path, capsys)
-    assert (status, told["valid"], told["pending"]) == (1, False, [])
-    assert all(finding["what"].endswith(" of a is missing from the record") for finding in told["findings"]), told
+    status, findings = audited(tmp_path, capsys)
+    assert (status, findings["valid"], findings["pending"]) == (1, False, [])
+    assert all(finding["what"].endswith(" of a is missing from the record") for finding in findings["findings"]), (
+        findings
+    )

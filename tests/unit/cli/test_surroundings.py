@@ -23,7 +23,7 @@ NO_ZONE = "is not a time zone; set its name, for example TZ=Europe/Rome"
 
 
 @dataclass(frozen=True)
-class House:
+class Installation:
     """A config with a ledger that holds one outage, and its bundle."""
 
     folder: Path
@@ -67,7 +67,7 @@ DRAW = ("report", "window", "claim", "merge")
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     folder = tmp_path_factory.mktemp("house")
     (folder / "data").mkdir(mode=0o700)
     sky = {"lab": lambda at: "-" if 60 * MINUTE <= at - START < 90 * MINUTE else "+"}
@@ -92,7 +92,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     outage = json.loads(listed.stdout)[0]["id"]
     made = mailwatch("--config", folder / "config.yaml", "report", outage, "-o", folder / "evidence.zip")
     assert made.returncode == 0, made.stderr
-    return House(folder, outage)
+    return Installation(folder, outage)
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def run(
         for file in files:
             os.close(file)
     status = program.wait(PATIENCE)
-    said = [(tmp_path / name).read_bytes().decode("utf-8", "replace") for name in ("out", "err")]
-    return Ended(status, *said)
+    message = [(tmp_path / name).read_bytes().decode("utf-8", "replace") for name in ("out", "err")]
+    return Ended(status, *message)
 
 
 SURROUNDINGS: dict[str, dict[str, Any]] = {
@@ -154,10 +154,12 @@ SURROUNDINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SURROUNDINGS)
-def test_every_command_works_in_unusual_environments(name: str, house: House, tmp_path: Path) -> None:
+def test_every_command_works_in_unusual_environments(
+    name: str, installation: Installation, tmp_path: Path
+) -> None:
     surroundings = dict(SURROUNDINGS[name])
     draw = surroundings.pop("draw", False)
-    for verb, words in house.commands(tmp_path).items():
+    for verb, words in installation.commands(tmp_path).items():
         if verb in DRAW and not draw:
             continue
         ended = run(tmp_path, words, **surroundings)
@@ -171,8 +173,8 @@ def test_every_command_works_in_unusual_environments(name: str, house: House, tm
     assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
 
 
-def test_a_current_folder_that_is_gone_is_reported(house: House, tmp_path: Path) -> None:
-    for verb, words in house.commands(tmp_path).items():
+def test_a_current_folder_that_is_gone_is_reported(installation: Installation, tmp_path: Path) -> None:
+    for verb, words in installation.commands(tmp_path).items():
         ended = run(tmp_path, words, gone=True)
         ended.in_words()
         if ended.status != USUAL.get(verb, 0):
@@ -180,9 +182,11 @@ def test_a_current_folder_that_is_gone_is_reported(house: House, tmp_path: Path)
             assert ended.status == 2
 
 
-def test_a_full_disk_under_stdout_fails_every_command_that_prints(house: House, tmp_path: Path) -> None:
+def test_a_full_disk_under_stdout_fails_every_command_that_prints(
+    installation: Installation, tmp_path: Path
+) -> None:
     silent = {"check", "offline", "claim log", "init", "login"}
-    for verb, words in house.commands(tmp_path).items():
+    for verb, words in installation.commands(tmp_path).items():
         if verb in DRAW:
             continue
         ended = run(tmp_path, words, streams=(None, "/dev/full", None))
@@ -191,8 +195,8 @@ def test_a_full_disk_under_stdout_fails_every_command_that_prints(house: House, 
         assert ended.status == (USUAL.get(verb, 0) if verb in silent else 1), (verb, ended)
 
 
-def test_endless_stdin_is_not_read_to_its_end(house: House, tmp_path: Path) -> None:
-    for verb, words in house.commands(tmp_path).items():
+def test_endless_stdin_is_not_read_to_its_end(installation: Installation, tmp_path: Path) -> None:
+    for verb, words in installation.commands(tmp_path).items():
         if verb not in DRAW:
             ended = run(tmp_path, words, streams=("/dev/zero", None, None), limits={"AS": 2 << 30})
             ended.in_words()
@@ -229,27 +233,29 @@ def test_an_invalid_zone_is_never_mistaken_for_another(given: str, monkeypatch: 
     monkeypatch.setenv("TZ", given)
     with pytest.raises(
         TimeZoneError, match="is not a time zone; set its name, for example TZ=Europe/Rome"
-    ) as told:
+    ) as reported:
         local_zone()
-    assert str(told.value).isprintable()
-    assert len(str(told.value)) < 150
+    assert str(reported.value).isprintable()
+    assert len(str(reported.value)) < 150
 
 
-def test_a_wrong_zone_is_refused_by_each_command_that_needs_one(house: House, tmp_path: Path) -> None:
-    commands = house.commands(tmp_path)
+def test_a_wrong_zone_is_refused_by_each_command_that_needs_one(
+    installation: Installation, tmp_path: Path
+) -> None:
+    commands = installation.commands(tmp_path)
     commands["offline"] += ["--from", "2026-01-09"]
     needing = {"offline", "availability", *DRAW}
     for verb, words in commands.items():
         ended = run(tmp_path, words, env={"TZ": "CEST"})
         ended.in_words()
         assert ended.status == (2 if verb in needing else USUAL.get(verb, 0)), (verb, ended)
-        said = "mailwatch: TZ=CEST is not a time zone; set its name, for example TZ=Europe/Rome\n"
-        assert (ended.err == said) == (verb in needing), (verb, ended)
+        message = "mailwatch: TZ=CEST is not a time zone; set its name, for example TZ=Europe/Rome\n"
+        assert (ended.err == message) == (verb in needing), (verb, ended)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.tgz", "err", "in", "out"]
 
 
-def test_dates_mean_the_zone_in_quotes(house: House, tmp_path: Path) -> None:
-    words = house.commands(tmp_path)["availability"]
+def test_dates_mean_the_zone_in_quotes(installation: Installation, tmp_path: Path) -> None:
+    words = installation.commands(tmp_path)["availability"]
     rome, quoted, utc = (
         run(tmp_path, [*words, "--json"], env={"TZ": zone}).out for zone in ("Europe/Rome", '"Europe/Rome"', "UTC")
     )
@@ -281,10 +287,10 @@ KINDS = ("zero", "pipe", "folder", "ring", "nothing", "below a file", "long")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_regular_files_are_read(
-    kind: str, odd: dict[str, tuple[Path, str]], house: House, tmp_path: Path
+    kind: str, odd: dict[str, tuple[Path, str]], installation: Installation, tmp_path: Path
 ) -> None:
     path, words = odd[kind]
-    bundle, joint = str(house.folder / "evidence.zip"), str(tmp_path / "joint.zip")
+    bundle, joint = str(installation.folder / "evidence.zip"), str(tmp_path / "joint.zip")
     for command in (
         ["verify", str(path)],
         ["verify", bundle, "--trust", str(path)],
@@ -302,10 +308,12 @@ def test_only_regular_files_are_read(
     assert not Path(joint).exists()
 
 
-def test_a_file_of_trust_without_end_is_not_read(house: House, tmp_path: Path) -> None:
+def test_a_file_of_trust_without_end_is_not_read(installation: Installation, tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as sparse:
         sparse.truncate(1 << 40)
-    ended = run(tmp_path, ["verify", str(house.folder / "evidence.zip"), "--trust", str(tmp_path / "sparse")])
+    ended = run(
+        tmp_path, ["verify", str(installation.folder / "evidence.zip"), "--trust", str(tmp_path / "sparse")]
+    )
     assert (ended.status, ended.err.count("\n")) == (2, 1)
     assert "has more than 16777216 bytes; is it the right file?" in ended.err
     # A bundle is read from its end, where there is none here.
@@ -326,13 +334,15 @@ def test_a_file_of_trust_without_end_is_not_read(house: House, tmp_path: Path) -
         ("there/x.zip", "is not a folder; create it, or name another place"),
     ],
 )
-def test_only_regular_files_are_overwritten(name: str, words: str, house: House, tmp_path: Path) -> None:
+def test_only_regular_files_are_overwritten(
+    name: str, words: str, installation: Installation, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "there").write_text("")
     before = sorted(tmp_path.rglob("*"))
     where = str(tmp_path / name) if name and name != ".." else name
-    commands = house.commands(tmp_path)
+    commands = installation.commands(tmp_path)
     for verb in ("report", "window", "merge"):
         ended = run(tmp_path, [*commands[verb][:-1], where])
         assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1), (verb, ended)
@@ -342,34 +352,34 @@ def test_only_regular_files_are_overwritten(name: str, words: str, house: House,
     assert {path.name for path in set(tmp_path.rglob("*")) - set(before)} == {"in", "out", "err"}
 
 
-def test_leftovers_of_a_killed_process_are_not_written_through(house: House, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_not_written_through(installation: Installation, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "evidence.zip.part").symlink_to(tmp_path / "precious")
-    ended = run(tmp_path, house.commands(tmp_path)["report"])
+    ended = run(tmp_path, installation.commands(tmp_path)["report"])
     assert ended.status == 0, ended
     assert (tmp_path / "precious").read_text() == "mine"
     assert not (tmp_path / "evidence.zip.part").exists()
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("CEST", f"TZ=CEST {NO_ZONE}; until then times are in UTC"),
         ('"Europe/Rome"', ""),
     ],
 )
-def test_run_falls_back_to_utc_with_a_warning_and_so_do_its_children(given: str, said: str) -> None:
+def test_run_falls_back_to_utc_with_a_warning_and_so_do_its_children(given: str, message: str) -> None:
     program = (
         "from mailwatch.cli.time_zone import normalise_zone, zone_or_utc; normalise_zone(); print(zone_or_utc()); "
         "import os, time; print(os.environ['TZ'], time.localtime(0).tm_hour)"
     )
     env = os.environ | {"TZ": given}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
-    assert done.stdout.splitlines() == [said, "UTC 0" if said else "Europe/Rome 1"]
+    assert done.stdout.splitlines() == [message, "UTC 0" if message else "Europe/Rome 1"]
 
 
-def test_a_lack_of_resources_does_not_make_a_bundle_invalid(house: House, tmp_path: Path) -> None:
-    words = house.commands(tmp_path)["verify"]
+def test_a_lack_of_resources_does_not_make_a_bundle_invalid(installation: Installation, tmp_path: Path) -> None:
+    words = installation.commands(tmp_path)["verify"]
     verdicts = [run(tmp_path, words, limits={"NOFILE": handles}) for handles in range(3, 9)]
     for ended in verdicts:
         ended.in_words()

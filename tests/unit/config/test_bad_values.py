@@ -107,7 +107,7 @@ def test_the_halves_of_a_character_are_put_together(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("/proc/x", "/proc is in /proc, which is not a disk and keeps no files; name another"),
         ("/sys/x/y", "/sys is in /sys, which is not a disk and keeps no files; name another"),
@@ -116,13 +116,13 @@ def test_the_halves_of_a_character_are_put_together(folder: Path) -> None:
         ("/tmp/" + "deep/" * 820, "the path, with the files in it, is longer than 3968 bytes; name another"),
     ],
 )  # fmt: skip
-def test_a_folder_that_can_never_be_made_is_a_mistake(given: str, said: str, tmp_path: Path) -> None:
+def test_a_folder_that_can_never_be_made_is_a_mistake(given: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(HEAD.replace("data_dir: data\n", "") + f"data_dir: {given}\n" + TARGET % "port: 993")
     with pytest.raises(ConfigError) as refused:
         check_references(config.load(path))
     line = path.read_text().splitlines().index(f"data_dir: {given}") + 1
-    assert f"{path}:{line}: data_dir: {said}" in str(refused.value)
+    assert f"{path}:{line}: data_dir: {message}" in str(refused.value)
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,8 +142,8 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, capsys: pytest.Capt
         tmp_path.chmod(0o755)
         closed.chmod(0o555)
         os.setuid(65534)
-        said = folder_problem(closed / "data")
-        os._exit(0 if said.startswith(f"MailWatch may not write to {closed}; chown -R 65534:") else 1)
+        message = folder_problem(closed / "data")
+        os._exit(0 if message.startswith(f"MailWatch may not write to {closed}; chown -R 65534:") else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 

@@ -194,18 +194,18 @@ def test_the_list_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[s
 
 def test_an_address_lists_its_provider_and_the_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("mario.rossi@virgilio.it") == 0
-    told = capsys.readouterr()
-    assert [line.split()[-4:-1] for line in told.out.splitlines()[2:]] == [
+    output = capsys.readouterr()
+    assert [line.split()[-4:-1] for line in output.out.splitlines()[2:]] == [
         ["in.virgilio.it:995", "implicit", "password,"],
         ["out.virgilio.it:465", "implicit", "password,"],
     ]
-    assert "libero" not in told.out
-    assert told.err == f"Source: {catalogue.SOURCE}, seen {catalogue.SOURCE_DATE}\n"
+    assert "libero" not in output.out
+    assert output.err == f"Source: {catalogue.SOURCE}, seen {catalogue.SOURCE_DATE}\n"
 
 
 def test_a_search_without_a_match_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("zzz") == 1
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "no provider matches 'zzz'; mailwatch providers lists all\n")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "no provider matches 'zzz'; mailwatch providers lists all\n")
     assert run("zzz", "--json") == 1
     assert json.loads(capsys.readouterr().out) == []

@@ -73,9 +73,9 @@ def test_no_error_message_repeats_a_secret(subtests: pytest.Subtests) -> None:
         with subtests.test(path.stem):
             with pytest.raises(config.ConfigError) as caught:
                 config.load(path)
-            told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.problems)
-            assert CANARY not in told
-            assert "canary!7f3a" not in told
+            printed = "".join(traceback.format_exception(caught.value)) + repr(caught.value.problems)
+            assert CANARY not in printed
+            assert "canary!7f3a" not in printed
 
 
 def test_the_bad_files_hold_secrets_that_could_leak() -> None:
@@ -396,9 +396,9 @@ def test_no_output_contains_a_secret(guarded: Config, caplog: pytest.LogCaptureF
     caplog.set_level(logging.DEBUG)
     targets = config.build_targets(guarded)
     assert all(t.login and t.login.password.get_secret_value() == CANARY for t in targets)
-    shown = [repr(targets), str(targets), config.effective_yaml(guarded), config.digest(guarded)]
-    shown += [json.dumps(config.effective(guarded)), json.dumps(config.schema()), caplog.text]
-    for text in shown:
+    displayed = [repr(targets), str(targets), config.effective_yaml(guarded), config.digest(guarded)]
+    displayed += [json.dumps(config.effective(guarded)), json.dumps(config.schema()), caplog.text]
+    for text in displayed:
         assert CANARY not in text
 
 
@@ -564,8 +564,8 @@ def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write: Write
     assert (known.host, known.port, known.name) == ("1.1.1.1", 443, "")
     assert (other.host, other.port, other.name) == ("control.example", 8443, "control.example")
     assert other.ca_file == path.parent / "ca.pem"
-    shown = config.load(write(config.effective_yaml(loaded), "shown.yaml"))
-    assert shown.guard == loaded.guard
+    displayed = config.load(write(config.effective_yaml(loaded), "shown.yaml"))
+    assert displayed.guard == loaded.guard
     assert config.effective(loaded)["guard"]["controls"][0] == "1.1.1.1:443"
 
 
@@ -586,9 +586,9 @@ def test_maintenance_windows_may_overlap(write: Write) -> None:
 
 
 def test_the_maintenance_in_the_example_is_valid(write: Write) -> None:
-    shown = re.search(r"^# maintenance:.*\n(?:#.*\n)+", EXAMPLE.read_text(), re.M)
-    assert shown
-    text = EXAMPLE.read_text().replace(shown[0], re.sub(r"^# ?", "", shown[0], flags=re.M))
+    displayed = re.search(r"^# maintenance:.*\n(?:#.*\n)+", EXAMPLE.read_text(), re.M)
+    assert displayed
+    text = EXAMPLE.read_text().replace(displayed[0], re.sub(r"^# ?", "", displayed[0], flags=re.M))
     loaded = config.load(write(text))
     assert [rule.name for rule in loaded.maintenance] == ["nightly backup", "monthly update", "announced move"]
     again = config.load(write(config.effective_yaml(loaded), "shown.yaml"))
@@ -697,17 +697,17 @@ def run(*words: str) -> int:
 
 def test_check_is_silent_on_stdout_when_all_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "--config", str(EXAMPLE)) == 0
-    told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "no mistakes: 4 targets\n")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "no mistakes: 4 targets\n")
 
 
 def test_check_reports_problems_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     bad = next(path for path in BAD if path.stem == "several")
     assert run("check", "--json", "--config", str(bad)) == 1
-    told = capsys.readouterr()
-    plain = json.loads(told.out)
+    output = capsys.readouterr()
+    plain = json.loads(output.out)
     assert plain["valid"] is False
-    assert [f"{m['file']}:{m['line']}: {m['what']}" for m in plain["mistakes"]] == told.err.splitlines()
+    assert [f"{m['file']}:{m['line']}: {m['what']}" for m in plain["mistakes"]] == output.err.splitlines()
     assert len(plain["mistakes"]) == 6
 
 

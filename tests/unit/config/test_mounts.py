@@ -52,9 +52,9 @@ def test_the_file_system_of_a_path_is_that_of_the_innermost_mount(table: Path, p
 
 
 def test_the_warning_names_the_mount_and_what_to_do(table: Path) -> None:
-    said = network_mount_warning(Path("/srv/mail watch/data"), table)
-    assert "/srv/mail watch/data lies on nfs4 (nas:/export/mail on /srv/mail watch)" in said
-    assert "name a folder on a disk of this machine" in said
+    message = network_mount_warning(Path("/srv/mail watch/data"), table)
+    assert "/srv/mail watch/data lies on nfs4 (nas:/export/mail on /srv/mail watch)" in message
+    assert "name a folder on a disk of this machine" in message
 
 
 def test_an_unknown_file_system_gives_no_warning(tmp_path: Path) -> None:
@@ -72,5 +72,5 @@ def test_config_check_warns_about_a_network_file_system(
     (tmp_path / "mountinfo").write_text("1 0 0:1 / / rw - nfs nas:/home rw\n")
     monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
     assert main(["--config", str(config), "config", "check"]) == 0
-    said = capsys.readouterr().err
-    assert f"warning: {config}:2: data_dir: {tmp_path / 'data'} lies on nfs (nas:/home on /)" in said
+    output = capsys.readouterr().err
+    assert f"warning: {config}:2: data_dir: {tmp_path / 'data'} lies on nfs (nas:/home on /)" in output

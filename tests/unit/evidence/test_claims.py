@@ -60,7 +60,7 @@ ROME = ZoneInfo(RULE_ZONE)
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 PROMISES = sla.rules()
-SAID = {
+STATEMENT = {
     "holder": {"name": "Maria Bianchi", "tax_code": "BNCMRA80A41F205X", "email": "maria@example.org"},
     "plan": "Mail Plus",
     "contract_number": "C-12345",
@@ -170,7 +170,7 @@ def test_claims_survive_config_show_and_change_no_digest(tmp_path: Path) -> None
         "targets": [{"name": "lab", "kind": "imap", "host": "imap.example.org"}],
     }
     (tmp_path / "without").write_text(json.dumps(plain))
-    (tmp_path / "with").write_text(json.dumps(plain | {"claims": [SAID | {"targets": ["lab", "old"]}]}))
+    (tmp_path / "with").write_text(json.dumps(plain | {"claims": [STATEMENT | {"targets": ["lab", "old"]}]}))
     without, loaded = config.load(tmp_path / "without"), config.load(tmp_path / "with")
     (tmp_path / "again").write_text(config.effective_yaml(loaded))
     assert config.load(tmp_path / "again").claims == loaded.claims
@@ -216,11 +216,11 @@ def test_windows_cover_the_span_and_touch_one_another(start: int, length: int, k
 @given(st.integers(at("2019-12-01"), at("2031-01-01")), st.integers(0, 200 * 24 * HOUR), st.integers(0, HOUR))
 def test_counted_downtime_adds_up_over_the_windows(start: int, length: int, edge: int) -> None:
     one = SlaOutage((start, start + length), (start - edge, start + length + edge))
-    told = reading(PROMISES["titan"], "imap", [one], None)["windows"]
+    reported = reading(PROMISES["titan"], "imap", [one], None)["windows"]
     # Sums of thousandths of a second.
-    assert round(sum(window["raw"]["down"]["min"] for window in told) * 1000) == length
-    assert round(sum(window["raw"]["down"]["max"] for window in told) * 1000) == length + 2 * edge
-    for window in told:
+    assert round(sum(window["raw"]["down"]["min"] for window in reported) * 1000) == length
+    assert round(sum(window["raw"]["down"]["max"] for window in reported) * 1000) == length + 2 * edge
+    for window in reported:
         share = window["counted"]["available"]
         assert 0 <= Decimal(share["at_least"]) <= Decimal(share["at_most"]) <= 100
 
@@ -251,18 +251,18 @@ def test_up_observations_inside_never_make_more_count_than_the_pieces(pieces: li
     google, start = PROMISES["google-isp"], at("2026-11-10T10:00")
     span = (start, start + sum(pieces))
     one = SlaOutage(span, span, up_count=len(pieces) - 1)
-    told = only(reading(google, "webmail", [one], None))["counted"]["down"]["min"] * 1000
+    evaluated = only(reading(google, "webmail", [one], None))["counted"]["down"]["min"] * 1000
     truth = sum(piece for piece in pieces if piece >= 10 * MINUTE)
-    assert round(told) <= truth
+    assert round(evaluated) <= truth
     if len(pieces) == 1:
-        assert round(told) == truth
+        assert round(evaluated) == truth
 
 
 def test_a_channel_that_the_definition_leaves_out_has_its_raw_figure_only() -> None:
-    told = reading(PROMISES["google-workspace"], "imap", [lasted("2026-11-10T10:00", 30)], None)
-    assert told["covered"] is False
-    assert only(told).keys() == {"from", "to", "raw"}
-    assert only(told)["raw"]["available"] == {"at_most": "95.8334", "at_least": "95.8287"}
+    reported = reading(PROMISES["google-workspace"], "imap", [lasted("2026-11-10T10:00", 30)], None)
+    assert reported["covered"] is False
+    assert only(reported).keys() == {"from", "to", "raw"}
+    assert only(reported)["raw"]["available"] == {"at_most": "95.8334", "at_least": "95.8287"}
 
 
 def test_maintenance_is_left_out_where_the_rule_says_so() -> None:
@@ -318,9 +318,9 @@ def test_money_is_shown_only_where_the_rule_gives_some_and_a_fee_is_known() -> N
 def test_unobserved_time_does_not_surely_count_under_a_rule() -> None:
     """Five hours of which one was unobserved, in a hole: as measured it is five, by the rule at least four."""
     holed = lasted("2026-11-10T10:00", 5, unobserved=HOUR)
-    told = only(reading(PROMISES["titan"], "imap", [holed], None))
-    assert told["raw"]["down"] == {"min": 18_000.0, "max": 18_120.0}
-    assert told["counted"]["down"] == {"min": 14_400.0, "max": 18_120.0}
+    evaluated = only(reading(PROMISES["titan"], "imap", [holed], None))
+    assert evaluated["raw"]["down"] == {"min": 18_000.0, "max": 18_120.0}
+    assert evaluated["counted"]["down"] == {"min": 14_400.0, "max": 18_120.0}
     assert sla_outage(outage_json(holed)) == holed
     # What was unobserved as a whole (a login tried now and then) breaks no promise for sure.
     blind = only(reading(PROMISES["titan"], "imap", [lasted("2026-11-10T10:00", 5, unobserved=5 * HOUR)], None))
@@ -337,8 +337,8 @@ def test_a_hole_may_have_left_pieces_that_are_too_short_to_count() -> None:
         assert only(reading(PROMISES["google-isp"], "webmail", [one], None))["counted"]["down"]["min"] == 0.0
     # One unknown observation of a second within five days: at most two cuts of less than ten minutes.
     long = lasted("2026-11-10T10:00", 120, unobserved=1000, unknown_count=1)
-    told = only(reading(PROMISES["google-isp"], "webmail", [long], None))["counted"]["down"]["min"]
-    assert told == 120 * 3600 - 1 - 2 * 600
+    evaluated = only(reading(PROMISES["google-isp"], "webmail", [long], None))["counted"]["down"]["min"]
+    assert evaluated == 120 * 3600 - 1 - 2 * 600
 
 
 def test_an_outage_over_the_end_of_a_month_and_over_a_change_of_clocks() -> None:
@@ -367,11 +367,11 @@ def test_a_tier_begins_below_its_bound_and_not_at_it() -> None:
 
 def test_an_outage_without_both_ends_has_no_upper_figure() -> None:
     one = replace(lasted("2026-11-10T10:00", 40), possible=None)
-    told = only(reading(PROMISES["microsoft-365"], "imap", [one], None))["counted"]
-    assert told["down"]["max"] is None
-    assert told["available"]["at_least"] is None
-    assert told["broken"] == "surely"
-    assert told["tier"]["possibly"] is None
+    evaluated = only(reading(PROMISES["microsoft-365"], "imap", [one], None))["counted"]
+    assert evaluated["down"]["max"] is None
+    assert evaluated["available"]["at_least"] is None
+    assert evaluated["broken"] == "surely"
+    assert evaluated["tier"]["possibly"] is None
     brief = replace(lasted("2026-11-10T10:00", 0.1), possible=None)
     assert only(reading(PROMISES["microsoft-365"], "imap", [brief], None))["counted"]["broken"] == "possibly"
 
@@ -380,18 +380,18 @@ def test_one_event_of_a_certified_mailbox_may_take_half_of_what_is_allowed() -> 
     """A quadrimestre of 2929 hours (in October a clock is set back): 0.2 % are 5.858 h, half of it 2.929 h."""
     cases = [(2.89, "no", "no"), (2.92, "possibly", "no"), (3, "surely", "no"), (6, "surely", "surely")]
     for hours, exceeded, broken in cases:
-        told = only(reading(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", hours)], None))["counted"]
-        assert told["single_event"] == {"limit": 10544.4, "exceeded": exceeded}, hours
-        assert told["broken"] == broken
+        evaluated = only(reading(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", hours)], None))["counted"]
+        assert evaluated["single_event"] == {"limit": 10544.4, "exceeded": exceeded}, hours
+        assert evaluated["broken"] == broken
     cut = lasted("2026-11-10T10:00", 4, up_count=1)
-    told = only(reading(PROMISES["pec"], "imap", [cut], None))["counted"]
-    assert told["single_event"]["exceeded"] == "possibly"
+    evaluated = only(reading(PROMISES["pec"], "imap", [cut], None))["counted"]
+    assert evaluated["single_event"]["exceeded"] == "possibly"
 
 
 def test_other_outages_of_the_window_count_and_overlapping_ones_once() -> None:
     first, second = lasted("2026-11-10T10:00", 1), lasted("2026-11-20T10:00", 1)
-    told = only(reading(PROMISES["titan"], "imap", [first, second, first], None))["counted"]
-    assert told["down"]["min"] == 7200.0
+    evaluated = only(reading(PROMISES["titan"], "imap", [first, second, first], None))["counted"]
+    assert evaluated["down"]["min"] == 7200.0
 
 
 # Deadlines
@@ -427,8 +427,8 @@ def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
     # Never seen working before, but over: the deadline runs, though how long it lasted at most is not known.
     assert claim_deadline(PROMISES["google-workspace"], window, one, ROME) == date(2026, 12, 10)
     for first_good in (None, "2026-11-10T11:00:00Z"):
-        told = outage_json(one) | {"last_good": None, "first_good": first_good}
-        assert sla_outage(told).ended is (first_good is not None)
+        public = outage_json(one) | {"last_good": None, "first_good": first_good}
+        assert sla_outage(public).ended is (first_good is not None)
 
 
 # What is reported
@@ -437,32 +437,32 @@ def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
 @pytest.mark.parametrize("language", ["en", "it"])
 @pytest.mark.parametrize("key", list(PROMISES))
 def test_the_section_says_whether_the_rule_is_verified_and_that_it_is_no_advice(key: str, language: str) -> None:
-    section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
+    section = ClaimSection.model_validate(STATEMENT | {"provider": "lab", "sla": key})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(section, outage)
-    told = contract_section(claim, "imap", Formatter(language, ROME, tenths=False))
-    assert told is not None
-    assert ("NOT VERIFIED" in told.label or "NON VERIFICATO" in told.label) is not PROMISES[key].verified
-    assert "no legal advice" in told.intro or "pareri legali" in told.intro
+    reported = contract_section(claim, "imap", Formatter(language, ROME, tenths=False))
+    assert reported is not None
+    assert ("NOT VERIFIED" in reported.label or "NON VERIFICATO" in reported.label) is not PROMISES[key].verified
+    assert "no legal advice" in reported.intro or "pareri legali" in reported.intro
     assert claim.as_json()["note"] == "no legal advice"
-    assert "Maria Bianchi" in told.contract[0][1]
+    assert "Maria Bianchi" in reported.contract[0][1]
     assert check_claim(json.loads(json.dumps(claim.as_json())), outage).startswith(
         "a statement of the owner, not a measurement; its result follows"
     )
 
 
-def claimed(watching: MailWatchProcess, key: str, folder: Path) -> Path:
-    settings = watching.settings | {"claims": [SAID | {"targets": ["lab-imap"], "sla": key}]}
-    path = watching.folder / f"{folder.name}.yaml"
+def claimed(process: MailWatchProcess, key: str, folder: Path) -> Path:
+    settings = process.settings | {"claims": [STATEMENT | {"targets": ["lab-imap"], "sla": key}]}
+    path = process.folder / f"{folder.name}.yaml"
     path.write_text(json.dumps(settings))
     return path
 
 
 def report(
-    watching: MailWatchProcess, path: Path, identity: str, out: Path, language: str
+    process: MailWatchProcess, path: Path, identity: str, out: Path, language: str
 ) -> subprocess.CompletedProcess[str]:
     command = ["--config", str(path), "report", identity, "-o", str(out), "--lang", language]
-    return watching.command(*command)
+    return process.command(*command)
 
 
 @pytest.mark.parametrize("language", ["en", "it"])
@@ -511,7 +511,7 @@ def test_without_a_claim_nothing_of_claims_is_shown(bundle: Path) -> None:
     ids=range(7),
 )
 def test_an_evaluation_that_does_not_follow_is_refused(change: Any, why: str) -> None:
-    section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "microsoft-365"})
+    section = ClaimSection.model_validate(STATEMENT | {"provider": "lab", "sla": "microsoft-365"})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
     claim = json.loads(json.dumps(owner_statement.owner_claim(section, outage).as_json()))
     check_claim(claim, outage)
@@ -565,10 +565,10 @@ def letter(
     *more: str,
 ) -> tuple[str, str, str]:
     """Write one; return the PDF's text, the document's text, and what was said."""
-    watching, _, identity = recorded_outage
-    path = claimed(watching, key, folder) if key else watching.config
+    process, _, identity = recorded_outage
+    path = claimed(process, key, folder) if key else process.config
     out = folder / "letter"
-    made = watching.command("--config", str(path), "claim", identity, "-o", str(out), "--lang", language, *more)
+    made = process.command("--config", str(path), "claim", identity, "-o", str(out), "--lang", language, *more)
     assert made.returncode == 0, made.stderr
     assert made.stdout.split() == [f"{out}.pdf", f"{out}.docx"]
     assert all(Path(name).stat().st_mode & 0o777 == 0o600 for name in made.stdout.split())
@@ -594,7 +594,7 @@ UNCHECKED = ("1229", "1453", "1454", "2712", "2019/770", "13533", "Lecce", "347/
 def test_the_letter_is_filled_in_as_pdf_and_as_document(
     recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path, language: str
 ) -> None:
-    pdf, document, said = letter(recorded_outage, tmp_path, language, "microsoft-365")
+    pdf, document, reply = letter(recorded_outage, tmp_path, language, "microsoft-365")
     title = {"en": "Subject: complaint about an outage", "it": "Oggetto: reclamo per disservizio"}[language]
     mark = {"en": "is NOT VERIFIED", "it": "NON È VERIFICATA"}[language]
     for text in (pdf, document):
@@ -617,30 +617,30 @@ def test_the_letter_is_filled_in_as_pdf_and_as_document(
     sides = (opened.sections[0].page_width, opened.sections[0].page_height)
     assert [round(side.cm, 1) for side in sides if side is not None] == [21, 29.7]
     assert {"en": "en-GB", "it": "it-IT"}[language] in opened.styles.element.xml
-    assert "microsoft-365 is not verified" in said
-    assert re.search(r"last day to claim for 1 \w+ \d{4} to .*: \d{4}-\d\d-\d\d \(-?\d+ days", said)
+    assert "microsoft-365 is not verified" in reply
+    assert re.search(r"last day to claim for 1 \w+ \d{4} to .*: \d{4}-\d\d-\d\d \(-?\d+ days", reply)
 
 
 @pytest.mark.parametrize("language", ["en", "it"])
 def test_without_a_claim_the_formal_notice_is_all_blanks_and_says_so(
     recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path, language: str
 ) -> None:
-    pdf, document, said = letter(recorded_outage, tmp_path, language, None, "--formal")
+    pdf, document, reply = letter(recorded_outage, tmp_path, language, None, "--formal")
     for text in (pdf, document):
         assert {"en": "Subject: formal notice to perform", "it": "Oggetto: diffida ad adempiere"}[language] in text
         assert text.count("____") >= 14
         assert {"en": "[tax code: ", "it": "[codice fiscale: "}[language] in text
         assert [words for words in UNCHECKED if words in text] == []
         assert NO_ADVICE[language] in text
-    assert "no claim in the config covers this outage" in said
+    assert "no claim in the config covers this outage" in reply
 
 
 def test_an_unknown_outage_has_no_letter(
     recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
 ) -> None:
-    said = recorded_outage[0].command("claim", "zzz", "-o", str(tmp_path / "letter"))
-    assert said.returncode == 1
-    assert "no outage has the id zzz" in said.stderr
+    result = recorded_outage[0].command("claim", "zzz", "-o", str(tmp_path / "letter"))
+    assert result.returncode == 1
+    assert "no outage has the id zzz" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -658,8 +658,8 @@ def composed(
 ) -> str:
     """The letter's text about an outage that nobody had to live through."""
     outage = recorded(lasted("2026-11-10T10:00", hours), **more)
-    said = SAID | {"provider": "lab"} | ({"sla": key} if key else {})
-    claim = owner_statement.owner_claim(ClaimSection.model_validate(said), public_json.outage_json(outage))
+    statement = STATEMENT | {"provider": "lab"} | ({"sla": key} if key else {})
+    claim = owner_statement.owner_claim(ClaimSection.model_validate(statement), public_json.outage_json(outage))
     others_told = [recorded(one) for one in others]
     return text_of_letter(
         Letter(outage, claim, PAGE, others_told, Formatter(language, ROME, tenths=False), formal=False)
@@ -720,7 +720,7 @@ def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
 
 @pytest.mark.parametrize(("key", "verified"), [("microsoft-365", False), ("titan", True)])
 def test_nothing_follows_from_a_rule_that_is_not_verified(key: str, verified: bool) -> None:
-    section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
+    section = ClaimSection.model_validate(STATEMENT | {"provider": "lab", "sla": key})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(section, outage)
     given = contract_section(claim, "imap", Formatter("en", ROME, tenths=False))
@@ -752,7 +752,7 @@ def test_the_letter_does_not_disclose_to_the_provider_when_the_time_to_claim_end
     """Zen counts pings; as a rule of its own it would be cited, and has a deadline."""
     outage = recorded(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(
-        ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), public_json.outage_json(outage)
+        ClaimSection.model_validate(STATEMENT | {"provider": "lab", "sla": "zen"}), public_json.outage_json(outage)
     )
     claim = replace(claim, rule=replace(PROMISES["zen"], channels=()))
     text = text_of_letter(Letter(outage, claim, PAGE, [], Formatter("en", ROME, tenths=False), formal=False))

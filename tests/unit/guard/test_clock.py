@@ -55,30 +55,30 @@ def clocks() -> Clocks:
 
 
 @pytest.fixture
-def watch(clocks: Clocks) -> ClockMonitor:
+def clock_monitor(clocks: Clocks) -> ClockMonitor:
     """A watch that has ticked once."""
-    watch = ClockMonitor(clocks)
-    assert watch.tick() == []
-    return watch
+    clock_monitor = ClockMonitor(clocks)
+    assert clock_monitor.tick() == []
+    return clock_monitor
 
 
-def test_a_steady_clock_is_no_event(clocks: Clocks, watch: ClockMonitor) -> None:
+def test_a_steady_clock_is_no_event(clocks: Clocks, clock_monitor: ClockMonitor) -> None:
     for wait in (1.0, 1.4, 0.001, 5.9, 0.0):
         clocks.go(wait)
-        assert watch.tick() == []
+        assert clock_monitor.tick() == []
 
 
-def test_a_suspend_is_dated_from_the_last_tick_to_this_one(clocks: Clocks, watch: ClockMonitor) -> None:
+def test_a_suspend_is_dated_from_the_last_tick_to_this_one(clocks: Clocks, clock_monitor: ClockMonitor) -> None:
     clocks.go(1.0, asleep=3600)
-    assert watch.tick() == [ClockEvent("suspend", MS, MS + 3_601_000, 3600.0, 0, 3_601_000)]
+    assert clock_monitor.tick() == [ClockEvent("suspend", MS, MS + 3_601_000, 3600.0, 0, 3_601_000)]
     clocks.go(1.0)
-    assert watch.tick() == []
+    assert clock_monitor.tick() == []
 
 
 @pytest.mark.parametrize("step", [0.6, -0.6, 3600.0, -3600.0])
-def test_a_step_is_reported_with_its_sign(clocks: Clocks, watch: ClockMonitor, step: float) -> None:
+def test_a_step_is_reported_with_its_sign(clocks: Clocks, clock_monitor: ClockMonitor, step: float) -> None:
     clocks.go(1.0, step=step)
-    (event,) = watch.tick()
+    (event,) = clock_monitor.tick()
     assert event.kind == "step"
     assert event.seconds == pytest.approx(step)
     assert (event.start, event.end) == (MS, MS + 1000 + round(step * 1000))
@@ -86,15 +86,15 @@ def test_a_step_is_reported_with_its_sign(clocks: Clocks, watch: ClockMonitor, s
         "event": "step", "start": MS, "end": event.end, "milliseconds": round(step * 1000),
     }  # fmt: skip
     clocks.go(1.0)
-    assert watch.tick() == []
+    assert clock_monitor.tick() == []
 
 
-def test_many_small_steps_add_up_to_one(clocks: Clocks, watch: ClockMonitor) -> None:
-    told: list[ClockEvent] = []
+def test_many_small_steps_add_up_to_one(clocks: Clocks, clock_monitor: ClockMonitor) -> None:
+    collected: list[ClockEvent] = []
     for _ in range(6):
         clocks.go(1.0, step=0.1)
-        told += watch.tick()
-    assert [(event.kind, round(event.seconds, 1)) for event in told] == [("step", 0.6)]
+        collected += clock_monitor.tick()
+    assert [(event.kind, round(event.seconds, 1)) for event in collected] == [("step", 0.6)]
 
 
 @pytest.mark.parametrize("step", [-31_536_000_000, -300, 300, 31_536_000_000])
@@ -106,24 +106,24 @@ def test_a_clock_step_since_the_survey_counts_before_any_tick(step: int, monkeyp
     assert bound.milliseconds() in range(19 + abs(step), 120 + abs(step))
 
 
-def test_a_stopped_process_is_stalled(clocks: Clocks, watch: ClockMonitor) -> None:
+def test_a_stopped_process_is_stalled(clocks: Clocks, clock_monitor: ClockMonitor) -> None:
     clocks.go(6.1)
-    (event,) = watch.tick()
+    (event,) = clock_monitor.tick()
     assert (event.kind, event.start, event.end) == ("stalled", MS, MS + 6100)
     assert event.seconds == pytest.approx(5.1)
 
 
 def test_a_slow_start_is_no_stall_but_a_step_in_it_is_recorded(clocks: Clocks) -> None:
-    watch = ClockMonitor(clocks)
+    clock_monitor = ClockMonitor(clocks)
     clocks.go(60.0, step=10.0)
-    assert [event.kind for event in watch.tick()] == ["step"]
+    assert [event.kind for event in clock_monitor.tick()] == ["step"]
     clocks.go(60.0)
-    assert [event.kind for event in watch.tick()] == ["stalled"]
+    assert [event.kind for event in clock_monitor.tick()] == ["stalled"]
 
 
-def test_a_suspend_with_a_step_at_its_end_is_both(clocks: Clocks, watch: ClockMonitor) -> None:
+def test_a_suspend_with_a_step_at_its_end_is_both(clocks: Clocks, clock_monitor: ClockMonitor) -> None:
     clocks.go(1.0, asleep=100, step=-30)
-    assert [(event.kind, event.seconds) for event in watch.tick()] == [("suspend", 100.0), ("step", -30.0)]
+    assert [(event.kind, event.seconds) for event in clock_monitor.tick()] == [("suspend", 100.0), ("step", -30.0)]
 
 
 def test_the_machines_clocks_are_read_as_at_one_moment() -> None:
@@ -134,13 +134,13 @@ def test_the_machines_clocks_are_read_as_at_one_moment() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="adjtimex is of Linux")
 def test_the_kernel_reports_its_synchronisation() -> None:
-    told = kernel_sync()
-    if told is None:
+    reported = kernel_sync()
+    if reported is None:
         pytest.skip("adjtimex is forbidden here")
-    assert 0 <= told.state <= 5
+    assert 0 <= reported.state <= 5
     # The kernel lets the error grow to 16 s and no further; another value would be a wrong structure.
-    assert 0 <= told.max_error_us <= 16_000_000
-    assert 0 <= told.estimated_error_us <= 16_000_000
+    assert 0 <= reported.max_error_us <= 16_000_000
+    assert 0 <= reported.estimated_error_us <= 16_000_000
 
 
 async def ask(answer: Answer = packet) -> Offset:
@@ -150,11 +150,11 @@ async def ask(answer: Answer = packet) -> Offset:
 
 @pytest.mark.parametrize("ahead", [0.0, 2.5, -2.5, 86_400.0])
 async def test_the_offset_is_the_servers_time_minus_ours_within_its_bound(ahead: float) -> None:
-    told = await ask(lambda request: packet(request, ahead=ahead))
-    assert abs(told.offset_us - round(ahead * 1e6)) <= told.bound_us
-    assert told.bound_us == pytest.approx(told.delay_us / 2 + 25_000, abs=50)
-    assert told.delay_us < 1_000_000
-    assert (told.stratum, told.server) == (2, "127.0.0.1")
+    answer = await ask(lambda request: packet(request, ahead=ahead))
+    assert abs(answer.offset_us - round(ahead * 1e6)) <= answer.bound_us
+    assert answer.bound_us == pytest.approx(answer.delay_us / 2 + 25_000, abs=50)
+    assert answer.delay_us < 1_000_000
+    assert (answer.stratum, answer.server) == (2, "127.0.0.1")
 
 
 async def test_the_request_shows_nothing_of_our_clock_and_never_repeats() -> None:
@@ -214,8 +214,8 @@ def test_the_time_that_the_server_held_the_request_is_not_delay() -> None:
     nonce = b"nonce..."
     sent_ns = time.time_ns()
     data = packet(bytes(40) + nonce, held=0.5)
-    told = read_answer(data, nonce=nonce, sent_ns=sent_ns, elapsed_ns=600_000_000, server="x")
-    assert told.delay_us == pytest.approx(100_000, abs=10)
+    answer = read_answer(data, nonce=nonce, sent_ns=sent_ns, elapsed_ns=600_000_000, server="x")
+    assert answer.delay_us == pytest.approx(100_000, abs=10)
 
 
 def test_the_seconds_that_begin_anew_in_2036_are_read_as_the_nearest() -> None:
@@ -224,18 +224,18 @@ def test_the_seconds_that_begin_anew_in_2036_are_read_as_the_nearest() -> None:
     data = struct.pack("!BBbbiI4s", 4 << 3 | 4, 1, 0, 0, 0, 0, b"GPS\0") + bytes(8) + nonce
     data += ntp(after) + ntp(after)
     assert int.from_bytes(ntp(after)[:4]) == 10
-    told = read_answer(data, nonce=nonce, sent_ns=(after - 20) * S, elapsed_ns=0, server="x")
-    assert told.offset_us == pytest.approx(20_000_000, abs=2)
+    answer = read_answer(data, nonce=nonce, sent_ns=(after - 20) * S, elapsed_ns=0, server="x")
+    assert answer.offset_us == pytest.approx(20_000_000, abs=2)
 
 
 @given(st.binary(max_size=100))
 def test_any_malformed_sntp_packet_is_refused(data: bytes) -> None:
     try:
-        told = read_answer(data, nonce=data[24:32], sent_ns=WALL, elapsed_ns=S, server="x")
+        answer = read_answer(data, nonce=data[24:32], sent_ns=WALL, elapsed_ns=S, server="x")
     except SntpError:
         return
-    assert 0 < told.stratum < 16
-    assert 0 <= told.bound_us < 2_000_000
+    assert 0 < answer.stratum < 16
+    assert 0 <= answer.bound_us < 2_000_000
 
 
 def offset(offset_us: int, bound_us: int = 1000) -> Offset:
@@ -246,36 +246,36 @@ def kernel(synchronised: bool, max_error_us: int = 5000) -> KernelSync:
     return KernelSync(0 if synchronised else 5, synchronised, max_error_us, 0)
 
 
-def told_by(*answers: Offset, kernel: KernelSync | None = None) -> ClockSurvey:
+def survey_of(*answers: Offset, kernel: KernelSync | None = None) -> ClockSurvey:
     return ClockSurvey(at=MS, kernel=kernel, answers=answers)
 
 
 def test_one_liar_among_three_servers_does_not_move_the_median() -> None:
-    told = told_by(offset(100), offset(-200, bound_us=3000), offset(3_600_000_000))
-    assert told.offset_us == 100
-    assert told.disagreement_us == 3_600_000_200
-    assert told.error_bound_us == 100 + 3000
-    assert not told.degraded
+    collected = survey_of(offset(100), offset(-200, bound_us=3000), offset(3_600_000_000))
+    assert collected.offset_us == 100
+    assert collected.disagreement_us == 3_600_000_200
+    assert collected.error_bound_us == 100 + 3000
+    assert not collected.degraded
 
 
 def test_of_two_servers_that_disagree_either_may_be_right() -> None:
-    told = told_by(offset(0), offset(4_000_000))
-    assert told.error_bound_us == 2_000_000 + 2_000_000 + 1000
-    assert told.degraded
+    collected = survey_of(offset(0), offset(4_000_000))
+    assert collected.error_bound_us == 2_000_000 + 2_000_000 + 1000
+    assert collected.degraded
 
 
 def test_without_time_servers_a_synchronised_kernel_is_believed() -> None:
-    assert told_by(kernel=kernel(True)).error_bound_seconds() == 0.005
-    assert not told_by(kernel=kernel(True)).degraded
-    assert told_by(kernel=kernel(True, max_error_us=2_000_000)).degraded
-    assert told_by(kernel=kernel(False)).error_bound_seconds() is None
-    assert told_by(kernel=kernel(False)).degraded
-    assert told_by().degraded
+    assert survey_of(kernel=kernel(True)).error_bound_seconds() == 0.005
+    assert not survey_of(kernel=kernel(True)).degraded
+    assert survey_of(kernel=kernel(True, max_error_us=2_000_000)).degraded
+    assert survey_of(kernel=kernel(False)).error_bound_seconds() is None
+    assert survey_of(kernel=kernel(False)).degraded
+    assert survey_of().degraded
 
 
 def test_a_server_knows_better_than_a_kernel_that_is_wrong() -> None:
-    assert told_by(offset(1_500_000), kernel=kernel(True)).degraded
-    assert not told_by(offset(10_000), kernel=kernel(False)).degraded
+    assert survey_of(offset(1_500_000), kernel=kernel(True)).degraded
+    assert not survey_of(offset(10_000), kernel=kernel(False)).degraded
 
 
 def test_an_unsynchronised_kernel_has_no_error_bound() -> None:
@@ -289,13 +289,13 @@ async def test_a_survey_notes_who_answered_and_who_did_not() -> None:
         time_server(lambda _: None) as (mute, _),
         time_server(lambda request: packet(request, stratum=0, reference=b"DENY")) as (deny, _),
     ):
-        told = await survey([("127.0.0.1", port) for port in (good, mute, deny)], timeout=0.2)
-    assert len(told.answers) == 1
-    assert told.failures == {
+        reported = await survey([("127.0.0.1", port) for port in (good, mute, deny)], timeout=0.2)
+    assert len(reported.answers) == 1
+    assert reported.failures == {
         f"127.0.0.1:{mute}": "TimeoutError",
         f"127.0.0.1:{deny}": "the server refuses requests ('DENY')",
     }
-    assert not told.degraded
+    assert not reported.degraded
 
 
 def test_a_survey_goes_into_the_ledger_without_floats() -> None:
@@ -306,6 +306,6 @@ def test_a_survey_goes_into_the_ledger_without_floats() -> None:
             return [leaf for child in value for leaf in leaves(child)]
         return [value]
 
-    told = replace(told_by(offset(1), offset(2), kernel=kernel(True)), failures={"x:123": "TimeoutError"})
-    assert told.as_json()["error_bound_us"] is not None
-    assert all(leaf is None or isinstance(leaf, int | str) for leaf in leaves(told.as_json()))
+    collected = replace(survey_of(offset(1), offset(2), kernel=kernel(True)), failures={"x:123": "TimeoutError"})
+    assert collected.as_json()["error_bound_us"] is not None
+    assert all(leaf is None or isinstance(leaf, int | str) for leaf in leaves(collected.as_json()))

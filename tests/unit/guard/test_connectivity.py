@@ -29,7 +29,7 @@ HANGS = "slow.invalid"
 
 
 @dataclass
-class Door:
+class Listener:
     """A control that accepts, and counts how often."""
 
     control: Control = field(default_factory=lambda: Control("", 0))
@@ -41,12 +41,12 @@ class Door:
 
 
 @asynccontextmanager
-async def door(host: str = "127.0.0.1") -> AsyncIterator[Door]:
-    door = Door()
-    server = await asyncio.start_server(door.visit, host, 0)
+async def door(host: str = "127.0.0.1") -> AsyncIterator[Listener]:
+    candidate = Listener()
+    server = await asyncio.start_server(candidate.visit, host, 0)
     async with server:
-        door.control = Control(*server.sockets[0].getsockname()[:2])
-        yield door
+        candidate.control = Control(*server.sockets[0].getsockname()[:2])
+        yield candidate
 
 
 @pytest.fixture
@@ -292,9 +292,9 @@ async def test_a_line_without_names_is_not_online_for_a_dns_failure() -> None:
         names = {f"dns:{DOES_NOT}": "unresolved", "dns:*.invalid": "unresolved"}
         assert answer.controls == {good.control.label: "ok", **names}
         assert (await guard.check()).resolver == ""
-    judged = attribute(failing(Cause.DNS), answer)
-    assert judged.cause is Cause.OFFLINE
-    assert judged.detail == "DNS lookups failed here, even for the control names (was: dns)"
+    attributed = attribute(failing(Cause.DNS), answer)
+    assert attributed.cause is Cause.OFFLINE
+    assert attributed.detail == "DNS lookups failed here, even for the control names (was: dns)"
 
 
 @pytest.mark.usefixtures("resolver")
@@ -418,7 +418,7 @@ GREETED = (Phase.AUTH, Cause.UNAVAILABLE)
 
 
 @pytest.mark.parametrize(
-    ("attempts", "online4", "online6", "cause", "told"),
+    ("attempts", "online4", "online6", "cause", "reported"),
     [
         ([(SIX, *DEAD)], True, False, Cause.OFFLINE, "our own line was down over IPv6 (was: timeout)"),
         ([(SIX, *DEAD)], False, True, Cause.TIMEOUT, SIX),
@@ -435,17 +435,21 @@ GREETED = (Phase.AUTH, Cause.UNAVAILABLE)
     ],
 )
 def test_a_failure_is_attributed_by_its_own_address_family(
-    attempts: list[tuple[str, Phase, Cause]], online4: bool | None, online6: bool | None, cause: Cause, told: str
+    attempts: list[tuple[str, Phase, Cause]],
+    online4: bool | None,
+    online6: bool | None,
+    cause: Cause,
+    reported: str,
 ) -> None:
     answer = ConnectivityResult(asked_at=1, online=True in (online4, online6), online4=online4, online6=online6)
-    judged = attribute(tried(*attempts), answer)
-    assert judged.cause is cause
-    assert judged.outcome is cause.outcome
-    assert judged.detail.startswith(told)
-    assert judged.guard == answer
+    attributed = attribute(tried(*attempts), answer)
+    assert attributed.cause is cause
+    assert attributed.outcome is cause.outcome
+    assert attributed.detail.startswith(reported)
+    assert attributed.guard == answer
 
 
-LIE = "10.9.9.9"
+SPOOFED = "10.9.9.9"
 HANDSHAKE = (Phase.TLS, Cause.TLS)
 
 
@@ -455,7 +459,7 @@ HANDSHAKE = (Phase.TLS, Cause.TLS)
         (FOUR, "ok", False),
         (FOUR, "silent", False),
         (FOUR, "lies", False),
-        (f"{LIE}:993", "lies", True),
+        (f"{SPOOFED}:993", "lies", True),
         ("203.0.113.77:993", "lies", True),
         ("192.168.1.1:993", "lies", True),
         (FOUR, "poisoned", True),
@@ -463,11 +467,11 @@ HANDSHAKE = (Phase.TLS, Cause.TLS)
     ],
 )
 def test_an_address_from_a_spoofing_resolver_is_not_the_provider(peer: str, resolver: str, misled: bool) -> None:
-    lie = (LIE, "203.0.113.77")
+    lie = (SPOOFED, "203.0.113.77")
     answer = ConnectivityResult(asked_at=1, online=True, online4=True, resolver=resolver, spoofed=lie)
-    judged = attribute(tried((peer, *HANDSHAKE)), answer)
-    assert judged.outcome is (Outcome.UNKNOWN if misled else Outcome.DOWN)
-    assert judged.detail.startswith("the resolver lies") is misled
+    attributed = attribute(tried((peer, *HANDSHAKE)), answer)
+    assert attributed.outcome is (Outcome.UNKNOWN if misled else Outcome.DOWN)
+    assert attributed.detail.startswith("the resolver lies") is misled
     # A server that shows the provider's certificate is the provider, however we came there.
     assert attribute(tried((peer, *GREETED), tls=True), answer).outcome is Outcome.DOWN
 
@@ -512,19 +516,19 @@ def test_the_resolver_is_asked_where_its_answer_could_matter(
 def test_offline_makes_a_failure_unknown_and_says_what_it_was() -> None:
     observation = failing()
     answer = ConnectivityResult(asked_at=1, online=False, controls={"192.0.2.1:443": "timeout"})
-    judged = attribute(observation, answer)
-    assert judged == replace(
+    attributed = attribute(observation, answer)
+    assert attributed == replace(
         observation, outcome=Outcome.UNKNOWN, cause=Cause.OFFLINE, guard=answer,
         detail="our own line was down (was: timeout)",
     )  # fmt: skip
 
 
 def test_a_guard_without_an_answer_makes_a_failure_unknown() -> None:
-    judged = attribute(
+    attributed = attribute(
         failing(), ConnectivityResult(asked_at=1, online=None, controls={"192.0.2.1:443": "monitor"})
     )
-    assert (judged.outcome, judged.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
-    assert "was: timeout" in judged.detail
+    assert (attributed.outcome, attributed.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    assert "was: timeout" in attributed.detail
 
 
 def test_online_leaves_the_failure_with_the_provider_and_stores_the_answer() -> None:

@@ -62,7 +62,7 @@ async def serving(context: ssl.SSLContext, host: str = "127.0.0.1") -> AsyncIter
         yield server.sockets[0].getsockname()[1]
 
 
-async def heard(authority: Authority, *script: Step) -> str:
+async def control_result(authority: Authority, *script: Step) -> str:
     """What a control comes to that behaves like the script."""
     async with scripted_server(script) as port:
         control = authority.control(port)
@@ -108,9 +108,9 @@ def test_a_portal_with_a_certificate_of_its_own_is_not_the_control(authority: Au
             target="t", scheduled_at=at, started_at=at, ended_at=at, outcome=Outcome.DOWN, cause=Cause.TLS,
             failed_phase=Phase.TLS,
         )  # fmt: skip
-        judged = attribute(failed, answer)
-        assert (judged.outcome, judged.cause) == (Outcome.UNKNOWN, Cause.OFFLINE)
-        assert judged.detail == "something else answered for the control servers (captive portal?) (was: tls)"
+        attributed = attribute(failed, answer)
+        assert (attributed.outcome, attributed.cause) == (Outcome.UNKNOWN, Cause.OFFLINE)
+        assert attributed.detail == "something else answered for the control servers (captive portal?) (was: tls)"
 
     run(work())
 
@@ -125,7 +125,7 @@ def test_a_portal_with_a_certificate_of_its_own_is_not_the_control(authority: Au
     ids=["http", "silence", "close"],
 )
 async def test_a_connection_alone_is_no_proof(authority: Authority, script: list[Step], reason: str) -> None:
-    assert await heard(authority, *script) == reason
+    assert await control_result(authority, *script) == reason
 
 
 async def test_one_control_that_proves_its_name_outweighs_a_portal_before_another(authority: Authority) -> None:

@@ -43,9 +43,9 @@ def forge(monkeypatch: pytest.MonkeyPatch, at: int, change: Change) -> None:
         sealed = seal(index=index, payload=payload, **rest)
         if not header:
             return sealed
-        told = json.loads(sealed.header) | header
+        reported = json.loads(sealed.header) | header
         return EncodedEntry(
-            canonical({key: value for key, value in told.items() if value != "gone"}), sealed.payload
+            canonical({key: value for key, value in reported.items() if value != "gone"}), sealed.payload
         )
 
     monkeypatch.setattr(writing, "encode_entry", forged)

@@ -116,10 +116,10 @@ def test_the_same_key_signs_the_same_note(vector: dict[str, Any]) -> None:
 def test_the_go_implementation_agrees_on_our_ledger() -> None:
     """What crosscheck.go said of ours.json: each note opens, its root is that of the entries, all are in it."""
     assert hashlib.sha256((FOLDER / "ours.json").read_bytes()).hexdigest() == GO["ours_sha256"]
-    told = GO["ours"]
-    assert told["entries_proven"] == len(OURS["entries"]) == 50
-    assert told["beginnings_proven"] == len(OURS["notes"]) == len(told["notes"]) == 8
-    for note, seen in zip(OURS["notes"], told["notes"], strict=True):
+    by_go = GO["ours"]
+    assert by_go["entries_proven"] == len(OURS["entries"]) == 50
+    assert by_go["beginnings_proven"] == len(OURS["notes"]) == len(by_go["notes"]) == 8
+    for note, seen in zip(OURS["notes"], by_go["notes"], strict=True):
         assert seen["good"]
         read = checkpoint.verify(note, key_of(OURS["key"])[1])
         assert (read.size, base64.b64encode(read.root).decode()) == (seen["size"], seen["root"])

@@ -56,7 +56,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return parsed(shown(metrics)).get(key)
 
 
-def look(
+def observed(
     outcome: Outcome, at: int = T0, cause: Cause | None = None, failed_phase: Phase | None = None
 ) -> Observation:
     attempt = Attempt(
@@ -77,8 +77,8 @@ def look(
     )
 
 
-UP = look(Outcome.UP)
-DOWN = look(Outcome.DOWN, cause=Cause.TIMEOUT, failed_phase=Phase.CONNECT)
+UP = observed(Outcome.UP)
+DOWN = observed(Outcome.DOWN, cause=Cause.TIMEOUT, failed_phase=Phase.CONNECT)
 
 
 def outage(name: str, start: int, last_bad: int, end: int | None = None, **causes: int) -> OutageRecord:
@@ -123,7 +123,7 @@ def test_an_unknown_observation_removes_probe_success(metrics: Metrics) -> None:
     assert value(metrics, "probe_success", **T) == 1
     metrics.observed(TARGET, DOWN, "suspect")
     assert value(metrics, "probe_success", **T) == 0
-    metrics.observed(TARGET, look(Outcome.UNKNOWN, cause=Cause.OFFLINE), "suspect")
+    metrics.observed(TARGET, observed(Outcome.UNKNOWN, cause=Cause.OFFLINE), "suspect")
     assert value(metrics, "probe_success", **T) is None
 
 
@@ -192,15 +192,15 @@ def test_counters_are_there_at_0_before_anything_happened(kind: Kind, tls: TlsMo
     for name in ("outages_total", "outage_seconds_total", "gap_seconds_total", "outage_active"):
         assert series[f"mailwatch_{name}", frozenset(labels.items())] == 0
     failures = {key: v for key, v in series.items() if "failures" in key[0]}
-    told = {(dict(key)["cause"], dict(key)["phase"]) for _, key in failures}
+    reported = {(dict(key)["cause"], dict(key)["phase"]) for _, key in failures}
     assert set(failures.values()) == {0}
-    assert {("dns", "resolve"), ("refused", "connect"), ("unavailable", "greeting")} <= told
-    assert {("offline", "none"), ("monitor", "none")} <= told
-    assert (("tls", "tls") in told) == (tls is not TlsMode.NONE)
-    assert (("credentials", "auth") in told) == (login is not None and kind not in (Kind.MX, Kind.WEBMAIL))
-    assert (("unavailable", "fetch") in told) == (kind is Kind.WEBMAIL or (login is not None and kind in READ))
-    assert (("unavailable", "tls") in told) == (tls is TlsMode.STARTTLS)
-    assert len(told) <= 40
+    assert {("dns", "resolve"), ("refused", "connect"), ("unavailable", "greeting")} <= reported
+    assert {("offline", "none"), ("monitor", "none")} <= reported
+    assert (("tls", "tls") in reported) == (tls is not TlsMode.NONE)
+    assert (("credentials", "auth") in reported) == (login is not None and kind not in (Kind.MX, Kind.WEBMAIL))
+    assert (("unavailable", "fetch") in reported) == (kind is Kind.WEBMAIL or (login is not None and kind in READ))
+    assert (("unavailable", "tls") in reported) == (tls is TlsMode.STARTTLS)
+    assert len(reported) <= 40
 
 
 def test_a_failure_is_counted_by_cause_and_phase(metrics: Metrics) -> None:
@@ -264,8 +264,8 @@ def test_a_scrape_while_outages_are_updated_sees_them_as_they_were(metrics: Metr
 
     class Scraped(list[OutageRecord]):
         def __iter__(self) -> Iterator[OutageRecord]:
-            for told in super().__iter__():
-                yield told
+            for reported in super().__iter__():
+                yield reported
                 seen.append((value(metrics, "outage_active", **T), value(metrics, "outages_total", **T)))
 
     metrics.outages(TARGET, Scraped([before, running]))
@@ -277,9 +277,9 @@ def test_a_scrape_while_outages_are_updated_sees_them_as_they_were(metrics: Metr
 def test_only_the_last_50_closed_outages_are_shown_one_by_one(metrics: Metrics) -> None:
     other = replace(TARGET, name="lab-smtp")
     metrics.declare(other)
-    told = [outage(f"o{n}", T0 + n * 10_000, T0 + n * 10_000, T0 + n * 10_000 + 5000) for n in range(60)]
-    metrics.outages(TARGET, told[:40])
-    metrics.outages(other, told[40:])
+    reported = [outage(f"o{n}", T0 + n * 10_000, T0 + n * 10_000, T0 + n * 10_000 + 5000) for n in range(60)]
+    metrics.outages(TARGET, reported[:40])
+    metrics.outages(other, reported[40:])
     series = parsed(shown(metrics))
     ends = {dict(key)["outage_id"] for name, key in series if name == "mailwatch_outage_end_timestamp_seconds"}
     starts = {dict(key)["outage_id"] for name, key in series if name == "mailwatch_outage_start_timestamp_seconds"}
@@ -368,10 +368,10 @@ def test_no_created_series() -> None:
 
 
 def test_the_documented_metrics_are_those_that_there_are() -> None:
-    told = shown(with_everything())
+    reported = shown(with_everything())
     there = {
-        name: (kind, labels_of(name, told))
-        for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", told, re.MULTILINE)
+        name: (kind, labels_of(name, reported))
+        for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", reported, re.MULTILINE)
     }
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\w, ]*) ?\| \S", DOCS.read_text(), re.MULTILINE)
     documented = {

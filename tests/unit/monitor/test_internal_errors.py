@@ -71,10 +71,10 @@ def counted(harness: PipelineHarness) -> str:
     )
 
 
-async def one_look(harness: PipelineHarness) -> dict[str, Any]:
+async def probe_once(harness: PipelineHarness) -> dict[str, Any]:
     await harness.probe()
-    (told,) = harness.recorded("observation")
-    return told
+    (entry,) = harness.recorded("observation")
+    return entry
 
 
 async def test_a_probe_that_raises_is_on_record(
@@ -84,12 +84,12 @@ async def test_a_probe_that_raises_is_on_record(
         harness.target, login=Login(username="u", password=SecretStr(SECRET))
     )
     harness.pipeline.runner.observe = awaited(raising)
-    told = await one_look(harness)
-    assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
-    assert told["detail"].startswith("internal error: Odd")
+    observation = await probe_once(harness)
+    assert (observation["outcome"], observation["cause"]) == ("unknown", "monitor")
+    assert observation["detail"].startswith("internal error: Odd")
     assert counted(harness).endswith(" 1")
     assert "Traceback" in caplog.text
-    assert SECRET not in caplog.text + str(told)
+    assert SECRET not in caplog.text + str(observation)
     await harness.probe()
     assert len(harness.recorded("observation")) == 2
 
@@ -99,9 +99,9 @@ async def test_an_attribution_that_raises_is_recorded_with_the_observation(
 ) -> None:
     harness.pipeline.runner.observe = awaited(down)
     monkeypatch.setattr(harness.pipeline.attribution, "attribute", awaited(raising))
-    told = await one_look(harness)
-    assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
-    assert "was: refused: connection refused" in told["detail"]
+    observation = await probe_once(harness)
+    assert (observation["outcome"], observation["cause"]) == ("unknown", "monitor")
+    assert "was: refused: connection refused" in observation["detail"]
 
 
 async def test_a_diagnosis_that_raises_does_not_change_the_observation(
@@ -109,9 +109,9 @@ async def test_a_diagnosis_that_raises_does_not_change_the_observation(
 ) -> None:
     harness.pipeline.runner.observe = awaited(down)
     monkeypatch.setattr(harness.pipeline.attribution, "with_diagnosis", awaited(raising))
-    told = await one_look(harness)
-    assert (told["outcome"], told["cause"]) == ("down", "refused")
-    assert told["facts"]["diagnosis"] == {"failed": "Odd"}
+    observation = await probe_once(harness)
+    assert (observation["outcome"], observation["cause"]) == ("down", "refused")
+    assert observation["facts"]["diagnosis"] == {"failed": "Odd"}
     assert counted(harness).endswith(" 1")
 
 
@@ -124,19 +124,21 @@ async def test_an_observation_that_cannot_be_recorded_is_recorded_as_unknown(
     harness.pipeline.runner.observe = awaited(
         lambda request: replace(down(request), facts={"odd": odd})  # type: ignore[arg-type]
     )
-    told = await one_look(harness)
-    assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
-    assert "cannot be recorded" in told["detail"]
+    observation = await probe_once(harness)
+    assert (observation["outcome"], observation["cause"]) == ("unknown", "monitor")
+    assert "cannot be recorded" in observation["detail"]
     assert counted(harness).endswith(" 1")
 
 
 async def test_observe_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:
     target = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=1, tls=TlsMode.NONE, timeout=1.0)
-    seen = await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), lookup=awaited(raising)))
-    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    observation = await observe(
+        ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), lookup=awaited(raising))
+    )
+    assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     odd = awaited(lambda *_: (Address(family=None, sockaddr=()),))  # type: ignore[arg-type]
-    seen = await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), lookup=odd))
-    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    observation = await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), lookup=odd))
+    assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     assert caplog.text.count("probe of t failed: internal error") == 2
 
 
@@ -148,8 +150,10 @@ async def test_an_error_while_closing_a_connection_is_logged(
     target = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=0, tls=TlsMode.NONE, timeout=5.0)
     monkeypatch.setattr(ImapClient, "logout", awaited(raising))
     async with scripted_server([b"* OK [CAPABILITY IMAP4rev1] hi\r\n"]) as port:
-        seen = await observe(ProbeRequest(replace(target, port=port), scheduled_at=now(), contexts=TlsContexts()))
-    assert seen.outcome is Outcome.UP
+        observation = await observe(
+            ProbeRequest(replace(target, port=port), scheduled_at=now(), contexts=TlsContexts())
+        )
+    assert observation.outcome is Outcome.UP
     assert "closing the connection to t failed: internal error" in caplog.text
 
 
@@ -184,8 +188,8 @@ async def test_a_failure_at_one_target_does_not_affect_the_others(
     good.pending_backfill = odd.pending_backfill = None
     keeping = BackgroundTasks(harness.pipeline, harness.reader, [])
     running = asyncio.create_task(keeping.availability())
-    shown = re.compile(r'^mailwatch_coverage_ratio\{target="b-good",.*\} ', re.MULTILINE)
-    while not shown.search(harness.exposition()):
+    displayed = re.compile(r'^mailwatch_coverage_ratio\{target="b-good",.*\} ', re.MULTILINE)
+    while not displayed.search(harness.exposition()):
         assert not running.done()
         await asyncio.sleep(0.01)
     running.cancel()
@@ -201,11 +205,11 @@ async def test_a_change_that_fails_for_one_target_is_made_for_the_others(
         harness.add_target(replace(harness.target, name=name))
     made, rewatch = [], enrolment.apply_settings
 
-    async def odd(monitor: Pipeline, watch: TargetRuntime, target: Target, reason: str) -> None:
+    async def odd(monitor: Pipeline, runtime: TargetRuntime, target: Target, reason: str) -> None:
         if target.name == "a-odd":
             raise Odd
         made.append(target.name)
-        await rewatch(monitor, watch, target, reason)
+        await rewatch(monitor, runtime, target, reason)
 
     monkeypatch.setattr(enrolment, "apply_settings", odd)
     with pytest.raises(Odd):

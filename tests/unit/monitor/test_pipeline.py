@@ -60,7 +60,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
 async def test_an_observation_goes_through_the_whole_pipeline(harness: PipelineHarness) -> None:
     await harness.greet()
     await harness.probe()
-    assert [look["outcome"] for look in harness.recorded("observation")] == ["up"]
+    assert [observation["outcome"] for observation in harness.recorded("observation")] == ["up"]
     assert harness.runtime.state.name == "up"
     assert (
         'mailwatch_observations_total{target="t",provider="",kind="imap",outcome="up"} 1' in harness.exposition()
@@ -160,18 +160,18 @@ async def test_the_usual_time_between_observations_is_no_gap_unless_mailwatch_sl
     assert 9_900 <= gap["end"] - gap["start"] <= 10_100
 
 
-async def disturbed_look(harness: PipelineHarness, reason: GapReason) -> tuple[str, str, str]:
+async def disturbed_probe(harness: PipelineHarness, reason: GapReason) -> tuple[str, str, str]:
     """A probe of a server that is not there, during which something happens to our machine."""
 
     async def disturbed(request: ProbeRequest) -> Observation:
-        seen = await observe(request)
+        observation = await observe(request)
         harness.pipeline.attribution.note_disruption(ticked(-1000), ticked(60_000), reason)
-        return seen
+        return observation
 
     harness.pipeline.runner.observe = disturbed
     await harness.probe()
-    look = harness.recorded("observation")[-1]
-    return look["outcome"], look["cause"], look["detail"]
+    probe = harness.recorded("observation")[-1]
+    return probe["outcome"], probe["cause"], probe["detail"]
 
 
 @pytest.mark.parametrize(("late", "outcome"), [(1.2, Outcome.UNKNOWN), (0.9, Outcome.DOWN)])
@@ -187,10 +187,10 @@ async def test_a_timeout_is_our_own_failure_if_the_process_was_stalled(
 
     async def stalled(request: ProbeRequest) -> Observation:
         nonlocal ahead
-        seen = await observe(request)
+        observation = await observe(request)
         # A tick is due each second: here the last one, now the next.
         ahead += 1 + late - (read_clocks().running - harness.pipeline._clock._last.running) / 1e9
-        return seen
+        return observation
 
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
@@ -202,20 +202,20 @@ async def test_a_timeout_is_our_own_failure_if_the_process_was_stalled(
     await harness.pipeline.check_clock()
     await harness.probe(replace(harness.target, timeout=0.5))
     over.set()
-    (seen,) = harness.recorded("observation")
-    assert seen["outcome"] == outcome
+    (observation,) = harness.recorded("observation")
+    assert observation["outcome"] == outcome
     assert harness.recorded("clock") == []
 
 
 @pytest.mark.parametrize("reason", [GapReason.SUSPENDED, GapReason.CLOCK_STEP])
 async def test_a_failure_during_a_suspend_is_our_own_failure(harness: PipelineHarness, reason: GapReason) -> None:
-    outcome, cause, detail = await disturbed_look(harness, reason)
+    outcome, cause, detail = await disturbed_probe(harness, reason)
     assert (outcome, cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     assert "refused" in detail
 
 
 async def test_a_slow_disk_does_not_excuse_the_provider(harness: PipelineHarness) -> None:
-    assert (await disturbed_look(harness, GapReason.STORE))[0] == "down"
+    assert (await disturbed_probe(harness, GapReason.STORE))[0] == "down"
 
 
 async def test_a_clock_set_back_does_not_excuse_the_provider_when_times_repeat(
@@ -226,7 +226,7 @@ async def test_a_clock_set_back_does_not_excuse_the_provider_when_times_repeat(
     harness.pipeline.attribution.note_disruption(ticked(0), ticked(7_200_000), GapReason.CLOCK_STEP)
     harness.assume_up(30_000)
     await harness.probe()
-    assert [look["outcome"] for look in harness.recorded("observation")] == ["down", "down"]
+    assert [observation["outcome"] for observation in harness.recorded("observation")] == ["down", "down"]
     assert harness.recorded("gap") == []
 
 
@@ -339,8 +339,8 @@ async def test_a_line_that_goes_and_comes_back_while_a_probe_hangs_is_not_the_pr
     line = await asyncio.start_server(accept, "127.0.0.1", control)
     assert (await Guard([Control("127.0.0.1", control)], timeout=1.0, names=()).check()).online
     await looking
-    (look,) = harness.recorded("observation")
-    assert (look["outcome"], look["cause"]) == (Outcome.UNKNOWN, Cause.OFFLINE)
+    (observation,) = harness.recorded("observation")
+    assert (observation["outcome"], observation["cause"]) == (Outcome.UNKNOWN, Cause.OFFLINE)
     over.set()
     for server in (silent, line):
         server.close()
@@ -370,10 +370,10 @@ async def test_no_more_probes_than_allowed_are_under_way_at_once(tmp_path: Path)
                 target=target, detector=Detector(), rolling_availability=RollingAvailability(interval=60.0)
             )
         )
-    looks = [asyncio.create_task(harness.pipeline.run_probe(target, now())) for target in targets]
+    observations = [asyncio.create_task(harness.pipeline.run_probe(target, now())) for target in targets]
     await both.wait()
     release.set()
-    await asyncio.gather(*looks)
+    await asyncio.gather(*observations)
     server.close()
     await server.wait_closed()
     await harness.writer.close()
@@ -406,7 +406,7 @@ async def test_a_probe_under_way_when_its_target_is_removed_is_not_recorded(harn
     go_on.set()
     await under_way
     assert harness.recorded("observation") == []
-    assert [(told["event"], told["reason"]) for told in harness.recorded("watch")] == [("end", "replaced")]
+    assert [(entry["event"], entry["reason"]) for entry in harness.recorded("watch")] == [("end", "replaced")]
 
 
 async def test_the_end_of_an_enrolment_leaves_its_outage_unwatched_and_recorded(harness: PipelineHarness) -> None:
@@ -437,7 +437,7 @@ async def test_another_interval_goes_on_record_and_the_gauges_go_on_at_once(harn
     gaps = len(harness.recorded("gap"))
     await apply_settings(harness.pipeline, harness.runtime, replace(harness.target, interval=30.0), "reload")
     await harness.probe()
-    assert [told["settings"]["interval"] for told in harness.recorded("watch")] == [30_000]
+    assert [entry["settings"]["interval"] for entry in harness.recorded("watch")] == [30_000]
     assert len(harness.recorded("gap")) == gaps
     assert harness.runtime.rolling_availability.ratio(3_600_000, now()).lower == 1.0
     assert (harness.runtime.rolling_availability.ratio(3_600_000, now()).coverage or 0) > 0.03
@@ -450,11 +450,13 @@ async def test_once_a_day_the_settings_go_on_record_again(
     harness.runtime.settings = recorded_settings(harness.target, harness.pipeline.rules, harness.pipeline.secret)
     harness.runtime.settings_written = monotonic.milliseconds()
     await renew_records(harness.pipeline)
-    assert [told["event"] for told in harness.recorded("watch")] == ["begin"]
+    assert [entry["event"] for entry in harness.recorded("watch")] == ["begin"]
     harness.runtime.settings_written -= 24 * 3_600_000
     await renew_records(harness.pipeline)
     await renew_records(harness.pipeline)
-    assert [(told["event"], told["reason"]) for told in harness.recorded("watch")][1:] == [("continue", "daily")]
+    assert [(entry["event"], entry["reason"]) for entry in harness.recorded("watch")][1:] == [
+        ("continue", "daily")
+    ]
 
 
 async def test_an_outage_of_an_old_record_ends_when_its_target_is_gone(harness: PipelineHarness) -> None:
@@ -465,7 +467,7 @@ async def test_an_outage_of_an_old_record_ends_when_its_target_is_gone(harness: 
     await end_targets(harness.pipeline, harness.reader, {"another"})
     (end,) = harness.recorded("watch")
     assert (end["event"], end["settings"]["host"], end["settings"]["kind"]) == ("end", "", "imap")
-    assert [told["state"] for told in harness.recorded("outage")] == ["open", "unwatched"]
+    assert [outage["state"] for outage in harness.recorded("outage")] == ["open", "unwatched"]
     assert audit_outages(harness.reader, rule_book(harness.reader), "t") == []
     found = queries.outage_records(harness.reader)
     assert [record.state for record in found] == ["unwatched"]
@@ -478,10 +480,10 @@ async def test_thousands_of_targets_are_enrolled_in_batches(harness: PipelineHar
     checked = replace(harness.target, name="t7", interval=30.0)
     began = time.monotonic()
     await record_targets(harness.pipeline, harness.reader, [*targets[:7], checked, *targets[8:]])
-    took = time.monotonic() - began
-    events = Counter(told["event"] for told in harness.recorded("watch"))
+    elapsed = time.monotonic() - began
+    events = Counter(entry["event"] for entry in harness.recorded("watch"))
     assert events == {"begin": 3000, "continue": 2999, "change": 1}
-    assert took < 60
+    assert elapsed < 60
 
 
 @pytest.mark.parametrize("gone", [True, False], ids=["removed", "another"])
@@ -515,6 +517,6 @@ async def test_a_target_that_was_removed_costs_no_replay(
         await harness.probe()
     await end_target(harness.pipeline, harness.runtime, "removed")
     monkeypatch.setattr("mailwatch.store.queries.restore_state", lambda *_: pytest.fail("replayed"))
-    (told,) = queries.outages(harness.reader, live=open_outages(harness.pipeline))
-    assert told["state"] == "unwatched"
+    (outage,) = queries.outages(harness.reader, live=open_outages(harness.pipeline))
+    assert outage["state"] == "unwatched"
     assert queries.outages(harness.reader, only_open=True) == []

@@ -47,7 +47,7 @@ async def test_a_slow_probe_is_not_overtaken_and_the_next_comes_on_its_interval(
     seen: list[tuple[Millis, Millis]] = []
     enough, under_way = asyncio.Event(), 0
 
-    async def look(_: Target, due: Millis) -> None:
+    async def probe(_: Target, due: Millis) -> None:
         nonlocal under_way
         under_way += 1
         assert under_way == 1
@@ -57,7 +57,7 @@ async def test_a_slow_probe_is_not_overtaken_and_the_next_comes_on_its_interval(
         if len(seen) == 4:
             enough.set()
 
-    schedule = Schedule(look)
+    schedule = Schedule(probe)
     schedule.add(target("a", 0.05))
     schedule.start()
     await enough.wait()
@@ -72,50 +72,50 @@ async def test_a_slow_probe_is_not_overtaken_and_the_next_comes_on_its_interval(
 async def test_a_due_time_is_never_after_the_probe_that_begins_in_the_same_millisecond() -> None:
     dues: asyncio.Queue[Millis] = asyncio.Queue()
 
-    async def look(_: Target, due: Millis) -> None:
+    async def probe(_: Target, due: Millis) -> None:
         dues.put_nowait(due)
 
-    looks, job = _ProbeExecutor(look), SimpleNamespace(args=(target("a", 1.0),), id="a")
-    looks.start(SimpleNamespace(_create_lock=Lock, _dispatch_event=lambda _: None), "default")
+    probes, job = _ProbeExecutor(probe), SimpleNamespace(args=(target("a", 1.0),), id="a")
+    probes.start(SimpleNamespace(_create_lock=Lock, _dispatch_event=lambda _: None), "default")
     moment = NOW.replace(microsecond=456_999)
-    looks._instances["a"] = 1
-    looks._do_submit_job(job, [moment])
+    probes._instances["a"] = 1
+    probes._do_submit_job(job, [moment])
     assert await dues.get() == int(NOW.timestamp()) * 1000 + 456
-    await asyncio.gather(*looks.tasks)
+    await asyncio.gather(*probes.tasks)
 
 
 async def test_advancing_brings_a_probe_forward_and_never_puts_one_off() -> None:
-    looks: asyncio.Queue[Millis] = asyncio.Queue()
+    probes: asyncio.Queue[Millis] = asyncio.Queue()
 
-    async def look(_: Target, due: Millis) -> None:
-        looks.put_nowait(due)
+    async def probe(_: Target, due: Millis) -> None:
+        probes.put_nowait(due)
 
-    schedule = Schedule(look)
+    schedule = Schedule(probe)
     schedule.add(target("a", 3600.0))
     schedule.start()
     began = now()
     schedule.advance_to("a", 0.1)
     schedule.advance_to("a", 1800.0)
     schedule.advance_to("removed long ago", 0.1)
-    due = await asyncio.wait_for(looks.get(), 10)
+    due = await asyncio.wait_for(probes.get(), 10)
     schedule.stop()
     assert began + 90 <= due <= began + 1000
 
 
 async def test_skipping_leaves_intervals_out_and_keeps_the_phase() -> None:
-    looks: asyncio.Queue[Millis] = asyncio.Queue()
+    probes: asyncio.Queue[Millis] = asyncio.Queue()
 
-    async def look(_: Target, due: Millis) -> None:
-        looks.put_nowait(due)
+    async def probe(_: Target, due: Millis) -> None:
+        probes.put_nowait(due)
 
-    schedule = Schedule(look)
+    schedule = Schedule(probe)
     schedule.add(target("a", 0.2))
     schedule.start()
-    first = await asyncio.wait_for(looks.get(), 10)
+    first = await asyncio.wait_for(probes.get(), 10)
     schedule.skip("a", 0.8)
     schedule.skip("removed long ago", 0.8)
-    put_off = await asyncio.wait_for(looks.get(), 10)
-    usual = await asyncio.wait_for(looks.get(), 10)
+    put_off = await asyncio.wait_for(probes.get(), 10)
+    usual = await asyncio.wait_for(probes.get(), 10)
     schedule.stop()
     assert put_off - first >= 800
     assert (put_off - first) % 200 in (0, 1, 199)
@@ -125,14 +125,14 @@ async def test_skipping_leaves_intervals_out_and_keeps_the_phase() -> None:
 async def test_probes_under_way_at_the_end_are_waited_for_and_then_cancelled() -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
-    async def look(_: Target, __: Millis) -> None:
+    async def probe(_: Target, __: Millis) -> None:
         begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
 
-    schedule = Schedule(look)
+    schedule = Schedule(probe)
     schedule.add(target("a", 0.05))
     schedule.start()
     await begun.wait()
@@ -142,19 +142,19 @@ async def test_probes_under_way_at_the_end_are_waited_for_and_then_cancelled() -
 
 
 async def test_a_removed_target_is_probed_no_more() -> None:
-    looks: list[str] = []
+    probes: list[str] = []
     other = asyncio.Event()
 
-    async def look(seen: Target, _: Millis) -> None:
-        looks.append(seen.name)
-        if looks.count("b") == 3:
+    async def probe(seen: Target, _: Millis) -> None:
+        probes.append(seen.name)
+        if probes.count("b") == 3:
             other.set()
 
-    schedule = Schedule(look)
+    schedule = Schedule(probe)
     for name in "ab":
         schedule.add(target(name, 0.05))
     schedule.remove("a")
     schedule.start()
     await other.wait()
     schedule.stop()
-    assert "a" not in looks
+    assert "a" not in probes

@@ -118,12 +118,12 @@ def aged(harness: PipelineHarness, seconds: int) -> int:
     return harness.runtime.latest.clock.end
 
 
-async def overdue(harness: PipelineHarness, watching: SelfCheck, at: float | None = None) -> None:
+async def overdue(harness: PipelineHarness, process: SelfCheck, at: float | None = None) -> None:
     """Let the self-watch go through all targets, and put on record what it finds."""
     at = at or time.monotonic()
     for _ in range(12):
-        watching.tick(at, 0.0)
-    await watching._record_gaps(watching._gaps_to_record(at))
+        process.tick(at, 0.0)
+    await process._record_gaps(process._gaps_to_record(at))
 
 
 def state(harness: PipelineHarness) -> str:
@@ -147,20 +147,20 @@ async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_t
     harness: PipelineHarness,
 ) -> None:
     await harness.greet()
-    watching, _ = selfwatch(harness)
+    process, _ = selfwatch(harness)
     aged(harness, 3 * 60 - 5)
-    await overdue(harness, watching)
+    await overdue(harness, process)
     assert gaps(harness) == []
     last = aged(harness, 4 * 60)
-    await overdue(harness, watching)
+    await overdue(harness, process)
     assert harness.pipeline.metrics.self_check.overdue == 1
     assert state(harness) == "unknown"
     assert 'mailwatch_target_state{target="t",provider="",kind="imap",state="unknown"} 1' in harness.exposition()
     # It stays so: no further entry before it lasts twice as long.
-    await overdue(harness, watching, time.monotonic() + 200)
+    await overdue(harness, process, time.monotonic() + 200)
     assert len(gaps(harness)) == 1
     await asyncio.sleep(1.1)
-    await overdue(harness, watching, time.monotonic() + 300)
+    await overdue(harness, process, time.monotonic() + 300)
     # The probe comes at last, and takes the rest; then all is as ever.
     await asyncio.sleep(1.1)
     await harness.probe()
@@ -173,16 +173,16 @@ async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_t
     assert first.clock is not None
     assert (found[0][1], found[-1][2]) == (last, first.clock.start)
     assert state(harness) == "up"
-    await overdue(harness, watching)
+    await overdue(harness, process)
     assert harness.pipeline.metrics.self_check.overdue == 0
 
 
 async def test_a_restart_goes_on_where_the_gap_on_record_ends(harness: PipelineHarness) -> None:
     await harness.greet()
     await harness.probe()
-    watching, _ = selfwatch(harness)
+    process, _ = selfwatch(harness)
     aged(harness, 240)
-    await overdue(harness, watching)
+    await overdue(harness, process)
     harness.pipeline.forget_target("t")
     await asyncio.sleep(1.1)
     await restore_targets(harness.pipeline, harness.reader, [harness.target])
@@ -195,42 +195,42 @@ async def test_a_restart_goes_on_where_the_gap_on_record_ends(harness: PipelineH
 async def test_a_target_that_was_never_probed_gets_a_gap_too(harness: PipelineHarness) -> None:
     began = harness.runtime.settings_written = monotonic.milliseconds() - 240_000
     harness.runtime.watched_since -= 240
-    watching, _ = selfwatch(harness)
-    await overdue(harness, watching)
+    process, _ = selfwatch(harness)
+    await overdue(harness, process)
     ((reason, start, end),) = gaps(harness)
     assert (reason, start) == (GapReason.MISSED, began)
     assert end - start >= 240_000
 
 
 async def test_a_target_being_probed_or_recorded_is_not_overdue(harness: PipelineHarness) -> None:
-    watching, _ = selfwatch(harness)
+    process, _ = selfwatch(harness)
     aged(harness, 240)
     harness.runtime.probing_since = time.monotonic()
-    await overdue(harness, watching)
+    await overdue(harness, process)
     harness.runtime.probing_since, harness.runtime.unrecorded = None, True
-    await overdue(harness, watching)
+    await overdue(harness, process)
     assert gaps(harness) == []
     # But judging it does not last for ever.
     harness.runtime.probe_ended = time.monotonic()
-    await overdue(harness, watching, time.monotonic() + 100)
+    await overdue(harness, process, time.monotonic() + 100)
     assert harness.pipeline.metrics.self_check.stalled == 1
     harness.runtime.unrecorded = False
-    await overdue(harness, watching, time.monotonic() - 200)
+    await overdue(harness, process, time.monotonic() - 200)
     assert harness.pipeline.metrics.self_check.stalled == 0
 
 
 async def test_after_a_stall_gaps_are_recorded_only_once_probes_had_time(
     harness: PipelineHarness,
 ) -> None:
-    watching, _ = selfwatch(harness)
+    process, _ = selfwatch(harness)
     aged(harness, 240)
     at = time.monotonic()
-    watching.tick(at, 499.0)
+    process.tick(at, 499.0)
     for _ in range(2):
-        watching.tick(at, 0.0)
-        assert watching._gaps_to_record(at) == []
-    watching.tick(at, 0.0)
-    assert watching._gaps_to_record(at) == [harness.runtime]
+        process.tick(at, 0.0)
+        assert process._gaps_to_record(at) == []
+    process.tick(at, 0.0)
+    assert process._gaps_to_record(at) == [harness.runtime]
 
 
 async def test_a_probe_that_does_not_end_is_ended_and_shown(
@@ -250,8 +250,8 @@ async def test_a_probe_that_does_not_end_is_ended_and_shown(
 
     harness.pipeline.runner.observe = deaf
     await harness.probe()
-    watching, _ = selfwatch(harness)
-    watching.tick(time.monotonic(), 0.0)
+    process, _ = selfwatch(harness)
+    process.tick(time.monotonic(), 0.0)
     assert harness.pipeline.metrics.self_check.stalled == 1
     assert not harness.runtime.unrecorded
     (observation,) = harness.recorded("observation")
@@ -260,7 +260,7 @@ async def test_a_probe_that_does_not_end_is_ended_and_shown(
     back.set()
     while harness.pipeline.runner.abandoned:
         await asyncio.sleep(0)
-    watching.tick(time.monotonic(), 0.0)
+    process.tick(time.monotonic(), 0.0)
     assert harness.pipeline.metrics.self_check.stalled == 0
 
 
@@ -269,7 +269,7 @@ async def test_a_self_check_tick_covers_a_tenth_of_the_targets(
 ) -> None:
     for number in range(200):
         harness.add_target(replace(harness.target, name=f"t{number}"))
-    watching, _ = selfwatch(harness)
+    process, _ = selfwatch(harness)
     seen: list[str] = []
     real = SelfCheck._is_overdue
 
@@ -279,13 +279,13 @@ async def test_a_self_check_tick_covers_a_tenth_of_the_targets(
 
     monkeypatch.setattr(SelfCheck, "_is_overdue", counted)
     for tick in range(1, 12):
-        watching.tick(time.monotonic(), 0.0)
+        process.tick(time.monotonic(), 0.0)
         assert len(seen) <= tick * 21
     assert set(seen) == set(harness.pipeline.targets)
     # One that a reload took away is forgotten.
-    watching._overdue["gone"] = 0.0
-    watching.tick(time.monotonic(), 0.0)
-    assert "gone" not in watching._overdue
+    process._overdue["gone"] = 0.0
+    process.tick(time.monotonic(), 0.0)
+    assert "gone" not in process._overdue
 
 
 def test_resource_use_is_measured_against_the_limits() -> None:
@@ -328,83 +328,83 @@ def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before
 ) -> None:
     slow = section("slow", silent.port, timeout="10m", interval="10m")
     webhook = Webhook().open()
-    watching = MailWatchProcess(
+    process = MailWatchProcess(
         tmp_path,
         [section("waits", free_port()), slow],
         limits={"max_concurrent": 1},
         notify=[{"url": webhook.url, "on": ["monitor"], "group": "0s", "lang": "it"}],
     )
-    watching.start()
+    process.start()
     try:
-        watching.wait_until(lambda: watching.metric("mailwatch_self_overdue_targets") == 1, "overdue", 40)
-        watching.wait_until(lambda: "503" in watching.get("/readyz"), "unready", 40)
-        assert "were not probed for three intervals" in watching.get("/readyz")
-        assert "waits" not in watching.get("/readyz")
-        assert watching.metric('mailwatch_self_problem{sign="targets"}') == 1
-        assert watching.metric('mailwatch_self_problem{sign="probes"}') == 0
-        assert watching.get("/healthz").startswith("ok")
-        (sent,) = watching.wait_until(lambda: webhook.took, "a message")
+        process.wait_until(lambda: process.metric("mailwatch_self_overdue_targets") == 1, "overdue", 40)
+        process.wait_until(lambda: "503" in process.get("/readyz"), "unready", 40)
+        assert "were not probed for three intervals" in process.get("/readyz")
+        assert "waits" not in process.get("/readyz")
+        assert process.metric('mailwatch_self_problem{sign="targets"}') == 1
+        assert process.metric('mailwatch_self_problem{sign="probes"}') == 0
+        assert process.get("/healthz").startswith("ok")
+        (sent,) = process.wait_until(lambda: webhook.received, "a message")
         assert "un problema di MailWatch" in sent["title"]
         assert "1 servizi su 2" in sent["message"]
         assert "waits" in sent["message"]
     finally:
         webhook.close()
-        watching.kill()
-    database = sqlite3.connect(watching.data_dir / "mailwatch.sqlite")
+        process.kill()
+    database = sqlite3.connect(process.data_dir / "mailwatch.sqlite")
     rows = database.execute("SELECT payload FROM entries WHERE kind = 'gap'").fetchall()
     database.close()
     gaps = [json.loads(row[0]) for row in rows]
     assert {(gap["target"], gap["reason"]) for gap in gaps} == {("waits", "missed")}
     # Twice as long each time: whatever it lasts, it is a few entries.
     assert len(gaps) <= 5
-    watching.start()
-    watching.stop()
-    audit = watching.command("ledger", "audit")
+    process.start()
+    process.stop()
+    audit = process.command("ledger", "audit")
     assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
 def test_few_handles_left_make_it_unready_and_a_standstill_does_not(tmp_path: Path, silent: Silent) -> None:
     hanging = [section(f"lab{number}", silent.port, interval="10m", timeout="10m") for number in range(50)]
-    watching = MailWatchProcess(tmp_path, hanging)
-    with watching.running():
-        watching.wait_until(lambda: (watching.metric("mailwatch_self_open_files ") or 0) > 50, "the probes")
-        watching.signal(signal.SIGSTOP)
+    process = MailWatchProcess(tmp_path, hanging)
+    with process.running():
+        process.wait_until(lambda: (process.metric("mailwatch_self_open_files ") or 0) > 50, "the probes")
+        process.signal(signal.SIGSTOP)
         time.sleep(3)
-        watching.signal(signal.SIGCONT)
-        used = int(watching.metric("mailwatch_self_open_files ") or 0)
-        _, hard = resource.prlimit(watching.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(watching.pid, resource.RLIMIT_NOFILE, (used + 3, hard))
-        answer = watching.wait_until(
-            lambda: "503" in watching.get("/readyz") and watching.get("/readyz"), "unready", 40
+        process.signal(signal.SIGCONT)
+        used = int(process.metric("mailwatch_self_open_files ") or 0)
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used + 3, hard))
+        answer = process.wait_until(
+            lambda: "503" in process.get("/readyz") and process.get("/readyz"), "unready", 40
         )
         assert "file handles are in use" in answer
         assert "event loop" not in answer
-        assert watching.metric('mailwatch_self_problem{sign="files"}') == 1
-        assert watching.metric('mailwatch_self_problem{sign="loop"}') == 0
-        resource.prlimit(watching.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        assert process.metric('mailwatch_self_problem{sign="files"}') == 1
+        assert process.metric('mailwatch_self_problem{sign="loop"}') == 0
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def test_a_disk_that_refuses_writes_makes_it_unready_with_the_reason(tmp_path: Path) -> None:
     webhook = Webhook().open()
-    watching = MailWatchProcess(
+    process = MailWatchProcess(
         tmp_path, [section("lab", free_port())], notify=[{"url": webhook.url, "on": ["monitor"], "group": "0s"}]
     )
-    with watching.running():
-        watching.wait_until(lambda: watching.count("lab", "down"), "probing")
+    with process.running():
+        process.wait_until(lambda: process.count("lab", "down"), "probing")
         # Another writer has the database: no commit ends.
-        blocker = sqlite3.connect(watching.data_dir / "mailwatch.sqlite", isolation_level=None)
+        blocker = sqlite3.connect(process.data_dir / "mailwatch.sqlite", isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
         try:
-            answer = watching.wait_until(
-                lambda: "waited for the disk" in (text := watching.get("/readyz")) and text, "unready", 60
+            answer = process.wait_until(
+                lambda: "waited for the disk" in (text := process.get("/readyz")) and text, "unready", 60
             )
             # The outbox lies on that disk too: the message goes past it.
-            (sent,) = watching.wait_until(lambda: webhook.took, "a message", 60)
+            (sent,) = process.wait_until(lambda: webhook.received, "a message", 60)
         finally:
             blocker.execute("ROLLBACK")
             blocker.close()
         assert answer.startswith("503")
-        assert watching.metric('mailwatch_self_problem{sign="store"}') == 1
-        assert watching.metric("mailwatch_self_overdue_targets") == 0
+        assert process.metric('mailwatch_self_problem{sign="store"}') == 1
+        assert process.metric("mailwatch_self_overdue_targets") == 0
     webhook.close()
     assert "an entry has waited" in sent["message"]

@@ -65,10 +65,10 @@ async def test_an_outage_is_reported_when_it_opens_and_when_it_closes_once_each(
     record.outage("b")
     await telling(again, record.sent(1))
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: a works again", "MailWatch: b is down"]
-    told = webhook.took[1]["message"]
-    assert "down for at least 2 min, estimate 3 min" in told
-    assert "outage id-a" in told
-    assert "reported late" not in told
+    message = webhook.received[1]["message"]
+    assert "down for at least 2 min, estimate 3 min" in message
+    assert "outage id-a" in message
+    assert "reported late" not in message
     assert record.counted == [("json-1", "sent")] * 3
 
 
@@ -91,7 +91,7 @@ async def test_events_before_the_first_channel_are_not_sent(record: Record, webh
     record.outage("b")
     await telling(notifier, record.sent(2))
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: b is down"]
-    assert "before" not in str(webhook.took)
+    assert "before" not in str(webhook.received)
 
 
 async def test_while_the_receiver_is_down_nothing_is_lost_and_the_order_stays(
@@ -119,7 +119,7 @@ async def test_while_the_receiver_is_down_nothing_is_lost_and_the_order_stays(
     await healing
     wanted = [f"MailWatch: {name} {what}" for name in "abc" for what in ("is down", "works again")]
     assert webhook.titles == wanted
-    assert {told["title"] for told in webhook.refused} == {wanted[0]}
+    assert {message["title"] for message in webhook.refused} == {wanted[0]}
 
 
 async def test_ten_targets_down_are_one_message(record: Record, webhook: Webhook) -> None:
@@ -127,9 +127,9 @@ async def test_ten_targets_down_are_one_message(record: Record, webhook: Webhook
     for number in range(10):
         record.outage(f"t{number}")
     await telling(notifier, record.sent(1))
-    (told,) = webhook.took
-    assert told["title"] == "MailWatch: 10 outages"
-    assert [f"t{number}:" in told["message"] for number in range(10)] == [True] * 10
+    (message,) = webhook.received
+    assert message["title"] == "MailWatch: 10 outages"
+    assert [f"t{number}:" in message["message"] for number in range(10)] == [True] * 10
     assert record.counted == [("json-1", "sent")]
 
 
@@ -142,7 +142,7 @@ async def test_ten_targets_that_go_down_within_a_minute_are_two_messages(record:
         record.outage(f"t{number}")
     waiting = record.outbox()
     await telling(notifier, lambda: len(waiting.pending("json-1", 10)) == 9)
-    assert len(webhook.took) == 1
+    assert len(webhook.received) == 1
     # A minute later.
     notifier._workers["json-1"]._grouping._sent[0] -= 60
     await telling(notifier, record.sent(1))
@@ -158,16 +158,16 @@ async def test_a_target_that_flaps_for_an_hour_causes_sixteen_messages(
     for module in (notifier_module, channel_worker):
         monkeypatch.setattr(module, "now", lambda: clock[0])
     monkeypatch.setattr(time, "monotonic", lambda: clock[0] / 1000)
-    told = channel(webhook, group=10.0)
-    notifier = record.notifier(told)
+    destination = channel(webhook, group=10.0)
+    notifier = record.notifier(destination)
     for second in range(0, 3600, 15):
         clock[0] = NIGHT + second * 1000
         record.outage(f"{second // 30}", closed=second % 30 == 15, at=clock[0])
         notifier._follow()
-        await notifier._workers[told.name]._next(told)
-    assert len(webhook.took) == 16
+        await notifier._workers[destination.name]._next(destination)
+    assert len(webhook.received) == 16
     # All is reported that is older than five minutes, and in its order.
-    lines = [line for message in webhook.took for line in message["message"].splitlines()]
+    lines = [line for message in webhook.received for line in message["message"].splitlines()]
     assert [line.partition(":")[0] for line in lines] == [f"{n // 2}" for n in range(len(lines))]
     assert len(lines) >= 240 - 22
 
@@ -187,7 +187,9 @@ async def test_unreadable_or_unwritable_files_stop_neither_probes_nor_notificati
             " VALUES ('json-2', 'k', 'of a later version', 0, ?, '{}')", (now(),),
         )  # fmt: skip
     record.outage("b")
-    await telling(notifier, lambda: bool(other.took) and "json-1: a message could not be written" in caplog.text)
+    await telling(
+        notifier, lambda: bool(other.received) and "json-1: a message could not be written" in caplog.text
+    )
     other.close()
     assert other.titles == ["MailWatch: b is down"]
     assert "no message for entry 0: internal error" in caplog.text
@@ -197,14 +199,14 @@ async def test_an_outage_of_a_removed_target_is_reported_once_to_the_same_channe
     record: Record, webhook: Webhook
 ) -> None:
     at, asked = now() - 600_000, frozenset({EventType.CLOSE})
-    told = channel(webhook, group=0.0)
-    notifier = record.notifier(told)
+    destination = channel(webhook, group=0.0)
+    notifier = record.notifier(destination)
     record.outage("lab", bad=at)
     await telling(notifier, record.sent(1))
     record.outage("lab", unwatched=True, bad=at)
     record.outage("late", unwatched=True, bad=at)
     later = channel(webhook, name="json-2", lang="it", group=0.0)
-    notifier = record.notifier(told, later, channel(webhook, name="json-3", on=asked, group=0.0))
+    notifier = record.notifier(destination, later, channel(webhook, name="json-3", on=asked, group=0.0))
     await telling(notifier, record.sent(1))
     record.outage("end")
     await telling(notifier, record.sent(2))
@@ -212,19 +214,19 @@ async def test_an_outage_of_a_removed_target_is_reported_once_to_the_same_channe
     assert titles[:2] == ["MailWatch: lab is down", "MailWatch: lab is no longer monitored"]
     # No message to those who had none, none twice, none as over: only the next outage is reported to both.
     assert sorted(titles[2:]) == ["MailWatch: end is down", "MailWatch: end non funziona"]
-    body = webhook.took[1]["message"]
+    body = webhook.received[1]["message"]
     assert "whether it is still down is unknown" in body
     assert "down at least until" in body
-    assert "works again" not in "".join(took["message"] for took in webhook.took)
+    assert "works again" not in "".join(seconds["message"] for seconds in webhook.received)
 
 
 async def test_an_outage_proven_afterwards_is_reported_as_what_it_was(record: Record, webhook: Webhook) -> None:
     notifier = record.notifier(channel(webhook))
     record.outage("a", closed=True, proven=True)
     await telling(notifier, record.sent(1))
-    (told,) = webhook.took
-    assert told["title"] == "MailWatch: login to a was rejected with the right password"
-    assert "rejected the login although the password was right; an outage of at least 2 min" in told["message"]
+    (message,) = webhook.received
+    assert message["title"] == "MailWatch: login to a was rejected with the right password"
+    assert "rejected the login although the password was right; an outage of at least 2 min" in message["message"]
 
 
 async def test_an_outage_in_announced_maintenance_is_marked_as_such(record: Record, webhook: Webhook) -> None:
@@ -232,7 +234,7 @@ async def test_an_outage_in_announced_maintenance_is_marked_as_such(record: Reco
     record.outage("a")
     record.outage("b")
     await telling(notifier, record.sent(1))
-    one, other = webhook.took[0]["message"].splitlines()
+    one, other = webhook.received[0]["message"].splitlines()
     assert "maintenance" not in one
     assert other.endswith("; outage id-b [during announced maintenance]")
 
@@ -246,8 +248,8 @@ async def test_a_text_that_is_too_long_for_a_service_comes_in_pieces(
     ntfy = channel(webhook, name="ntfy-1", url=SecretStr(f"ntfy://127.0.0.1:{webhook.port}/topic"))
     line = "word " * 60 + "\n"
     assert await deliver(ntfy, "title", line * 40) is None
-    assert [len(told["message"]) <= 7800 for told in webhook.took] == [True, True]
-    assert "".join(told["message"] for told in webhook.took).count("word") == 2400
+    assert [len(message["message"]) <= 7800 for message in webhook.received] == [True, True]
+    assert "".join(message["message"] for message in webhook.received).count("word") == 2400
 
 
 async def test_a_heartbeat_that_hangs_is_given_up_and_tried_again(
@@ -302,8 +304,8 @@ async def test_a_channel_gets_only_what_it_asked_for_in_its_language(record: Rec
     await telling(notifier, record.sent(2))
     other.close()
     assert webhook.titles == ["MailWatch: a funziona di nuovo"]
-    assert "stima 3 min" in webhook.took[0]["message"]
-    assert "CEST" in webhook.took[0]["message"]
+    assert "stima 3 min" in webhook.received[0]["message"]
+    assert "CEST" in webhook.received[0]["message"]
     assert other.titles == ["MailWatch: a is down"]
 
 
@@ -320,11 +322,11 @@ async def test_quiet_hours_hold_messages_and_ended_outages_are_not_sent_as_open(
         await telling(notifier, lambda: bool(waiting.pending("json-1", 10)))
         keys = [letter.notification.key for letter in waiting.pending("json-1", 10)]
         assert keys == ["open:id-lasting", "close:id-over"]
-        assert webhook.took == []
+        assert webhook.received == []
     with time_machine.travel((NIGHT + 8 * 3_600_000) / 1000, tick=False):
         await telling(record.notifier(quiet), record.sent(1))
     assert webhook.titles == ["MailWatch: lasting is down, over works again"]
-    assert webhook.took[0]["message"].count("reported late") == 2
+    assert webhook.received[0]["message"].count("reported late") == 2
 
 
 def test_quiet_hours_go_around_midnight_in_their_own_time_zone(webhook: Webhook) -> None:
@@ -357,9 +359,9 @@ async def test_an_offline_period_is_reported_when_it_is_over(record: Record, web
     record.guard(False, at - 60_000, at - 70_000)
     record.guard(True, at - 10_000, at - 20_000)
     await telling(notifier, record.sent(1))
-    (told,) = webhook.took
-    assert told["title"] == "MailWatch: our own line was down"
-    assert "at least 40.0 s" in told["message"]
+    (message,) = webhook.received
+    assert message["title"] == "MailWatch: our own line was down"
+    assert "at least 40.0 s" in message["message"]
 
 
 def seen_certificate(left: int) -> Observation:
@@ -406,7 +408,7 @@ async def test_a_message_refused_for_a_week_is_given_up_and_reported(
     assert record.counted == [("json-9", "dropped")]
     assert "json-9 never took disk:1; it is given up after 7 days" in caplog.text
     assert box.pending("json-9", 10) == []
-    assert webhook.took == []
+    assert webhook.received == []
 
 
 async def test_a_clock_set_ahead_gives_up_no_message(record: Record, webhook: Webhook) -> None:
@@ -427,7 +429,7 @@ async def test_an_invalid_ledger_is_reported_without_an_outbox_and_not_at_every_
     for _ in range(3):
         await notify_ledger_broken([channel(webhook)], tmp_path, "entry 7 is missing")
     assert webhook.titles == ["MailWatch: ledger invalid"]
-    assert "entry 7 is missing" in webhook.took[0]["message"]
+    assert "entry 7 is missing" in webhook.received[0]["message"]
     # As a clock leaves it that was a year ahead.
     os.utime(tmp_path / "told-broken", (time.time() + 365 * 86_400,) * 2)
     await notify_ledger_broken([channel(webhook)], tmp_path, "entry 7 is missing")
@@ -442,9 +444,9 @@ async def test_files_of_the_ledger_that_were_moved_are_not_called_invalid(
     await asyncio.sleep(0)
     await ring.finish(10)
     assert webhook.titles == ["MailWatch: files of the ledger moved or removed"]
-    said = webhook.took[0]["message"]
-    assert "not what was written" not in said
-    assert "put it back, and MailWatch writes them" in said
+    message = webhook.received[0]["message"]
+    assert "not what was written" not in message
+    assert "put it back, and MailWatch writes them" in message
 
 
 def test_a_duration_in_an_italian_message_has_a_comma(webhook: Webhook) -> None:
@@ -490,12 +492,12 @@ async def test_an_outbox_that_cannot_be_written_does_not_end_the_monitor(
     store, reader = Store.open(tmp_path), Reader.open(tmp_path)
     notifier = Notifier([], tmp_path, reader, latest=list, count=lambda *_: None)
     notifier.restore_cursor()
-    told, broken = asyncio.Event(), sqlite3.connect(database(tmp_path))
-    monkeypatch.setattr(notifier_module.logger, "error", lambda *_: told.set())
+    notified, broken = asyncio.Event(), sqlite3.connect(database(tmp_path))
+    monkeypatch.setattr(notifier_module.logger, "error", lambda *_: notified.set())
     broken.execute("ALTER TABLE outbox_cursor RENAME TO elsewhere")
     running = asyncio.create_task(notifier.run())
-    await asyncio.wait([running, asyncio.create_task(told.wait())], return_when=asyncio.FIRST_COMPLETED)
-    assert told.is_set()
+    await asyncio.wait([running, asyncio.create_task(notified.wait())], return_when=asyncio.FIRST_COMPLETED)
+    assert notified.is_set()
     assert not running.done()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -27,7 +27,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.scripted_server import scripted_server
 from tests.servers.certificates import Certificates
 
-HOUSE = ROOT / "mailwatch"
+PACKAGE = ROOT / "mailwatch"
 V3 = bytes.fromhex("a003020102")
 V68 = bytes.fromhex("a003020143")
 
@@ -58,19 +58,19 @@ def imap(port: int, ca_file: Path | None = None) -> Target:
 
 def test_a_certificate_with_any_byte_changed_is_read_or_reported_as_unreadable(certificates: Certificates) -> None:
     whole = der_of(certificates.server.chain)
-    told = set()
+    collected = set()
     for at in range(len(whole)):
         for value in (0x00, 0x43, 0x80, 0xFF, whole[at] ^ 1):
             changed = whole[:at] + bytes([value]) + whole[at + 1 :]
             try:
                 read = reader.parse_certificate(changed)
             except reader.CertificateError as error:
-                told.add(str(error).partition(":")[0])
+                collected.add(str(error).partition(":")[0])
                 continue
             reader.names(read)
             reader.issuer(read)
             reader.not_after(read)
-    assert {"InvalidVersion", "ValueError"} <= told
+    assert {"InvalidVersion", "ValueError"} <= collected
 
 
 def test_an_unreadable_system_certificate_is_skipped(certificates: Certificates) -> None:
@@ -79,7 +79,7 @@ def test_an_unreadable_system_certificate_is_skipped(certificates: Certificates)
 
 
 def test_there_is_one_reader_of_certificates() -> None:
-    for path in HOUSE.rglob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         if "x509" not in (text := path.read_text()):
             continue
         called = {
@@ -88,7 +88,7 @@ def test_there_is_one_reader_of_certificates() -> None:
             if isinstance(node, ast.Attribute | ast.Name)
         }
         reads = {name for name in called if name.startswith("load_") and "x509" in name}
-        assert not reads or path == HOUSE / "certificates.py", path
+        assert not reads or path == PACKAGE / "certificates.py", path
 
 
 async def test_a_probe_of_a_server_with_an_unreadable_certificate_is_a_fact(
@@ -96,11 +96,11 @@ async def test_a_probe_of_a_server_with_an_unreadable_certificate_is_a_fact(
 ) -> None:
     pem = odd(certificates, tmp_path)
     async with scripted_server([serving(pem), b"* OK hi\r\n"]) as port:
-        seen = await observe(
+        observation = await observe(
             ProbeRequest(imap(port, certificates.ca_file), scheduled_at=now(), contexts=TlsContexts())
         )
-    assert (seen.outcome, seen.cause) == (Outcome.DOWN, Cause.TLS)
-    assert "certificate cannot be read: InvalidVersion" in seen.detail
+    assert (observation.outcome, observation.cause) == (Outcome.DOWN, Cause.TLS)
+    assert "certificate cannot be read: InvalidVersion" in observation.detail
     assert not caplog.records
 
 
@@ -143,11 +143,11 @@ async def test_an_error_at_one_target_does_not_hide_another(certificates: Certif
             sys.executable, "-m", "mailwatch", "--config", str(config), "probe", "--json",
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        shown, errors = await made.communicate()
+        output, errors = await made.communicate()
     assert b"Traceback" not in errors
-    told = {one["target"]: one for one in json.loads(shown)}
-    assert told["good"]["outcome"] == "up"
-    assert "certificate cannot be read" in told["odd"]["detail"]
+    reported = {one["target"]: one for one in json.loads(output)}
+    assert reported["good"]["outcome"] == "up"
+    assert "certificate cannot be read" in reported["odd"]["detail"]
 
 
 def test_the_verifier_and_the_config_report_unreadable_certificates(

@@ -32,8 +32,8 @@ async def test_each_fault_is_named_rightly(subtests: pytest.Subtests, caplog: py
         await asyncio.wait([task])
         with subtests.test(f"{fault.kind}: {fault.what}"):
             seen = task.result()
-            said = (seen.outcome, seen.cause, seen.failed_phase)
-            assert said == (fault.expected, fault.cause, fault.phase), seen.detail
+            reply = (seen.outcome, seen.cause, seen.failed_phase)
+            assert reply == (fault.expected, fault.cause, fault.phase), seen.detail
             assert fault.says in seen.detail
             assert not any(secret in repr(seen) for secret in SECRETS)
     assert not any(secret in caplog.text for secret in SECRETS)

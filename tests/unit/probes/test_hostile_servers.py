@@ -63,7 +63,7 @@ LADDERS = {Kind.IMAP: (IMAP, IMAP_PHASES), Kind.SMTP: (SMTP, SMTP_PHASES)}
 EACH_STEP = [(kind, at) for kind, (_, phases) in LADDERS.items() for at in phases]
 
 
-def verdict(observation: Observation) -> tuple[Cause | None, Phase | None]:
+def classification(observation: Observation) -> tuple[Cause | None, Phase | None]:
     return observation.cause, observation.failed_phase
 
 
@@ -86,7 +86,7 @@ async def test_silence_is_a_timeout_in_its_phase(kind: Kind, step: int) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     observation = await probe_script([*script[:step], SILENCE], kind, timeout=0.2)
-    assert verdict(observation) == (Cause.TIMEOUT, phases[step])
+    assert classification(observation) == (Cause.TIMEOUT, phases[step])
     assert observation.outcome is Outcome.DOWN
     assert observation.detail == "no answer within 0.2 s"
     assert 0.2 <= loop.time() - began < 2  # a slow machine is not a slow probe
@@ -97,14 +97,14 @@ async def test_silence_is_a_timeout_in_its_phase(kind: Kind, step: int) -> None:
 async def test_a_lost_connection_is_disconnected_in_its_phase(kind: Kind, step: int, end: Step) -> None:
     script, phases = LADDERS[kind]
     observation = await probe_script([*script[:step], end], kind)
-    assert verdict(observation) == (Cause.DISCONNECTED, phases[step])
+    assert classification(observation) == (Cause.DISCONNECTED, phases[step])
 
 
 @pytest.mark.parametrize(("kind", "step"), EACH_STEP)
 async def test_garbage_is_protocol_in_its_phase(kind: Kind, step: int) -> None:
     script, phases = LADDERS[kind]
     observation = await probe_script([*script[:step], b"\x00\xff<html>\r\n"], kind)
-    assert verdict(observation) == (Cause.PROTOCOL, phases[step])
+    assert classification(observation) == (Cause.PROTOCOL, phases[step])
     assert "<html>" in observation.detail
     assert "\x00" not in observation.detail
 
@@ -121,7 +121,7 @@ async def test_an_answer_without_end_is_protocol_and_costs_little(kind: Kind, st
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert verdict(observation) == (Cause.PROTOCOL, phases[step])
+    assert classification(observation) == (Cause.PROTOCOL, phases[step])
     assert peak < 8 * 1024 * 1024
     assert len(repr(observation)) < 8000
 
@@ -129,7 +129,7 @@ async def test_an_answer_without_end_is_protocol_and_costs_little(kind: Kind, st
 async def test_a_literal_of_a_gigabyte_is_protocol() -> None:
     script = [*IMAP[:6], b"* 2 FETCH (BODY[HEADER.FIELDS (DATE)] {1073741824}\r\n", Endless(b"x" * 65536)]
     observation = await probe_script(script)
-    assert verdict(observation) == (Cause.PROTOCOL, Phase.FETCH)
+    assert classification(observation) == (Cause.PROTOCOL, Phase.FETCH)
 
 
 @pytest.mark.parametrize("goodbye", [SILENCE, RESET, CLOSE, Endless(b"x" * 65536), b"TAG BAD what\r\n"])
@@ -140,33 +140,33 @@ async def test_a_goodbye_without_answer_changes_nothing(kind: Kind, goodbye: Ste
     assert observation.outcome is Outcome.UP
 
 
-def said(step: int, answer: bytes) -> list[Step]:
+def replying(step: int, answer: bytes) -> list[Step]:
     return [*IMAP[:step], answer, SILENCE]
 
 
 @pytest.mark.parametrize(
     ("script", "cause", "phase"),
     [
-        (said(0, b"* BYE shutting down\r\n"), Cause.UNAVAILABLE, Phase.GREETING),
-        (said(0, b"* BYE [UNAVAILABLE] later\r\n"), Cause.UNAVAILABLE, Phase.GREETING),
-        (said(0, b"* BYE Too many connections\r\n"), Cause.THROTTLED, Phase.GREETING),
-        (said(2, b"* BYE internal\r\n"), Cause.UNAVAILABLE, Phase.AUTH),
-        (said(2, b"* BYE [LIMIT] slower\r\n"), Cause.THROTTLED, Phase.AUTH),
-        (said(2, b"TAG NO [AUTHENTICATIONFAILED] no\r\n"), Cause.CREDENTIALS, Phase.AUTH),
-        (said(2, b"TAG NO [UNAVAILABLE] no\r\n"), Cause.UNAVAILABLE, Phase.AUTH),
-        (said(2, b"TAG NO [LIMIT] no\r\n"), Cause.THROTTLED, Phase.AUTH),
-        (said(2, b"TAG NO [INUSE] no\r\n"), Cause.THROTTLED, Phase.AUTH),
-        (said(2, b"TAG BAD what\r\n"), Cause.PROTOCOL, Phase.AUTH),
-        (said(4, b"TAG NO no\r\n"), Cause.MAILBOX, Phase.MAILBOX),
-        (said(4, b"TAG OK\r\n* BYE gone\r\n"), Cause.PROTOCOL, Phase.MAILBOX),
-        (said(4, b"* 2 EXISTS\r\n* BYE gone\r\n"), Cause.UNAVAILABLE, Phase.MAILBOX),
-        (said(6, b"TAG NO no\r\n"), Cause.MAILBOX, Phase.FETCH),
-        (said(6, b"TAG OK nothing\r\n"), Cause.MAILBOX, Phase.FETCH),
+        (replying(0, b"* BYE shutting down\r\n"), Cause.UNAVAILABLE, Phase.GREETING),
+        (replying(0, b"* BYE [UNAVAILABLE] later\r\n"), Cause.UNAVAILABLE, Phase.GREETING),
+        (replying(0, b"* BYE Too many connections\r\n"), Cause.THROTTLED, Phase.GREETING),
+        (replying(2, b"* BYE internal\r\n"), Cause.UNAVAILABLE, Phase.AUTH),
+        (replying(2, b"* BYE [LIMIT] slower\r\n"), Cause.THROTTLED, Phase.AUTH),
+        (replying(2, b"TAG NO [AUTHENTICATIONFAILED] no\r\n"), Cause.CREDENTIALS, Phase.AUTH),
+        (replying(2, b"TAG NO [UNAVAILABLE] no\r\n"), Cause.UNAVAILABLE, Phase.AUTH),
+        (replying(2, b"TAG NO [LIMIT] no\r\n"), Cause.THROTTLED, Phase.AUTH),
+        (replying(2, b"TAG NO [INUSE] no\r\n"), Cause.THROTTLED, Phase.AUTH),
+        (replying(2, b"TAG BAD what\r\n"), Cause.PROTOCOL, Phase.AUTH),
+        (replying(4, b"TAG NO no\r\n"), Cause.MAILBOX, Phase.MAILBOX),
+        (replying(4, b"TAG OK\r\n* BYE gone\r\n"), Cause.PROTOCOL, Phase.MAILBOX),
+        (replying(4, b"* 2 EXISTS\r\n* BYE gone\r\n"), Cause.UNAVAILABLE, Phase.MAILBOX),
+        (replying(6, b"TAG NO no\r\n"), Cause.MAILBOX, Phase.FETCH),
+        (replying(6, b"TAG OK nothing\r\n"), Cause.MAILBOX, Phase.FETCH),
     ],
 )
 async def test_each_imap_reply_has_its_cause(script: list[Step], cause: Cause, phase: Phase) -> None:
     observation = await probe_script(script)
-    assert verdict(observation) == (cause, phase)
+    assert classification(observation) == (cause, phase)
     assert observation.outcome is cause.outcome
 
 
@@ -195,7 +195,7 @@ async def test_each_imap_reply_has_its_cause(script: list[Step], cause: Cause, p
 async def test_each_smtp_reply_has_its_cause(step: int, answer: bytes, cause: Cause) -> None:
     phase = Phase.AUTH if answer.startswith(b"250 mail") else SMTP_PHASES[step]
     observation = await probe_script([*SMTP[:step], answer, CLOSE], Kind.SMTP)
-    assert verdict(observation) == (cause, phase)
+    assert classification(observation) == (cause, phase)
     if answer[3:4] == b" " and step > 2:
         assert answer.decode().strip() in observation.detail
         assert observation.attempts[0].replies[-1] == answer.decode().strip()
@@ -362,7 +362,7 @@ async def test_a_handshake_that_fails_is_named(
     ca_file: Path, kind: Kind, tls: TlsMode, before: list[Step], rude: list[Step], cause: Cause
 ) -> None:
     observation = await probe_script([*before, *rude], kind, tls=tls, ca_file=ca_file, timeout=0.4)
-    assert verdict(observation) == (cause, Phase.TLS)
+    assert classification(observation) == (cause, Phase.TLS)
     if cause is Cause.TLS:
         assert "answer is not TLS" in observation.detail
 
@@ -392,7 +392,7 @@ async def test_a_bad_certificate_is_named(
 ) -> None:
     script = [*before, context(issue(authority)), SILENCE]
     observation = await probe_script(script, kind, tls=tls, ca_file=ca_file)
-    assert verdict(observation) == (Cause.TLS, Phase.TLS)
+    assert classification(observation) == (Cause.TLS, Phase.TLS)
     assert detail in observation.detail
 
 
@@ -407,12 +407,12 @@ async def test_a_bad_certificate_is_named(
     ],
 )
 async def test_starttls_withheld_is_tls_and_no_login_is_sent(kind: Kind, script: list[Step], detail: str) -> None:
-    heard: list[bytes] = []
-    async with scripted_server([*script, SILENCE], received=heard) as port:
+    received: list[bytes] = []
+    async with scripted_server([*script, SILENCE], received=received) as port:
         observation = await probe(at(port, kind, TlsMode.STARTTLS))
-    assert verdict(observation) == (Cause.TLS, Phase.TLS)
+    assert classification(observation) == (Cause.TLS, Phase.TLS)
     assert detail in observation.detail
-    assert not any(b"LOGIN" in line or b"AUTH" in line for line in heard)
+    assert not any(b"LOGIN" in line or b"AUTH" in line for line in received)
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ async def test_plain_text_after_starttls_is_refused(kind: Kind, before: list[Ste
     assert isinstance(answer, bytes)
     script = [*before[:-1], answer + injected, SILENCE]
     observation = await probe_script(script, kind, tls=TlsMode.STARTTLS)
-    assert verdict(observation) == (Cause.PROTOCOL, Phase.TLS)
+    assert classification(observation) == (Cause.PROTOCOL, Phase.TLS)
     assert "plain text after the answer to STARTTLS" in observation.detail
 
 
@@ -443,23 +443,23 @@ async def test_plain_text_after_starttls_is_refused(kind: Kind, before: list[Ste
     ],
 )
 async def test_imap_logs_in_by_the_way_that_fits(capabilities: str, password: str, expected: bytes | None) -> None:
-    heard: list[bytes] = []
+    received: list[bytes] = []
     login = Login(username=USER, password=SecretStr(password))
     script: list[Step] = [f"* OK [CAPABILITY IMAP4rev1 {capabilities}] hi\r\n".encode(), ".", CLOSE]
-    async with scripted_server(script, received=heard) as port:
+    async with scripted_server(script, received=received) as port:
         observation = await probe(at(port, login=login))
     assert observation.failed_phase is Phase.AUTH
     if expected is None:
-        assert (heard, observation.cause) == ([], Cause.CREDENTIALS)
+        assert (received, observation.cause) == ([], Cause.CREDENTIALS)
     else:
-        assert heard[0].split(b" ", 1)[1].startswith(expected)
+        assert received[0].split(b" ", 1)[1].startswith(expected)
 
 
 CHALLENGE = base64.b64encode(b"<1896.697170952@postoffice.example.net>")
 
 
 @pytest.mark.parametrize(
-    ("offer", "said", "cause"),
+    ("offer", "reply", "cause"),
     [
         (b"AUTH LOGIN PLAIN CRAM-MD5", ["^AUTH PLAIN ", b"535 5.7.8 no\r\n"], Cause.CREDENTIALS),
         (
@@ -477,14 +477,14 @@ CHALLENGE = base64.b64encode(b"<1896.697170952@postoffice.example.net>")
         (b"SIZE 1000", [], Cause.PROTOCOL),
     ],
 )
-async def test_smtp_tries_one_mechanism_and_no_second(offer: bytes, said: list[Step], cause: Cause) -> None:
-    heard: list[bytes] = []
-    script = [*SMTP[:2], b"250-mail.example.org\r\n250 " + offer + b"\r\n", *said, "never"]
-    async with scripted_server(script, received=heard) as port:
+async def test_smtp_tries_one_mechanism_and_no_second(offer: bytes, reply: list[Step], cause: Cause) -> None:
+    received: list[bytes] = []
+    script = [*SMTP[:2], b"250-mail.example.org\r\n250 " + offer + b"\r\n", *reply, "never"]
+    async with scripted_server(script, received=received) as port:
         observation = await probe(at(port, Kind.SMTP))
-    assert verdict(observation) == (cause, Phase.AUTH)
-    assert len(heard) == 1 + sum(isinstance(step, str) for step in said)
-    if not said:
+    assert classification(observation) == (cause, Phase.AUTH)
+    assert len(received) == 1 + sum(isinstance(step, str) for step in reply)
+    if not reply:
         assert offer.decode().removeprefix("AUTH ").replace("SIZE 1000", "none") in observation.detail
 
 
@@ -561,23 +561,23 @@ def test_an_answer_that_came_while_we_stood_still_is_no_timeout_of_the_servers(
         port = listener.getsockname()[1]
         greeted = server.submit(greet)
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            seen = runner.run(watch())
+            observation = runner.run(watch())
         greeted.result()
-    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
-    assert re.fullmatch(r".*MailWatch itself was stopped for 1\.\d s; was: timeout", seen.detail)
+    assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    assert re.fullmatch(r".*MailWatch itself was stopped for 1\.\d s; was: timeout", observation.detail)
 
 
 async def test_a_port_without_a_listener_is_refused() -> None:
     with free_port() as port:
         observation = await probe(at(port))
-    assert verdict(observation) == (Cause.REFUSED, Phase.CONNECT)
+    assert classification(observation) == (Cause.REFUSED, Phase.CONNECT)
     assert observation.attempts[0].peer == f"127.0.0.1:{port}"
     assert (observation.partial, observation.addresses) == ((), ("127.0.0.1",))
 
 
 async def test_a_name_that_does_not_resolve_is_dns() -> None:
     observation = await probe(at(1, host="does-not-exist.invalid", timeout=20.0))
-    assert verdict(observation) == (Cause.DNS, Phase.RESOLVE)
+    assert classification(observation) == (Cause.DNS, Phase.RESOLVE)
     assert [attempt.peer for attempt in observation.attempts] == [""]
     assert list(observation.attempts[0].phases) == [Phase.RESOLVE]
 
@@ -620,7 +620,7 @@ async def test_the_last_address_decides_and_no_more_than_four_are_tried() -> Non
     with free_port() as port:
         observation = await probe(at(port), lookup=found(*(f"127.0.0.{n}" for n in range(1, 7))))
     assert [attempt.peer for attempt in observation.attempts] == [f"127.0.0.{n}:{port}" for n in range(1, 5)]
-    assert verdict(observation) == (Cause.REFUSED, Phase.CONNECT)
+    assert classification(observation) == (Cause.REFUSED, Phase.CONNECT)
     assert (len(observation.addresses), observation.partial) == (6, ())
 
 
@@ -647,14 +647,14 @@ async def test_an_address_family_without_a_route_uses_up_no_attempt() -> None:
 
     namespace = Namespace(f"mw-{secrets.token_hex(4)}")
     try:
-        observation = namespace.run_async(lambda: _look_at_one_of_four(lookup))
+        observation = namespace.run_async(lambda: _probe_one_of_four(lookup))
     finally:
         namespace.close()
     assert observation.outcome is Outcome.UP
     assert [attempt.cause for attempt in observation.attempts[1::2]] == [Cause.UNREACHABLE] * 3
 
 
-async def _look_at_one_of_four(lookup: Lookup) -> Observation:
+async def _probe_one_of_four(lookup: Lookup) -> Observation:
     async with scripted_server(IMAP) as port:
         return await probe(at(port), lookup=lookup)
 
@@ -675,15 +675,15 @@ def test_families_take_turns_and_nothing_is_lost(told: list[tuple[int, int]]) ->
 
 async def test_every_address_of_the_name_is_recorded_while_an_outage_is_open() -> None:
     script: list[Step] = [IMAP_GREETING, r"LOGIN |LOGOUT", b"TAG NO [UNAVAILABLE] later\r\n"]
-    heard: list[bytes] = []
-    async with scripted_server(script, received=heard, host="0.0.0.0") as port:
+    received: list[bytes] = []
+    async with scripted_server(script, received=received, host="0.0.0.0") as port:
         addresses = found("127.0.0.1", "127.0.0.2", "127.0.0.3")
         observation = await probe(at(port), lookup=addresses, every_address=True)
     assert [attempt.peer for attempt in observation.attempts] == [f"127.0.0.1:{port}"]
-    assert verdict(observation) == (Cause.UNAVAILABLE, Phase.AUTH)
+    assert classification(observation) == (Cause.UNAVAILABLE, Phase.AUTH)
     assert observation.facts == {"others": [{"peer": f"127.0.0.2:{port}"}, {"peer": f"127.0.0.3:{port}"}]}
     # One login and no more, however many addresses there are.
-    assert sum(b"LOGIN" in line for line in heard) == 1
+    assert sum(b"LOGIN" in line for line in received) == 1
 
 
 async def test_an_address_that_does_not_serve_beside_one_that_does_is_partial() -> None:
@@ -697,7 +697,7 @@ async def test_an_address_that_does_not_serve_beside_one_that_does_is_partial() 
 
 async def test_an_address_that_connects_is_the_last_one_tried() -> None:
     """Each rejected login counts at the provider: no second address for it."""
-    async with scripted_server(said(2, b"TAG NO [AUTHENTICATIONFAILED]\r\n")) as port:
+    async with scripted_server(replying(2, b"TAG NO [AUTHENTICATIONFAILED]\r\n")) as port:
         observation = await probe(at(port), lookup=found("127.0.0.2", "127.0.0.1", "127.0.0.1"))
     assert [attempt.cause for attempt in observation.attempts] == [Cause.REFUSED, Cause.CREDENTIALS]
     assert (observation.cause, observation.partial) == (Cause.CREDENTIALS, ())
@@ -707,7 +707,7 @@ async def test_a_server_that_connects_and_is_silent_is_not_asked_again_at_its_ne
     async with scripted_server([SILENCE]) as port:
         observation = await probe(at(port, timeout=0.2), lookup=found("127.0.0.1", "127.0.0.1"))
     assert len(observation.attempts) == 1
-    assert verdict(observation) == (Cause.TIMEOUT, Phase.GREETING)
+    assert classification(observation) == (Cause.TIMEOUT, Phase.GREETING)
 
 
 async def test_a_lookup_that_found_no_thread_is_our_own_fault() -> None:
@@ -719,7 +719,7 @@ async def test_a_lookup_that_found_no_thread_is_our_own_fault() -> None:
     finally:
         busy.set()
     assert held.result()
-    assert verdict(observation) == (Cause.MONITOR, Phase.RESOLVE)
+    assert classification(observation) == (Cause.MONITOR, Phase.RESOLVE)
     assert "no thread" in observation.detail
 
 
@@ -732,7 +732,7 @@ async def test_the_phases_are_reported_live() -> None:
         observation = await probe(at(port), listener=lambda *told: seen.append(told))
     walked = [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.AUTH]
     assert [told[:2] for told in seen] == [(phase, word) for phase in walked for word in ("begin", "end")]
-    assert {phase: took for phase, word, took in seen if word == "end"} == observation.attempts[0].phases
+    assert {phase: seconds for phase, word, seconds in seen if word == "end"} == observation.attempts[0].phases
 
 
 # Our own faults
@@ -783,10 +783,10 @@ async def test_no_file_handle_left_is_our_own_fault(host: str) -> None:
 
 
 async def test_a_cancelled_probe_is_cancelled() -> None:
-    heard: list[bytes] = []
-    async with scripted_server([*IMAP[:2], SILENCE], received=heard) as port:
+    received: list[bytes] = []
+    async with scripted_server([*IMAP[:2], SILENCE], received=received) as port:
         task = asyncio.ensure_future(probe(at(port)))
-        while not heard:
+        while not received:
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -882,7 +882,7 @@ async def everything_closed(ca: trustme.CA, ca_file: Path) -> None:
         async with scripted_server(script) as port:
             target = at(port, tls=tls, ca_file=ca_file, timeout=0.4)
             observation = await observe(ProbeRequest(target, scheduled_at=1, contexts=contexts))
-        assert verdict(observation) == (cause, phase), (script, observation)
+        assert classification(observation) == (cause, phase), (script, observation)
         for _ in range(10):
             await asyncio.sleep(0)
         before = before or open_files()

@@ -107,9 +107,9 @@ async def test_a_connection_lost_in_a_command_is_raised_at_once() -> None:
         await session.client.capability()
 
 
-@pytest.mark.parametrize("said", [HELLO + b"* BYE shutting down\r\n", b"* BYE shutting down\r\n"])
-async def test_a_bye_explains_the_loss_that_follows_it(said: bytes) -> None:
-    session = Session(said)
+@pytest.mark.parametrize("reply", [HELLO + b"* BYE shutting down\r\n", b"* BYE shutting down\r\n"])
+async def test_a_bye_explains_the_loss_that_follows_it(reply: bytes) -> None:
+    session = Session(reply)
     session.client.connection_lost(None)
     with pytest.raises(ServerByeError, match="shutting down"):
         await session.client.read_greeting()
@@ -332,7 +332,7 @@ async def test_no_password_is_logged_or_shown(caplog: pytest.LogCaptureFixture) 
     session = Session()
     waiting = asyncio.ensure_future(session.client.login("user-canary", canary))
     await asyncio.sleep(0)
-    shown = repr(session.client.pending_sync_command) + str(session.client.pending_sync_command)
+    displayed = repr(session.client.pending_sync_command) + str(session.client.pending_sync_command)
     assert session.wire.sent[0].endswith(b'"cana\\"ry\\\\7"\r\n')
     session.say(session.wire.sent[0].split(b" ")[0] + b' NO bad "cana\\"ry\\\\7"\r\n')
     with pytest.raises(ImapCommandError):
@@ -340,7 +340,7 @@ async def test_no_password_is_logged_or_shown(caplog: pytest.LogCaptureFixture) 
     session.client.send("X LOGIN a " + canary)
     assert session.wire.sent[1].endswith(b'cana"ry\\7\r\n')
     for secret in ("cana", "user-canary"):
-        assert secret not in caplog.text + shown
+        assert secret not in caplog.text + displayed
 
 
 async def test_a_command_of_the_library_is_refused_because_nothing_bounds_it() -> None:
@@ -361,8 +361,8 @@ async def test_a_command_of_the_library_is_refused_because_nothing_bounds_it() -
 def test_lines_do_not_depend_on_how_the_bytes_are_cut(data: bytes, cuts: list[int]) -> None:
     whole, pieces = ImapLineBuffer(), ImapLineBuffer()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    told = [line for start, end in pairwise(edges) for line in pieces.feed(data[start:end])]
-    assert told == list(whole.feed(data))
+    reported = [line for start, end in pairwise(edges) for line in pieces.feed(data[start:end])]
+    assert reported == list(whole.feed(data))
     assert whole.pending == pieces.pending
 
 

@@ -79,14 +79,14 @@ async def test_a_token_is_asked_for_once_and_renewed_a_minute_before_its_end(
 ) -> None:
     clock = Clock()
     tokens = AccessTokens(clock=clock)
-    supplies = await asyncio.gather(*(tokens.get_token(login) for _ in range(10)))
+    token_results = await asyncio.gather(*(tokens.get_token(login) for _ in range(10)))
     assert len(authority.asked) == 1
-    assert {supply.token for supply in supplies} == {SecretStr(next(iter(authority.access)))}
-    assert sum(supply.token_ms is not None for supply in supplies) == 1
+    assert {token_result.token for token_result in token_results} == {SecretStr(next(iter(authority.access)))}
+    assert sum(token_result.token_ms is not None for token_result in token_results) == 1
     clock.now += 3539
-    assert (await tokens.get_token(login)).token == supplies[0].token
+    assert (await tokens.get_token(login)).token == token_results[0].token
     clock.now += 1
-    assert (await tokens.get_token(login)).token != supplies[0].token
+    assert (await tokens.get_token(login)).token != token_results[0].token
     assert authority.asked == ["refresh_token"] * 2
 
 
@@ -95,8 +95,8 @@ async def test_two_processes_never_use_the_same_refresh_token(
 ) -> None:
     """The server knows each refresh token once; the second process reads what the first left."""
     processes = [AccessTokens() for _ in range(5)]
-    supplies = await asyncio.gather(*(process.get_token(login) for process in processes))
-    assert [supply.detail for supply in supplies] == [""] * 5
+    token_results = await asyncio.gather(*(process.get_token(login) for process in processes))
+    assert [token_result.detail for token_result in token_results] == [""] * 5
     assert len(authority.asked) == 5
     assert {kept(login)} == authority.refresh
 
@@ -125,11 +125,11 @@ async def test_a_rotated_grant_is_not_lost_when_the_disk_is_full(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
-        supply = await tokens.get_token(login)
+        token_result = await tokens.get_token(login)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (supply.token, supply.cause) == (None, Cause.MONITOR)
-    assert "cannot be written: File too large" in supply.detail
+    assert (token_result.token, token_result.cause) == (None, Cause.MONITOR)
+    assert "cannot be written: File too large" in token_result.detail
     assert kept(login) == before, "the file is whole, if old"
     assert list(client(login).grant_file.parent.glob("*.new")) == []
     clock.now += 3600
@@ -149,8 +149,8 @@ async def test_the_old_token_serves_while_it_lives_when_the_endpoint_does_not(
         assert (await tokens.get_token(login)).token == first
     assert len(authority.asked) == 2, "and is not asked at each look"
     clock.now += 10
-    supply = await tokens.get_token(login)
-    assert (supply.token, supply.cause) == (None, Cause.MONITOR)
+    token_result = await tokens.get_token(login)
+    assert (token_result.token, token_result.cause) == (None, Cause.MONITOR)
 
 
 async def test_a_grant_that_is_refused_is_asked_for_less_and_less_until_it_is_new(
@@ -211,9 +211,9 @@ async def test_a_slow_token_endpoint_delays_a_probe_only_briefly(
     authority.fault = "slow"
     tokens = AccessTokens(wait_seconds=0.05)
     for _ in range(2):
-        supply = await tokens.get_token(login)
-        assert (supply.token, supply.cause) == (None, Cause.MONITOR)
-        assert "did not issue one within 0.05 s" in supply.detail
+        token_result = await tokens.get_token(login)
+        assert (token_result.token, token_result.cause) == (None, Cause.MONITOR)
+        assert "did not issue one within 0.05 s" in token_result.detail
     authority.released.set()
     await tokens.finish(20)
     assert (await tokens.get_token(login)).token is not None
@@ -258,19 +258,25 @@ async def test_without_a_token_the_server_is_probed_without_a_login(
     async with scripted_server(GREETS) as port:
         for _ in range(2):
             clock.now += 7200
-            seen = await observe(
+            observation = await observe(
                 ProbeRequest(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
             )
-            assert (seen.outcome, seen.cause, seen.with_login) == (Outcome.UNKNOWN, cause, False)
-            assert words in seen.detail
+            assert (observation.outcome, observation.cause, observation.with_login) == (
+                Outcome.UNKNOWN,
+                cause,
+                False,
+            )
+            assert words in observation.detail
     assert kept(login) in authority.refresh, "nothing is lost"
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1, "told once"
     assert words in warnings[0]
-    shown = repr((seen, tokens, login)) + caplog.text
+    displayed = repr((observation, tokens, login)) + caplog.text
     assert "Traceback" not in caplog.text
     assert [
-        secret for secret in (*authority.issued, client(login).client_secret.get_secret_value()) if secret in shown
+        secret
+        for secret in (*authority.issued, client(login).client_secret.get_secret_value())
+        if secret in displayed
     ] == []
     # What is wrong with the server itself is reported as it is.
     down = await observe(ProbeRequest(target(login), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
@@ -296,11 +302,11 @@ async def test_fetching_a_token_is_not_counted_as_probe_time(authority: Authoriz
         await asyncio.sleep(0.05)
         released = now()
         authority.released.set()
-        seen = await looking
-    assert seen.outcome is Outcome.UP
-    assert seen.started_at >= released
-    assert seen.facts is not None
-    assert seen.facts["token_ms"] >= 50
+        observation = await looking
+    assert observation.outcome is Outcome.UP
+    assert observation.started_at >= released
+    assert observation.facts is not None
+    assert observation.facts["token_ms"] >= 50
 
 
 async def test_a_token_that_is_rejected_and_cannot_be_renewed_proves_nothing_of_the_server(
@@ -311,11 +317,15 @@ async def test_a_token_that_is_rejected_and_cannot_be_renewed_proves_nothing_of_
     await tokens.get_token(login)
     authority.revoke()
     async with scripted_server([GREETING, "AUTHENTICATE", b"TAG NO [AUTHENTICATIONFAILED] no\r\n", CLOSE]) as port:
-        seen = await observe(
+        observation = await observe(
             ProbeRequest(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
         )
-    assert (seen.outcome, seen.cause, seen.with_login) == (Outcome.UNKNOWN, Cause.CREDENTIALS, False)
-    assert "[AUTHENTICATIONFAILED] no; the token endpoint at 127.0.0.1 refuses" in seen.detail
+    assert (observation.outcome, observation.cause, observation.with_login) == (
+        Outcome.UNKNOWN,
+        Cause.CREDENTIALS,
+        False,
+    )
+    assert "[AUTHENTICATIONFAILED] no; the token endpoint at 127.0.0.1 refuses" in observation.detail
 
 
 async def test_a_challenge_without_end_is_bounded_and_no_token_is_in_a_line_of_its_own(
@@ -331,11 +341,11 @@ async def test_a_challenge_without_end_is_bounded_and_no_token_is_in_a_line_of_i
         SILENCE,
     ]
     async with scripted_server(script) as port:
-        seen = await observe(
+        observation = await observe(
             ProbeRequest(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
         )
-    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.CREDENTIALS)
-    assert len(seen.detail) < 600
+    assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.CREDENTIALS)
+    assert len(observation.detail) < 600
 
 
 async def test_the_endpoint_must_have_a_certificate_that_is_trusted(login: Login, tmp_path: Path) -> None:
@@ -400,9 +410,13 @@ async def test_a_grant_that_cannot_be_used_is_reported_with_what_to_do(
     with pytest.raises(GrantError) as caught:
         read_grant(client(login), USER)
     assert words in str(caught.value)
-    supply = await AccessTokens().get_token(login)
-    assert (supply.token, supply.cause, supply.detail) == (None, Cause.CREDENTIALS, str(caught.value))
-    assert "canary" not in supply.detail
+    token_result = await AccessTokens().get_token(login)
+    assert (token_result.token, token_result.cause, token_result.detail) == (
+        None,
+        Cause.CREDENTIALS,
+        str(caught.value),
+    )
+    assert "canary" not in token_result.detail
 
 
 async def test_a_grant_for_another_client_is_never_shown_to_this_one(
@@ -411,8 +425,8 @@ async def test_a_grant_for_another_client_is_never_shown_to_this_one(
     known = client(login)
     for other in (replace(known, client_id="other"), replace(known, token_endpoint=f"{authority.url}/other")):
         stranger = replace(login, oauth2=other)
-        supply = await AccessTokens().get_token(stranger)
-        assert "another client" in supply.detail
+        token_result = await AccessTokens().get_token(stranger)
+        assert "another client" in token_result.detail
     assert authority.asked == []
 
 
@@ -421,8 +435,8 @@ async def test_a_process_that_locks_the_grant_delays_us_only_for_a_bounded_time(
         with pytest.raises(GrantBusyError):
             async with lock_grant(client(login).grant_file, 0.1):
                 pass
-        supply = await AccessTokens(timeout=0.1).get_token(login)
-        assert (supply.token, supply.cause) == (None, Cause.MONITOR)
+        token_result = await AccessTokens(timeout=0.1).get_token(login)
+        assert (token_result.token, token_result.cause) == (None, Cause.MONITOR)
 
 
 # The browser
@@ -504,11 +518,11 @@ async def test_an_answer_that_is_packed_is_refused_before_it_is_unpacked(login: 
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("reply", "seconds"),
     [(5, 5.0), ("7", 7.0), (10**400, 99.0), ("1e999", 50.0), ("NaN", 99.0), (-1, 99.0), (None, 99.0), ([], 99.0)],
 )
-def test_an_invalid_token_lifetime_uses_the_default(said: object, seconds: float) -> None:
-    assert seconds_field(said, 99.0, 50.0 if seconds == 50.0 else 1000.0) == seconds
+def test_an_invalid_token_lifetime_uses_the_default(reply: object, seconds: float) -> None:
+    assert seconds_field(reply, 99.0, 50.0 if seconds == 50.0 else 1000.0) == seconds
 
 
 def test_the_challenge_is_that_of_the_rfc() -> None:

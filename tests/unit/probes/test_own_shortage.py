@@ -79,9 +79,9 @@ async def test_an_exception_of_ours_in_the_middle_of_reading_is_no_lost_connecti
 ) -> None:
     async with scripted_server(IMAP if kind is Kind.IMAP else SMTP) as port:
         monkeypatch.setattr(where, name, fails(error))
-        seen = await probe(at(port, kind))
-    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
-    assert "internal error" in seen.detail
+        observation = await probe(at(port, kind))
+    assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    assert "internal error" in observation.detail
 
 
 @pytest.mark.parametrize("value", [b"{-1}", b"{x}", b"17", b""])

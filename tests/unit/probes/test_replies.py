@@ -43,9 +43,9 @@ def judge(written: str, *, clear: bool = False, before: Sequence[str] = ()) -> R
 
 
 def test_each_example_matches_its_own_row(subtests: pytest.Subtests) -> None:
-    for row, said in EXAMPLES:
-        with subtests.test(row=row.id, said=said):
-            found = judge(said, clear=row.clear)
+    for row, reply in EXAMPLES:
+        with subtests.test(row=row.id, said=reply):
+            found = judge(reply, clear=row.clear)
             assert (found.row and found.row.id, found.cause) == (row.id, row.cause)
 
 
@@ -64,7 +64,7 @@ def test_each_row_is_whole_and_has_a_name_of_its_own() -> None:
 def test_each_pattern_is_linear(row: ReplyRow) -> None:
     """Eight times the length costs about eight times the processor's time, and not 64 times."""
     patterns = [pattern for pattern in (row.words, row.not_words) if pattern is not None]
-    words = sorted({word for said in row.says for word in said.lower().split()})
+    words = sorted({word for reply in row.says for word in reply.lower().split()})
     for seed in (*words[:4], "a", "too many ", "unable to x ", "account x ", "exceeded x "):
         costs = []
         for length in (2_000, 16_000):
@@ -115,7 +115,7 @@ def test_the_same_reply_gets_the_same_cause_everywhere(subtests: pytest.Subtests
 
 
 @pytest.mark.parametrize(
-    ("said", "cause"),
+    ("reply", "cause"),
     [
         ("imap LOGIN: NO foo", Cause.CREDENTIALS),
         ("imap LOGIN: BAD foo", Cause.PROTOCOL),
@@ -131,13 +131,13 @@ def test_the_same_reply_gets_the_same_cause_everywhere(subtests: pytest.Subtests
         ("mx EHLO: 502 foo", Cause.PROTOCOL),
     ],
 )
-def test_an_unlisted_reply_is_classified_by_its_code_and_marked_unknown(said: str, cause: Cause) -> None:
-    found = judge(said)
+def test_an_unlisted_reply_is_classified_by_its_code_and_marked_unknown(reply: str, cause: Cause) -> None:
+    found = judge(reply)
     assert (found.cause, found.known) == (cause, False)
 
 
 @pytest.mark.parametrize(
-    ("said", "before", "cause"),
+    ("reply", "before", "cause"),
     [
         ("imap LOGIN: BAD Goodbye", ["Too many invalid logon attempts."], Cause.THROTTLED),
         ("imap LOGIN: NO Login failed", ["* BYE Too many connections"], Cause.THROTTLED),
@@ -148,8 +148,8 @@ def test_an_unlisted_reply_is_classified_by_its_code_and_marked_unknown(said: st
         ("imap EXAMINE: NO foo", ["OK [ALERT] Too many simultaneous connections"], Cause.THROTTLED),
     ],
 )
-def test_all_lines_of_an_answer_are_read(said: str, before: list[str], cause: Cause) -> None:
-    assert judge(said, before=before).cause is cause
+def test_all_lines_of_an_answer_are_read(reply: str, before: list[str], cause: Cause) -> None:
+    assert judge(reply, before=before).cause is cause
 
 
 def test_an_address_that_is_repeated_says_nothing() -> None:
@@ -166,16 +166,18 @@ def test_lines_of_a_reply_are_read_as_one_and_kept_apart() -> None:
     text = "5.7.1 Service unavailable; Client host [203.0.113.7]\n5.7.1 blocked using zen.spamhaus.org"
     refused = SmtpReplyError("RCPT", 554, text)
     target = Target(name="t", kind=Kind.SMTP, host="mail.example.org", port=465)
-    verdict = classify_error(refused, target)
-    assert verdict.cause is Cause.OFFLINE
-    assert verdict.lines == tuple(f"554{mark}{line}" for mark, line in zip("- ", text.split("\n"), strict=True))
+    classification = classify_error(refused, target)
+    assert classification.cause is Cause.OFFLINE
+    assert classification.lines == tuple(
+        f"554{mark}{line}" for mark, line in zip("- ", text.split("\n"), strict=True)
+    )
     assert refused.status == "5.7.1"
 
 
 def test_a_server_that_demands_tls_over_tls_is_at_fault() -> None:
-    said = "imap LOGIN: NO [PRIVACYREQUIRED] x"
-    assert judge(said, clear=True).cause is Cause.CREDENTIALS
-    assert judge(said).cause is Cause.PROTOCOL
+    reply = "imap LOGIN: NO [PRIVACYREQUIRED] x"
+    assert judge(reply, clear=True).cause is Cause.CREDENTIALS
+    assert judge(reply).cause is Cause.PROTOCOL
 
 
 # Whose limit, whose lock
@@ -229,9 +231,9 @@ SERVERS_OWN = [
 
 
 def test_an_internal_failure_of_a_server_is_the_servers(subtests: pytest.Subtests) -> None:
-    for said in SERVERS_OWN:
-        with subtests.test(said=said):
-            assert reports(said) == (Outcome.DOWN, Cause.UNAVAILABLE)
+    for reply in SERVERS_OWN:
+        with subtests.test(said=reply):
+            assert reports(reply) == (Outcome.DOWN, Cause.UNAVAILABLE)
 
 
 def test_a_missing_mailbox_has_the_cause_mailbox() -> None:
@@ -278,9 +280,9 @@ ABOUT_US = [
 
 
 def test_replies_about_our_own_behaviour_are_caused_by_us(subtests: pytest.Subtests) -> None:
-    for said, cause in ABOUT_US:
-        with subtests.test(said=said):
-            assert judge(said).cause is cause
+    for reply, cause in ABOUT_US:
+        with subtests.test(said=reply):
+            assert judge(reply).cause is cause
 
 
 # Over real sockets
@@ -302,8 +304,8 @@ async def meet(script: Sequence[Step], kind: Kind = Kind.IMAP, **changes: object
         )
 
 
-def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
-    return seen.outcome, seen.cause, seen.failed_phase
+def classification(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
+    return observation.outcome, observation.cause, observation.failed_phase
 
 
 HI = b"* OK [CAPABILITY IMAP4rev1 ID] ready\r\n"
@@ -311,30 +313,30 @@ IN: list[Step] = [HI, "LOGIN", b"TAG OK in\r\n"]
 OPEN: list[Step] = [*IN, "EXAMINE", b"* 3 EXISTS\r\nTAG OK open\r\n", "FETCH 3"]
 MAIL = b"* 3 FETCH (BODY[HEADER.FIELDS (DATE)] {4}\r\n\r\n\r\n)\r\nTAG OK\r\n"
 BYE: list[Step] = ["LOGOUT", b"* BYE\r\nTAG OK\r\n"]
-WELL = (Outcome.UP, None, None)
+UP_RESULT = (Outcome.UP, None, None)
 
 
 async def test_untagged_lines_are_recorded_in_order_and_unknown_ones_marked() -> None:
-    seen = await meet(
+    observation = await meet(
         [HI, "LOGIN", b"* NO one\r\n* BAD two\r\n* Three.\r\n* OK [ALERT] four\r\nTAG NO five\r\n", CLOSE]
     )
-    assert verdict(seen) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
-    replies = [*seen.attempts[-1].replies]
+    assert classification(observation) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
+    replies = [*observation.attempts[-1].replies]
     assert replies == [HI.decode().strip(), "NO one", "BAD two", "Three.", "OK [ALERT] four", "NO five"]
-    assert seen.attempts[-1].facts == {"words": "unknown"}
-    seen = await meet([HI, "LOGIN", b"TAG NO Account suspended\r\n", CLOSE])
-    assert seen.attempts[-1].facts == {"owner": "account-state"}
-    seen = await meet([HI, "LOGIN", b"TAG NO System error\r\n", CLOSE])
-    assert seen.attempts[-1].facts is None
+    assert observation.attempts[-1].facts == {"words": "unknown"}
+    observation = await meet([HI, "LOGIN", b"TAG NO Account suspended\r\n", CLOSE])
+    assert observation.attempts[-1].facts == {"owner": "account-state"}
+    observation = await meet([HI, "LOGIN", b"TAG NO System error\r\n", CLOSE])
+    assert observation.attempts[-1].facts is None
 
 
 async def test_a_report_counts_observations_with_unknown_replies() -> None:
     entries = []
     for index, words in enumerate((b"BYE foo", b"BYE System error"), 1):
-        seen = await meet([HI, "LOGIN", b"* " + words + b"\r\n", CLOSE])
-        assert seen.outcome is Outcome.DOWN
-        text = orjson.dumps(fact_payload(seen)).decode()
-        entries.append(Entry(index, "observation", seen.ended_at, "t", index, "{}", text))
+        observation = await meet([HI, "LOGIN", b"* " + words + b"\r\n", CLOSE])
+        assert observation.outcome is Outcome.DOWN
+        text = orjson.dumps(fact_payload(observation)).decode()
+        entries.append(Entry(index, "observation", observation.ended_at, "t", index, "{}", text))
     found = collect_facts(entries, made_record(0, 0, target="t", first_index=0, last_index=9))
     assert (found.down, found.unknown_words) == (2, 1)
     for language in ("en", "it"):
@@ -353,20 +355,20 @@ async def test_a_report_counts_observations_with_unknown_replies() -> None:
     ],
 )
 async def test_lines_before_a_disconnect_are_read(answer: bytes, cause: Cause) -> None:
-    seen = await meet([HI, "LOGIN", answer, CLOSE])
-    assert verdict(seen) == (cause.outcome, cause, Phase.AUTH)
+    observation = await meet([HI, "LOGIN", answer, CLOSE])
+    assert classification(observation) == (cause.outcome, cause, Phase.AUTH)
 
 
 async def test_a_bye_counts_even_if_the_server_stays_connected() -> None:
-    seen = await meet([HI, "LOGIN", b"* BYE System error\r\n", SILENCE])
-    assert verdict(seen) == (Outcome.DOWN, Cause.UNAVAILABLE, Phase.AUTH)
+    observation = await meet([HI, "LOGIN", b"* BYE System error\r\n", SILENCE])
+    assert classification(observation) == (Outcome.DOWN, Cause.UNAVAILABLE, Phase.AUTH)
 
 
 async def test_replies_before_a_silence_may_excuse_the_server_but_not_accuse_it() -> None:
     script: list[Step] = [HI, "LOGIN", b"* NO [ALERT] Too many logins\r\n", SILENCE]
-    assert verdict(await meet(script, timeout=0.7)) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.AUTH)
+    assert classification(await meet(script, timeout=0.7)) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.AUTH)
     script[2] = b"* NO [ALERT] System error\r\n"
-    assert verdict(await meet(script, timeout=0.7)) == (Outcome.DOWN, Cause.TIMEOUT, Phase.AUTH)
+    assert classification(await meet(script, timeout=0.7)) == (Outcome.DOWN, Cause.TIMEOUT, Phase.AUTH)
 
 
 @pytest.mark.parametrize(
@@ -409,8 +411,8 @@ async def test_replies_before_a_silence_may_excuse_the_server_but_not_accuse_it(
     ],
 )
 async def test_imap_continues_after_replies_that_mail_programs_tolerate(script: list[Step]) -> None:
-    seen = await meet([*script, *BYE])
-    assert verdict(seen) == WELL, seen.detail
+    observation = await meet([*script, *BYE])
+    assert classification(observation) == UP_RESULT, observation.detail
 
 
 @pytest.mark.parametrize(
@@ -441,7 +443,7 @@ async def test_imap_continues_after_replies_that_mail_programs_tolerate(script: 
     ],
 )
 async def test_imap_that_does_not_serve_is_not_up(script: list[Step], cause: Cause, phase: Phase) -> None:
-    assert verdict(await meet([*script, CLOSE])) == (cause.outcome, cause, phase)
+    assert classification(await meet([*script, CLOSE])) == (cause.outcome, cause, phase)
 
 
 EHLO: list[Step] = [b"220 x ESMTP\r\n", "^EHLO "]
@@ -467,18 +469,20 @@ async def test_a_submission_server_without_ehlo_is_greeted_with_helo() -> None:
         "^QUIT",
         b"221 bye\r\n",
     ]
-    assert verdict(await meet(script, Kind.SMTP, login=None)) == WELL
+    assert classification(await meet(script, Kind.SMTP, login=None)) == UP_RESULT
 
 
 async def test_a_refused_name_is_not_possible_from_here_and_names_the_key() -> None:
     no = b"550 5.7.1 <[127.0.0.1]>: Helo command rejected: HELO cannot be [127.0.0.1]\r\n"
-    seen = await meet([*EHLO[:1], "^EHLO \\[127.0.0.1\\]", no, "^HELO \\[127.0.0.1\\]", no, CLOSE], Kind.SMTP)
-    assert verdict(seen) == (Outcome.UNKNOWN, Cause.OFFLINE, Phase.GREETING)
-    assert seen.detail.startswith("not possible from here: HELO: 550 5.7.1")
-    assert "defaults.helo_name" in seen.detail
-    assert [*seen.attempts[-1].replies][1:] == [no.decode().strip()] * 2
+    observation = await meet(
+        [*EHLO[:1], "^EHLO \\[127.0.0.1\\]", no, "^HELO \\[127.0.0.1\\]", no, CLOSE], Kind.SMTP
+    )
+    assert classification(observation) == (Outcome.UNKNOWN, Cause.OFFLINE, Phase.GREETING)
+    assert observation.detail.startswith("not possible from here: HELO: 550 5.7.1")
+    assert "defaults.helo_name" in observation.detail
+    assert [*observation.attempts[-1].replies][1:] == [no.decode().strip()] * 2
     script: list[Step] = [EHLO[0], "^EHLO mail.example.org\r", *AUTHED[2:], *SENT]
-    assert verdict(await meet(script, Kind.SMTP, helo_name="mail.example.org")) == WELL
+    assert classification(await meet(script, Kind.SMTP, helo_name="mail.example.org")) == UP_RESULT
 
 
 async def test_the_reason_of_ehlo_counts_where_helo_is_refused_without_one() -> None:
@@ -488,13 +492,17 @@ async def test_the_reason_of_ehlo_counts_where_helo_is_refused_without_one() -> 
         "^HELO",
         b"503 no\r\n",
     ]
-    assert verdict(await meet([*script, CLOSE], Kind.SMTP)) == (Outcome.UNKNOWN, Cause.OFFLINE, Phase.GREETING)
-    assert verdict(await meet([*script[:3], "^HELO", CLOSE], Kind.SMTP))[1] is Cause.OFFLINE
+    assert classification(await meet([*script, CLOSE], Kind.SMTP)) == (
+        Outcome.UNKNOWN,
+        Cause.OFFLINE,
+        Phase.GREETING,
+    )
+    assert classification(await meet([*script[:3], "^HELO", CLOSE], Kind.SMTP))[1] is Cause.OFFLINE
 
 
 async def test_auth_plain_is_sent_in_two_lines_where_the_server_needs_it() -> None:
     two: list[Step] = [*AUTHED[:-1], b"334 \r\n", "^[A-Za-z0-9+/=]+\r$", b"235 in\r\n"]
-    assert verdict(await meet([*two, *SENT], Kind.SMTP)) == WELL
+    assert classification(await meet([*two, *SENT], Kind.SMTP)) == UP_RESULT
 
 
 POP3_GREETING, POP3_CAPABILITIES = b"+OK ready\r\n", b"+OK\r\nTOP\r\nUSER\r\n.\r\n"
@@ -513,13 +521,13 @@ POPPED: list[Step] = [*HELLO, "^USER", b"+OK\r\n", "^PASS", b"+OK\r\n", "^STAT",
     ids=["whole message", "message without end", "long header", "no header"],
 )
 async def test_pop3_reads_what_it_needs_and_hangs_up(answer: list[Step]) -> None:
-    seen = await meet([*POPPED, *answer], Kind.POP3)
-    assert verdict(seen) == WELL, seen.detail
+    observation = await meet([*POPPED, *answer], Kind.POP3)
+    assert classification(observation) == UP_RESULT, observation.detail
 
 
 async def test_a_limit_in_answer_to_capa_is_read_before_the_server_hangs_up() -> None:
-    seen = await meet([*HELLO[:2], b"-ERR too many connections\r\n", CLOSE], Kind.POP3)
-    assert verdict(seen) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.GREETING)
+    observation = await meet([*HELLO[:2], b"-ERR too many connections\r\n", CLOSE], Kind.POP3)
+    assert classification(observation) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.GREETING)
 
 
 # However the bytes are cut
@@ -603,13 +611,13 @@ async def _in_pieces(kind: Kind, answers: list[tuple[str, bytes]], sizes: list[i
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for name, answer in answers:
             line = await reader.readline() if name else b""
-            said = answer.replace(b"TAG", line.split(b" ")[0])
+            reply = answer.replace(b"TAG", line.split(b" ")[0])
             cuts, turn = [0], 0
-            while cuts[-1] < len(said):
+            while cuts[-1] < len(reply):
                 cuts.append(cuts[-1] + sizes[turn % len(sizes)])
                 turn += 1
             for start, end in itertools.pairwise(cuts):
-                writer.write(said[start:end])
+                writer.write(reply[start:end])
                 await writer.drain()
                 await asyncio.sleep(0)
         writer.close()
@@ -628,7 +636,7 @@ def test_the_same_bytes_get_the_same_cause_in_any_packets(
     kind, answers = dialogue
     whole = asyncio.run(_in_pieces(kind, answers, [1 << 20]))
     pieces = asyncio.run(_in_pieces(kind, answers, sizes))
-    assert (verdict(pieces), pieces.detail) == (verdict(whole), whole.detail)
+    assert (classification(pieces), pieces.detail) == (classification(whole), whole.detail)
     assert pieces.attempts[-1].replies == whole.attempts[-1].replies
 
 

@@ -143,9 +143,9 @@ def test_the_route_is_shown_hop_by_hop_with_clocks_that_differ() -> None:
 
 def test_a_header_without_end_is_bounded() -> None:
     huge = b"Received: " + b"(" * 100_000 + b"from x by y; " + b"\r\n" + b"Received: from a\r\n" * 10_000
-    told = hops(header_fields(huge), AT)
-    assert len(told) == headers.MAX_HOPS
-    assert all(len(str(hop)) < 4 * headers.MAX_FIELD_CHARS for hop in told)
+    route = hops(header_fields(huge), AT)
+    assert len(route) == headers.MAX_HOPS
+    assert all(len(str(hop)) < 4 * headers.MAX_FIELD_CHARS for hop in route)
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,9 @@ async def test_a_signature_is_checked_with_the_key_of_its_domain() -> None:
         (changed,) = await check_signatures(whole.replace(b"Subject: MailWatch", b"Subject: MailWotch"), keys)
         assert (changed["result"], changed["why"]) == ("fail", "the signature does not match")
         twice = signed(whole, b"elsewhere.example")
-        assert [told["result"] for told in await check_signatures(twice, keys)] == ["permerror", "pass"]
+        assert [result["result"] for result in await check_signatures(twice, keys)] == ["permerror", "pass"]
         assert [
-            told["result"] for told in await check_signatures(b"DKIM-Signature: v=1\r\n" + message(), keys)
+            result["result"] for result in await check_signatures(b"DKIM-Signature: v=1\r\n" + message(), keys)
         ] == ["permerror"]
         assert await check_signatures(message(), keys) == [{"result": "none"}]
         flood = b"DKIM-Signature: v=1\r\n" * 1000 + message()
@@ -234,21 +234,21 @@ async def test_a_signature_out_of_date_by_our_clock_is_no_failure_of_the_message
     dates = f"t={moment}" if tag == "t=" else f"t={moment - 9}; x={moment}"
     dated = re.sub(rb"(?<=[; ])t=\d+", dates.encode(), signed(message()), count=1)
     async with name_server(RECORD) as keys:
-        (told,) = await check_signatures(dated, keys)
-    assert (told["result"], told["why"][:2]) == ("neutral", tag)
+        (result,) = await check_signatures(dated, keys)
+    assert (result["result"], result["why"][:2]) == ("neutral", tag)
 
 
 @pytest.mark.parametrize("text", [b"v=DKIM1; p=", b"v=DKIM1; k=rsa; p=AAAA", b"hello"])
 async def test_an_invalid_dkim_key_is_no_failure_of_the_message(text: bytes) -> None:
     async with name_server(text) as keys:
-        (told,) = await check_signatures(signed(message()), keys)
-    assert told["result"] == "permerror"
+        (result,) = await check_signatures(signed(message()), keys)
+    assert result["result"] == "permerror"
 
 
 async def test_a_name_server_that_fails_is_no_failure_of_the_message() -> None:
     async with name_server(RECORD, dns.rcode.SERVFAIL) as keys:
-        (told,) = await check_signatures(signed(message()), keys)
-    assert told["result"] == "temperror"
+        (result,) = await check_signatures(signed(message()), keys)
+    assert result["result"] == "temperror"
 
 
 def bounce(head: str, **changed: str) -> bytes:
@@ -260,20 +260,20 @@ def bounce(head: str, **changed: str) -> bytes:
 
 def test_a_report_on_our_message_is_read() -> None:
     head = message().partition(b"\r\n\r\n")[0].decode().replace("\r\n", "\n")
-    told = read_delivery_report(bounce(head), SEALER)
-    assert told is not None
-    assert (told.token, told.action, told.status) == (MARK.token, "failed", "5.2.2")
-    assert told.diagnostic == "smtp; 552 5.2.2 mailbox full"
-    assert (told.proven, told.sent_at) == (True, AT)
+    report = read_delivery_report(bounce(head), SEALER)
+    assert report is not None
+    assert (report.token, report.action, report.status) == (MARK.token, "failed", "5.2.2")
+    assert report.diagnostic == "smtp; 552 5.2.2 mailbox full"
+    assert (report.proven, report.sent_at) == (True, AT)
     delayed = read_delivery_report(bounce(head, action="delayed"), SEALER)
     assert delayed is not None
     assert delayed.action == "delayed"
 
 
 def test_a_report_without_our_seal_is_read_and_proves_nothing() -> None:
-    told = read_delivery_report(bounce(f"Message-ID: <mailwatch.{MARK.token}@example.org>"), SEALER)
-    assert told is not None
-    assert (told.token, told.proven) == (MARK.token, False)
+    report = read_delivery_report(bounce(f"Message-ID: <mailwatch.{MARK.token}@example.org>"), SEALER)
+    assert report is not None
+    assert (report.token, report.proven) == (MARK.token, False)
     assert read_delivery_report(bounce("Message-ID: <somebody@example.org>"), SEALER) is None
     assert read_delivery_report(message(), SEALER) is None
 
@@ -286,22 +286,22 @@ async def test_undecodable_replies_can_be_recorded(becomes: str) -> None:
         diagnostic="smtp; 552 \udcff full",
     )
     async with serving(service) as (via, to):
-        seen = await observe(
+        observation = await observe(
             ProbeRequest(roundtrip_target(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
         )
-    assert seen.outcome is (Outcome.UP if becomes == "itself" else Outcome.DOWN)
-    assert seen.facts is not None
-    assert seen.facts["message"]["reply"] == r"250 \xff ok: queued as A\xff1"
-    assert canonical(fact_payload(seen)).encode()
+    assert observation.outcome is (Outcome.UP if becomes == "itself" else Outcome.DOWN)
+    assert observation.facts is not None
+    assert observation.facts["message"]["reply"] == r"250 \xff ok: queued as A\xff1"
+    assert canonical(fact_payload(observation)).encode()
 
 
 async def test_without_uidplus_no_single_message_is_expunged() -> None:
     service = Service(capabilities=b"IMAP4rev1 AUTH=PLAIN")
     async with serving(service) as (via, to):
-        seen = await observe(
+        observation = await observe(
             ProbeRequest(roundtrip_target(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
         )
-    assert seen.outcome is Outcome.UP
+    assert observation.outcome is Outcome.UP
     assert service.changed == ['SELECT "INBOX"', r"UID STORE 7 +FLAGS.SILENT (\Deleted)", "EXPUNGE"]
 
 
@@ -310,20 +310,20 @@ async def test_a_message_that_comes_while_we_search_is_not_waited_for() -> None:
     service = Service(silent=True, after_searches=2)
     async with serving(service) as (via, to):
         trip = roundtrip_target(TRIP, via, to, deadline=25.0)
-        seen = await observe(ProbeRequest(trip, scheduled_at=AT, contexts=TlsContexts()))
-    assert seen.outcome is Outcome.UP
-    assert (seen.facts or {})["latency_ms"] < 20_000
+        observation = await observe(ProbeRequest(trip, scheduled_at=AT, contexts=TlsContexts()))
+    assert observation.outcome is Outcome.UP
+    assert (observation.facts or {})["latency_ms"] < 20_000
 
 
 async def test_a_message_without_an_acknowledgement_may_have_been_accepted() -> None:
     service = Service(smtp={"message": CLOSE}, times=1)
     async with serving(service) as (via, to):
         trip = roundtrip_target(TRIP, via, to)
-        seen = await observe(
+        observation = await observe(
             ProbeRequest(trip, scheduled_at=AT, contexts=TlsContexts(), roundtrip=RoundtripContext(b"s"))
         )
-        assert (seen.cause, (seen.facts or {})["stage"]) == (Cause.DISCONNECTED, "unsure")
-        outstanding = Outstanding.restore([seen])
+        assert (observation.cause, (observation.facts or {})["stage"]) == (Cause.DISCONNECTED, "unsure")
+        outstanding = Outstanding.restore([observation])
         again = await observe(
             ProbeRequest(
                 trip, scheduled_at=AT, contexts=TlsContexts(), roundtrip=RoundtripContext(b"s", outstanding)
@@ -333,7 +333,7 @@ async def test_a_message_without_an_acknowledgement_may_have_been_accepted() -> 
     assert [late["token"] for late in again.facts["late"]] == [*outstanding.sent]
 
 
-def look(stage: str = "served", at: int = AT, **facts: Any) -> Observation:
+def observed(stage: str = "served", at: int = AT, **facts: Any) -> Observation:
     sent = {"token": MARK.token, "sent_at": MARK.sent_at}
     return Observation(
         target="trip",
@@ -359,28 +359,30 @@ def look(stage: str = "served", at: int = AT, **facts: Any) -> Observation:
     ],
 )
 def test_a_message_that_may_still_arrive_is_outstanding(stage: str, on_its_way: bool) -> None:
-    assert (MARK.token in Outstanding.restore([look(stage)]).sent) is on_its_way
+    assert (MARK.token in Outstanding.restore([observed(stage)]).sent) is on_its_way
 
 
 @pytest.mark.parametrize("end", ["late", "lost", "bounced"])
 def test_a_message_that_ended_is_no_longer_outstanding(end: str) -> None:
     ended: dict[str, Any] = {end: [{"token": MARK.token}]}
-    after = Outstanding.restore([look("queued"), look("unsubmitted", message=None, **ended)])
+    after = Outstanding.restore([observed("queued"), observed("unsubmitted", message=None, **ended)])
     assert not after.sent
     assert after.recorded == ({MARK.token} if end == "late" else set())
-    assert not after.after(look("unsubmitted", message=None, cleaned=[MARK.token])).recorded
+    assert not after.after(observed("unsubmitted", message=None, cleaned=[MARK.token])).recorded
 
 
 def test_a_message_is_given_up_after_a_week_and_recorded_once() -> None:
-    waiting = Outstanding.restore([look("queued")])
+    waiting = Outstanding.restore([observed("queued")])
     assert waiting.overdue(AT + LOST_AFTER_MS) == []
     assert waiting.overdue(AT + LOST_AFTER_MS + 1) == [MARK]
-    assert not waiting.after(look("unsubmitted", message=None, lost=[{"token": MARK.token}])).overdue(AT + 10**12)
+    assert not waiting.after(observed("unsubmitted", message=None, lost=[{"token": MARK.token}])).overdue(
+        AT + 10**12
+    )
 
 
 def test_an_undeleted_message_is_known_and_not_a_leftover() -> None:
-    assert Outstanding.restore([look("served", left="read-only")]).recorded == {MARK.token}
-    assert Outstanding.restore([look("served")]).recorded == set()
+    assert Outstanding.restore([observed("served", left="read-only")]).recorded == {MARK.token}
+    assert Outstanding.restore([observed("served")]).recorded == set()
 
 
 @pytest.mark.parametrize(
@@ -407,5 +409,5 @@ def test_parts_in_parts_without_end_are_no_report() -> None:
 
 
 async def test_a_message_that_begins_within_a_field_has_no_signature_that_can_be_read() -> None:
-    (told,) = await check_signatures(b" folded\r\nFrom: x\r\n\r\nx")
-    assert told == {"result": "permerror", "why": "the header of the message cannot be read"}
+    (result,) = await check_signatures(b" folded\r\nFrom: x\r\n\r\nx")
+    assert result == {"result": "permerror", "why": "the header of the message cannot be read"}

@@ -105,8 +105,8 @@ def test_generated_pages_are_what_the_code_gives_now() -> None:
 
 def test_each_cause_that_this_version_knows_is_explained() -> None:
     text = (ROOT / "docs" / "reference" / "causes.md").read_text()
-    told = [cause for row in re.findall(r"^\| ([a-z, ]+) \|", text, re.MULTILINE) for cause in row.split(", ")]
-    assert {cause.value for cause in Cause} - set(told) == set()
+    reported = [cause for row in re.findall(r"^\| ([a-z, ]+) \|", text, re.MULTILINE) for cause in row.split(", ")]
+    assert {cause.value for cause in Cause} - set(reported) == set()
 
 
 def test_a_command_used_wrongly_exits_with_2_and_says_how() -> None:

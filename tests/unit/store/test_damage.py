@@ -29,15 +29,15 @@ from mailwatch.store import (
 from mailwatch.store import writer as writer_module
 from mailwatch.store.errors import translate_error
 from tests.helpers.ledger_factory import MINUTE, write
-from tests.helpers.notifications import watching
+from tests.helpers.notifications import notifying_process
 from tests.helpers.page_damage import Page, damaged, one_of_each, pages
 from tests.helpers.webhook import Webhook
 
 START = 1_767_225_600_000
-BEATS = 150
+INTERVALS = 150
 
 
-def sky(at: int) -> str:
+def pattern(at: int) -> str:
     return "-" if 50 <= (at - START) // MINUTE < 60 else "+"
 
 
@@ -46,9 +46,9 @@ def make_ledger(folder: Path) -> Path:
     guard = {"asked_at": START, "online": False, "controls": {}}
     write(
         folder / "data",
-        {"a": sky, "b": lambda _: "+"},
+        {"a": pattern, "b": lambda _: "+"},
         START,
-        START + BEATS * MINUTE,
+        START + INTERVALS * MINUTE,
         durable=False,
         monitor_entries=[("guard", START, guard), ("guard", START + MINUTE, {**guard, "online": True})],
     ).close()
@@ -159,11 +159,11 @@ async def test_an_index_damaged_while_running_is_reported_once_and_drops_no_entr
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
     store = Store.open(tmp_path)
     rung = asyncio.Event()
-    told: list[StoreError] = []
+    collected: list[StoreError] = []
     loop = asyncio.get_running_loop()
 
     def alarm(error: StoreError) -> None:
-        told.append(error)
+        collected.append(error)
         loop.call_soon_threadsafe(rung.set)
 
     store.health.alarm = alarm
@@ -177,12 +177,12 @@ async def test_an_index_damaged_while_running_is_reported_once_and_drops_no_entr
         await asyncio.sleep(0.01)
     assert not writer.healthy
     assert writer.problems() == [
-        f"the ledger cannot be written: {told[0].public_reason}; 3 entries wait in memory"
+        f"the ledger cannot be written: {collected[0].public_reason}; 3 entries wait in memory"
     ]
     assert not any(future.done() for future in waiting)
     await writer.close()
-    assert writer.unwritten() == f"3 entries could not be written and are lost: {told[0].public_reason}"
-    assert len(told) == 1
+    assert writer.unwritten() == f"3 entries could not be written and are lost: {collected[0].public_reason}"
+    assert len(collected) == 1
     assert sum("cannot be written: " in line and "wait in memory" in line for line in caplog.messages) == 1
 
 
@@ -196,7 +196,7 @@ def webhook() -> Iterator[Webhook]:
 def test_a_run_whose_database_is_damaged_says_so_everywhere_and_ends_with_a_status(
     tmp_path: Path, webhook: Webhook
 ) -> None:
-    mailwatch = watching(tmp_path, webhook.url)
+    mailwatch = notifying_process(tmp_path, webhook.url)
     mailwatch.settings["notify"][0]["on"] = ["ledger"]
     mailwatch.write_config()
     mailwatch.start()
@@ -207,11 +207,11 @@ def test_a_run_whose_database_is_damaged_says_so_everywhere_and_ends_with_a_stat
     assert "is damaged" in mailwatch.get("/readyz")
     assert str(tmp_path) not in mailwatch.get("/readyz")
     mailwatch.wait_until(lambda: mailwatch.metric("mailwatch_ledger_valid") == 0, "invalid")
-    mailwatch.wait_until(lambda: webhook.took, "told")
-    assert "is damaged (" in str(webhook.took[0]["message"])
-    shown = mailwatch.get("/api/v1/observations")
-    assert shown.startswith("503 ")
-    assert json.loads(shown[4:])["detail"].startswith("the ledger cannot be read: the database is damaged: ")
+    mailwatch.wait_until(lambda: webhook.received, "told")
+    assert "is damaged (" in str(webhook.received[0]["message"])
+    displayed = mailwatch.get("/api/v1/observations")
+    assert displayed.startswith("503 ")
+    assert json.loads(displayed[4:])["detail"].startswith("the ledger cannot be read: the database is damaged: ")
     assert mailwatch.stop() == 1
     log = mailwatch.log.read_text()
     assert log.count("wait in memory") == 1
@@ -225,7 +225,7 @@ def test_a_run_whose_database_is_damaged_says_so_everywhere_and_ends_with_a_stat
     )
     with contextlib.suppress(AssertionError):
         mailwatch.stop()
-    assert len(webhook.took) <= 2
+    assert len(webhook.received) <= 2
 
 
 @pytest.mark.parametrize(

@@ -79,14 +79,14 @@ def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
     store.close()
 
 
-def looks(start: Millis, end: Millis, every: Millis, mark: str = "+") -> list[Fact]:
+def observations_every(start: Millis, end: Millis, every: Millis, mark: str = "+") -> list[Fact]:
     return [observation_of("mail", mark, at) for at in range(start, end, every)]
 
 
 def changed(folder: Path, *, watched: bool) -> None:
     """19 days at 5m, then two at 1m; a day before the window, and one after it."""
     turn, end = START + 18 * DAY, START + 21 * DAY
-    slow, quick = looks(START - DAY, turn, 5 * MINUTE), looks(turn, end, MINUTE)
+    slow, quick = observations_every(START - DAY, turn, 5 * MINUTE), observations_every(turn, end, MINUTE)
     if not watched:
         ledger(folder, [*slow, *quick])
         return
@@ -112,12 +112,12 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_another_interval_changes_nothing_of_the_past(folder: Path) -> None:
     reader = Reader.open(folder / "data")
-    (told,) = queries.availability(reader, ["mail"], START, START + 20 * DAY)
+    (result,) = queries.availability(reader, ["mail"], START, START + 20 * DAY)
     reader.close()
-    assert told["availability"] == {"lower": 1.0, "upper": 1.0}
-    assert told["coverage"] is not None
-    assert told["coverage"] > 0.999
-    assert told["unobserved"] < 600
+    assert result["availability"] == {"lower": 1.0, "upper": 1.0}
+    assert result["coverage"] is not None
+    assert result["coverage"] > 0.999
+    assert result["unobserved"] < 600
 
 
 def test_the_report_of_the_month_is_by_the_intervals_then(folder: Path, tmp_path: Path) -> None:
@@ -144,13 +144,17 @@ def test_the_report_of_the_month_is_by_the_intervals_then(folder: Path, tmp_path
 
 def test_five_days_without_a_probe_and_without_a_gap_entry_are_not_observed(tmp_path: Path) -> None:
     ledger(
-        tmp_path / "data", [*looks(START, START + DAY, MINUTE), *looks(START + 6 * DAY, START + 7 * DAY, MINUTE)]
+        tmp_path / "data",
+        [
+            *observations_every(START, START + DAY, MINUTE),
+            *observations_every(START + 6 * DAY, START + 7 * DAY, MINUTE),
+        ],
     )
     reader = Reader.open(tmp_path / "data")
-    (told,) = queries.availability(reader, ["mail"], START, START + 7 * DAY)
+    (result,) = queries.availability(reader, ["mail"], START, START + 7 * DAY)
     reader.close()
-    assert told["unobserved"] == pytest.approx(5 * 86_400, abs=180)
-    assert told["coverage"] == pytest.approx(2 / 7, abs=0.001)
+    assert result["unobserved"] == pytest.approx(5 * 86_400, abs=180)
+    assert result["coverage"] == pytest.approx(2 / 7, abs=0.001)
 
 
 def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
@@ -160,12 +164,12 @@ def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
     ledger(tmp_path / "data", facts)
     MailWatchProcess(tmp_path, [{"name": "mail", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}])
     window = ("--from", rfc3339(START - HOUR), "--to", rfc3339(START + DAY))
-    shown = run(tmp_path, "availability", *window).stdout
-    assert shown.count("no data") >= 4
-    (told,) = json.loads(run(tmp_path, "availability", *window, "--json").stdout)
-    assert told["downtime"] == {"min": None, "max": None}
-    assert told["mtbf"] is None
-    assert "0 s" not in shown
+    displayed = run(tmp_path, "availability", *window).stdout
+    assert displayed.count("no data") >= 4
+    (reported,) = json.loads(run(tmp_path, "availability", *window, "--json").stdout)
+    assert reported["downtime"] == {"min": None, "max": None}
+    assert reported["mtbf"] is None
+    assert "0 s" not in displayed
     for language, unclear in (("en", "the observations are too few"), ("it", "le osservazioni sono troppo poche")):
         made = run(tmp_path, "report", *window, "-o", str(tmp_path / f"{language}.zip"), "--lang", language)
         assert made.returncode == 0, made.stderr
@@ -177,12 +181,12 @@ def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
 
 
 def test_a_target_removed_from_the_config_is_evaluated_by_its_own_interval(tmp_path: Path) -> None:
-    ledger(tmp_path / "data", looks(START, START + 2 * DAY, 15 * MINUTE))
+    ledger(tmp_path / "data", observations_every(START, START + 2 * DAY, 15 * MINUTE))
     other = {"name": "other", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
     MailWatchProcess(tmp_path, [other])
     window = ("--from", rfc3339(START), "--to", rfc3339(START + 2 * DAY))
-    (told,) = json.loads(run(tmp_path, "availability", *window, "--target", "mail", "--json").stdout)
-    assert told["coverage"] > 0.98
+    (reported,) = json.loads(run(tmp_path, "availability", *window, "--target", "mail", "--json").stdout)
+    assert reported["coverage"] > 0.98
     made = run(tmp_path, "report", *window, "--target", "mail", "-o", str(tmp_path / "p.zip"))
     assert made.returncode == 0, made.stderr
     assert all(claim.valid for claim in verify(tmp_path / "p.zip", Trust()))
@@ -261,10 +265,15 @@ def test_a_replay_over_a_change_agrees_with_the_live_decisions(
     tmp_path: Path, cut: int, events: tuple[TargetEvent, ...]
 ) -> None:
     """Also where a crash came before what follows from the end of a watching was on record."""
-    seen: list[Fact] = [observation_of("mail", mark, START + number * MINUTE) for number, mark in enumerate(MARKS)]
+    observation: list[Fact] = [
+        observation_of("mail", mark, START + number * MINUTE) for number, mark in enumerate(MARKS)
+    ]
     at = START + cut * MINUTE - 1000
-    facts = [*seen[:cut], *(change(event, at, MINUTE, host=f"h{number}") for number, event in enumerate(events))]
-    facts += seen[cut:] if events[-1] is not TargetEvent.END else []
+    facts = [
+        *observation[:cut],
+        *(change(event, at, MINUTE, host=f"h{number}") for number, event in enumerate(events)),
+    ]
+    facts += observation[cut:] if events[-1] is not TargetEvent.END else []
     ledger(tmp_path, facts)
     reader = Reader.open(tmp_path)
     live, index = Detector(), 1
@@ -275,10 +284,10 @@ def test_a_replay_over_a_change_agrees_with_the_live_decisions(
     audited = audit_outages(reader, rule_book(reader), "mail")
     reader.close()
     assert audited == []
-    for told in resumed.recorded.values():
-        if told.state == "unwatched":
+    for outage in resumed.recorded.values():
+        if outage.state == "unwatched":
             # Its last entry is the one that ended the watching: what proves it reaches over that.
-            assert isinstance(facts_at(tmp_path, told.last_index), TargetChange)
+            assert isinstance(facts_at(tmp_path, outage.last_index), TargetChange)
     assert resumed.unrecorded == ()
     restored, state = resumed.detector.state, live.state
     assert (restored.name, restored.is_open) == (state.name, state.is_open)

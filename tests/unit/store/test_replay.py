@@ -55,11 +55,11 @@ class Live:
         payload = {"event": "start", "rules": rules_payload(self.rules)}
         self.store.append_batch([NewEntry(kind="node", time=1, target=None, payload=payload)])
 
-    def take(self, seen: Observation | Gap, *, crash: bool = False) -> None:
+    def take(self, observation: Observation | Gap, *, crash: bool = False) -> None:
         """Record a fact and what follows from it; a crash comes between the two."""
-        kind = "gap" if isinstance(seen, Gap) else "observation"
-        (entry,) = self.store.append_batch([NewEntry(kind=kind, time=1, target="t", payload=seen)])
-        self.detector, changed = self.detector.feed(IndexedFact(entry.index, seen), self.rules)
+        kind = "gap" if isinstance(observation, Gap) else "observation"
+        (entry,) = self.store.append_batch([NewEntry(kind=kind, time=1, target="t", payload=observation)])
+        self.detector, changed = self.detector.feed(IndexedFact(entry.index, observation), self.rules)
         for outage in changed if not crash else ():
             payload = payload_of(outage, "lab", Kind.IMAP, "here")
             self.store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
@@ -207,12 +207,16 @@ def test_a_clock_that_was_set_back_announces_nothing_for_the_past() -> None:
 
 
 def test_an_announcement_that_is_not_canonical_or_not_what_its_digest_states_is_found() -> None:
-    told = maintenance_payload((NIGHTLY,))["maintenance"]
-    longer = {**told["rules"][0], "duration_ms": 7_200_000}
-    other_form = {**told["rules"][0], "cron": "0 3 * * * "}
+    reported = maintenance_payload((NIGHTLY,))["maintenance"]
+    longer = {**reported["rules"][0], "duration_ms": 7_200_000}
+    other_form = {**reported["rules"][0], "cron": "0 3 * * * "}
     with ledger() as (store, reader):
-        wrong = ({**told, "rules": [longer]}, {**told, "rules": [other_form]}, {**told, "rules": [{"name": "x"}]})
-        for written in (told, *wrong):
+        wrong = (
+            {**reported, "rules": [longer]},
+            {**reported, "rules": [other_form]},
+            {**reported, "rules": [{"name": "x"}]},
+        )
+        for written in (reported, *wrong):
             payload = {"event": "reload", "maintenance": written}
             store.append_batch([NewEntry(kind="node", time=1, target=None, payload=payload)])
         assert [(finding.index, finding.what[:40]) for finding in audit_maintenance(reader)] == [

@@ -227,13 +227,13 @@ async def unhealthy(writer: Writer) -> None:
 async def test_a_data_dir_that_is_moved_away_keeps_entries_waiting_until_it_is_back(
     data_dir: Path, writing: Writer
 ) -> None:
-    told: list[StoreError] = []
-    writing._store.health.alarm = told.append
+    collected: list[StoreError] = []
+    writing._store.health.alarm = collected.append
     elsewhere = data_dir.rename(data_dir.with_name("elsewhere"))
     waiting = writing.submit(NODE)
     await unhealthy(writing)
     assert "mailwatch.sqlite was moved, replaced or removed while MailWatch runs" in writing.problems()[0]
-    assert [type(error) for error in told] == [StoreMovedError]
+    assert [type(error) for error in collected] == [StoreMovedError]
     # Who starts on the moved folder is kept out; a copy at the old place is another ledger's file.
     with pytest.raises(DataDirLockedError):
         Store.open(elsewhere)
@@ -248,7 +248,7 @@ async def test_a_data_dir_that_is_moved_away_keeps_entries_waiting_until_it_is_b
     assert writing.healthy
     await writing.close()
     assert entries(data_dir) == 4
-    assert len(told) == 1
+    assert len(collected) == 1
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
@@ -274,8 +274,8 @@ async def test_a_replaced_database_is_not_written_and_the_exit_reports_it(
 
 async def test_a_log_that_is_removed_loses_nothing_and_readers_go_on(data_dir: Path, writing: Writer) -> None:
     health = writing._store.health
-    told: list[StoreError] = []
-    health.alarm = told.append
+    collected: list[StoreError] = []
+    health.alarm = collected.append
     reader, outbox = Reader.open(data_dir, health), Outbox(data_dir, health)
     assert (reader.size(), outbox.cursor()) == (3, None)
     for suffix in ("-wal", "-shm"):
@@ -290,9 +290,9 @@ async def test_a_log_that_is_removed_loses_nothing_and_readers_go_on(data_dir: P
     outbox.put([], at=1, cursor=5)
     assert outbox.cursor() == 5
     assert entries(data_dir) == 5
-    assert [type(error) for error in told] == [StoreMovedError, StoreMovedError]
-    assert "put it back, and MailWatch writes them" in str(told[0])
-    assert "its content is in the database" in str(told[1])
+    assert [type(error) for error in collected] == [StoreMovedError, StoreMovedError]
+    assert "put it back, and MailWatch writes them" in str(collected[0])
+    assert "its content is in the database" in str(collected[1])
     assert writing.healthy
     await writing.close()
     reader.close()
@@ -393,6 +393,6 @@ def test_a_limit_of_the_size_of_a_file_is_named_beside_the_disk(tmp_path: Path) 
             print(translate_error(file, error))
     """
     words = [sys.executable, "-c", program, str(tmp_path / "x.sqlite")]
-    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "reached the maximum file size, 65536 bytes: raise the limit (ulimit -f, systemd LimitFSIZE=" in said
-    assert "or the disk fails" in said
+    result = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "reached the maximum file size, 65536 bytes: raise the limit (ulimit -f, systemd LimitFSIZE=" in result
+    assert "or the disk fails" in result

@@ -40,100 +40,100 @@ from tests.helpers.web_client import HTML, PASSWORD, TOKEN, UNREACHABLE_TARGET, 
 
 
 def test_with_a_password_only_the_health_checks_are_open(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, password_file="secret-web")
-    with watching.running():
+    process = watching_with(tmp_path, password_file="secret-web")
+    with process.running():
         for page in ("/", "/metrics", "/api/v1/targets", "/live", "/healthz/../metrics", "/nowhere", "/login/x"):
-            status, headers, _ = ask(watching, page)
+            status, headers, _ = ask(process, page)
             assert status == 401, page
             assert headers["www-authenticate"].startswith("Basic ")
             assert "default-src 'none'" in headers["content-security-policy"]
-        assert ask(watching, "/healthz")[0] == 200
-        assert ask(watching, "/", basic(PASSWORD))[0] == 200
+        assert ask(process, "/healthz")[0] == 200
+        assert ask(process, "/", basic(PASSWORD))[0] == 200
         for wrong in (
             basic(PASSWORD, "root"),
             basic(""),
             {"Authorization": "Bearer x"},
             {"Authorization": "Basic"},
         ):
-            assert ask(watching, "/", wrong)[0] == 401
-        answers = [ask(watching, "/", basic("perche no"))[0] for _ in range(12)]
+            assert ask(process, "/", wrong)[0] == 401
+        answers = [ask(process, "/", basic("perche no"))[0] for _ in range(12)]
         assert answers[:5] == [401] * 5
         assert answers[-1] == 429
-        assert ask(watching, "/", basic(PASSWORD))[0] == 429
-        assert "a wrong password or token from 127.0.0.1" in watching.log.read_text()
-        assert PASSWORD.encode() not in watching.all_output()
+        assert ask(process, "/", basic(PASSWORD))[0] == 429
+        assert "a wrong password or token from 127.0.0.1" in process.log.read_text()
+        assert PASSWORD.encode() not in process.all_output()
 
 
 def test_a_token_opens_everything_and_appears_nowhere(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, token_file="secret-token")
-    with watching.running():
-        status, _, text = ask(watching, "/metrics", {"Authorization": f"Bearer {TOKEN}"})
+    process = watching_with(tmp_path, token_file="secret-token")
+    with process.running():
+        status, _, text = ask(process, "/metrics", {"Authorization": f"Bearer {TOKEN}"})
         assert status == 200
         assert "mailwatch_ledger_size" in text
-        assert ask(watching, "/metrics", {"Authorization": f"Bearer {TOKEN[:-1]}"})[0] == 401
-        assert ask(watching, "/metrics")[0] == 401
-        assert TOKEN.encode() not in watching.all_output()
+        assert ask(process, "/metrics", {"Authorization": f"Bearer {TOKEN[:-1]}"})[0] == 401
+        assert ask(process, "/metrics")[0] == 401
+        assert TOKEN.encode() not in process.all_output()
 
 
 @pytest.mark.parametrize("where", ["password_hash", "password_file"])
 def test_a_hash_serves_like_the_password(tmp_path: Path, where: str) -> None:
     hashed = mailwatch("config", "hash-password", given=PASSWORD + "\n").stdout.strip()
     assert hashed.startswith("$argon2id$")
-    watching = watching_with(tmp_path, **{where: hashed if where == "password_hash" else "secret-hash"})
+    process = watching_with(tmp_path, **{where: hashed if where == "password_hash" else "secret-hash"})
     (tmp_path / "secret-hash").write_text(hashed + "\n")
-    assert hashed.rpartition("$")[2] not in effective_yaml(load(watching.config))
-    with watching.running():
-        assert ask(watching, "/", basic(PASSWORD))[0] == 200
-        assert ask(watching, "/", basic("perche no"))[0] == 401
+    assert hashed.rpartition("$")[2] not in effective_yaml(load(process.config))
+    with process.running():
+        assert ask(process, "/", basic(PASSWORD))[0] == 200
+        assert ask(process, "/", basic("perche no"))[0] == 401
         # Who steals the hash does not know the password.
-        assert ask(watching, "/", basic(hashed))[0] == 401
+        assert ask(process, "/", basic(hashed))[0] == 401
 
 
 def test_hash_password_without_one_says_so() -> None:
-    said = mailwatch("config", "hash-password", given="\n")
-    assert (said.returncode, said.stdout) == (2, "")
-    assert "no password on stdin" in said.stderr
+    result = mailwatch("config", "hash-password", given="\n")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "no password on stdin" in result.stderr
 
 
 def test_the_form_gives_a_cookie_that_no_other_can_use(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, password_file="secret-web")
-    with watching.running():
-        status, headers, page = ask(watching, "/outages", HTML | {"Accept-Language": "it"})
+    process = watching_with(tmp_path, password_file="secret-web")
+    with process.running():
+        status, headers, page = ask(process, "/outages", HTML | {"Accept-Language": "it"})
         assert status == 401
         # A browser would open a window of its own for Basic, over the page.
         assert headers["www-authenticate"].startswith("Bearer ")
         assert texts("it")["login"]["password"] in page
         assert '<input type="hidden" name="to" value="outages">' in page
-        page = ask(watching, "/observations?target=a%40b&outcome=down", HTML)[2]
+        page = ask(process, "/observations?target=a%40b&outcome=down", HTML)[2]
         assert 'name="to" value="observations?target=a%40b&amp;outcome=down"' in page
-        assert ask(watching, "/static/style.css")[0] == 200
-        status, headers, page = ask(watching, "/login", HTML, form="password=perche+no&to=outages")
+        assert ask(process, "/static/style.css")[0] == 200
+        status, headers, page = ask(process, "/login", HTML, form="password=perche+no&to=outages")
         assert status == 401
         assert texts("en")["login"]["wrong"] in page
         assert headers["set-cookie"] is None
-        status, headers, _ = ask(watching, "/login", HTML, form="password=perch%C3%A9+no&to=outages")
+        status, headers, _ = ask(process, "/login", HTML, form="password=perch%C3%A9+no&to=outages")
         assert (status, headers["location"]) == (303, "./outages")
         cookie = headers["set-cookie"]
         assert {"HttpOnly", "SameSite=strict"} <= set(cookie.split("; "))
         session = {"Cookie": cookie.partition(";")[0]}
-        status, _, page = ask(watching, "/", session)
+        status, _, page = ask(process, "/", session)
         assert status == 200
         assert 'action="./logout"' in page
-        assert ask(watching, "/", {"Cookie": f"{COOKIE}=x"})[0] == 401
-        assert ask(watching, "/login", session)[0] == 303
-        assert ask(watching, "/logout", session, form="")[0] == 303
-        assert ask(watching, "/", session)[0] == 401
+        assert ask(process, "/", {"Cookie": f"{COOKIE}=x"})[0] == 401
+        assert ask(process, "/login", session)[0] == 303
+        assert ask(process, "/logout", session, form="")[0] == 303
+        assert ask(process, "/", session)[0] == 401
 
 
 def test_other_sites_cannot_log_in_and_a_form_has_an_end(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, token_file="secret-token")
-    with watching.running():
+    process = watching_with(tmp_path, token_file="secret-token")
+    with process.running():
         right = f"password={TOKEN}"
-        assert ask(watching, "/login", {"Sec-Fetch-Site": "cross-site"}, form=right)[0] == 403
-        assert ask(watching, "/login", form="password=" + "x" * 5000)[0] == 413
-        assert ask(watching, "/login", form="")[0] == 401
+        assert ask(process, "/login", {"Sec-Fetch-Site": "cross-site"}, form=right)[0] == 403
+        assert ask(process, "/login", form="password=" + "x" * 5000)[0] == 413
+        assert ask(process, "/login", form="")[0] == 401
         status, headers, _ = ask(
-            watching, "/login", {"X-Forwarded-Proto": "https"}, form=right + "&to=//evil.example"
+            process, "/login", {"X-Forwarded-Proto": "https"}, form=right + "&to=//evil.example"
         )
         assert (status, headers["location"]) == (303, "./")
         assert "; Secure" in headers["set-cookie"]
@@ -152,55 +152,55 @@ def test_after_the_log_in_no_redirect_leads_elsewhere(text: str) -> None:
 
 
 def test_no_get_changes_anything(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, password_file="secret-web")
-    with watching.running():
-        _, headers, _ = ask(watching, "/login", form="password=perch%C3%A9+no")
+    process = watching_with(tmp_path, password_file="secret-web")
+    with process.running():
+        _, headers, _ = ask(process, "/login", form="password=perch%C3%A9+no")
         session = {"Cookie": headers["set-cookie"].partition(";")[0]}
-        assert ask(watching, "/logout", session)[0] == 404
-        assert ask(watching, "/login?password=perch%C3%A9+no")[1]["set-cookie"] is None
-        assert ask(watching, "/", session)[0] == 200
-        assert ask(watching, "/api/v1/targets", session, form="")[0] == 405
+        assert ask(process, "/logout", session)[0] == 404
+        assert ask(process, "/login?password=perch%C3%A9+no")[1]["set-cookie"] is None
+        assert ask(process, "/", session)[0] == 200
+        assert ask(process, "/api/v1/targets", session, form="")[0] == 405
 
 
 def test_secrets_that_cannot_be_used_are_reported_with_their_line(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, password_file="secret-none", token_file="secret-short")
+    process = watching_with(tmp_path, password_file="secret-none", token_file="secret-short")
     (tmp_path / "secret-short").write_text("canary-7f3a\n")
     with pytest.raises(ConfigError) as caught:
-        web_access(load(watching.config))
-    told = [mistake.message for mistake in caught.value.problems]
-    assert any("web.password_file" in what and "cannot be read" in what for what in told)
-    assert any("web.token_file" in what and "openssl rand -hex 32" in what for what in told)
+        web_access(load(process.config))
+    messages = [mistake.message for mistake in caught.value.problems]
+    assert any("web.password_file" in what and "cannot be read" in what for what in messages)
+    assert any("web.token_file" in what and "openssl rand -hex 32" in what for what in messages)
     assert "canary" not in str(caught.value)
     for verb in (["run"], ["config", "check"]):
-        said = watching.command(*verb)
-        assert said.returncode in (1, 2)
-        assert "web.password_file" in said.stderr
+        result = process.command(*verb)
+        assert result.returncode in (1, 2)
+        assert "web.password_file" in result.stderr
 
 
 def test_half_a_hash_in_the_password_file_is_not_taken_for_a_password(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, password_file="secret-hash")
+    process = watching_with(tmp_path, password_file="secret-hash")
     (tmp_path / "secret-hash").write_text("$argon2id$v=19$m=65536,t=3,p=4$canary-7f3a\n")
     with pytest.raises(ConfigError, match=r"web\.password_file: is not an argon2id hash") as caught:
-        web_access(load(watching.config))
+        web_access(load(process.config))
     assert "canary" not in str(caught.value)
 
 
 def test_secrets_readable_by_others_are_warned_about(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, token_file="secret-token")
+    process = watching_with(tmp_path, token_file="secret-token")
     (tmp_path / "secret-token").chmod(0o644)
-    assert "chmod 600" in watching.command("config", "check").stderr
+    assert "chmod 600" in process.command("config", "check").stderr
 
 
 # Beyond loopback
 
 
 def test_beyond_loopback_without_a_password_only_the_public_view_is_shown(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, listen="0.0.0.0:0")
-    watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
-    watching.write_config()
-    assert "they see only the public view" in watching.command("config", "check").stderr
-    with watching.running():
-        status, _, page = ask(watching, "/")
+    process = watching_with(tmp_path, listen="0.0.0.0:0")
+    process.settings["web"]["listen"] = f"0.0.0.0:{process.port}"
+    process.write_config()
+    assert "they see only the public view" in process.command("config", "check").stderr
+    with process.running():
+        status, _, page = ask(process, "/")
         assert status == 200
         assert texts("en")["public_hint"] in page
         assert "nobody" not in page
@@ -211,34 +211,34 @@ def test_beyond_loopback_without_a_password_only_the_public_view_is_shown(tmp_pa
             "/login",
             "/api/v1/outages/000000000000/evidence.zip",
         ):
-            status, _, said = ask(watching, path)
+            status, _, body = ask(process, path)
             assert status == 403, path
-            assert "web.password_file" in said
+            assert "web.password_file" in body
 
 
 def test_a_trusted_network_sees_everything_only_under_a_known_host_name(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, trust_network=True)
-    watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
-    watching.write_config()
-    with watching.running():
-        assert "nobody" in ask(watching, "/")[2]
-        assert ask(watching, "/metrics", {"X-Forwarded-For": "192.0.2.7"})[0] == 200
-        assert ask(watching, "/", {"Host": "192.0.2.1:8080"})[0] == 200
-        assert ask(watching, "/", {"Host": "rebound.example"})[0] == 421
+    process = watching_with(tmp_path, trust_network=True)
+    process.settings["web"]["listen"] = f"0.0.0.0:{process.port}"
+    process.write_config()
+    with process.running():
+        assert "nobody" in ask(process, "/")[2]
+        assert ask(process, "/metrics", {"X-Forwarded-For": "192.0.2.7"})[0] == 200
+        assert ask(process, "/", {"Host": "192.0.2.1:8080"})[0] == 200
+        assert ask(process, "/", {"Host": "rebound.example"})[0] == 421
 
 
 def test_proxied_requests_do_not_count_as_local(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path)
-    with watching.running():
-        assert "nobody" in ask(watching, "/")[2]
-        assert "nobody" not in ask(watching, "/", {"X-Forwarded-For": "127.0.0.1"})[2]
-        assert ask(watching, "/metrics", {"Forwarded": "for=127.0.0.1"})[0] == 403
+    process = watching_with(tmp_path)
+    with process.running():
+        assert "nobody" in ask(process, "/")[2]
+        assert "nobody" not in ask(process, "/", {"X-Forwarded-For": "127.0.0.1"})[2]
+        assert ask(process, "/metrics", {"Forwarded": "for=127.0.0.1"})[0] == 403
 
 
 async def test_slow_anonymous_clients_delay_no_one() -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "page")
-    gate = AccessControl(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
+    access = AccessControl(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
     scope = {
         "type": "http",
         "method": "GET",
@@ -257,8 +257,8 @@ async def test_slow_anonymous_clients_delay_no_one() -> None:
     async def read(_message: Any) -> None:
         served.set()
 
-    slow = [asyncio.create_task(gate(dict(scope), receive, never)) for _ in range(2 * MAX_ANONYMOUS)]
-    quick = asyncio.create_task(gate(dict(scope), receive, read))
+    slow = [asyncio.create_task(access(dict(scope), receive, never)) for _ in range(2 * MAX_ANONYMOUS)]
+    quick = asyncio.create_task(access(dict(scope), receive, read))
     async with asyncio.timeout(PATIENCE):
         await served.wait()
         stuck.set()
@@ -269,18 +269,18 @@ async def test_slow_anonymous_clients_delay_no_one() -> None:
 
 
 def test_a_rebound_host_name_gets_nothing_but_advice(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, hosts=["status.example.org"])
-    with watching.running():
-        for host in ("rebound.example", f"rebound.example:{watching.port}", "", "a b", "192.0.2.1", "[::2]:1"):
-            status, headers, said = ask(watching, "/api/v1/targets", {"Host": host})
+    process = watching_with(tmp_path, hosts=["status.example.org"])
+    with process.running():
+        for host in ("rebound.example", f"rebound.example:{process.port}", "", "a b", "192.0.2.1", "[::2]:1"):
+            status, headers, body = ask(process, "/api/v1/targets", {"Host": host})
             assert status in (400, 421), host
-            assert "nobody" not in said
+            assert "nobody" not in body
             if status == 421:
-                assert "hosts:" in said
+                assert "hosts:" in body
                 assert "content-security-policy" in headers
         for host in ("localhost", "LOCALHOST:1", "a.localhost", "127.0.0.1:80", "[::1]:80", "Status.Example.org"):
-            assert ask(watching, "/api/v1/targets", {"Host": host})[0] == 200, host
-        assert ask(watching, "/healthz", {"Host": "10.0.0.7:8080"})[0] == 200
+            assert ask(process, "/api/v1/targets", {"Host": host})[0] == 200, host
+        assert ask(process, "/healthz", {"Host": "10.0.0.7:8080"})[0] == 200
 
 
 def test_beyond_loopback_a_name_need_not_be_known_where_a_password_is_asked() -> None:
@@ -314,24 +314,24 @@ def test_beyond_loopback_a_name_need_not_be_known_where_a_password_is_asked() ->
 def test_only_trusted_proxies_may_state_the_client(
     peer: str, header: list[str], proxies: list[str], expected: str, tmp_path: Path
 ) -> None:
-    watching = watching_with(tmp_path, trusted_proxies=proxies)
+    process = watching_with(tmp_path, trusted_proxies=proxies)
     headers = Headers(raw=[(b"x-forwarded-for", line.encode()) for line in header])
-    assert client_address(peer, headers, web_access(load(watching.config)).proxies) == expected
+    assert client_address(peer, headers, web_access(load(process.config)).proxies) == expected
 
 
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_spoofed_address_does_not_evade_the_limit(tmp_path: Path, trusted: bool) -> None:
     more = {"trusted_proxies": ["127.0.0.1"]} if trusted else {}
-    watching = watching_with(tmp_path, password_file="secret-web", **more)
+    process = watching_with(tmp_path, password_file="secret-web", **more)
 
     def tried(number: int) -> int:
         # What the client writes first, and what a proxy would add.
         line = f"192.0.2.{number}, 198.51.100.1" if trusted else f"192.0.2.{number}"
-        return ask(watching, "/", basic("wrong") | {"X-Forwarded-For": line})[0]
+        return ask(process, "/", basic("wrong") | {"X-Forwarded-For": line})[0]
 
-    with watching.running():
+    with process.running():
         assert [tried(number) for number in range(MAX_WRONG_PER_PEER + 1)] == [401] * MAX_WRONG_PER_PEER + [429]
-        other = ask(watching, "/", basic(PASSWORD) | {"X-Forwarded-For": "198.51.100.2"})[0]
+        other = ask(process, "/", basic(PASSWORD) | {"X-Forwarded-For": "198.51.100.2"})[0]
         assert other == (200 if trusted else 429)
 
 
@@ -427,28 +427,28 @@ def test_anonymous_access_ends_when_a_private_target_is_added(
 
 def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
     libero = {"name": "libero-imap", "kind": "imap", "provider": "libero"}
-    watching = MailWatchProcess(folder, [libero], defaults={"interval": "1s", "timeout": "1s"})
-    watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
-    watching.write_config()
+    process = MailWatchProcess(folder, [libero], defaults={"interval": "1s", "timeout": "1s"})
+    process.settings["web"]["listen"] = f"0.0.0.0:{process.port}"
+    process.write_config()
     beyond = {"X-Forwarded-For": "192.0.2.7"}
-    with watching.running():
-        assert ask(watching, "/metrics", beyond)[0] == 200
-        assert "libero-imap" in ask(watching, "/api/v1/targets", beyond)[2]
-        watching.settings["targets"] = [libero, UNREACHABLE_TARGET]
-        watching.write_config()
-        watching.signal(signal.SIGHUP)
+    with process.running():
+        assert ask(process, "/metrics", beyond)[0] == 200
+        assert "libero-imap" in ask(process, "/api/v1/targets", beyond)[2]
+        process.settings["targets"] = [libero, UNREACHABLE_TARGET]
+        process.write_config()
+        process.signal(signal.SIGHUP)
         if asked:
-            watching.wait_until(lambda: ask(watching, "/metrics", beyond)[0] == 403, "closed to others")
-            assert "libero-imap" not in ask(watching, "/api/v1/targets", beyond)[2]
-        reader = Reader.open(watching.data_dir)
-        watching.wait_until(lambda: "nobody" in reader.targets(), "on record")
+            process.wait_until(lambda: ask(process, "/metrics", beyond)[0] == 403, "closed to others")
+            assert "libero-imap" not in ask(process, "/api/v1/targets", beyond)[2]
+        reader = Reader.open(process.data_dir)
+        process.wait_until(lambda: "nobody" in reader.targets(), "on record")
         reader.close()
-        watching.settings["targets"] = [libero]
-        watching.write_config()
-        watching.signal(signal.SIGHUP)
-        watching.wait_until(lambda: "reloaded: monitoring 1 target" in watching.log.read_text(), "reloaded")
+        process.settings["targets"] = [libero]
+        process.write_config()
+        process.signal(signal.SIGHUP)
+        process.wait_until(lambda: "reloaded: monitoring 1 target" in process.log.read_text(), "reloaded")
         # Its observations are still on record.
-        assert ask(watching, "/metrics", beyond)[0] == 403
+        assert ask(process, "/metrics", beyond)[0] == 403
 
 
 @pytest.mark.parametrize(
@@ -471,11 +471,11 @@ def test_each_kind_of_target_counts_as_public_or_private(change: dict[str, Any],
 
 
 def test_one_peer_leaves_streams_to_others(tmp_path: Path) -> None:
-    watching = watching_with(tmp_path, trusted_proxies=["127.0.0.0/8"])
-    with watching.running(), contextlib.ExitStack() as streams:
+    process = watching_with(tmp_path, trusted_proxies=["127.0.0.0/8"])
+    with process.running(), contextlib.ExitStack() as streams:
 
         def listen(peer: str) -> int:
-            stream = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
+            stream = http.client.HTTPConnection("127.0.0.1", process.port, timeout=PATIENCE)
             streams.callback(stream.close)
             stream.request("GET", "/live", headers={"X-Forwarded-For": peer})
             answer = stream.getresponse()
@@ -487,5 +487,5 @@ def test_one_peer_leaves_streams_to_others(tmp_path: Path) -> None:
         assert listen("192.0.2.1") == 503
         assert listen("192.0.2.2") == 200
         # Open streams hold up neither the end nor fill the log with it.
-        assert watching.stop() == 0
-    assert "Traceback" not in watching.log.read_text()
+        assert process.stop() == 0
+    assert "Traceback" not in process.log.read_text()

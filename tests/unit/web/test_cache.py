@@ -66,8 +66,8 @@ async def test_a_failure_is_passed_to_all_and_not_cached() -> None:
     def fail() -> list[bytes]:
         raise OSError("no")
 
-    told = await asyncio.gather(*(kept.get("page", fail) for _ in range(3)), return_exceptions=True)
-    assert [str(error) for error in told] == ["no"] * 3
+    reported = await asyncio.gather(*(kept.get("page", fail) for _ in range(3)), return_exceptions=True)
+    assert [str(error) for error in reported] == ["no"] * 3
     assert read(await kept.get("page", lambda: [b"yes"])) == b"yes"
 
 

@@ -324,14 +324,14 @@ async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
         await PlainTextResponse("hello")(scope, receive, send)
 
     async def ask(peer: str, path: str = "/") -> int:
-        said: list[Message] = []
+        messages: list[Message] = []
 
         async def send(message: Message) -> None:
-            said.append(message)
+            messages.append(message)
 
         scope = {"type": "http", "path": path, "method": "GET", "client": (peer, 1), "headers": []}
         await own(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
-        return int(said[0]["status"])
+        return int(messages[0]["status"])
 
     own = connections.RequestLimit(works, connections.Connections().is_near)
     peers = ["192.0.2.1"] * 50 + ["127.0.0.1"] * 50 + [f"198.51.100.{number}" for number in range(50)]
@@ -373,9 +373,9 @@ def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> No
 def test_an_unusable_address_is_reported_with_the_setting_to_change(host: str, port: int, says: str) -> None:
     with pytest.raises(serve.ListenError, match=says) as caught:
         serve.open_listener(host, port)
-    said = str(caught.value)
-    assert said.startswith("web.listen: ")
-    assert "rrno" not in said
+    message = str(caught.value)
+    assert message.startswith("web.listen: ")
+    assert "rrno" not in message
 
 
 def test_a_port_in_use_is_reported_with_the_setting_to_change() -> None:
