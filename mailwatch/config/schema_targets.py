@@ -11,7 +11,6 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from mailwatch.config import catalogue
-from mailwatch.config.catalogue.oauth_servers import authorization_server, authorization_servers
 from mailwatch.config.errors import FieldError
 from mailwatch.config.types import (
     Address,
@@ -61,8 +60,8 @@ class OAuth2Section(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.provider is not None and authorization_server(self.provider) is None:
-            known = list(authorization_servers())
+        if self.provider is not None and catalogue.authorization_server(self.provider) is None:
+            known = list(catalogue.authorization_servers())
             near = get_close_matches(self.provider.casefold(), known, n=1)
             advice = f"did you mean '{near[0]}'?" if near else f"use {' or '.join(known)}, or write the endpoints"
             raise FieldError(f"is not known; {advice}", "provider")

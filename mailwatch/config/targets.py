@@ -14,7 +14,6 @@ from urllib.parse import quote, urlsplit
 from pydantic import SecretStr
 
 from mailwatch.config import catalogue, mounts, secrets
-from mailwatch.config.catalogue.oauth_servers import authorization_server
 from mailwatch.config.errors import ConfigProblem, FieldError, KeyPath, Problems, format_key_path
 from mailwatch.config.schema import Config
 from mailwatch.config.schema_targets import (
@@ -32,7 +31,7 @@ from mailwatch.settings import Login, MxTask, OAuth2, RoundtripTask, Target, Web
 
 def oauth_client(section: OAuth2Section, username: str, data_dir: Path) -> OAuth2:
     """Return the OAuth client of a section for the login of `username`, reading its secret. Raises FieldError."""
-    server = authorization_server(section.provider or "")
+    server = catalogue.authorization_server(section.provider or "")
     secret = SecretStr("")
     if section.client_secret_file is not None or section.client_secret_env is not None:
         secret = secrets.read_secret(section.client_secret_file, section.client_secret_env)

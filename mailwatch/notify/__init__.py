@@ -5,7 +5,7 @@ The outbox follows the ledger, so that a crash between the two loses nothing.
 
 from __future__ import annotations
 
-from mailwatch.notify.direct import notify_ledger_broken, try_channels
+from mailwatch.notify.delivery import notify_ledger_broken, try_channels
 from mailwatch.notify.heartbeat import Heartbeat, send_heartbeats
 from mailwatch.notify.notifier import Notifier
 

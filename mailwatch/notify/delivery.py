@@ -4,7 +4,8 @@ Apprise returns True or False. It logs the service's answer: the HTTP status as 
 smtplib for a mail server, `(550, b'...')`. From that follows whether the service refused the message, the channel,
 or only this attempt. Texts may contain an address or a secret, so only codes are kept.
 
-A channel has quiet hours, and waits briefly for further messages, to send related ones as one.
+A channel has quiet hours, and waits briefly for further messages, to send related ones as one. Two messages bypass
+the outbox, which lies in the ledger's file: the test of a channel, and that the ledger is damaged or was moved.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mailwatch.model import EventType, Notification
+from mailwatch.notify.text import message_text, trial_message
 from mailwatch.settings import Channel
 from mailwatch.store import StoreError
-from mailwatch.times import Millis
+from mailwatch.times import DAY_MS, Millis, now
 
 
 class DeliveryFault(StrEnum):
@@ -216,3 +220,39 @@ def _deliver(channel: Channel, title: str, body: str) -> DeliveryFailure | None:
         return DeliveryFailure(DeliveryFault.SILENT, f"Apprise failed by {type(error).__name__}")
     except Exception as error:
         return DeliveryFailure(DeliveryFault.BUSY, f"Apprise failed by {type(error).__name__}")
+
+
+async def try_channels(channels: Sequence[Channel], vantage_point: str) -> list[str | None]:
+    """Send a test over each channel, in quiet hours too; return for each why it failed, None on success."""
+    found = await asyncio.gather(
+        *(deliver(channel, *trial_message(channel, vantage_point)) for channel in channels)
+    )
+    return [None if each is None else each.why for each in found]
+
+
+async def notify_ledger_broken(
+    channels: Sequence[Channel], data_dir: Path, finding: str, *, moved: bool = False
+) -> None:
+    """Notify over each channel once, past the outbox, that the ledger is invalid, or `moved`.
+
+    The same finding is sent again only after a day, also by another process.
+    """
+    marker = data_dir / "told-broken"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        # A marker from the future was written under another clock: it must not silence us until then.
+        if marker.read_text() == finding and 0 <= time.time() - marker.stat().st_mtime + 1 < DAY_MS / 1000:
+            return
+    notification = Notification(
+        key="ledger", event_type=EventType.LEDGER, time=now(), facts={"finding": finding, "moved": moved}
+    )
+    wanted = [channel for channel in channels if EventType.LEDGER in channel.on]
+    sent = await asyncio.gather(
+        *(deliver(channel, *message_text([notification], channel, now())) for channel in wanted)
+    )
+    for channel, why in zip(wanted, sent, strict=True):
+        done = "was told" if why is None else f"was not told ({why.why})"
+        logger.warning("notify: %s %s of the ledger: %s", channel.name, done, finding)
+    if None in sent:
+        with contextlib.suppress(OSError):
+            marker.touch(mode=0o600)
+            marker.write_text(finding)

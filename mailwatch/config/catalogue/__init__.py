@@ -1,11 +1,13 @@
-"""The catalogue of mail providers: which provider serves an address, and its servers.
+"""The catalogue of mail providers: which provider serves an address, its servers, and who grants OAuth 2 access.
 
-`providers.tsv` names its source and the source's date. Nothing here touches the network.
+`providers.tsv` and `authorization.tsv` name their sources and dates. Nothing here touches the network.
 
     >>> by_domain("mario.rossi@libero.it").key
     'libero'
     >>> server("libero", Kind.IMAP).host
     'imapmail.libero.it'
+    >>> authorization_server("google").token
+    'https://oauth2.googleapis.com/token'
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from enum import StrEnum
 from functools import cache
 from importlib import resources
 from itertools import groupby
+from typing import NamedTuple
 
 from mailwatch.model import Kind, TlsMode
 
@@ -140,3 +143,34 @@ def _row(cells: list[str]) -> tuple[str, str, tuple[str, ...], Server]:
         username=UsernameForm(row["username"]),
     )
     return row["key"], row["name"], tuple(row.get("domains", "").split()), server
+
+
+class AuthorizationServer(NamedTuple):
+    """The endpoints of a server (RFC 6749, section 3; RFC 8628, section 3.1). `device` is "" if it has none.
+
+    `redirect` is the loopback host of redirect URIs (RFC 8252, section 7.3), `scope` the scope needed for mail.
+    """
+
+    key: str
+    name: str
+    authorization: str
+    token: str
+    device: str
+    redirect: str
+    scope: str
+
+
+@cache
+def authorization_servers() -> dict[str, AuthorizationServer]:
+    """Load the servers, once, by their keys. Raises ValueError for wrong columns."""
+    text = resources.files(__name__).joinpath("authorization.tsv").read_text(encoding="utf-8")
+    rows = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
+    if tuple(rows[0]) != AuthorizationServer._fields:
+        raise ValueError(f"expected the columns {AuthorizationServer._fields}, got {rows[0]}")
+    found = (AuthorizationServer(*("" if cell == "-" else cell for cell in row)) for row in rows[1:])
+    return {server.key: server for server in found}
+
+
+def authorization_server(key: str) -> AuthorizationServer | None:
+    """Return the server with that key, or None."""
+    return authorization_servers().get(key)

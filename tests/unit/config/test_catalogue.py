@@ -10,7 +10,7 @@ import pytest
 
 from mailwatch.cli import main
 from mailwatch.config import catalogue
-from mailwatch.config.catalogue.oauth_servers import authorization_servers
+from mailwatch.config.catalogue import authorization_servers
 from mailwatch.model import Kind, TlsMode
 from mailwatch.net import endpoint_problem
 
