@@ -202,7 +202,9 @@ class _PageBuilder:
         p, w, facts = self._p, self._w, self._report_facts
         proven = p.proven_afterwards
         lines = [
-            w["sure_looks_proven" if proven else "sure_looks"].format(down=p.down, up=p.up, unknown=p.unknown)
+            w["sure_observations_proven" if proven else "sure_observations"].format(
+                down=p.down, up=p.up, unknown=p.unknown
+            )
         ]
         if p.up:
             lines.append(w["sure_ups"].format(close=self._rules.close_after))
@@ -216,7 +218,7 @@ class _PageBuilder:
         return lines + clock_lines(p, self._in) + clock_doubt_lines(facts, p, self._in)
 
     def _runs(self) -> list[RunRow]:
-        names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}
+        names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "not_observed"}
         rows = []
         for run in self._runs_around():
             text = self._w[names[run.state]]

@@ -207,7 +207,7 @@ class _PageBuilder:
         return [*bounds, observed]
 
     def _observations_text(self, name: str) -> str:
-        text = self._w["sure_looks"].format(name=name, **self._rows_shown[name]["observations"])
+        text = self._w["sure_observations"].format(name=name, **self._rows_shown[name]["observations"])
         failed, answered = self._calendar.failed.get(name, (0, 0))
         return f"{text} {self._w['line_period'].format(n=answered, all=failed)}" if failed else text
 
