@@ -12,8 +12,8 @@ run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (o
 
 # Without compiled modules each of the tests' processes would compile all of them again: half of what it costs to start.
 export PYTHONDONTWRITEBYTECODE :=
-# Most tests wait for servers: five at a time, on two processors. Which of them share a worker: tests/helpers/packing.py.
-PYTEST := $(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder
+# Most tests wait for servers: four at a time, on two processors. Which of them share a worker: tests/helpers/packing.py.
+PYTEST := $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 # What needs no more than this process: the marks are in tests/helpers/marks.py.
 FAST := not (servers or e2e or slow or browser or fuzz or campaign or root or nightly)
 

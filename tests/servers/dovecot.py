@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import secrets
+import signal
 import ssl
 import subprocess
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from tests.helpers.patience import PATIENCE
 from tests.servers.certificates import Certificate, Certificates
-from tests.servers.program import HOST, Program, free_port
+from tests.servers.program import HOST, Program, free_port, session_members
 
 DOVECOT = Path("/usr/sbin/dovecot")
 ALICE = "a@example.org"
@@ -172,6 +173,15 @@ class Dovecot(Program):
         for user in users:
             self.add_user(user, secrets.token_urlsafe(12))
         self.use_certificate(certificates.server)
+
+    def stop(self) -> None:
+        """Stop it and return once its ports are closed and no process is left. Twice does no harm."""
+        # A login process that outlives the auth process says "Authentication failed" to the login under way.
+        for pid in session_members(self.pid) if self._process else ():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().rstrip().endswith("-login"):
+                    os.kill(pid, signal.SIGKILL)
+        super().stop()
 
     def add_user(self, user: str, password: str) -> None:
         """A user with a mailbox; any name and password, which for a running server count at once."""
