@@ -18,6 +18,7 @@ from rich.console import Console
 
 from mailwatch.analysis.detector import IndexedFact, detect
 from mailwatch.analysis.incidents import Incident, IncidentOutage, incidents, symptom_changes
+from mailwatch.analysis.outage_record import outage_payload
 from mailwatch.analysis.public_json import incident_json
 from mailwatch.cli import main
 from mailwatch.cli.incidents import incident_table, print_incident
@@ -341,20 +342,18 @@ def ledger(tmp_path: Path) -> Path:
     """A config, and a ledger with two incidents: two channels together, and one alone a day later."""
     store = Store.open(tmp_path / "data")
     for number, (name, begin, end) in enumerate([("imap", 0, 10), ("smtp", 3, 20), ("imap", 1440, 1450)]):
-        payload = {
-            "id": f"{number:012x}",
-            "target": name,
-            "provider": "lab",
-            "kind": name,
-            "vantage_point": "home",
-            "state": "closed",
-            **{key: T0 + minute * MINUTE for key, minute in (("last_good", begin - 1), ("first_bad", begin))},
-            **{key: T0 + minute * MINUTE for key, minute in (("last_bad", end), ("first_good", end + 1))},
-            "causes": {"refused": 3},
-            "phases": {"connect": 3},
-            "ledger": {"first": 0, "last": 0},
-        }
-        store.append_batch([NewEntry(kind="outage", time=T0, target=name, payload=payload)])
+        record = made_record(
+            T0 + begin * MINUTE,
+            T0 + end * MINUTE,
+            T0 + (end + 1) * MINUTE,
+            last_good=T0 + (begin - 1) * MINUTE,
+            id=f"{number:012x}",
+            target=name,
+            kind=Kind(name),
+            vantage_point="home",
+            causes={"refused": 3},
+        )
+        store.append_batch([NewEntry(kind="outage", time=T0, target=name, payload=outage_payload(record))])
     store.close()
     config = tmp_path / "config.yaml"
     config.write_text(
