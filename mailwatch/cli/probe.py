@@ -61,11 +61,8 @@ async def _probe(
 ) -> list[Observation]:
     console = stdout()
     pulses = [LiveProbe(target) for target in targets]
-    contexts, guard, tokens = (
-        TlsContexts(),
-        Guard.from_config(config.guard),
-        AccessTokens(wait_seconds=2 * REQUEST_TIMEOUT_SECONDS),
-    )
+    contexts, guard = TlsContexts(), Guard.from_config(config.guard)
+    tokens = AccessTokens(wait_seconds=2 * REQUEST_TIMEOUT_SECONDS)
     hearing = PendingLogins(config, configured, tokens)
     expiry = ExpiryAttribution(guard, [split_endpoint(server) for server in config.clock.servers])
     port25 = Port25(config.guard.port25_controls if config.guard else ())

@@ -171,6 +171,13 @@ def engine(data_dir: Path, *, read_only: bool = False, health: StoreHealth | Non
             connection.close()
             raise
 
+    _check_transactions(made, path, health, read_only)
+    return made
+
+
+def _check_transactions(made: sa.Engine, path: Path, health: StoreHealth, read_only: bool) -> None:
+    """Begin transactions at once, on files that are still in place only; raise SQLite's errors as StoreError."""
+
     @sa.event.listens_for(made, "checkout")
     def _check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
         if _is_stale(record.info, health):
@@ -181,15 +188,13 @@ def engine(data_dir: Path, *, read_only: bool = False, health: StoreHealth | Non
     def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
         if _is_stale(connection.info, health):
-            raise file_moved(log)
+            raise file_moved(write_ahead_log(path.parent))
 
     @sa.event.listens_for(made, "handle_error")
     def _translate(context: ExceptionContext) -> None:
         cause = context.original_exception
         if isinstance(cause, sqlite3.Error) and (error := translate_error(path, cause)) is not None:
             raise _note(health, error) from cause
-
-    return made
 
 
 def empty_log(connection: sa.Connection, path: Path) -> None:

@@ -215,21 +215,8 @@ async def clean_up(
     for folder in mailbox.folders:
         await mailbox.examine(folder)
         for uid, token in await _own_messages(mailbox, signer, found, age):
-            found.seen.add(token.token)
-            if token.token in outstanding.recorded:
-                found.known.append(token.token)
-            elif len(found.late) + len(found.stray) < MAX_RECORDED:
-                copy = await mailbox.fetch(uid)
-                if copy is not None:
-                    late = token.token in outstanding.sent
-                    # The record has the steady-clock time of a message under way; the message does not.
-                    token = outstanding.sent.get(token.token, token)
-                    (found.late if late else found.stray).append(_late_fact(token, copy))
-                    if late:
-                        continue
-            else:
-                continue
-            found.leftovers.setdefault(folder, []).append(uid)
+            if await _is_leftover(mailbox, uid, token, outstanding, found):
+                found.leftovers.setdefault(folder, []).append(uid)
         for uid, report in await delivery_reports(mailbox, signer, age):
             if report.token in outstanding.sent and report.action == "failed":
                 found.bounced.append(
@@ -242,6 +229,26 @@ async def clean_up(
         if copies := [uid for uid, _ in await _own_messages(mailbox, signer, MailboxCleanUp(), age)]:
             found.leftovers[folder] = copies
     return found
+
+
+async def _is_leftover(
+    mailbox: Mailbox, uid: int, token: MessageToken, outstanding: Outstanding, found: MailboxCleanUp
+) -> bool:
+    """Sort one of our messages into `found`, and return whether it may be deleted."""
+    found.seen.add(token.token)
+    if token.token in outstanding.recorded:
+        found.known.append(token.token)
+        return True
+    if len(found.late) + len(found.stray) >= MAX_RECORDED:
+        return False
+    copy = await mailbox.fetch(uid)
+    if copy is None:
+        return True
+    late = token.token in outstanding.sent
+    # The record has the steady-clock time of a message under way; the message does not.
+    token = outstanding.sent.get(token.token, token)
+    (found.late if late else found.stray).append(_late_fact(token, copy))
+    return not late
 
 
 def _late_fact(token: MessageToken, copy: StoredMessage) -> EarlierMessage:
