@@ -104,7 +104,7 @@ def pages(folder: Path, docs: Path) -> list[Path]:
             home = f"http://127.0.0.1:{process.port}"
             process.wait_until(lambda: _bars(page, home) == len(NAMES), "the history")
             page.screenshot(path=drawn[0], clip={"x": 0, "y": 0, "width": 1060, "height": 975}, full_page=True)
-            longest = max(process.api("outages"), key=lambda told: float(told["duration"]["min"]))
+            longest = max(process.api("outages"), key=lambda outage: float(outage["duration"]["min"]))
             page.goto(f"{home}/outages/{longest['id']}", wait_until="networkidle")
             page.screenshot(path=drawn[1], clip={"x": 0, "y": 0, "width": 1060, "height": 1130}, full_page=True)
         browser.close()

@@ -3,12 +3,12 @@
 `python -m tests.campaign --weeks 500 --seed N` draws worlds of two weeks from the seed (world.py): providers that
 break and come back, our own line and machine that fail at the worst moments, passwords, throttling, loss.
 MailWatch lives through each (run.py) on a virtual clock (virtual.py), which jumps from timer to timer. Only what
-touches the network stands in: the probes (looks.py) walk the real phases through the truth of each moment, and the
-guard answers from the truth about our line (guard.py). All else is MailWatch itself; a kill -9 leaves what was on
-disk.
+touches the network stands in: the probes (simulated_probes.py) walk the real phases through the truth of each
+moment, and the guard answers from the truth about our line (guard.py). All else is MailWatch itself; a kill -9
+leaves what was on disk.
 
-At each start the whole ledger is audited and replayed (ledgers.py). At the end what the ledger reports is compared
-with what was true: outages found, bounds, none that was not the provider's (verdict.py, with truth.py for what
-excuses an outage from being found), probes, gaps and logins (bookkeeping.py). docs/explanation/campaign.md has the
-figures and says what the rules cannot promise.
+At each start the whole ledger is audited and replayed (ledger_check.py). At the end what the ledger reports is
+compared with what was true: outages found, bounds, none that was not the provider's (comparison.py, with truth.py
+for what excuses an outage from being found), probes, gaps and logins (record_check.py).
+docs/explanation/campaign.md has the figures and says what the rules cannot promise.
 """

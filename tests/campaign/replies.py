@@ -2,7 +2,7 @@
 
 The words are those below and, where MailWatch has its table of replies (mailwatch.probes.classify), its examples.
 What they mean is known beforehand; what becomes of them is MailWatch's doing: a limit that is booked as down and
-an outage that is booked as unknown break a promise (bookkeeping.py).
+an outage that is booked as unknown break a promise (record_check.py).
 """
 
 from __future__ import annotations

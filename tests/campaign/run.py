@@ -27,8 +27,8 @@ from mailwatch.settings import Login, Target, VantagePoint
 from mailwatch.store import NewEntry, Reader, Store, Writer
 from mailwatch.times import now
 from tests.campaign.guard import guard_of, regular_rounds
-from tests.campaign.ledgers import check_ledger
-from tests.campaign.looks import SimulatedProbes
+from tests.campaign.ledger_check import check_ledger
+from tests.campaign.simulated_probes import SimulatedProbes
 from tests.campaign.survey import SYNCHRONISED_WITHIN, Survey
 from tests.campaign.virtual import Clocks, Ticks, VirtualLoop, patched
 from tests.campaign.world import MAX_CLOCK_ERROR_SECONDS, Entry, MachineEvent, Service, Span, World

@@ -24,8 +24,8 @@ from collections.abc import Iterable
 
 from mailwatch.guard.clock import TICK_SECONDS
 from mailwatch.model import Cause, Phase, Rules
-from tests.campaign.looks import TrueProbe
 from tests.campaign.run import History
+from tests.campaign.simulated_probes import TrueProbe
 from tests.campaign.world import Service, Span, World
 
 OVERHEAD = 1.0

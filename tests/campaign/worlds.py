@@ -12,8 +12,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from mailwatch.store import Reader
+from tests.campaign.comparison import WorldResult, compare_world
 from tests.campaign.run import Run, template
-from tests.campaign.verdict import WorldResult, compare_world
 from tests.campaign.world import make_world
 from tests.helpers.marks import marked
 from tests.helpers.paths import MEMORY

@@ -248,11 +248,11 @@ class Noted(StartupProgress):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[str] = []
+        self.reported: list[str] = []
 
     def update(self, step: StartupStep, done: int = 0, of: int = 0) -> None:
         super().update(step, done, of)
-        self.told.append(str(self))
+        self.reported.append(str(self))
 
 
 async def test_a_long_start_says_how_far_it_is(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ async def test_a_long_start_says_how_far_it_is(tmp_path: Path) -> None:
     opening = Noted()
     Store.open(tmp_path, opening).close()
     parts = [f", {part} %" for part in (0, 20, 40, 60, 80)]
-    assert opening.told == [
+    assert opening.reported == [
         "opening the ledger",
         "checking the ledger",
         *(f"checking the ledger{p}" for p in parts),
@@ -272,7 +272,7 @@ async def test_a_long_start_says_how_far_it_is(tmp_path: Path) -> None:
     await harness.writer.start()
     reading = Noted()
     await restore_targets(harness.pipeline, harness.reader, [harness.target], reading)
-    assert reading.told == [f"reading the ledger{part}" for part in (", 0 %", *parts)]
+    assert reading.reported == [f"reading the ledger{part}" for part in (", 0 %", *parts)]
     await harness.close()
 
 

@@ -626,12 +626,12 @@ def test_no_address_leads_out_of_the_folder_of_secrets(tmp_path: Path, address: 
 
 
 def test_both_languages_say_the_same() -> None:
-    def shape(told: Any, at: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
-        if isinstance(told, dict):
-            for key, value in told.items():
+    def shape(tree: Any, at: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+        if isinstance(tree, dict):
+            for key, value in tree.items():
                 yield from shape(value, f"{at}.{key}")
         else:
-            places = (name for _, name, _, _ in string.Formatter().parse(told) if name)
+            places = (name for _, name, _, _ in string.Formatter().parse(tree) if name)
             yield at, tuple(sorted(places))
 
     assert dict(shape(texts("en").loaded)) == dict(shape(texts("it").loaded))

@@ -77,9 +77,9 @@ def joint(paths: list[Path]) -> dict[str, Any]:
     return joint_statement(group_channels(members), members, left_out)
 
 
-def times(told: dict[str, Any]) -> list[list[float]]:
+def times(statement: dict[str, Any]) -> list[list[float]]:
     """Hours since the start."""
-    return [[round((parse_rfc3339(at) - START) / HOUR, 1) for at in pair] for pair in told["times"]]
+    return [[round((parse_rfc3339(at) - START) / HOUR, 1) for at in pair] for pair in statement["times"]]
 
 
 def test_at_least_k_of_three(three: list[Path]) -> None:

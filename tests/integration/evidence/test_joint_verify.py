@@ -136,15 +136,14 @@ def stated_by(bundles: list[Path], made: Path, change: Callable[[dict[str, Any]]
 def test_a_joint_json_that_claims_more_than_its_members_is_refused(bundles: list[Path], tmp_path: Path) -> None:
     """A forger of joint.json attaches the same to the report: only the members show it."""
 
-    def longer(told: dict[str, Any]) -> None:
-        told["groups"][0]["at_least"][0]["surely"]["seconds"] += 60
+    def longer(statement: dict[str, Any]) -> None:
+        statement["groups"][0]["at_least"][0]["surely"]["seconds"] += 60
 
-    def more(told: dict[str, Any]) -> None:
-        told["all"] = "well"
+    def more(statement: dict[str, Any]) -> None:
+        statement["all"] = "well"
 
-    assert (
-        failed(check_joint(stated_by(bundles, tmp_path / "true.zip", lambda told: None), Trust(), bundles)) == []
-    )
+    unchanged = stated_by(bundles, tmp_path / "true.zip", lambda _: None)
+    assert failed(check_joint(unchanged, Trust(), bundles)) == []
     for change, name in ((longer, "groups"), (more, "all")):
         made = stated_by(bundles, tmp_path / f"{name}.zip", change)
         assert failed(check_joint(made, Trust(), bundles)) == [

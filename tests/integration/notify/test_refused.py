@@ -58,7 +58,9 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record]:
 
 def about(name: str, status: int) -> Callable[[dict[str, Any]], int]:
     """A service that answers so to what is about a target, and takes the rest."""
-    return lambda told: status if f" {name} " in told["title"] or f"\n{name}: " in f"\n{told['message']}" else 200
+    return lambda message: (
+        status if f" {name} " in message["title"] or f"\n{name}: " in f"\n{message['message']}" else 200
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def facts(signs: str, lasts: Millis = 0, first: Millis = 0) -> list[Fact]:
     return found
 
 
-def minutes(told: Availability) -> tuple[float, float, float]:
-    return told.up / MINUTE, told.down / MINUTE, told.indeterminate / MINUTE
+def minutes(result: Availability) -> tuple[float, float, float]:
+    return result.up / MINUTE, result.down / MINUTE, result.indeterminate / MINUTE
 
 
 @pytest.mark.parametrize(

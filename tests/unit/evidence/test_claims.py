@@ -87,8 +87,8 @@ def reading(*asked: Any) -> dict[str, Any]:
     return evaluate(*asked).as_json()
 
 
-def only(told: dict[str, Any]) -> dict[str, Any]:
-    (window,) = told["windows"]
+def only(evaluated: dict[str, Any]) -> dict[str, Any]:
+    (window,) = evaluated["windows"]
     return dict(window)
 
 

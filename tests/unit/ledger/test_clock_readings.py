@@ -52,7 +52,7 @@ def forge(monkeypatch: pytest.MonkeyPatch, at: int, change: Change) -> None:
 
 
 def header(**keys: Any) -> Change:
-    return lambda told, _payload: told.update(keys)
+    return lambda entry, _payload: entry.update(keys)
 
 
 def clock(**keys: Any) -> Change:

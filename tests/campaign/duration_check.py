@@ -14,9 +14,9 @@ from mailwatch.analysis.elapsed import fact_end, fact_start
 from mailwatch.model import Fact, Gap, Observation, Outcome, TargetChange
 from mailwatch.monotonic import STEP_MS
 from mailwatch.times import Millis, parse_rfc3339
-from tests.campaign.looks import TrueProbe
+from tests.campaign.reported_outage import ROUNDING, ReportedOutage
+from tests.campaign.simulated_probes import TrueProbe
 from tests.campaign.survey import SYNCHRONISED_WITHIN
-from tests.campaign.told import ROUNDING, ReportedOutage
 from tests.campaign.virtual import EPOCH_NS, Clocks
 
 EPOCH = EPOCH_NS // 1_000_000
@@ -27,16 +27,16 @@ Facts = Sequence[tuple[int, Fact]]
 class Bounds:
     """Judges the durations of one outage; `facts` are its target's from its first entry to its last."""
 
-    def __init__(self, told: ReportedOutage, facts: Facts, clocks: Clocks) -> None:
-        self._told, self._clocks = told, clocks
+    def __init__(self, reported: ReportedOutage, facts: Facts, clocks: Clocks) -> None:
+        self._reported, self._clocks = reported, clocks
         self._facts = [fact for _, fact in facts if not isinstance(fact, TargetChange)]
-        self._begin, self._end = (told.good or told.bad).start, (told.end or told.last).end
+        self._begin, self._end = (reported.good or reported.bad).start, (reported.end or reported.last).end
         self.rebooted = clocks.booted_between(self._begin, self._end)
         self.stepped = any(self._begin < at <= self._end for at, _ in clocks.offsets)
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong."""
-        reported, lasted = self._told, self._told.json["duration"]
+        reported, lasted = self._reported, self._reported.json["duration"]
         inner = max(0, _millis(reported.last.start - reported.bad.end))
         least = _millis(lasted["min"])
         if least > inner + ROUNDING or (not self.rebooted and least < inner - ROUNDING):
@@ -77,7 +77,7 @@ class Bounds:
 
     def _observed(self) -> Millis:
         """What surely passed between the first and the last failure, boot by boot."""
-        low, high = self._told.bad.end, self._told.last.start
+        low, high = self._reported.bad.end, self._reported.last.start
         found: dict[str, list[float]] = {}
         for fact in self._facts:
             end = fact_end(fact)
@@ -88,7 +88,7 @@ class Bounds:
 
     def _clock(self) -> Iterator[str]:
         """Say what is wrong with what is reported of the wall clock."""
-        reported = self._told.json.get("clock")
+        reported = self._reported.json.get("clock")
         if reported is None:
             yield "nothing is said of its clock"
             return
@@ -104,7 +104,7 @@ class Bounds:
 
     def _times(self) -> Iterator[str]:
         """Say what is wrong with its four times, which are on one wall clock."""
-        reported = self._told
+        reported = self._reported
         json: dict[str, object] = {**reported.json}
         times = {key: parse_rfc3339(str(json[key])) for key in TIMES if json[key] is not None}
         if sorted(times.values()) != list(times.values()):
@@ -131,8 +131,10 @@ class Bounds:
 class Unseen:
     """What could not be seen within an outage: its longest stretch, and all of it."""
 
-    def __init__(self, told: ReportedOutage, facts: Facts, probes: dict[int, TrueProbe], clocks: Clocks) -> None:
-        self._told = told
+    def __init__(
+        self, reported: ReportedOutage, facts: Facts, probes: dict[int, TrueProbe], clocks: Clocks
+    ) -> None:
+        self._reported = reported
         self.largest, self.total, self.pieces, self.rebooted = 0.0, 0.0, 0, False
         before: TrueProbe | None = None
         blind = False
@@ -159,7 +161,7 @@ class Unseen:
         """Yield what is wrong; `known`: the wall clock's error was on record in all of its boots."""
         if self.rebooted and not known:
             return
-        gap, total = self._told.json["largest_gap"], self._told.json["unobserved"]
+        gap, total = self._reported.json["largest_gap"], self._reported.json["unobserved"]
         if gap < self.largest - ROUNDING / 1000:
             yield f"its largest gap was {self.largest:.3f} s, not {gap}"
         if total < self.total - ROUNDING * self.pieces / 1000:

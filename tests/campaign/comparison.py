@@ -2,12 +2,12 @@
 
 1. Found: each outage of a provider that could be seen for long enough is on record (truth.py says what that is).
 2. Bounds: it began between last_good and first_bad, and ended between last_bad and first_good, and its durations
-   are those that truly passed, whatever the wall clock was set to in between (bounds.py).
+   are those that truly passed, whatever the wall clock was set to in between (duration_check.py).
 3. Honest: every reported outage begins and ends with probes that truly met a fault of that very target.
 4. Proven afterwards: only logins that were broken; and a broken login that shows is reported, then or later.
 
-What is booked of each probe and of the time between probes is judged in bookkeeping.py, the availability in
-accounts.py.
+What is booked of each probe and of the time between probes is judged in record_check.py, the availability in
+availability_check.py.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mailwatch.analysis.public_json import OutageJson
 from mailwatch.ledger.payloads import FACT_KINDS
 from mailwatch.model import Cause, Fact, Observation, Outcome, TargetChange, TargetEvent
 from mailwatch.store import Reader, queries
-from tests.campaign.accounts import Accounts
-from tests.campaign.bookkeeping import Bookkeeping
-from tests.campaign.bounds import Bounds, Unseen
-from tests.campaign.looks import TrueProbe
+from tests.campaign.availability_check import Accounts
+from tests.campaign.duration_check import Bounds, Unseen
+from tests.campaign.record_check import Bookkeeping
+from tests.campaign.reported_outage import ReportedOutage
 from tests.campaign.run import Run
-from tests.campaign.told import ReportedOutage
+from tests.campaign.simulated_probes import TrueProbe
 from tests.campaign.truth import Truth, shortest
 from tests.campaign.world import Service, Span
 
@@ -66,10 +66,10 @@ class _Comparison:
         for facts in self.facts.values():
             facts.sort(key=lambda each: each[0])
         self.clock = [entry.payload for entry in reader.entries(kinds=["clock"])]
-        self.told: dict[str, list[ReportedOutage]] = {name: [] for name in run.world.services}
+        self.reported: dict[str, list[ReportedOutage]] = {name: [] for name in run.world.services}
         for payload in queries.outages(reader):
-            reported = self._told(payload)
-            self.told[reported.bad.target].append(reported)
+            reported = self._reported(payload)
+            self.reported[reported.bad.target].append(reported)
         self.figures["entries"] = reader.size()
 
     def run_checks(self) -> WorldResult:
@@ -78,7 +78,7 @@ class _Comparison:
         for service in self.world.services.values():
             for fault in service.faults.all:
                 self._found(service, fault)
-            for reported in self.told[service.key]:
+            for reported in self.reported[service.key]:
                 self._honest(reported)
         self.result.failures += Bookkeeping(self.run, self.truth, self.facts, self.clock, self.figures).faults()
         self.result.failures += Accounts(self.run, self.reader, self.named, self.looks).faults()
@@ -101,7 +101,7 @@ class _Comparison:
         number: int = fact.facts["look"]  # type: ignore[typeddict-item]
         return self.run.probes.probes[number]
 
-    def _told(self, payload: OutageJson) -> ReportedOutage:
+    def _reported(self, payload: OutageJson) -> ReportedOutage:
         first, last = payload["ledger"]["first"], payload["ledger"]["last"]
         observations = [
             (index, fact)
@@ -161,7 +161,7 @@ class _Comparison:
             self._excuse("over before its rechecks were" if met else "between two looks")
 
     def _is_found(self, service: Service, fault: Span) -> bool:
-        for reported in self.told[service.key]:
+        for reported in self.reported[service.key]:
             for index, fact in self.named[reported.json["target"]]:
                 if not reported.first_index <= index <= reported.last_index or not isinstance(fact, Observation):
                     continue
@@ -193,29 +193,29 @@ class _Comparison:
 
     # 2 and 3
 
-    def _honest(self, told: ReportedOutage) -> None:
-        proven = told.json.get("proven_afterwards", False)
+    def _honest(self, reported: ReportedOutage) -> None:
+        proven = reported.json.get("proven_afterwards", False)
         self.figures["reported"] += 1
         self.figures["proven afterwards"] += proven
-        self.figures["reported, of a login"] += not proven and "credentials" in told.json["causes"]
-        faults = [fault for look in (told.bad, told.last) for fault in look.faults_met]
+        self.figures["reported, of a login"] += not proven and "credentials" in reported.json["causes"]
+        faults = [fault for look in (reported.bad, reported.last) for fault in look.faults_met]
         if (
-            not told.bad.faults_met
-            or not told.last.faults_met
+            not reported.bad.faults_met
+            or not reported.last.faults_met
             or (proven and any(f.kind != "login" for f in faults))
         ):
             self.figures["false"] += 1
-            self._fail(f"{told.name} is not the provider's: {told.bad} {told.last} {told.json}")
+            self._fail(f"{reported.name} is not the provider's: {reported.bad} {reported.last} {reported.json}")
             return
-        good, end = told.good, told.end
-        began = any(good is None or good.start <= f.start <= told.bad.end for f in told.bad.faults_met)
-        ended = end is None or any(told.last.start <= f.end <= end.end for f in told.last.faults_met)
-        facts = [each for each in self.named[told.json["target"]] if self._spans(told, each[0])]
-        wrong = list(self._of_one(told, facts))
-        bounds = Bounds(told, facts, self.run.clocks)
+        good, end = reported.good, reported.end
+        began = any(good is None or good.start <= f.start <= reported.bad.end for f in reported.bad.faults_met)
+        ended = end is None or any(reported.last.start <= f.end <= end.end for f in reported.last.faults_met)
+        facts = [each for each in self.named[reported.json["target"]] if self._spans(reported, each[0])]
+        wrong = list(self._of_one(reported, facts))
+        bounds = Bounds(reported, facts, self.run.clocks)
         wrong += bounds.faults()
         if not proven:
-            wrong += Unseen(told, facts, self.looks, self.run.clocks).faults(bounds.known_throughout)
+            wrong += Unseen(reported, facts, self.looks, self.run.clocks).faults(bounds.known_throughout)
         self.figures["over a step of the clock"] += bounds.stepped
         self.figures["over a reboot"] += bounds.rebooted
         self.figures["over a reboot that nobody can date"] += bounds.rebooted and not bounds.known
@@ -223,17 +223,17 @@ class _Comparison:
             self.figures["within bounds"] += 1
         else:
             why = "; ".join(wrong) or f"it was {faults}"
-            self._fail(f"{told.name} is out of its bounds: {why} {told.json}")
+            self._fail(f"{reported.name} is out of its bounds: {why} {reported.json}")
 
-    def _of_one(self, told: ReportedOutage, facts: Sequence[tuple[int, Fact]]) -> Iterator[str]:
+    def _of_one(self, reported: ReportedOutage, facts: Sequence[tuple[int, Fact]]) -> Iterator[str]:
         """Say whether it is of more than one service, or its state is not that of its watching."""
         met = {self.looks[index].target for index, _ in facts if index in self.looks}
         if len(met) > 1:
             yield f"it has probes of {met}"
-        later = [fact for index, fact in self.named[told.json["target"]] if index > told.last_index]
+        later = [fact for index, fact in self.named[reported.json["target"]] if index > reported.last_index]
         changes = [fact for fact in later if isinstance(fact, TargetChange)]
         ended = any(change.event is TargetEvent.END for change in changes)
-        state = told.json["state"]
+        state = reported.json["state"]
         self.figures["unwatched"] += state == "unwatched"
         if state == "open" and ended:
             yield "it is open, and watched no more"
@@ -241,8 +241,8 @@ class _Comparison:
             yield "it is unwatched, but its watching did not end"
 
     @staticmethod
-    def _spans(told: ReportedOutage, index: int) -> bool:
-        first, last = told.json["ledger"]["first"], told.json["ledger"]["last"]
+    def _spans(reported: ReportedOutage, index: int) -> bool:
+        first, last = reported.json["ledger"]["first"], reported.json["ledger"]["last"]
         return bool(first <= index <= last)
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from mailwatch.analysis.elapsed import gap_length
 from mailwatch.guard.clock import STALL_SECONDS, STEP_SECONDS, SUSPEND_SECONDS, TICK_SECONDS
 from mailwatch.model import Cause, Fact, Gap, Observation, Outcome, TargetChange, TargetEvent
-from tests.campaign.bounds import true_span
-from tests.campaign.looks import TrueProbe
+from tests.campaign.duration_check import true_span
 from tests.campaign.run import Run
+from tests.campaign.simulated_probes import TrueProbe
 from tests.campaign.truth import Truth
 from tests.campaign.world import HOUR, Account, Service, Span
 

@@ -12,9 +12,9 @@ from typing import Any
 from mailwatch.model import Fact, Gap, Outcome, TargetChange, TargetEvent
 from mailwatch.store import Reader, queries
 from mailwatch.times import Millis
-from tests.campaign.looks import TrueProbe
+from tests.campaign.reported_outage import ROUNDING
 from tests.campaign.run import Run
-from tests.campaign.told import ROUNDING
+from tests.campaign.simulated_probes import TrueProbe
 from tests.campaign.virtual import EPOCH_NS
 
 EVER: Millis = 4_000_000_000_000
@@ -106,6 +106,6 @@ class Accounts:
             spent[said] += look.end - look.start
 
 
-def _seconds(told: Mapping[str, Any]) -> dict[str, float]:
+def _seconds(reported: Mapping[str, Any]) -> dict[str, float]:
     """What is reported as down; of time in which nothing was observed, none."""
-    return {key: told["downtime"][key] or 0.0 for key in ("min", "max")}
+    return {key: reported["downtime"][key] or 0.0 for key in ("min", "max")}

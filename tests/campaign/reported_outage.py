@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mailwatch.analysis.public_json import OutageJson
-from tests.campaign.looks import TrueProbe
+from tests.campaign.simulated_probes import TrueProbe
 
 ROUNDING = 2
 """Milliseconds by which two cut-off times may differ."""
