@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict, cast
 
 from mailwatch.analysis.elapsed import (
     NO_EPOCHS,
+    Durations,
     ElapsedBounds,
     Epochs,
     Moment,
@@ -31,8 +32,8 @@ from mailwatch.times import Millis
 
 LinePart = Literal["line", "ipv4", "ipv6", "names"]
 PARTS: tuple[LinePart, ...] = ("line", "ipv4", "ipv6", "names")
-_FAMILIES = {"ipv4": "online4", "ipv6": "online6"}
-_NAMES = {
+_FAMILIES = ("ipv4", "ipv6")
+_NAMES: dict[str, bool] = {
     ControlState.OK: True,
     ResolverState.LIES: True,
     ResolverState.SILENT: False,
@@ -40,8 +41,56 @@ _NAMES = {
 }
 
 
+class GuardClockPayload(TypedDict):
+    """The steady clock in an entry of the guard: when it asked, was answered, and had checked last."""
+
+    boot: str
+    asked: NotRequired[Millis]
+    answered: NotRequired[Millis]
+    checked: NotRequired[Millis]
+    bound: NotRequired[Millis]
+
+
+class GuardPayload(TypedDict):
+    """The payload of an entry of the guard (guard_log.py)."""
+
+    asked_at: Millis
+    online: bool | None
+    controls: dict[str, str]
+    answered_at: NotRequired[Millis | None]
+    checked_at: NotRequired[Millis | None]
+    online4: NotRequired[bool | None]
+    online6: NotRequired[bool | None]
+    resolver: NotRequired[str]
+    clock: NotRequired[GuardClockPayload]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflinePeriod:
+    """A time in which a part of our own line was down; open while `first_online` is None.
+
+    `unobserved` is how much of it lies between two runs of MailWatch; `reasons` are what the controls answered.
+    """
+
+    part: LinePart
+    last_online: Millis | None
+    first_offline: Millis
+    last_offline: Millis
+    first_online: Millis | None
+    durations: Durations
+    unobserved: Millis
+    reasons: tuple[str, ...]
+    first_index: int
+    last_index: int
+
+    @property
+    def state(self) -> Literal["open", "closed"]:
+        """Whether it goes on."""
+        return "open" if self.first_online is None else "closed"
+
+
 @dataclass(slots=True)
-class _OfflinePeriod:
+class _OpenPeriod:
     """An offline period that has not ended."""
 
     last_online: Moment | None
@@ -58,26 +107,27 @@ class _PartTracker:
     """Tracks one part of the line through the entries."""
 
     part: LinePart
-    found: list[dict[str, Any]] = field(default_factory=list)
+    found: list[OfflinePeriod] = field(default_factory=list)
     online: bool | None = None
     last_online: Moment | None = None
     observed_until: Moment | None = None
-    period: _OfflinePeriod | None = None
+    period: _OpenPeriod | None = None
     epochs: Epochs = field(default_factory=dict)
 
-    def feed(self, index: int, payload: Mapping[str, Any]) -> None:
+    def feed(self, index: int, payload: GuardPayload) -> None:
         """Process one entry: it confirms the old state until `checked_at`, and gives the new state."""
-        clock = payload.get("clock") or {}
-        boot = clock.get("boot", "")
+        clock: GuardClockPayload = payload.get("clock") or {"boot": ""}
+        boot = clock["boot"]
         asked = Moment(payload["asked_at"], clock.get("asked"), boot)
         answered = Moment(payload.get("answered_at") or payload["asked_at"], clock.get("answered"), boot)
         if answered.clock is not None:
             span = ClockSpan(boot, asked.clock, answered.clock, clock.get("bound"))
             self.epochs = refine_epochs(self.epochs, span, answered.wall)
-        if payload.get("checked_at") is not None and self.online is not None:
-            checked = Moment(payload["checked_at"], clock.get("checked"), boot)
+        checked_at = payload.get("checked_at")
+        if checked_at is not None and self.online is not None:
+            checked = Moment(checked_at, clock.get("checked"), boot)
             self._note_state(self.online, checked, checked, index)
-        elif payload.get("checked_at") is None and self.period is not None and self.observed_until is not None:
+        elif checked_at is None and self.period is not None and self.observed_until is not None:
             self.period.unobserved += _longest(self.observed_until, asked, self.epochs)
         self.online = _online(self.part, payload)
         if self.online is not None:
@@ -93,16 +143,16 @@ class _PartTracker:
         if online:
             if period is not None:
                 period.last_index = index
-                self.found.append(_payload(self.part, period, end, self.epochs))
+                self.found.append(_period(self.part, period, end, self.epochs))
                 self.period = None
             self.last_online = start
         elif period is None:
-            self.period = _OfflinePeriod(self.last_online, end, end, index, index, set())
+            self.period = _OpenPeriod(self.last_online, end, end, index, index, set())
         else:
             period.last_offline, period.last_index = _later_of(period.last_offline, start), index
 
 
-def offline_payloads(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def offline_periods(entries: Iterable[tuple[int, Mapping[str, object]]]) -> list[OfflinePeriod]:
     """Return the offline periods of the guard's entries (index, payload), oldest first; milliseconds.
 
     Each belongs to one part: "line" (no address family works), "ipv4", "ipv6", or "names" (control names resolve
@@ -112,14 +162,14 @@ def offline_payloads(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> list[d
     followers = [_PartTracker(part) for part in PARTS]
     for index, payload in entries:
         for follower in followers:
-            follower.feed(index, payload)
+            follower.feed(index, cast(GuardPayload, payload))
     found = [one for follower in followers for one in follower.found]
-    found += [_payload(each.part, each.period, None, each.epochs) for each in followers if each.period is not None]
-    one = [period for period in found if period["part"] not in _FAMILIES or period["last_online"] is not None]
-    return sorted(one, key=lambda period: int(period["first_offline"]))
+    found += [_period(each.part, each.period, None, each.epochs) for each in followers if each.period is not None]
+    one = [period for period in found if period.part not in _FAMILIES or period.last_online is not None]
+    return sorted(one, key=lambda period: period.first_offline)
 
 
-def _payload(part: LinePart, period: _OfflinePeriod, end: Moment | None, epochs: Epochs) -> dict[str, Any]:
+def _period(part: LinePart, period: _OpenPeriod, end: Moment | None, epochs: Epochs) -> OfflinePeriod:
     good, bad, last = period.last_online, period.first_offline, period.last_offline
     first_offline = on_one_wall_clock(bad, bad, epochs)
     last_offline = max(on_one_wall_clock(last, bad, epochs), first_offline)
@@ -139,18 +189,18 @@ def _payload(part: LinePart, period: _OfflinePeriod, end: Moment | None, epochs:
             None if end is None else elapsed_between(last, end, epochs),
             None if good is None or end is None else elapsed_between(good, end, epochs),
         )
-    return {
-        "part": part,
-        "state": "open" if first_online is None else "closed",
-        "last_online": last_online,
-        "first_offline": first_offline,
-        "last_offline": last_offline,
-        "first_online": first_online,
-        "duration_ms": lasted.as_payload(),
-        "unobserved_ms": period.unobserved,
-        "reasons": sorted(period.reasons),
-        "ledger": {"first": period.first_index, "last": period.last_index},
-    }
+    return OfflinePeriod(
+        part=part,
+        last_online=last_online,
+        first_offline=first_offline,
+        last_offline=last_offline,
+        first_online=first_online,
+        durations=lasted,
+        unobserved=period.unobserved,
+        reasons=tuple(sorted(period.reasons)),
+        first_index=period.first_index,
+        last_index=period.last_index,
+    )
 
 
 def _elapsed(start: Millis | None, end: Millis | None) -> ElapsedBounds | None:
@@ -168,14 +218,15 @@ def _longest(start: Moment, end: Moment, epochs: Epochs) -> Millis:
     return max(0, apart.most if apart.most is not None else max(apart.least, end.wall - start.wall))
 
 
-def _online(part: LinePart, payload: Mapping[str, Any]) -> bool | None:
+def _online(part: LinePart, payload: GuardPayload) -> bool | None:
     if part == "names":
         return _NAMES.get(payload.get("resolver", ""))
-    online: bool | None = payload.get(_FAMILIES.get(part, "online"))
-    return online
+    if part == "ipv4":
+        return payload.get("online4")
+    return payload.get("online6") if part == "ipv6" else payload.get("online")
 
 
-def _reasons(part: LinePart, payload: Mapping[str, Any]) -> set[str]:
+def _reasons(part: LinePart, payload: GuardPayload) -> set[str]:
     """Return why the control servers of a part were not reached."""
     reasons = set()
     for name, reason in payload["controls"].items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mailwatch.analysis.offline import offline_payloads
+from mailwatch.analysis.offline import offline_periods
+from mailwatch.analysis.outage_record import OutageRecord, outage_from_payload
 from mailwatch.guard.login_backoff import unanswered
 from mailwatch.model import Cause, EventType, Notification, Observation, Outcome
 from mailwatch.store import Entry, Reader
@@ -12,25 +13,12 @@ from mailwatch.times import DAY_MS, Millis
 
 CERTIFICATE_WARNING_DAYS = (3, 14)
 """Days before a certificate expires at which a warning is sent, the nearest first."""
-_OUTAGE = ("id", "target", "provider", "kind", "first_bad", "first_good", "duration_ms", "causes", "vantage_point")
 
 
 def notifications_of(reader: Reader, entry: Entry) -> Iterator[Notification]:
     """Yield the notifications of an entry."""
     if entry.kind == "outage":
-        payload = entry.payload
-        facts = {key: payload[key] for key in _OUTAGE}
-        if payload["state"] == "unwatched":
-            # Not as an outage that ended: that is unknown.
-            facts |= {"unwatched": True, "last_bad": payload["last_bad"]}
-            yield Notification(
-                key=f"unwatched:{payload['id']}", event_type=EventType.OPEN, time=entry.time, facts=facts
-            )
-            return
-        topic = EventType.OPEN if payload["state"] == "open" else EventType.CLOSE
-        if payload.get("proven_afterwards"):
-            facts["proven_afterwards"] = True
-        yield Notification(key=f"{topic}:{payload['id']}", event_type=topic, time=entry.time, facts=facts)
+        yield _outage(outage_from_payload(entry.payload), entry.time)
     elif entry.kind == "guard" and entry.payload.get("online"):
         yield from _offline(reader, entry)
     elif entry.kind == "observation":
@@ -40,14 +28,40 @@ def notifications_of(reader: Reader, entry: Entry) -> Iterator[Notification]:
             yield from _clock(reader, entry, fact)
 
 
+def _outage(outage: OutageRecord, at: Millis) -> Notification:
+    facts: dict[str, object] = {
+        "id": outage.id,
+        "target": outage.target,
+        "provider": outage.provider,
+        "kind": outage.kind.value,
+        "first_bad": outage.first_bad,
+        "first_good": outage.first_good,
+        "duration_ms": outage.durations.as_payload(),
+        "causes": dict(outage.causes),
+        "vantage_point": outage.vantage_point,
+    }
+    if outage.state == "unwatched":
+        # Not as an outage that ended: that is unknown.
+        facts |= {"unwatched": True, "last_bad": outage.last_bad}
+        return Notification(key=f"unwatched:{outage.id}", event_type=EventType.OPEN, time=at, facts=facts)
+    if outage.proven_afterwards:
+        facts["proven_afterwards"] = True
+    topic = EventType.OPEN if outage.state == "open" else EventType.CLOSE
+    return Notification(key=f"{topic}:{outage.id}", event_type=topic, time=at, facts=facts)
+
+
 def _offline(reader: Reader, entry: Entry) -> Iterator[Notification]:
     """Yield an offline period, which can only be reported when it is over."""
     guards = reader.entries(kinds=["guard"], start_ms=entry.time - 30 * DAY_MS, to_index=entry.index + 1)
-    for period in offline_payloads((guard.index, guard.payload) for guard in guards):
-        if period["part"] == "line" and period["ledger"]["last"] == entry.index and period["state"] == "closed":
-            facts = {key: period[key] for key in ("first_offline", "first_online", "duration_ms")}
+    for period in offline_periods((guard.index, guard.payload) for guard in guards):
+        if period.part == "line" and period.last_index == entry.index and period.state == "closed":
+            facts: dict[str, object] = {
+                "first_offline": period.first_offline,
+                "first_online": period.first_online,
+                "duration_ms": period.durations.as_payload(),
+            }
             yield Notification(
-                key=f"offline:{period['first_offline']}",
+                key=f"offline:{period.first_offline}",
                 event_type=EventType.OFFLINE,
                 time=entry.time,
                 facts=facts,

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from mailwatch.analysis.availability import AvailabilityMeter
 from mailwatch.analysis.elapsed import Moment
 from mailwatch.analysis.incidents import Incident, IncidentOutage, symptom_changes
 from mailwatch.analysis.incidents import incidents as incidents_of
 from mailwatch.analysis.login_outages import PROVEN_AFTERWARDS
-from mailwatch.analysis.offline import offline_payloads
+from mailwatch.analysis.offline import OfflinePeriod, offline_periods
 from mailwatch.analysis.outage import outage_id_of
 from mailwatch.analysis.outage_record import (
     ClockSteps,
@@ -162,31 +162,31 @@ def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None =
     """
     entries = ((entry.index, entry.payload) for entry in reader.entries(kinds=["guard"]))
     found = []
-    for period in reversed(offline_payloads(entries)):
-        over = period["first_online"]
-        if (start is None or over is None or over > start) and (end is None or period["first_offline"] < end):
+    for period in reversed(offline_periods(entries)):
+        over = period.first_online
+        if (start is None or over is None or over > start) and (end is None or period.first_offline < end):
             found.append(_offline_json(period))
     return found
 
 
-def _offline_json(payload: dict[str, Any]) -> OfflineJson:
-    lasted = payload["duration_ms"]
+def _offline_json(period: OfflinePeriod) -> OfflineJson:
+    lasted = period.durations
     return {
-        "part": payload["part"],
-        "state": payload["state"],
-        "last_online": _time(payload["last_online"]),
-        "first_offline": rfc3339(payload["first_offline"]),
-        "last_offline": rfc3339(payload["last_offline"]),
-        "first_online": _time(payload["first_online"]),
+        "part": period.part,
+        "state": period.state,
+        "last_online": _time(period.last_online),
+        "first_offline": rfc3339(period.first_offline),
+        "last_offline": rfc3339(period.last_offline),
+        "first_online": _time(period.first_online),
         "duration": {
-            "min": lasted["min"] / 1000,
-            "max": _seconds(lasted["max"]),
-            "estimate": _seconds(lasted["estimate"]),
-            "uncertainty": _seconds(lasted["uncertainty"]),
+            "min": lasted.least / 1000,
+            "max": _seconds(lasted.most),
+            "estimate": _seconds(lasted.estimate),
+            "uncertainty": _seconds(lasted.uncertainty),
         },
-        "unobserved": payload["unobserved_ms"] / 1000,
-        "reasons": payload["reasons"],
-        "ledger": payload["ledger"],
+        "unobserved": period.unobserved / 1000,
+        "reasons": list(period.reasons),
+        "ledger": {"first": period.first_index, "last": period.last_index},
     }
 
 

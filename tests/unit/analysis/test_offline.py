@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.analysis.offline import offline_payloads
+from mailwatch.analysis.offline import OfflinePeriod, offline_periods
 from mailwatch.cli import main
 from mailwatch.evidence.report.facts import collect_facts
 from mailwatch.guard.guard_log import LOG_INTERVAL_MS, OFFLINE_LOG_INTERVAL_MS, GuardLog
@@ -44,8 +45,8 @@ def entries(*answers: ConnectivityResult | None) -> list[tuple[int, dict[str, An
     return list(enumerate(kept))
 
 
-def line(*answers: ConnectivityResult | None, part: str = "line") -> list[dict[str, Any]]:
-    return [period for period in offline_payloads(entries(*answers)) if period["part"] == part]
+def line(*answers: ConnectivityResult | None, part: str = "line") -> list[OfflinePeriod]:
+    return [period for period in offline_periods(entries(*answers)) if period.part == part]
 
 
 def test_only_changes_are_recorded_and_a_sign_of_life_now_and_then() -> None:
@@ -67,20 +68,20 @@ def test_a_time_offline_has_four_times_and_the_durations_of_an_outage() -> None:
         checked(40_000, False, took=3000),
     ]
     (period,) = line(*answers, checked(50_000, True))
-    assert period == {
-        "part": "line",
-        "state": "closed",
-        "last_online": T0 + 15_000,
-        "first_offline": T0 + 33_000,
-        "last_offline": T0 + 40_000,
-        "first_online": T0 + 50_100,
-        "duration_ms": pytest.approx(
-            {"min": 7_000, "max": 35_100, "estimate": 21_050, "uncertainty": 11_917}, abs=2
-        ),
-        "unobserved_ms": 0,
-        "reasons": ["timeout"],
-        "ledger": {"first": 1, "last": 2},
-    }
+    assert period == OfflinePeriod(
+        part="line",
+        last_online=T0 + 15_000,
+        first_offline=T0 + 33_000,
+        last_offline=T0 + 40_000,
+        first_online=T0 + 50_100,
+        durations=period.durations,
+        unobserved=0,
+        reasons=("timeout",),
+        first_index=1,
+        last_index=2,
+    )
+    assert period.state == "closed"
+    assert astuple(period.durations) == pytest.approx((7_000, 35_100, 21_050, 11_917), abs=2)
 
 
 def test_an_offline_period_that_has_not_ended_is_open() -> None:
@@ -90,19 +91,19 @@ def test_an_offline_period_that_has_not_ended_is_open() -> None:
         checked(20_000, False),
         checked(20_000 + OFFLINE_LOG_INTERVAL_MS, False),
     )
-    assert (period["state"], period["first_online"]) == ("open", None)
-    assert period["duration_ms"]["min"] == pytest.approx(OFFLINE_LOG_INTERVAL_MS + 20_000 - 15_100, abs=2)
-    assert period["duration_ms"]["max"] is None
+    assert (period.state, period.first_online) == ("open", None)
+    assert period.durations.least == pytest.approx(OFFLINE_LOG_INTERVAL_MS + 20_000 - 15_100, abs=2)
+    assert period.durations.most is None
 
 
 def test_between_two_runs_there_are_no_checks() -> None:
     (period,) = line(checked(0, True), checked(15_000, False), checked(20_000, False), None, checked(80_000, True))
     # The check at 20 s found no change and is not on record: what is not known is not claimed.
-    assert period["last_offline"] == T0 + 15_100
-    assert period["unobserved_ms"] == pytest.approx(64_900, abs=2)
-    assert period["duration_ms"]["min"] == 0
+    assert period.last_offline == T0 + 15_100
+    assert period.unobserved == pytest.approx(64_900, abs=2)
+    assert period.durations.least == 0
     (after,) = line(checked(0, True), checked(60_000, True), None, checked(90_000, False), checked(95_000, True))
-    assert after["last_online"] == T0
+    assert after.last_online == T0
 
 
 def test_a_family_that_never_worked_is_not_offline() -> None:
@@ -110,21 +111,21 @@ def test_a_family_that_never_worked_is_not_offline() -> None:
     assert line(*never, part="ipv6") == []
     lost = [checked(0, True, six=True), checked(10_000, True, six=False), checked(20_000, True, six=True)]
     (period,) = line(*lost, part="ipv6")
-    assert period["last_offline"] == T0 + 10_100
+    assert period.last_offline == T0 + 10_100
     assert line(*lost) == line(*lost, part="ipv4") == []
 
 
 def test_an_unknown_answer_neither_begins_nor_ends_an_offline_period() -> None:
     (period,) = line(checked(0, False), checked(10_000, None), checked(20_000, False), checked(30_000, True))
-    assert period["last_online"] is None
-    assert period["first_online"] == T0 + 30_100
+    assert period.last_online is None
+    assert period.first_online == T0 + 30_100
     assert line(checked(0, True), checked(10_000, None), checked(20_000, True)) == []
 
 
 def test_names_that_do_not_resolve_are_a_part_of_their_own() -> None:
     answers = [checked(0, True), checked(10_000, True, resolver="silent"), checked(20_000, True, resolver="lies")]
     (period,) = line(*answers, part="names")
-    assert period["reasons"] == ["silent"]
+    assert period.reasons == ("silent",)
     assert line(*answers) == []
 
 
@@ -133,13 +134,15 @@ def test_entries_of_the_first_version_are_read_too() -> None:
         {"asked_at": T0 + at, "online": online, "controls": {}}
         for at, online in ((0, True), (9, False), (20, True))
     ]
-    (period,) = offline_payloads(enumerate(old))
-    assert period["duration_ms"] == pytest.approx({"min": 0, "max": 20, "estimate": 10, "uncertainty": 8}, abs=2)
+    (period,) = offline_periods(enumerate(old))
+    assert astuple(period.durations) == pytest.approx((0, 20, 10, 8), abs=2)
 
 
 def test_a_clock_that_steps_back_makes_no_negative_duration() -> None:
     (period,) = line(checked(50_000, True), checked(60_000, False), checked(10_000, True))
-    assert period["last_online"] <= period["first_offline"] <= period["last_offline"] <= period["first_online"]
+    assert period.last_online is not None
+    assert period.first_online is not None
+    assert period.last_online <= period.first_offline <= period.last_offline <= period.first_online
 
 
 @given(
@@ -164,13 +167,13 @@ def test_the_truth_lies_within_the_bounds(
         answers.append(checked(at, not silent if not partly or silent else number % 2 == 0, took=seconds))
         at += seconds
     for period in line(*answers):
-        assert period["last_online"] is None or period["last_online"] <= T0 + cut
-        assert period["first_offline"] >= T0 + cut
-        assert period["last_offline"] <= max(T0 + cut + lasts, period["first_offline"])
-        assert period["first_online"] is None or period["first_online"] >= T0 + cut + lasts
-        lasted = period["duration_ms"]
-        assert lasted["min"] <= lasts
-        assert lasted["max"] is None or lasted["max"] >= lasts
+        assert period.last_online is None or period.last_online <= T0 + cut
+        assert period.first_offline >= T0 + cut
+        assert period.last_offline <= max(T0 + cut + lasts, period.first_offline)
+        assert period.first_online is None or period.first_online >= T0 + cut + lasts
+        lasted = period.durations
+        assert lasted.least <= lasts
+        assert lasted.most is None or lasted.most >= lasts
 
 
 @pytest.fixture
