@@ -95,6 +95,14 @@ def _python(text: str) -> Iterator[tuple[int, str]]:
             yield from enumerate(node.value.value.splitlines(), node.lineno)
 
 
+def private_names(path: Path, parts: frozenset[str]) -> Iterator[tuple[int, str]]:
+    """Yield the names in a Python file that hold a part which words.toml rejects."""
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.NAME and not parts.isdisjoint(token.string.lower().split("_")):
+                yield token.start[0], token.string
+
+
 def too_long(path: Path) -> Iterator[int]:
     """Yield the lines of a Markdown file that are longer than WIDTH and could be shorter."""
     for number, line in _markdown(path.read_text(encoding="utf-8")):
@@ -132,6 +140,7 @@ def main(everything: bool) -> int:
     """Print the mistakes of the enforced files, or the number of those elsewhere; return the exit status."""
     rules = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
     words = [Word.read(written) for written in rules["word"]]
+    parts = frozenset(rules["names"])
     status, elsewhere = 0, Counter[str]()
     for path in files():
         if _within(path, rules["skipped"]):
@@ -139,7 +148,10 @@ def main(everything: bool) -> int:
         enforced = _within(path, rules["enforced"])
         if not enforced and not everything:
             continue
-        for number, mistake in mistakes(path, words):
+        found = list(mistakes(path, words))
+        if path.suffix == ".py":
+            found += [(at, f"{one!r}: name what it is") for at, one in private_names(path, parts)]
+        for number, mistake in found:
             name = path.relative_to(ROOT).as_posix()
             if enforced:
                 print(f"{name}:{number}: {mistake}")

@@ -239,7 +239,7 @@ class Pages:
         text = texts(_language(request))["problem"][why or TEXTS_BY_STATUS.get(status, "asked")]
         bare = status == 421
         return self._render_response(
-            request, "problem.html", "", status, told=text, cure=advice, bare=bare, pulse=""
+            request, "problem.html", "", status, problem=text, cure=advice, bare=bare, pulse=""
         )
 
     def _ledger(self, request: Request) -> Response:

@@ -102,11 +102,11 @@ def test_the_api_says_in_json_who_may_not_ask(empty_process: MailWatchProcess, t
         assert texts("it")["problem"]["wait"]["title"] in page
 
 
-Told = tuple[int, http.client.HTTPMessage, bytes]
+RawAnswer = tuple[int, http.client.HTTPMessage, bytes]
 READ = ("/", "/about", "/outages", "/metrics", "/healthz", "/api/v1/targets", "/static/live.js")
 
 
-def _method(process: MailWatchProcess, method: str, path: str, **headers: str) -> Told:
+def _method(process: MailWatchProcess, method: str, path: str, **headers: str) -> RawAnswer:
     connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=PATIENCE)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()

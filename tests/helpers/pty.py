@@ -52,7 +52,7 @@ class Terminal:
         self.process = _started(words, slave, cwd, env)
         os.close(slave)
         self.raw = ""
-        self._told = 0
+        self._read_until = 0
 
     @classmethod
     @contextlib.contextmanager
@@ -74,9 +74,9 @@ class Terminal:
     def wait_for(self, words: str) -> str:
         """Wait for words that were not waited for yet; return what was shown up to them, since the last time."""
         deadline = time.monotonic() + PATIENCE
-        while (found := self.output.find(words, self._told)) < 0:
+        while (found := self.output.find(words, self._read_until)) < 0:
             assert self._read(deadline - time.monotonic()), f"never showed {words!r}:\n{self.output}"
-        before, self._told = self.output[self._told : found], found + len(words)
+        before, self._read_until = self.output[self._read_until : found], found + len(words)
         return before
 
     def type(self, words: str, *, enter: bool = True) -> None:
@@ -90,11 +90,11 @@ class Terminal:
         person presses Ctrl-C again.
         """
         deadline = time.monotonic() + PATIENCE
-        while words not in self.output[self._told :]:
+        while words not in self.output[self._read_until :]:
             assert time.monotonic() < deadline, f"never showed {words!r}:\n{self.output}"
             self.type(CONTROL_C, enter=False)
             again = time.monotonic() + PATIENCE / 6
-            while words not in self.output[self._told :] and self._read(again - time.monotonic()):
+            while words not in self.output[self._read_until :] and self._read(again - time.monotonic()):
                 pass
         self.wait_for(words)
 

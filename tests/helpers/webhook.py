@@ -20,7 +20,7 @@ class Webhook:
         self.refused: list[dict[str, Any]] = []
         self.pings: list[str] = []
         self.status = 200
-        self.answers: Callable[[dict[str, Any]], int] = lambda _told: self.status
+        self.answers: Callable[[dict[str, Any]], int] = lambda _: self.status
         self._server: ThreadingHTTPServer | None = None
 
     @property

@@ -138,7 +138,7 @@ async def test_deferred_messages_keep_the_order_of_their_outage(record: Record, 
     assert webhook.titles == ["MailWatch: b is down", "MailWatch: b works again"]
     assert {message["title"] for message in webhook.refused} == {"MailWatch: a is down"}
     assert ("json-1", "refused") not in record.counted
-    webhook.answers = lambda _told: 200
+    webhook.answers = lambda _: 200
     # One that was under way when the first notifier ended may come twice, and nothing counts it.
     await telling(
         record.notifier(channel(webhook, group=0.0)), lambda: "MailWatch: a works again" in webhook.titles

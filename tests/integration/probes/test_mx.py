@@ -490,8 +490,8 @@ async def test_no_control_is_asked_about_a_domain_that_greeted_or_another_port()
         other = replace(target, port=port + 1)
         imap = replace(target, kind=Kind.IMAP)
         asked = [(target, spoke), (target, gone), (other, silent), (imap, silent)]
-        for looked, observation in [*asked, (target, replace(silent, outcome=Outcome.UP))]:
-            assert await port25.attribute(looked, observation) is observation
+        for probed, observation in [*asked, (target, replace(silent, outcome=Outcome.UP))]:
+            assert await port25.attribute(probed, observation) is observation
         assert await Port25([], port=port).attribute(target, silent) is silent
     assert received == []
 

@@ -321,9 +321,9 @@ def test_rules_that_overlap_count_as_their_union() -> None:
     assert announced_windows(notices, "cc") == [(3, 4), (11, 14)]
     # What is left out of the availability is left out once.
     left_out = notices.windows_of("aa", T0, T0 + 24 * HOUR)
-    told_of = availability([], T0, T0 + 24 * HOUR, interval=60, excluded=left_out)
-    assert told_of.maintenance == 5 * HOUR
-    assert told_of.as_json()["unobserved"] == 19 * HOUR / 1000
+    result = availability([], T0, T0 + 24 * HOUR, interval=60, excluded=left_out)
+    assert result.maintenance == 5 * HOUR
+    assert result.as_json()["unobserved"] == 19 * HOUR / 1000
 
 
 def test_only_the_targets_of_a_rule_are_excused() -> None:

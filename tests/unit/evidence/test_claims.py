@@ -660,9 +660,9 @@ def composed(
     outage = recorded(lasted("2026-11-10T10:00", hours), **more)
     statement = STATEMENT | {"provider": "lab"} | ({"sla": key} if key else {})
     claim = owner_statement.owner_claim(ClaimSection.model_validate(statement), public_json.outage_json(outage))
-    others_told = [recorded(one) for one in others]
+    other_outages = [recorded(one) for one in others]
     return text_of_letter(
-        Letter(outage, claim, PAGE, others_told, Formatter(language, ROME, tenths=False), formal=False)
+        Letter(outage, claim, PAGE, other_outages, Formatter(language, ROME, tenths=False), formal=False)
     )
 
 

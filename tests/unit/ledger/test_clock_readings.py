@@ -56,7 +56,7 @@ def header(**keys: Any) -> Change:
 
 
 def clock(**keys: Any) -> Change:
-    def change(_told: dict[str, Any], payload: dict[str, Any]) -> None:
+    def change(_entry: dict[str, Any], payload: dict[str, Any]) -> None:
         payload["clock"] = {
             key: value for key, value in (payload["clock"] | keys).items() if value != "gone"
         }  # fmt: skip
@@ -64,7 +64,7 @@ def clock(**keys: Any) -> Change:
     return change
 
 
-def without(_told: dict[str, Any], payload: dict[str, Any]) -> None:
+def without(_entry: dict[str, Any], payload: dict[str, Any]) -> None:
     del payload["clock"]
 
 

@@ -660,8 +660,8 @@ async def _probe_one_of_four(lookup: Lookup) -> Observation:
 
 
 @given(st.lists(st.tuples(st.sampled_from([socket.AF_INET, socket.AF_INET6]), st.integers(1, 9)), max_size=9))
-def test_families_take_turns_and_nothing_is_lost(told: list[tuple[int, int]]) -> None:
-    given_ = [Address(family, (str(number), 993)) for family, number in told]
+def test_families_take_turns_and_nothing_is_lost(event: list[tuple[int, int]]) -> None:
+    given_ = [Address(family, (str(number), 993)) for family, number in event]
     turns = interleave_families(given_)
     assert sorted(turns) == sorted(set(given_))
     assert turns[:1] == tuple(given_[:1])
@@ -729,9 +729,9 @@ Seen = list[tuple[Phase, str, int]]
 async def test_the_phases_are_reported_live() -> None:
     seen: Seen = []
     async with scripted_server([*IMAP[:2], b"TAG NO [AUTHENTICATIONFAILED]\r\n"]) as port:
-        observation = await probe(at(port), listener=lambda *told: seen.append(told))
+        observation = await probe(at(port), listener=lambda *event: seen.append(event))
     walked = [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.AUTH]
-    assert [told[:2] for told in seen] == [(phase, word) for phase in walked for word in ("begin", "end")]
+    assert [event[:2] for event in seen] == [(phase, word) for phase in walked for word in ("begin", "end")]
     assert {phase: seconds for phase, word, seconds in seen if word == "end"} == observation.attempts[0].phases
 
 

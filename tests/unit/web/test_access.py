@@ -422,10 +422,10 @@ def test_anonymous_access_ends_when_a_private_target_is_added(
 
     Whether someone asks while it is watched makes no difference.
     """
-    apart.run(_shown_until_it_is_somebodys, tmp_path, asked)
+    apart.run(_shown_until_a_private_target_is_added, tmp_path, asked)
 
 
-def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
+def _shown_until_a_private_target_is_added(folder: Path, asked: bool) -> None:
     libero = {"name": "libero-imap", "kind": "imap", "provider": "libero"}
     process = MailWatchProcess(folder, [libero], defaults={"interval": "1s", "timeout": "1s"})
     process.settings["web"]["listen"] = f"0.0.0.0:{process.port}"
@@ -452,7 +452,7 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "nobodys"),
+    ("change", "is_public"),
     [
         ({}, True),
         ({"login": Login(username="anna", password=SecretStr("x"))}, False),
@@ -462,9 +462,9 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
         ({"task": MxTask("anna@libero.it")}, False),
     ],
 )
-def test_each_kind_of_target_counts_as_public_or_private(change: dict[str, Any], nobodys: bool) -> None:
+def test_each_kind_of_target_counts_as_public_or_private(change: dict[str, Any], is_public: bool) -> None:
     target = Target(name="libero-imap", kind=Kind.IMAP, host="imapmail.libero.it", port=993, provider="libero")
-    assert _is_public_target(replace(target, **change)) is nobodys
+    assert _is_public_target(replace(target, **change)) is is_public
 
 
 # Who listens to changes
