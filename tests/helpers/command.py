@@ -66,7 +66,8 @@ class Program:
             "cwd": str(cwd or Path.cwd()),
             "env": dict(os.environ if env is None else env),
             "terminal": terminal,
-            "network": _network_of_its_own(),
+            "network": _network(),
+            "thread": f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net",
             "surroundings": dict(surroundings or {}),
         }
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -136,12 +137,10 @@ def mailwatch(
         return subprocess.CompletedProcess(program.args, status, *messages)
 
 
-def _network_of_its_own() -> str:
-    """The network namespace that this thread entered (helpers/netns.py), "" where it is in that of all."""
-    own, all_of_us = Path("/proc/thread-self/ns/net"), Path("/proc/self/ns/net")
-    if not own.exists() or own.readlink() == all_of_us.readlink():
-        return ""
-    return f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net"
+def _network() -> str:
+    """What the network namespace of this thread is called (helpers/netns.py), "" where there are none."""
+    own = Path("/proc/thread-self/ns/net")
+    return str(own.readlink()) if own.exists() else ""
 
 
 @functools.cache
@@ -234,8 +233,9 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.update(request["env"])
     time.tzset()
     os.chdir(request["cwd"])
-    if request["network"]:
-        enter_network(request["network"])
+    # Whichever thread started the server: it is in the network of that one.
+    if request["network"] != _network():
+        enter_network(request["thread"])
     if request["terminal"]:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
