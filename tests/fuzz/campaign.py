@@ -28,7 +28,7 @@ LARGE = 256 << 20
 """Bytes by which one input may make the process grow."""
 AT_A_TIME = 20
 MOST_OF_A_KIND = 5
-GROUPS = ("mail", "network", "evidence", "own")
+GROUPS = ("mail", "network", "evidence", "owner_input")
 
 
 class Hangs(BaseException):
