@@ -10,13 +10,15 @@ from zoneinfo import ZoneInfo
 
 Millis = int
 """Milliseconds since the Unix epoch, UTC."""
+Window = tuple[Millis, Millis]
+"""[start, end)."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR_MS: Millis = 3_600_000
 DAY_MS: Millis = 24 * HOUR_MS
 
-_EARLIEST_MS: Millis = -62_135_596_800_000
-_LATEST_MS: Millis = 253_402_300_799_999
+_DATETIME_MIN_MS: Millis = -62_135_596_800_000
+_DATETIME_MAX_MS: Millis = 253_402_300_799_999
 """The range of datetime: 0001-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z."""
 
 
@@ -32,6 +34,11 @@ def rfc3339(at: Millis) -> str:
     return f"{moment.isoformat()[:19]}.{at % 1000:03d}Z"
 
 
+def rfc3339_or_none(at: Millis | None) -> str | None:
+    """Return `at` as `rfc3339` does; None for None."""
+    return None if at is None else rfc3339(at)
+
+
 def parse_rfc3339(text: str) -> Millis:
     """Parse an RFC 3339 time with any offset.
 
@@ -42,27 +49,13 @@ def parse_rfc3339(text: str) -> Millis:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no UTC offset; write for example {text}Z")
     at = round(moment.timestamp() * 1000)
-    if not _EARLIEST_MS <= at <= _LATEST_MS:
+    if not _DATETIME_MIN_MS <= at <= _DATETIME_MAX_MS:
         raise ValueError(f"{text!r} lies outside of the years 1 to 9999 in UTC")
     return at
 
 
-Span = tuple[Millis, Millis]
-
-
-def merge_spans(spans: Iterable[Span]) -> list[Span]:
-    """Return spans that neither overlap nor touch and cover the same time, oldest first."""
-    found: list[Span] = []
-    for start, end in sorted(span for span in spans if span[0] < span[1]):
-        if found and start <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], end)
-        else:
-            found.append((start, end))
-    return found
-
-
-def intersect_spans(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
-    """Return the intersection of two lists of spans, each in the form returned by `merge_spans`."""
+def intersect_windows(first: Sequence[Window], second: Sequence[Window]) -> list[Window]:
+    """Return the intersection of two lists of windows, each merged by `merge_windows`."""
     found, a, b = [], 0, 0
     while a < len(first) and b < len(second):
         start, end = max(first[a][0], second[b][0]), min(first[a][1], second[b][1])
@@ -75,7 +68,7 @@ def intersect_spans(first: Sequence[Span], second: Sequence[Span]) -> list[Span]
     return found
 
 
-def total_length(spans: Iterable[Span]) -> Millis:
+def total_length(spans: Iterable[Window]) -> Millis:
     """Return the total length of the spans."""
     return sum(end - start for start, end in spans)
 
@@ -104,10 +97,8 @@ def duration_text(seconds: float) -> str:
     return f"{milliseconds // _MILLISECONDS[unit]}{unit}" if milliseconds else "0s"
 
 
-Window = tuple[Millis, Millis]
-
-EARLIEST_MS: Millis = 0
-LATEST_MS: Millis = 4_102_444_800_000
+EARLIEST_ASKED_MS: Millis = 0
+LATEST_ASKED_MS: Millis = 4_102_444_800_000
 """1970 and 2100: outside this range, not every time zone has local dates, and nothing is on record."""
 # ASCII digits: \d would match Arabic-Indic ones too.
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?")
@@ -120,7 +111,7 @@ def month(year: int, month: int, zone: ZoneInfo) -> Window:
 
 def check_bounds(at: Millis, text: str) -> Millis:
     """Return a time that a person requested. Raises ValueError, with the accepted range, out of bounds."""
-    if not EARLIEST_MS <= at <= LATEST_MS:
+    if not EARLIEST_ASKED_MS <= at <= LATEST_ASKED_MS:
         raise ValueError(f"{text[:40]!r} must lie between 1970-01-01 and 2100-01-01")
     return at
 

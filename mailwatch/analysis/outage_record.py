@@ -13,7 +13,7 @@ from typing import NotRequired, Self, TypedDict, cast
 
 from mailwatch.analysis.elapsed import Durations, DurationsPayload
 from mailwatch.analysis.outage import ClockFacts, Outage
-from mailwatch.ledger.payloads import (
+from mailwatch.ledger.settings_payloads import (
     RulesPayload,
     SettingsPayload,
     rules_from,

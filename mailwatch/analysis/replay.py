@@ -28,14 +28,8 @@ from mailwatch.analysis.outage_record import (
     widen_for_clock_steps,
 )
 from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, Segment, usual_interval
-from mailwatch.ledger.payloads import (
-    FACT_KINDS,
-    ObservationPayload,
-    TargetChangePayload,
-    fact_from,
-    rules_on_record,
-    rules_payload,
-)
+from mailwatch.ledger.payloads import FACT_KINDS, ObservationPayload, TargetChangePayload, fact_from
+from mailwatch.ledger.settings_payloads import rules_on_record, rules_payload
 from mailwatch.model import Fact, Observation, Outcome, Rules, TargetEvent
 from mailwatch.times import Millis, rfc3339
 

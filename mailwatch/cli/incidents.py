@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from mailwatch.analysis.incident_json import incident_json
 from mailwatch.analysis.incidents import Incident, IncidentOutage, IncidentStage
 from mailwatch.analysis.outage_record import OutageRecord
-from mailwatch.analysis.public_json import incident_json
 from mailwatch.cli.common import add_options, open_config, open_reader, parse_time, stdout
 from mailwatch.cli.outages import format_millis
 from mailwatch.cli.timeline_chart import (

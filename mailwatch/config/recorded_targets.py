@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from mailwatch.config import catalogue
 from mailwatch.ledger.entry import login_id
-from mailwatch.ledger.payloads import rules_from, rules_payload
+from mailwatch.ledger.settings_payloads import rules_from, rules_payload
 from mailwatch.model import Kind, Rules, TargetChange, TargetEvent, TargetSettings
 from mailwatch.settings import Login, MxTask, RoundtripTask, Target, WebmailTask
 

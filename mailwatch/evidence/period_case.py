@@ -20,7 +20,7 @@ from mailwatch.evidence.bundle import File, instructions, pretty_json, standalon
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile, select_range
 from mailwatch.evidence.stated import PeriodStatement, ServiceJson
 from mailwatch.evidence.statement import clock_error_of, error_statement, outside_times
-from mailwatch.ledger.payloads import rules_payload
+from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import TargetEvent
 from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import Keys

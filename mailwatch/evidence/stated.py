@@ -10,7 +10,7 @@ from typing import NotRequired, TypedDict, final
 
 from mailwatch.analysis.public_json import EntriesJson, OutageJson, SharesJson
 from mailwatch.analysis.replay import StatedInterval
-from mailwatch.ledger.payloads import RulesPayload
+from mailwatch.ledger.settings_payloads import RulesPayload
 
 
 class RangeJson(TypedDict):

@@ -17,7 +17,7 @@ from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import outage_json
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile
 from mailwatch.evidence.stated import OutageStatement, OutsideTimesJson, ServiceJson
-from mailwatch.ledger.payloads import rules_payload
+from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import Rules
 from mailwatch.store import Reader
 from mailwatch.times import Millis, rfc3339

@@ -8,15 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, reference_moment
+from mailwatch.analysis.incident_json import IncidentJson, incident_json
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import (
     AvailabilityJson,
-    IncidentJson,
     ObservationJson,
     OfflineJson,
     OutageJson,
     TargetJson,
-    incident_json,
     outage_json,
 )
 from mailwatch.config import catalogue

@@ -31,7 +31,7 @@ from mailwatch.config.recorded_targets import RELOAD
 from mailwatch.config.types import split_endpoint
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.port25 import Port25
-from mailwatch.ledger.payloads import rules_payload
+from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.monitor.background import BackgroundTasks
 from mailwatch.monitor.build import BuiltConfig, build_config, merge_reload
 from mailwatch.monitor.enrolment import apply_config, end_targets, record_targets

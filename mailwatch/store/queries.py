@@ -37,7 +37,7 @@ from mailwatch.ledger.payloads import FACT_KINDS, ObservationPayload, clock_from
 from mailwatch.model import Fact, Observation, Outcome, TargetChange
 from mailwatch.store import Reader
 from mailwatch.store.replay import RuleBook, read_announcements, restore_state, rule_book
-from mailwatch.times import Millis, overlap_length, rfc3339
+from mailwatch.times import Millis, overlap_length, rfc3339, rfc3339_or_none
 
 Live = Mapping[str, OutageRecord]
 """Open outages by id, from code that follows every observation."""
@@ -174,10 +174,10 @@ def _offline_json(period: OfflinePeriod) -> OfflineJson:
     return {
         "part": period.part,
         "state": period.state,
-        "last_online": _time(period.last_online),
+        "last_online": rfc3339_or_none(period.last_online),
         "first_offline": rfc3339(period.first_offline),
         "last_offline": rfc3339(period.last_offline),
-        "first_online": _time(period.first_online),
+        "first_online": rfc3339_or_none(period.first_online),
         "duration": {
             "min": lasted.least / 1000,
             "max": _seconds(lasted.most),
@@ -188,10 +188,6 @@ def _offline_json(period: OfflinePeriod) -> OfflineJson:
         "reasons": list(period.reasons),
         "ledger": {"first": period.first_index, "last": period.last_index},
     }
-
-
-def _time(at: Millis | None) -> str | None:
-    return None if at is None else rfc3339(at)
 
 
 def _seconds(millis: Millis | None) -> float | None:

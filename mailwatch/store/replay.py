@@ -13,7 +13,8 @@ from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.outage_record import OutageRecord, follows_from_replay, outage_from_payload
 from mailwatch.analysis.recurrence import InvalidRuleError
 from mailwatch.ledger.canonical_json import canonical, digest
-from mailwatch.ledger.payloads import FACT_KINDS, rules_from, rules_payload, settings_payload
+from mailwatch.ledger.payloads import FACT_KINDS
+from mailwatch.ledger.settings_payloads import rules_from, rules_payload, settings_payload
 from mailwatch.model import Fact, Gap, Observation, Outcome, Rules, TargetChange, TargetEvent, TargetSettings
 from mailwatch.store import Entry, Finding, Reader
 

@@ -15,14 +15,8 @@ from fastapi.responses import FileResponse, Response
 from pydantic_core import to_json
 from starlette.background import BackgroundTask
 
-from mailwatch.analysis.public_json import (
-    AvailabilityJson,
-    IncidentJson,
-    ObservationJson,
-    OfflineJson,
-    OutageJson,
-    TargetJson,
-)
+from mailwatch.analysis.incident_json import IncidentJson
+from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, OfflineJson, OutageJson, TargetJson
 from mailwatch.web.export import OBSERVATION_COLUMNS, OUTAGE_COLUMNS, csv_response
 from mailwatch.web.query_parameters import (
     FromParameter,

@@ -14,6 +14,7 @@ from typing import NotRequired, Protocol
 
 from typing_extensions import TypedDict
 
+from mailwatch.analysis.incident_json import IncidentJson
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import (
     AvailabilityJson,
@@ -21,7 +22,6 @@ from mailwatch.analysis.public_json import (
     ClockJson,
     CountsJson,
     DurationJson,
-    IncidentJson,
     ObservationJson,
     OfflineJson,
 )

@@ -17,7 +17,7 @@ import mailwatch.monitor.background
 from mailwatch.config.recorded_targets import RELOAD, START
 from mailwatch.facts import DiagnosisFacts
 from mailwatch.guard.diagnosis import Diagnosis
-from mailwatch.ledger.payloads import rules_payload
+from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.metrics import Metrics
 from mailwatch.monitor.background import BackgroundTasks
 from mailwatch.monitor.enrolment import apply_config, end_targets, record_targets, renew_records

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from mailwatch import monotonic
 from mailwatch.analysis.detector import Detector, IndexedFact
-from mailwatch.ledger.payloads import rules_payload
+from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import (
     Attempt,
     Cause,

@@ -14,7 +14,7 @@ from mailwatch.evidence.bundle import File
 from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bundle
 from mailwatch.evidence.verify import Trust
 from mailwatch.ledger import timestamp
-from mailwatch.ledger.payloads import rules_payload
+from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import Kind, Rules
 from mailwatch.store import NewEntry, Reader, Store, Tokens
 from mailwatch.times import Millis, now

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Trust, VerificationResult, examine
 from mailwatch.model import Fact, Gap, TargetChange
-from mailwatch.times import Millis, Span, merge_spans, parse_rfc3339
+from mailwatch.times import Millis, Window, merge_windows, parse_rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,9 @@ class BundleChannel:
 
     provider: str
     kind: str
-    surely: list[Span]
-    possibly: list[Span]
-    up: list[Span]
+    surely: Sequence[Window]
+    possibly: Sequence[Window]
+    up: Sequence[Window]
     outages: list[OutageJson]
 
 
@@ -65,8 +66,8 @@ class _UpTimes:
     """Collects the times in which each target was surely up, during the replay."""
 
     def __init__(self) -> None:
-        self.facts: dict[str, Span] = {}
-        self.up: dict[str, list[Span]] = {}
+        self.facts: dict[str, Window] = {}
+        self.up: dict[str, list[Window]] = {}
 
     def add(self, target: str, fact: Fact, stretches: list[Segment]) -> None:
         if isinstance(fact, TargetChange):
@@ -158,7 +159,7 @@ def _channel(
         # Never observed up before or after: possibly down as far as there are observations.
         possibly.append((min(begun, bad) if good is None else good, max(ended, last) if over is None else over))
     return BundleChannel(
-        provider, kind, merge_spans(surely), merge_spans(possibly), merge_spans(up_times.up[target]), outages
+        provider, kind, merge_windows(surely), merge_windows(possibly), merge_windows(up_times.up[target]), outages
     )
 
 

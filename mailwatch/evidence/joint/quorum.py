@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from mailwatch import __version__
 from mailwatch.analysis.public_json import OutageJson
 from mailwatch.evidence.joint.member import BundleChannel, JointMember
-from mailwatch.times import Millis, Span, intersect_spans, merge_spans, rfc3339, total_length
+from mailwatch.times import Millis, Window, intersect_windows, merge_windows, rfc3339, total_length
 
 CoverageStep = tuple[Millis, int]
 """A time, and the count from then on until the next step."""
 
 
-def coverage_steps(points: Iterable[Sequence[Span]]) -> list[CoverageStep]:
+def coverage_steps(points: Iterable[Sequence[Window]]) -> list[CoverageStep]:
     """Return the number of vantage points with a span at each time; each counts once. Ends with a step to 0."""
     changes: dict[Millis, int] = {}
     for spans in points:
-        for start, end in merge_spans(spans):
+        for start, end in merge_windows(spans):
             changes[start] = changes.get(start, 0) + 1
             changes[end] = changes.get(end, 0) - 1
     found, count = [], 0
@@ -34,9 +34,9 @@ def coverage_steps(points: Iterable[Sequence[Span]]) -> list[CoverageStep]:
     return found
 
 
-def at_least_k(steps: Sequence[CoverageStep], most: int) -> list[list[Span]]:
+def at_least_k(steps: Sequence[CoverageStep], most: int) -> list[list[Window]]:
     """Return, for each k from 1 to `most`, the times at which the count is at least k, in O(crossings)."""
-    found: list[list[Span]] = [[] for _ in range(most)]
+    found: list[list[Window]] = [[] for _ in range(most)]
     begun: list[Millis] = [0] * most
     before = 0
     for at, count in steps:
@@ -61,9 +61,9 @@ class VantageView:
     vantage: str
     channels: list[BundleChannel] = field(default_factory=list)
     outages: dict[str, OutageJson] = field(default_factory=dict)
-    surely: list[Span] = field(default_factory=list)
-    possibly: list[Span] = field(default_factory=list)
-    up: list[Span] = field(default_factory=list)
+    surely: list[Window] = field(default_factory=list)
+    possibly: list[Window] = field(default_factory=list)
+    up: list[Window] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Contradiction:
 
     ledger: str
     vantage: str
-    span: Span
+    span: Window
     down: int
 
 
@@ -86,8 +86,8 @@ class ChannelGroup:
     surely: list[CoverageStep] = field(default_factory=list)
     possibly: list[CoverageStep] = field(default_factory=list)
     up: list[CoverageStep] = field(default_factory=list)
-    surely_spans: list[list[Span]] = field(default_factory=list)
-    possibly_spans: list[list[Span]] = field(default_factory=list)
+    surely_spans: list[list[Window]] = field(default_factory=list)
+    possibly_spans: list[list[Window]] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)
 
     @property
@@ -150,7 +150,7 @@ def _merged_views(points: Iterable[VantageView]) -> list[VantageView]:
     for point in points:
         for kind in ("surely", "possibly", "up"):
             setattr(
-                point, kind, merge_spans(span for channel in point.channels for span in getattr(channel, kind))
+                point, kind, merge_windows(span for channel in point.channels for span in getattr(channel, kind))
             )
     return sorted(points, key=lambda point: (point.vantage, point.ledger))
 
@@ -160,7 +160,7 @@ def _contradictions(group: ChannelGroup) -> Iterator[Contradiction]:
     any_down = group.surely_spans[0] if group.surely_spans else []
     starts = [at for at, _ in group.surely]
     for point in group.views:
-        for start, end in intersect_spans(point.up, any_down):
+        for start, end in intersect_windows(point.up, any_down):
             # Another mailbox of the same vantage point may be the one down; that is stated as well.
             over = slice(max(0, bisect_right(starts, start) - 1), bisect_left(starts, end))
             down = max(count for _, count in group.surely[over])
@@ -229,7 +229,7 @@ def _outage_json(ledger: str, outage: OutageJson) -> dict[str, object]:
     return {"ledger": ledger} | {key: stated[key] for key in OUTAGE_KEYS}
 
 
-def _span_json(spans: list[Span]) -> dict[str, object]:
+def _span_json(spans: list[Window]) -> dict[str, object]:
     return {
         "seconds": total_length(spans) / 1000,
         "times": [[rfc3339(start), rfc3339(end)] for start, end in spans],

@@ -11,7 +11,7 @@ from mailwatch.evidence.joint.quorum import ChannelGroup, Contradiction, Coverag
 from mailwatch.evidence.report.formatting import Rows, digest_groups, provider_name, texts
 from mailwatch.evidence.report.typesetting import Page, page_head, typeset
 from mailwatch.i18n import Formatter
-from mailwatch.times import Millis, Span, total_length
+from mailwatch.times import Millis, Window, total_length
 
 MAX_ROWS = 40
 MAX_MEMBERS = 100
@@ -166,7 +166,7 @@ class _PageBuilder:
             str(found.down),
         ]
 
-    def _level(self, spans: list[Span], *, up: bool = False) -> list[str]:
+    def _level(self, spans: list[Window], *, up: bool = False) -> list[str]:
         if not spans:
             return ["–", "–", "–"]
         first, last = self._in.local_and_utc(spans[0][0], up=not up), self._in.local_and_utc(spans[-1][1], up=up)

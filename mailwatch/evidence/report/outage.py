@@ -29,7 +29,7 @@ from mailwatch.evidence.report.observer_health import (
 )
 from mailwatch.evidence.report.typesetting import Page, page_head
 from mailwatch.i18n import Texts
-from mailwatch.ledger.payloads import rules_from
+from mailwatch.ledger.settings_payloads import rules_from
 from mailwatch.model import GapReason
 from mailwatch.times import Millis
 

@@ -16,7 +16,7 @@ from mailwatch.evidence.report.method import period_limits, period_method
 from mailwatch.evidence.report.typesetting import Page, page_head, typeset
 from mailwatch.evidence.stated import PeriodTarget
 from mailwatch.i18n import Formatter
-from mailwatch.ledger.payloads import rules_from
+from mailwatch.ledger.settings_payloads import rules_from
 
 MAX_OUTAGES = 200
 MAX_TOKENS = 12

@@ -22,7 +22,8 @@ from mailwatch.evidence.claims.evaluate import check_claim
 from mailwatch.evidence.stated import OutageStatement, PeriodStatement, PeriodTarget
 from mailwatch.evidence.verify.archive import Archive, VerificationError
 from mailwatch.evidence.verify.entries import LedgerScan
-from mailwatch.ledger.payloads import FACT_KINDS, rules_from, rules_payload
+from mailwatch.ledger.payloads import FACT_KINDS
+from mailwatch.ledger.settings_payloads import rules_from, rules_payload
 from mailwatch.times import parse_duration, parse_rfc3339
 
 DEFAULT_INTERVAL_SECONDS = 60.0

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mailwatch.analysis.detector import IndexedFact, detect
+from mailwatch.analysis.incident_json import incident_json
 from mailwatch.analysis.incidents import Incident, IncidentOutage, incidents, symptom_changes
 from mailwatch.analysis.outage_record import outage_payload
-from mailwatch.analysis.public_json import incident_json
 from mailwatch.cli import main
 from mailwatch.cli.incidents import incident_table, print_incident
 from mailwatch.cli.timeline_chart import (

@@ -26,7 +26,7 @@ from mailwatch.evidence.joint.quorum import (
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.verify import Trust
 from mailwatch.store import Store, StoreDamagedError
-from mailwatch.times import Span, intersect_spans, merge_spans, parse_rfc3339, total_length
+from mailwatch.times import Window, intersect_windows, merge_windows, parse_rfc3339, total_length
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.command import mailwatch
 from tests.helpers.joint_parts import END, START, down, part_of, without_an_observation
@@ -39,25 +39,25 @@ SPANS = st.lists(
 POINTS = st.lists(SPANS, max_size=7)
 
 
-def covers(spans: list[Span], at: float) -> bool:
+def covers(spans: list[Window], at: float) -> bool:
     return any(start <= at < end for start, end in spans)
 
 
 @given(POINTS)
-def test_the_coverage_steps_match_a_count_by_hand(points: list[list[Span]]) -> None:
+def test_the_coverage_steps_match_a_count_by_hand(points: list[list[Window]]) -> None:
     levels = at_least_k(coverage_steps(points), len(points))
     assert len(levels) == len(points)
     for at in range(31):
         count = sum(covers(spans, at) for spans in points)
         assert [covers(level, at) for level in levels] == [k < count for k in range(len(points))]
     for level in levels:
-        assert level == merge_spans(level)
+        assert tuple(level) == merge_windows(level)
 
 
 @given(SPANS, SPANS)
-def test_spans_are_united_and_intersected(first: list[Span], second: list[Span]) -> None:
-    a, b = merge_spans(first), merge_spans(second)
-    both = intersect_spans(a, b)
+def test_spans_are_united_and_intersected(first: list[Window], second: list[Window]) -> None:
+    a, b = merge_windows(first), merge_windows(second)
+    both = intersect_windows(a, b)
     assert [covers(both, at) for at in range(31)] == [covers(first, at) and covers(second, at) for at in range(31)]
     assert total_length(a) == sum(covers(first, at) for at in range(31))
 

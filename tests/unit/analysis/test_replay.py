@@ -14,7 +14,7 @@ from mailwatch.analysis.replay import TargetReplay
 from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Cause, Gap, GapReason, Observation, Outcome, Rules, TargetChange, TargetEvent
-from mailwatch.times import merge_spans
+from mailwatch.times import merge_windows
 from tests.helpers.ledger_factory import MINUTE, SECOND, change, observation_of
 
 WINDOW = (5 * MINUTE, 25 * MINUTE)
@@ -86,6 +86,6 @@ def test_the_fast_path_changes_nothing(
     assert replay.observation_count == sum(mark not in CHANGES for mark, _, _ in steps)
     assert quick.result(outages.values()) == slow.result(outages.values())
     for share in SegmentState:
-        assert merge_spans((a, b) for a, b, s in seen if s is share) == merge_spans(
+        assert merge_windows((a, b) for a, b, s in seen if s is share) == merge_windows(
             (a, b) for a, b, s in expected if s is share
         )

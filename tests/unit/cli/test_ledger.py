@@ -10,7 +10,7 @@ import pytest
 
 from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.cli import main
-from mailwatch.ledger.payloads import rules_payload
+from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import Kind, Rules
 from mailwatch.store import NewEntry, Reader, Store
 from mailwatch.store.replay import restore_state, rule_book

@@ -16,7 +16,7 @@ from mailwatch.analysis.detector import Detector, IndexedFact, State, detect
 from mailwatch.analysis.segments import usual_interval
 from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.ledger.payloads import rules_payload, settings_payload
+from mailwatch.ledger.settings_payloads import rules_payload, settings_payload
 from mailwatch.model import Fact, Kind, Observation, Rules, TargetChange, TargetEvent
 from mailwatch.store import NewEntry, Reader, Store, queries
 from mailwatch.store.replay import audit_outages, restore_state, rule_book

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule, RecurrenceRule
-from mailwatch.ledger.payloads import rules_payload
+from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import Cause, Gap, GapReason, Kind, Observation, Outcome, Rules
 from mailwatch.store import NewEntry, Reader, Store
 from mailwatch.store.replay import (
