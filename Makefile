@@ -21,7 +21,7 @@ test: $(VENV)/.dev servers lint  ## lint, types and the tests, on real servers
 	$(PYTEST) -m "not nightly"
 
 test-fast: $(VENV)/.dev  ## the tests that need no more than this process: under a minute
-	MAILWATCH_TEST_FAST=1 $(BIN)/pytest -q -n 4 --dist worksteal -m "$(FAST)" tests/unit tests/integration
+	MAILWATCH_TEST_FAST=1 $(BIN)/pytest -q -n 5 --dist worksteal -m "$(FAST)" tests/unit tests/integration
 
 test-failed: $(VENV)/.dev  ## what failed last time
 	$(BIN)/pytest -q --last-failed --last-failed-no-failures none

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from mailwatch.model import EventType, Notification
 from mailwatch.notify import channel_worker, delivery
+from mailwatch.notify import notifier as notifier_module
 from mailwatch.notify.delivery import DeliveryFault, classify_failure, deliver, sendable
 from mailwatch.notify.retries import RetryQueue
 from mailwatch.settings import Channel
@@ -49,6 +50,7 @@ def other() -> Iterator[Webhook]:
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record]:
     monkeypatch.setattr(channel_worker, "RETRY_SECONDS", (0.02, 0.05))
+    monkeypatch.setattr(notifier_module, "FOLLOW_SECONDS", 0.1)
     monkeypatch.setattr(delivery, "INTERVALS_SECONDS", (0.0,))
     made = Record(tmp_path / "data")
     yield made

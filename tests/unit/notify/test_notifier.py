@@ -98,6 +98,7 @@ async def test_while_the_receiver_is_down_nothing_is_lost_and_the_order_stays(
     record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel_worker, "RETRY_SECONDS", (0.05,))
+    monkeypatch.setattr(notifier_module, "FOLLOW_SECONDS", 0.1)
     notifier = record.notifier(channel(webhook, group=0.0))
     webhook.status = 503
     for name in "abc":
