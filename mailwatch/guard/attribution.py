@@ -236,6 +236,23 @@ class FaultAttribution:
             return observation
         if observation.outcome is not Outcome.DOWN:
             return observation
+        if (ours := self._of_our_machine(target, observation, began)) is not None:
+            return ours
+        observation = await self.expiry.attribute(observation)
+        if self.guard is None or observation.outcome is not Outcome.DOWN:
+            return observation
+        answer = await self.guard.check(
+            target.provider or target.host,
+            dns=resolver_matters(observation, target.host),
+            since=observation.started_at,
+        )
+        attributed = attribute(observation, answer)
+        if attributed.cause is Cause.OFFLINE:
+            self.line_check_wanted.set()
+        return await self.port25.attribute(target, attributed) if self.port25 else attributed
+
+    def _of_our_machine(self, target: Target, observation: Observation, began: float) -> Observation | None:
+        """Return the failure as ours if this machine was suspended, stalled or its clock set during the probe."""
         for found in self.disruptions:
             # A slow disk delays the record, not the probe.
             if found.noticed >= began and found.reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
@@ -253,18 +270,7 @@ class FaultAttribution:
                 cause=Cause.MONITOR,
                 detail=f"MailWatch itself was stopped for {stalled:.1f} s; was: timeout ({observation.detail})",
             )
-        observation = await self.expiry.attribute(observation)
-        if self.guard is None or observation.outcome is not Outcome.DOWN:
-            return observation
-        answer = await self.guard.check(
-            target.provider or target.host,
-            dns=resolver_matters(observation, target.host),
-            since=observation.started_at,
-        )
-        attributed = attribute(observation, answer)
-        if attributed.cause is Cause.OFFLINE:
-            self.line_check_wanted.set()
-        return await self.port25.attribute(target, attributed) if self.port25 else attributed
+        return None
 
     async def with_diagnosis(self, target: Target, observation: Observation) -> Observation:
         """Add a diagnosis, the further findings at that moment, to a first failure."""

@@ -123,26 +123,36 @@ FactPayload = ObservationPayload | GapPayload | TargetChangePayload
 def fact_payload(fact: Fact) -> FactPayload:
     """Return a fact as the payload of its entry."""
     if isinstance(fact, TargetChange):
-        change: TargetChangePayload = {
-            "target": fact.target,
-            "at": fact.at,
-            "event": fact.event.value,
-            "settings": settings_payload(fact.settings),
-            "reason": fact.reason,
-        }
-        if fact.clock is not None:
-            change["clock"] = _clock_payload(fact.clock)
-        return change
-    if isinstance(fact, Gap):
-        gap: GapPayload = {
-            "target": fact.target,
-            "start": fact.start,
-            "end": fact.end,
-            "reason": fact.reason.value,
-        }
-        if fact.clock is not None:
-            gap["clock"] = _clock_payload(fact.clock)
-        return gap
+        return _change_payload(fact)
+    return _gap_payload(fact) if isinstance(fact, Gap) else _observation_payload(fact)
+
+
+def _change_payload(fact: TargetChange) -> TargetChangePayload:
+    change: TargetChangePayload = {
+        "target": fact.target,
+        "at": fact.at,
+        "event": fact.event.value,
+        "settings": settings_payload(fact.settings),
+        "reason": fact.reason,
+    }
+    if fact.clock is not None:
+        change["clock"] = _clock_payload(fact.clock)
+    return change
+
+
+def _gap_payload(fact: Gap) -> GapPayload:
+    gap: GapPayload = {
+        "target": fact.target,
+        "start": fact.start,
+        "end": fact.end,
+        "reason": fact.reason.value,
+    }
+    if fact.clock is not None:
+        gap["clock"] = _clock_payload(fact.clock)
+    return gap
+
+
+def _observation_payload(fact: Observation) -> ObservationPayload:
     payload: ObservationPayload = {
         "target": fact.target,
         "scheduled": fact.scheduled_at,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,24 +184,40 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
         detector, changed = detector.feed(IndexedFact(entry.index, fact), book.at(entry.index))
         settings = fact.settings if isinstance(fact, TargetChange) else settings
         expected += [(outage, settings) for outage in changed]
-    findings = []
-    for entry, (outage, settings) in zip(recorded, expected, strict=False):
-        payload = entry.payload
-        if not follows_from_replay(payload, outage):
-            findings.append(Finding(entry.index, f"outage {payload['id']} differs from the replay"))
-        rules = rules_payload(book.at(entry.index))
-        if payload.get("rules", rules) != rules:
-            findings.append(Finding(entry.index, f"outage {payload['id']} names rules that were not in force"))
-        if payload.get("watch") != (None if settings is None else settings_payload(settings)):
-            findings.append(
-                Finding(entry.index, f"outage {payload['id']} was monitored with other settings than it says")
-            )
+    findings = [
+        finding
+        for entry, (outage, settings) in zip(recorded, expected, strict=False)
+        for finding in _compare_recorded(entry, outage, settings, book.at(entry.index))
+    ]
     for entry in recorded[len(expected) :]:
         findings.append(Finding(entry.index, "an outage is on record that the replay does not produce"))
-    missing = [outage for outage, _ in expected[len(recorded) :]]
-    recovered = (
-        {(o.id, o.state) for o in restore_state(reader, target, book, size=size).unrecorded} if missing else set()
+    return findings + _audit_missing(
+        reader, book, target, size, [outage for outage, _ in expected[len(recorded) :]]
     )
+
+
+def _compare_recorded(
+    entry: Entry, outage: Outage, settings: TargetSettings | None, rules: Rules
+) -> Iterator[Finding]:
+    """Compare an outage on record with the one that the replay produces at its place."""
+    payload = entry.payload
+    if not follows_from_replay(payload, outage):
+        yield Finding(entry.index, f"outage {payload['id']} differs from the replay")
+    in_force = rules_payload(rules)
+    if payload.get("rules", in_force) != in_force:
+        yield Finding(entry.index, f"outage {payload['id']} names rules that were not in force")
+    if payload.get("watch") != (None if settings is None else settings_payload(settings)):
+        yield Finding(entry.index, f"outage {payload['id']} was monitored with other settings than it says")
+
+
+def _audit_missing(
+    reader: Reader, book: RuleBook, target: str, size: int | None, missing: Sequence[Outage]
+) -> list[Finding]:
+    """Return a finding for each outage without an entry, pending if the next start would record it."""
+    if not missing:
+        return []
+    recovered = {(o.id, o.state) for o in restore_state(reader, target, book, size=size).unrecorded}
+    findings = []
     for outage in missing:
         what = f"outage {outage.id} of {target} is"
         if (outage.id, outage.state) in recovered:
