@@ -15,13 +15,13 @@ MAX_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class StatusSummary:
-    """The headline. It comes first on the page, so it must be true and plain.
+class Headline:
+    """The headline of the overview. It comes first on the page, so it must be true and plain.
 
-    `answer`: key of its texts (`answer` and `answer_text` of the pages). `state`: its colour and symbol.
+    `text`: key of its words (`headline` and `headline_text` in en.yaml). `state`: its colour and symbol.
     """
 
-    answer: str
+    text: str
     state: str
     count: int
     of: int
@@ -31,7 +31,7 @@ class StatusSummary:
     """Number of those targets that are not in `names`."""
 
 
-def status_summary(targets: Sequence[PublicTargetJson], *, stale: bool) -> StatusSummary:
+def headline(targets: Sequence[PublicTargetJson], *, stale: bool) -> Headline:
     """Summarise the states of all targets. `stale`: the data may be old, so no state of mail is given.
 
     One target that is down outweighs all others. An unknown target does not count as up, and does not make the
@@ -42,16 +42,16 @@ def status_summary(targets: Sequence[PublicTargetJson], *, stale: bool) -> Statu
     doubtful = [target["target"] for target in targets if target["state"] not in ("up", "down")]
     of = len(targets)
     if stale or not targets:
-        return StatusSummary("ill" if stale else "none", "unknown", 0, of, (), 0)
+        return Headline("stale" if stale else "no_targets", "unknown", 0, of, (), 0)
     if down:
-        return _named("down" if len(down) == of else "part", "down", len(down), of, down)
+        return _named("all_down" if len(down) == of else "some_down", "down", len(down), of, down)
     if doubtful:
-        return _named("doubt" if up else "unknown", "unknown", len(up), of, doubtful)
-    return StatusSummary("up", "up", len(up), of, (), 0)
+        return _named("none_down" if up else "all_unknown", "unknown", len(up), of, doubtful)
+    return Headline("all_up", "up", len(up), of, (), 0)
 
 
-def _named(answer: str, state: str, count: int, of: int, names: Sequence[str]) -> StatusSummary:
-    return StatusSummary(answer, state, count, of, tuple(names[:MAX_NAMES]), len(names[MAX_NAMES:]))
+def _named(text: str, state: str, count: int, of: int, names: Sequence[str]) -> Headline:
+    return Headline(text, state, count, of, tuple(names[:MAX_NAMES]), len(names[MAX_NAMES:]))
 
 
 @dataclass(frozen=True, slots=True)

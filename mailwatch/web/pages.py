@@ -22,7 +22,7 @@ from mailwatch.web import charts
 from mailwatch.web.cache import ResponseCache, accepts_gzip
 from mailwatch.web.errors import TEXTS_BY_STATUS
 from mailwatch.web.observation_filter import ObservationFilter, page_of
-from mailwatch.web.overview import draw_targets, status_summary
+from mailwatch.web.overview import draw_targets, headline
 from mailwatch.web.query_parameters import MAX_NUMBER
 from mailwatch.web.read_model import ReadModel
 from mailwatch.web.templating import COOKIE, choose_language, template_environment, texts
@@ -142,7 +142,7 @@ class Pages:
             "overview.html",
             language,
             "overview",
-            verdict=status_summary(targets, stale=bool(self._read_model.stale_reasons())),
+            headline=headline(targets, stale=bool(self._read_model.stale_reasons())),
             groups=draw_targets(self._read_model, visible, now()),
             latest=self._read_model.recent_outages()[:10],
             unguarded=self._read_model.is_unguarded(),

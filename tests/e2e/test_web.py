@@ -26,7 +26,7 @@ from mailwatch.times import DAY_MS, HOUR_MS, now
 from mailwatch.web import charts
 from mailwatch.web.charts import day_bars, day_state
 from mailwatch.web.observation_filter import MAX_SCANNED_ENTRIES, ObservationFilter, page_of
-from mailwatch.web.overview import status_summary
+from mailwatch.web.overview import headline
 from mailwatch.web.pages import Audience, Pages
 from mailwatch.web.read_model import ObservationQuery, ReadModel, TargetCard
 from mailwatch.web.templating import choose_language, format_share, template_environment, texts
@@ -497,27 +497,27 @@ def test_italian_is_written_as_italians_write() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "ill", "answer", "sign", "count", "names"),
+    ("states", "ill", "text", "sign", "count", "names"),
     [
-        ([], False, "none", "unknown", 0, ()),
-        (["up"], False, "up", "up", 1, ()),
-        (["up", "up"], True, "ill", "unknown", 0, ()),
-        (["down"], False, "down", "down", 1, ("0",)),
-        (["up", "down", "unknown"], False, "part", "down", 1, ("1",)),
-        (["down", "down"], True, "ill", "unknown", 0, ()),
-        (["up", "suspect"], False, "doubt", "unknown", 1, ("1",)),
-        (["recovering", "up"], False, "doubt", "unknown", 1, ("0",)),
-        (["unknown"], False, "unknown", "unknown", 0, ("0",)),
-        (["down"] * 7, False, "down", "down", 7, ("0", "1", "2", "3", "4")),
+        ([], False, "no_targets", "unknown", 0, ()),
+        (["up"], False, "all_up", "up", 1, ()),
+        (["up", "up"], True, "stale", "unknown", 0, ()),
+        (["down"], False, "all_down", "down", 1, ("0",)),
+        (["up", "down", "unknown"], False, "some_down", "down", 1, ("1",)),
+        (["down", "down"], True, "stale", "unknown", 0, ()),
+        (["up", "suspect"], False, "none_down", "unknown", 1, ("1",)),
+        (["recovering", "up"], False, "none_down", "unknown", 1, ("0",)),
+        (["unknown"], False, "all_unknown", "unknown", 0, ("0",)),
+        (["down"] * 7, False, "all_down", "down", 7, ("0", "1", "2", "3", "4")),
     ],
 )
 def test_the_headline_is_true(
-    states: list[str], ill: bool, answer: str, sign: str, count: int, names: tuple[str, ...]
+    states: list[str], ill: bool, text: str, sign: str, count: int, names: tuple[str, ...]
 ) -> None:
     targets: list[Any] = [{"target": str(n), "state": state} for n, state in enumerate(states)]
-    reported = status_summary(targets, stale=ill)
-    assert (reported.answer, reported.state, reported.count, reported.of, reported.names) == (
-        answer,
+    reported = headline(targets, stale=ill)
+    assert (reported.text, reported.state, reported.count, reported.of, reported.names) == (
+        text,
         sign,
         count,
         len(states),
@@ -525,8 +525,8 @@ def test_the_headline_is_true(
     )
     assert reported.more == (2 if len(states) == 7 else 0)
     for language in ("en", "it"):
-        text = texts(language)["answer_text"][answer].format(count=count, of=len(states), names=", ".join(names))
-        assert all(name in text for name in names)
+        shown = texts(language)["headline_text"][text].format(count=count, of=len(states), names=", ".join(names))
+        assert all(name in shown for name in names)
 
 
 def test_every_text_of_the_pages_is_used() -> None:
