@@ -13,6 +13,7 @@ import pytest
 from tests.helpers.marks import MARKS, marks_of, running
 from tests.helpers.packing import WorkPacking
 from tests.helpers.paths import MEMORY, TESTS
+from tests.helpers.patience import tolerate_stalls
 from tests.helpers.recorded_outage import bundle, recorded_outage, trust  # noqa: F401 - fixtures
 from tests.helpers.requirements import need
 from tests.helpers.seed import SEED
@@ -61,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     for name, meaning in MARKS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    config.addinivalue_line("markers", "stalls(module): is about stalls, and keeps the real limit of that module")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -95,6 +97,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(mark)
     place = {TESTS / f"{name}.py": number for number, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+@pytest.fixture(autouse=True)
+def _stalls_tolerated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = request.node.get_closest_marker("stalls")
+    tolerate_stalls(monkeypatch, kept.args if kept else ())
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from mailwatch.analysis.detector import Detector, State
 from mailwatch.analysis.elapsed import gap_length
 from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.config.recorded_targets import recorded_settings
-from mailwatch.guard.clock import ClockMonitor, ClockReading, read_clocks
+from mailwatch.guard.clock import TICK_SECONDS, ClockMonitor, ClockReading, read_clocks
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
 from mailwatch.model import Cause, ConnectivityResult, Gap, GapReason, Kind, Observation, Outcome, TargetEvent
@@ -174,22 +174,22 @@ async def disturbed_probe(harness: PipelineHarness, reason: GapReason) -> tuple[
     return probe["outcome"], probe["cause"], probe["detail"]
 
 
+@pytest.mark.stalls("mailwatch.monitor.pipeline")
 @pytest.mark.parametrize(("late", "outcome"), [(1.2, Outcome.UNKNOWN), (0.9, Outcome.DOWN)])
 async def test_a_timeout_is_our_own_failure_if_the_process_was_stalled(
     harness: PipelineHarness, late: float, outcome: Outcome
 ) -> None:
     """Too short for the record of stalls, but long for a server that has a second."""
-    ahead = 0.0
+    start, ahead = read_clocks(), 0
 
     def read() -> ClockReading:
-        here, more = read_clocks(), round(ahead * 1e9)
-        return ClockReading(here.wall + more, here.running + more, here.boot + more)
+        return ClockReading(start.wall + ahead, start.running + ahead, start.boot + ahead)
 
     async def stalled(request: ProbeRequest) -> Observation:
         nonlocal ahead
         observation = await observe(request)
         # A tick is due each second: here the last one, now the next.
-        ahead += 1 + late - (read_clocks().running - harness.pipeline._clock._last.running) / 1e9
+        ahead += round((TICK_SECONDS + late) * 1e9)
         return observation
 
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
