@@ -49,6 +49,13 @@ KINDS: dict[Kind, KindFacts] = {
         login_phases=(Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
         own_keys=("login",),
     ),
+    Kind.ROUNDTRIP: KindFacts(
+        login_phases=(Phase.AUTH, Phase.MAILBOX, Phase.SUBMIT, Phase.DELIVER),
+        own_keys=("via", "to", "deadline"),
+        required_keys=("via", "to"),
+        unused_keys=("host", "port", "tls", "ca_file"),
+        awaits_delivery=True,
+    ),
     Kind.MX: KindFacts(
         ports={TlsMode.STARTTLS: 25, TlsMode.NONE: 25},
         default_tls=TlsMode.STARTTLS,
@@ -63,13 +70,6 @@ KINDS: dict[Kind, KindFacts] = {
         own_keys=("url", "contains", "absent"),
         required_keys=("url",),
         unused_keys=("host", "port", "tls"),
-    ),
-    Kind.ROUNDTRIP: KindFacts(
-        login_phases=(Phase.AUTH, Phase.MAILBOX, Phase.SUBMIT, Phase.DELIVER),
-        own_keys=("via", "to", "deadline"),
-        required_keys=("via", "to"),
-        unused_keys=("host", "port", "tls", "ca_file"),
-        awaits_delivery=True,
     ),
 }
 

@@ -224,14 +224,6 @@ def follows_from_replay(written: Mapping[str, object], outage: Outage) -> bool:
     return kept == given
 
 
-def outage_details(record: OutageRecord) -> dict[str, object]:
-    """Return the data of an outage's page: its payload with further keys, times and durations in milliseconds."""
-    page: dict[str, object] = {"proven_afterwards": False, **outage_payload(record)}
-    if record.clock is not None and record.clock.is_wall:
-        page["clock"] = {"stepped_ms": record.clock.stepped, "reboots": record.clock.reboots, "wall": True}
-    return page | {"maintenance_ms": record.maintenance}
-
-
 ClockSteps = list[tuple[int, Millis]]
 """Steps of the wall clock (milliseconds), by entry index."""
 

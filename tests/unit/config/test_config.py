@@ -490,7 +490,8 @@ def test_the_effective_config_of_the_example_gives_the_same_targets(write: Write
 
 
 WORDS = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=30).filter(
-    lambda text: text == text.strip()
+    # A lone $NAME is a variable that was not replaced, which the config rejects.
+    lambda text: text == text.strip() and not re.search(r"\$\{[^}]*\}|^\$[A-Za-z_][A-Za-z0-9_]*$", text)
 )
 
 
