@@ -41,14 +41,14 @@ _NAMES: dict[str, bool] = {
 }
 
 
-class GuardClockPayload(TypedDict):
+class GuardClockPayload(TypedDict, total=False):
     """The steady clock in an entry of the guard: when it asked, was answered, and had checked last."""
 
     boot: str
-    asked: NotRequired[Millis]
-    answered: NotRequired[Millis]
-    checked: NotRequired[Millis]
-    bound: NotRequired[Millis]
+    asked: Millis
+    answered: Millis
+    checked: Millis
+    bound: Millis
 
 
 class GuardPayload(TypedDict):
@@ -116,8 +116,8 @@ class _PartTracker:
 
     def feed(self, index: int, payload: GuardPayload) -> None:
         """Process one entry: it confirms the old state until `checked_at`, and gives the new state."""
-        clock: GuardClockPayload = payload.get("clock") or {"boot": ""}
-        boot = clock["boot"]
+        clock: GuardClockPayload = payload.get("clock") or {}
+        boot = clock.get("boot", "")
         asked = Moment(payload["asked_at"], clock.get("asked"), boot)
         answered = Moment(payload.get("answered_at") or payload["asked_at"], clock.get("answered"), boot)
         if answered.clock is not None:

@@ -85,7 +85,9 @@ class OutageRecord(Outage):
 
 
 _MEASURED = fields(Outage)
-_REPLAYED = ("salt", "provider", "kind", "vantage_point", "rules", "watch", "account")
+SUBJECT_KEYS = ("provider", "kind", "vantage_point")
+"""Keys of a payload that name its subject."""
+_NOT_REPLAYED = ("salt", *SUBJECT_KEYS, "rules", "watch", "account")
 
 
 class _CountsPayload(TypedDict):
@@ -207,7 +209,7 @@ def outage_from_payload(written: Mapping[str, object]) -> OutageRecord:
 
 def subject_from(written: Mapping[str, object]) -> OutageSubject:
     """Return the subject in an outage's payload or JSON. Raises KeyError, TypeError or ValueError."""
-    texts = [written[key] for key in ("provider", "kind", "vantage_point")] + [written.get("account", "")]
+    texts = [written[key] for key in SUBJECT_KEYS] + [written.get("account", "")]
     provider, kind, vantage_point, account = (text for text in texts if isinstance(text, str))
     return OutageSubject(provider=provider, kind=Kind(kind), vantage_point=vantage_point, account=account)
 
@@ -219,7 +221,7 @@ def follows_from_replay(written: Mapping[str, object], outage: Outage) -> bool:
     nameless = OutageSubject(provider="", kind=Kind.IMAP, vantage_point="")
     replayed = outage_payload(OutageRecord.of(outage, nameless))
     kept, given = (
-        {key: value for key, value in each.items() if key not in _REPLAYED} for each in (written, replayed)
+        {key: value for key, value in each.items() if key not in _NOT_REPLAYED} for each in (written, replayed)
     )
     return kept == given
 

@@ -304,9 +304,10 @@ def outage_json(record: OutageRecord, *, in_period: bool = False) -> OutageJson:
             "estimate": _seconds(lasted.estimate),
             "uncertainty": _seconds(lasted.uncertainty),
         },
-        # Each keeps its original order of keys, so that a remade bundle has the same bytes.
+        # Each keeps its original order of keys, so that a remade bundle has the same bytes: an open
+        # outage has the detector's, a recorded outage that of canonical JSON.
         "observations": {"down": down, "up": up, "unknown": unknown}
-        if in_period
+        if in_period or record.state == "open"
         else {"down": down, "unknown": unknown, "up": up},
         "largest_gap": record.largest_gap / 1000,
         "unobserved": record.unobserved / 1000,

@@ -19,10 +19,10 @@ from mailwatch.analysis.availability import Availability, AvailabilityMeter
 from mailwatch.analysis.detector import Detector, IndexedFact, State
 from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.outage_record import (
+    SUBJECT_KEYS,
     ClockSteps,
     OutagePayload,
     OutageRecord,
-    OutageSubject,
     clock_steps_between,
     subject_from,
     widen_for_clock_steps,
@@ -146,8 +146,8 @@ class TargetAccount:
 
     meter: AvailabilityMeter
     replay: TargetReplay
-    recorded: dict[str, OutageSubject] = field(default_factory=dict)
-    """The subject of each recorded outage, by its id."""
+    recorded: dict[str, Mapping[str, object]] = field(default_factory=dict)
+    """The subject of each recorded outage as its entry has it, by the outage's id; parsed by `records`."""
     intervals: list[tuple[Millis | None, Millis]] = field(default_factory=list)
     """Each interval on record with the time from which it was in force; None if the time is not on record."""
     due_times: list[Millis] = field(default_factory=list)
@@ -219,7 +219,8 @@ class PeriodReplay:
                 account.replay.feed(index, kind, payload, self.rules)
                 account.learn_interval(kind, payload)
             elif kind == "outage":
-                account.recorded[cast(OutagePayload, payload)["id"]] = subject_from(payload)
+                subject = {key: payload[key] for key in SUBJECT_KEYS}
+                account.recorded[cast(OutagePayload, payload)["id"]] = subject
                 if payload.get("rules", rules_payload(self.rules)) != rules_payload(self.rules):
                     raise ReplayError(f"entry {index} names other rules than were in force")
             else:
@@ -286,13 +287,15 @@ class PeriodReplay:
         return self.accounts[name].meter.result(self.outages_of(name), self.ended)
 
     def records(self) -> list[OutageRecord]:
-        """Return the outages of all targets as records, oldest first."""
-        made = [
-            widen_for_clock_steps(
-                OutageRecord.of(outage, account.recorded[outage.id]),
-                *clock_steps_between(self.steps, outage.first_index, outage.last_index),
-            )
-            for name, account in self.accounts.items()
-            for outage in self.outages_of(name)
-        ]
+        """Return the outages of all targets as records, oldest first. Raises ReplayError."""
+        made = []
+        for name, account in self.accounts.items():
+            for outage in self.outages_of(name):
+                try:
+                    # Only here: an outage outside the window may be of a kind that this version does not know.
+                    subject = subject_from(account.recorded[outage.id])
+                except (KeyError, ValueError, TypeError) as error:
+                    raise ReplayError(f"outage {outage.id} does not say what it is of: {error}") from None
+                steps = clock_steps_between(self.steps, outage.first_index, outage.last_index)
+                made.append(widen_for_clock_steps(OutageRecord.of(outage, subject), *steps))
         return sorted(made, key=lambda record: (record.first_bad, record.target))

@@ -242,7 +242,7 @@ class PeriodCheck:
             raise VerificationError("a replay gives another availability")
         try:
             outages = [outage_json(record) for record in replay.records()]
-        except (ValueError, OverflowError) as error:
+        except (ReplayError, ValueError, OverflowError) as error:
             raise VerificationError(str(error)[:200]) from None
         self.anchors = {outage.id: outage.anchor for outage in replay.outages()}
         if self.stated.get("outages") != outages:

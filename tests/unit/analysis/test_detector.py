@@ -30,7 +30,7 @@ from mailwatch.model import (
     Rules,
 )
 from mailwatch.times import Millis, rfc3339
-from tests.helpers.records import json_of, payload_of
+from tests.helpers.records import json_of, made_record, payload_of
 
 MINUTE = 60_000
 AT_ONCE = Rules(open_after=1, close_after=1)
@@ -424,6 +424,11 @@ def test_the_payload_has_no_floats_and_no_enums(signs: str) -> None:
     payload = payload_of(outage, "lab", Kind.IMAP, "home")
     assert {type(leaf) for leaf in leaves(payload)} <= {int, str, type(None)}
     assert all(type(key) is str for counts in (payload["causes"], payload["phases"]) for key in counts)
+
+
+def test_counts_of_an_open_outage_keep_their_order_of_keys() -> None:
+    assert list(outage_json(made_record(0, 1))["observations"]) == ["down", "up", "unknown"]
+    assert list(outage_json(made_record(0, 1, 2))["observations"]) == ["down", "unknown", "up"]
 
 
 def test_a_stored_payload_has_the_json_of_the_outage_itself() -> None:

@@ -138,6 +138,11 @@ def test_entries_of_the_first_version_are_read_too() -> None:
     assert astuple(period.durations) == pytest.approx((0, 20, 10, 8), abs=2)
 
 
+def test_a_reading_of_the_clock_without_a_boot_is_of_no_boot() -> None:
+    clock = {"asked": 5, "answered": 6}
+    assert offline_periods([(0, {"asked_at": T0, "online": True, "controls": {}, "clock": clock})]) == []
+
+
 def test_a_clock_that_steps_back_makes_no_negative_duration() -> None:
     (period,) = line(checked(50_000, True), checked(60_000, False), checked(10_000, True))
     assert period.last_online is not None

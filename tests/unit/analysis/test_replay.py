@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailwatch.analysis.availability import AvailabilityMeter
 from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.outage import Outage
-from mailwatch.analysis.replay import TargetReplay
+from mailwatch.analysis.replay import PeriodReplay, ReplayError, TargetReplay
 from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Cause, Gap, GapReason, Observation, Outcome, Rules, TargetChange, TargetEvent
@@ -89,3 +90,21 @@ def test_the_fast_path_changes_nothing(
         assert merge_windows((a, b) for a, b, s in seen if s is share) == merge_windows(
             (a, b) for a, b, s in expected if s is share
         )
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_an_outage_of_an_unknown_kind_spoils_only_the_window_that_it_touches(is_inside: bool) -> None:
+    start = 0 if is_inside else 60 * MINUTE
+    replay = PeriodReplay((start, start + 60 * MINUTE), {"mail": 60.0}, Rules(open_after=1, close_after=1))
+    for index, mark in enumerate("+-+"):
+        observation = observation_of("mail", mark, (index + 1) * MINUTE)
+        replay.feed(index, "observation", observation.ended_at, "mail", {**fact_payload(observation)})
+    (outage,) = replay.accounts["mail"].replay.all_outages.values()
+    subject = {"provider": "lab", "kind": "jmap", "vantage_point": "here"}
+    replay.feed(3, "outage", 3 * MINUTE, "mail", {"id": outage.id, **subject})
+    replay.flush()
+    if not is_inside:
+        assert replay.records() == []
+        return
+    with pytest.raises(ReplayError, match="does not say what it is of"):
+        replay.records()
