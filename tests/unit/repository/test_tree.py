@@ -29,7 +29,7 @@ def test_no_module_imports_a_test_module() -> None:
 @pytest.mark.parametrize("tree", ["unit", "integration"])
 def test_each_folder_of_tests_has_the_name_of_a_package(tree: str) -> None:
     """The tests of mailwatch/guard are in tests/unit/guard and tests/integration/guard."""
-    folders = {path.name for path in (TESTS / tree).iterdir() if (path / "__init__.py").exists()}
+    folders = {path.parent.name for path in (TESTS / tree).glob("*/*.py")}
     packages = {path.parent.name for path in (ROOT / "mailwatch").glob("*/__init__.py")}
     assert folders - packages - {"repository"} == set()
 
