@@ -1,4 +1,4 @@
-"""Writes files atomically and durably: whole or not at all, and on disk when the writer returns."""
+"""Writes files atomically: whole or not at all, and by default on disk when the writer returns."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import IO
 
 
-def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], object], *, suffix: str = ".new") -> None:
+def write_atomic(
+    path: Path, content: bytes | Callable[[IO[bytes]], object], *, suffix: str = ".new", durable: bool = True
+) -> None:
     """Write a file readable only by its owner: to a temporary file first, which then replaces it. Raises OSError.
 
     `content` is the content, or a function that writes it. A killed writer leaves a file with the `suffix`.
+    `durable`: also sync file and folder, which takes a folder that may be read and a file system that can sync.
     """
     torn = path.with_name(path.name + suffix)
     # Never write to a file left by a killed writer, or to a link placed there.
@@ -25,13 +28,15 @@ def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], object], *, 
                 file.write(content)
             else:
                 content(file)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         torn.replace(path)
     except BaseException:
         torn.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -34,7 +34,8 @@ def write_output(path: Path, content: bytes | Callable[[IO[bytes]], object]) -> 
     UsageError.
     """
     check_writable(path)
-    write_atomic(path, content, suffix=".part")
+    # The folder may be one that can only be written to, and the file system one that cannot sync.
+    write_atomic(path, content, suffix=".part", durable=False)
     return path.stat().st_size
 
 
