@@ -11,7 +11,6 @@ import hashlib
 import hmac
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -29,6 +28,7 @@ from mailwatch.web.read_model import (
     ObservationQuery,
     OutageDetail,
     OutageFacts,
+    OutageTransition,
     PublicIncidentJson,
     PublicOutageJson,
     PublicTargetJson,
@@ -75,7 +75,8 @@ class PublicReadModel:
 
     def target_card(self, name: str, at: Millis) -> TargetCard:
         """Return availability and days, without the latest observation."""
-        return replace(self._full.target_card(self._real_names[name], at), phases={}, duration=0.0)
+        card = self._full.target_card(self._real_names[name], at)
+        return TargetCard(phases={}, duration=0.0, ratio=card.ratio, days=card.days, is_filling=card.is_filling)
 
     def unknown_reason(self, asked: str) -> str:
         """Return why a name is not public; only public names may be suggested."""
@@ -102,7 +103,10 @@ class PublicReadModel:
             return None
         return OutageDetail(
             outage=self._public_record(asked, found.outage),
-            transitions=[replace(change, detail="") for change in found.transitions],
+            transitions=[
+                OutageTransition(change.at, change.outcome, change.cause, change.phase, detail="")
+                for change in found.transitions
+            ],
             guard=None if found.guard is None else GuardAnswer(found.guard.online, {}),
             clock_bound=found.clock_bound,
             range=None,
