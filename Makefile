@@ -85,7 +85,7 @@ servers:
 # A virtual environment of the project's own; made anew when a pin changes.
 $(VENV)/.run: requirements.txt requirements-build.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "MailWatch needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV) || { echo "cure: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "to fix it: apt-get install python3-venv"; exit 1; }
 	@echo "installing what MailWatch needs into $(VENV), once: a minute or two"
 	$(BIN)/pip install --quiet --require-hashes -r requirements-build.txt
 	$(BIN)/pip install --quiet --require-hashes --no-build-isolation -r requirements.txt

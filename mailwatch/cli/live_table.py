@@ -44,7 +44,7 @@ class LiveProbe:
     def outcome_cell(self) -> Text:
         """Return the cell of the outcome."""
         if self.observation is None:
-            return Text("looking", style="cyan")
+            return Text("checking", style="cyan")
         return Text(_MARKS[self.observation.outcome], style=f"bold {_COLOURS[self.observation.outcome]}")
 
     def detail(self) -> str:

@@ -115,7 +115,7 @@ def outage_table(record: OutageRecord) -> Table:
         table.add_row(
             "estimate", f"{format_millis(lasted.estimate)} ± {format_millis(lasted.uncertainty, up=True)}"
         )
-    table.add_row("looks", f"{record.down} down, {record.up} up, {record.unknown} unknown")
+    table.add_row("checks", f"{record.down} down, {record.up} up, {record.unknown} unknown")
     table.add_row("longest without a check", format_millis(record.largest_gap, up=True))
     table.add_row("unobserved", format_millis(record.unobserved, up=True))
     if clock := _clock(record.clock):

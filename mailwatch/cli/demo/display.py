@@ -117,7 +117,7 @@ def live_view(words: Texts, behaviour: Behaviour, snapshot: ApiSnapshot, url: st
         (f"{words['provider']}: ", "bold"), (words[behaviour], "bold green" if behaviour.serves else "bold red")
     )
     table = Table.grid(padding=(0, 2))
-    table.add_row(*(Text(words[name], "dim") for name in ("target", "state", "looks")))
+    table.add_row(*(Text(words[name], "dim") for name in ("target", "state", "checks")))
     for target in snapshot.targets:
         name, state = target["target"], target["state"]
         dots = Text.assemble(*(("●", _COLOURS[outcome]) for outcome in snapshot.outcomes[name]))
