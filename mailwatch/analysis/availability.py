@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailwatch.analysis.elapsed import Durations
-from mailwatch.analysis.segments import Segment, Segmenter
+from mailwatch.analysis.segments import ClockJump, Segment, Segmenter
 from mailwatch.ledger.payloads import ObservationPayload
 from mailwatch.model import Fact, Observation, Outcome
 from mailwatch.times import Millis, Window, overlap_length, subtract_windows
@@ -165,7 +165,9 @@ class AvailabilityMeter:
         self._start, self._end, self._from = start, end, start
         self._excluded = excluded
         self._segmenter, self._observations = Segmenter(interval, infer=infer), dict.fromkeys(Outcome, 0)
-        self._spent, self._stepped, self._steady = [0, 0, 0], 0, False
+        self._spent, self._steady = [0, 0, 0], False
+        self._stepped = [0, 0]
+        """Milliseconds that steps of the clock skipped: all, and those that versions up to 0.2.0 noticed."""
 
     def feed(self, fact: Fact) -> list[Segment]:
         """Process the next fact in ledger order; return the segments of the window that it decides."""
@@ -173,14 +175,16 @@ class AvailabilityMeter:
             self._observations[fact.outcome] += 1
         segments = self._count(self._segmenter.feed(fact))
         self._steady = fact.clock is not None
-        for before, after in self._segmenter.jumps:
-            # A step forward skips time; a step back repeats it.
-            sign = 1 if after > before else -1
-            self._stepped += sign * overlap_length(
-                [(min(before, after), max(before, after))], self._start, self._end
-            )
-        self._segmenter.jumps.clear()
+        for jumps, formerly in ((self._segmenter.jumps, False), (self._segmenter.former_jumps, True)):
+            self._stepped[formerly] += sum(self._length_in_window(jump) for jump in jumps)
+            jumps.clear()
         return segments
+
+    def _length_in_window(self, jump: ClockJump) -> Millis:
+        """Return how much of the window a jump skipped; negative for a step back, which repeats time."""
+        before, after = jump
+        length = overlap_length([(min(jump), max(jump))], self._start, self._end)
+        return length if after > before else -length
 
     def feed_up(self, payload: ObservationPayload) -> bool:
         """Process a good observation like `Segmenter.feed_up`; call `flush` before `result`."""
@@ -206,8 +210,12 @@ class AvailabilityMeter:
                 counted.append((begun, ended, share))
         return counted
 
-    def result(self, outages: Iterable[_OutageTimes] = (), ended: Millis | None = None) -> Availability:
+    def result(
+        self, outages: Iterable[_OutageTimes] = (), ended: Millis | None = None, *, formerly: bool = False
+    ) -> Availability:
         """Return the availability so far. `outages`: as for `availability`.
+
+        `formerly`: as version 0.2.0 stated it, which missed steps of the clock within an observation or a gap.
 
         `ended`: the end of the record. It may be before the record's latest time if the clock was set back: time
         that the clock never reached again is not part of the window.
@@ -216,7 +224,7 @@ class AvailabilityMeter:
         start, end, excluded = self._start, self._end, self._excluded
         known = [o for o in outages if not any(b <= o.first_bad and o.last_bad <= e for b, e in excluded)]
         return Availability(
-            window=(end if ended is None else min(end, ended)) - start - self._stepped,
+            window=(end if ended is None else min(end, ended)) - start - self._stepped[formerly],
             up=up,
             down=down,
             indeterminate=undecided,

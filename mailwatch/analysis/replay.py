@@ -282,9 +282,9 @@ class PeriodReplay:
         """Return the outages of all targets."""
         return [outage for name in self.accounts for outage in self.outages_of(name)]
 
-    def availability_of(self, name: str) -> Availability:
-        """Return the availability of a target."""
-        return self.accounts[name].meter.result(self.outages_of(name), self.ended)
+    def availability_of(self, name: str, *, formerly: bool = False) -> Availability:
+        """Return the availability of a target; `formerly`: as version 0.2.0 stated it."""
+        return self.accounts[name].meter.result(self.outages_of(name), self.ended, formerly=formerly)
 
     def records(self) -> list[OutageRecord]:
         """Return the outages of all targets as records, oldest first. Raises ReplayError."""

@@ -65,6 +65,7 @@ class RollingAvailability:
         """Process the next observation, gap or target change."""
         stretches = self._segmenter.feed(fact)
         self._segmenter.jumps.clear()
+        self._segmenter.former_jumps.clear()
         for start, end, share in stretches:
             # Allocated here: a target never observed needs no memory.
             self._rings = self._rings or (_Ring(HOUR_MS, 7 * DAY_MS), _Ring(6 * HOUR_MS, 90 * DAY_MS))

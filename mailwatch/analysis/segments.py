@@ -43,6 +43,10 @@ _INTERVAL_TOLERANCE_MS: Millis = 5
 """Most milliseconds by which two spacings of due times may differ and still be the interval."""
 
 
+ClockJump = tuple[Millis, Millis]
+"""A step of the wall clock: (time before, time after)."""
+
+
 class Segmenter:
     """Divides the time of one target into segments, fact by fact in ledger order.
 
@@ -54,6 +58,7 @@ class Segmenter:
         "_before",
         "_due",
         "_end",
+        "_formerly_taken",
         "_infer",
         "_latest",
         "_length",
@@ -64,6 +69,7 @@ class Segmenter:
         "_spacing",
         "_started",
         "_state",
+        "former_jumps",
         "jumps",
     )  # fmt: skip
 
@@ -82,8 +88,12 @@ class Segmenter:
         """Start of a run of up observations whose segment is not yet returned."""
         self._offset: Millis | None = None
         self._latest: Moment | None = None
-        self.jumps: list[tuple[Millis, Millis]] = []
-        """Steps of the wall clock: (time before, time after). Cleared by the reader."""
+        self._formerly_taken = False
+        """Whether version 0.2.0 would have processed the next fact by `feed_up`."""
+        self.jumps: list[ClockJump] = []
+        """Steps of the wall clock. Cleared by the reader."""
+        self.former_jumps: list[ClockJump] = []
+        """Those that versions up to 0.2.0 noted: they missed steps within an observation or a gap."""
 
     def feed_up(self, payload: ObservationPayload) -> bool:
         """Process the ledger payload of a good observation amid good ones, with the same result as `feed`.
@@ -105,12 +115,13 @@ class Segmenter:
                 return False
             if self._offset is None or abs(start - clock["start"] - self._offset) > STEP_MS:
                 return False
-            if _is_set_between(begun, moment):
-                return False
             apart = clock["start"] - here.clock
         interval = payload.get("interval")
         longest = self._reach if interval is None else max_spacing(interval)
         if not 0 <= apart <= max(longest, self._reached):
+            return False
+        if _is_set_between(begun, moment):
+            self._formerly_taken = True
             return False
         if interval is not None:
             self._reach, self._infer = longest, False
@@ -178,20 +189,16 @@ class Segmenter:
         return start.clock - here.clock if here.boot == start.boot else None
 
     def _note_clock_jumps(self, start: Moment, end: Moment) -> None:
-        """Note steps of the wall clock since the latest fact, and during this one."""
+        """Note where the wall clock was set since the latest fact, and where within this one."""
         latest, self._latest = self._latest, end
+        formerly_taken, self._formerly_taken = self._formerly_taken, False
         if latest is not None:
-            self._note_clock_jump(latest, start)
-        self._note_clock_jump(start, end)
-
-    def _note_clock_jump(self, earlier: Moment, later: Moment) -> None:
-        if (
-            earlier.boot == later.boot
-            and earlier.clock is not None
-            and later.clock is not None
-            and _is_set_between(earlier, later)
-        ):
-            self.jumps.append((earlier.wall, later.wall - (later.clock - earlier.clock)))
+            if _is_set_between(latest, start):
+                self.jumps.append(_jump(latest, start))
+            if _is_set_between(latest, end) and start.clock is not None and not formerly_taken:
+                self.former_jumps.append(_jump(latest, start))
+        if _is_set_between(start, end):
+            self.jumps.append(_jump(start, end))
 
     def _infer_interval(self, due_time: Millis | None) -> None:
         """Infer an interval that is not on record: consecutive good observations are due at even intervals."""
@@ -229,9 +236,16 @@ def usual_interval(due_times: Sequence[Millis]) -> Millis:
 
 
 def _is_set_between(earlier: Moment, later: Moment) -> bool:
-    """Return whether the wall clock was set in between. False without steady-clock readings."""
+    """Whether the wall clock was set in between. False over a reboot, and where the boot's clock was not read."""
     before, after = earlier.offset, later.offset
-    return before is not None and after is not None and abs(after - before) > STEP_MS
+    return (
+        earlier.boot == later.boot and before is not None and after is not None and abs(after - before) > STEP_MS
+    )
+
+
+def _jump(earlier: Moment, later: Moment) -> ClockJump:
+    """Return the jump between two moments of one boot, as seen from the later one."""
+    return earlier.wall, later.wall - ((later.clock or 0) - (earlier.clock or 0))
 
 
 def _between(start: Moment, end: Moment) -> Millis:

@@ -80,7 +80,8 @@ _ADVICE = {
     "literal_error": "must be {expected}",
 }
 
-_VARIABLE = re.compile(r"\$\{[^}]*\}|^\$[A-Za-z_][A-Za-z0-9_]*$")
+# Up to the next ${ only, so that many of them take no more than linear time.
+_VARIABLE = re.compile(r"\$\{(?:[^}$]|\$(?!\{))*\}|^\$[A-Za-z_][A-Za-z0-9_]*$")
 _FREE_TEXT_KEYS = ("contains", "absent", "password_command", "answer")
 """Keys whose text is meant for others: a page, a shell, a person."""
 

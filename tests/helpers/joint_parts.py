@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,13 +31,12 @@ def part_of(
     if not (folder / "mailwatch.sqlite").exists():
         patterns = {"a@example.org": pattern}
         ledgers.write(folder, patterns, START, END, provider=provider, vantage=vantage, every=30).close()
-    reader, keys = Reader.open(folder), load_keys(folder)
-    watched = [ReportTarget("a@example.org", provider, "imap")]
-    case = find_period_evidence(reader, Tokens(folder), keys, (start, end), watched, vantage)
+    keys, watched = load_keys(folder), [ReportTarget("a@example.org", provider, "imap")]
     path = folder.with_suffix(f".{start - START}.zip")
-    with path.open("wb") as out:
-        write_period_bundle(out, reader, keys, case, "en", [])
-    reader.close()
+    with contextlib.closing(Reader.open(folder)) as reader:
+        case = find_period_evidence(reader, Tokens(folder), keys, (start, end), watched, vantage)
+        with path.open("wb") as out:
+            write_period_bundle(out, reader, keys, case, "en", [])
     return path
 
 

@@ -33,6 +33,8 @@ TINY, ENDLESS = 22, 0.02
 TOO_MUCH, DOUBTFUL = 9.0, 6.0
 NOTICED = 0.003
 """Seconds of processor time below which a growth cannot be distinguished from noise."""
+LONGER = 2
+"""How many times longer the texts are where nothing was noticed."""
 ENDS = ("\n", "!", "\0 ")
 
 
@@ -260,6 +262,10 @@ def grows(work: Callable[[str], object], before: str, pump: str, end: str, least
     if spent(TINY, 1) > ENDLESS and spent(TINY, 3) > ENDLESS:
         return True
     once = spent(least * MORE, 1)
+    if once < NOTICED:
+        # A fast machine, or a faster Python, needs a longer text before anything can be noticed.
+        least *= LONGER
+        once = spent(least * MORE, 1)
     if once < NOTICED or once < DOUBTFUL * spent(least, 5):
         return False
     # In doubt again, and with longer texts: what grows with the square does so all the more.

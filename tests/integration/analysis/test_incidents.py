@@ -445,7 +445,8 @@ async def test_targets_of_one_account_are_shown_as_that_without_its_name(
         harness.add_target(target)
         for _ in range(3):
             await harness.probe(target)
-    (incident,) = queries.incidents(Reader.open(tmp_path))
+    with contextlib.closing(Reader.open(tmp_path)) as reader:
+        (incident,) = queries.incidents(reader)
     one, other, none = (next(m for m in incident.members if m.outage.target == t.name) for t in found)
     assert one.outage.account == other.outage.account != ""
     assert none.outage.account == ""

@@ -28,11 +28,12 @@ from mailwatch.evidence.verify import Trust, verify
 from mailwatch.model import Rules
 from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import load_keys as load_keys
-from mailwatch.times import rfc3339
+from mailwatch.times import parse_rfc3339, rfc3339
 from tests.helpers.bundle_files import Files, files_of, lines_of, pack, put_lines
 from tests.helpers.bundle_mutations import MUTATIONS, altered, retyped
 from tests.helpers.command import mailwatch
 from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, observation_of, write
+from tests.helpers.paths import TESTDATA
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.seed import SEED
@@ -446,3 +447,29 @@ def test_a_window_that_begins_before_the_first_probe_says_so(folder: Path, tmp_p
     window = ["--from", rfc3339(START - 2 * DAY), "--to", rfc3339(START + DAY)]
     assert run(folder, "report", *window, "-o", str(alone), "--lang", "en").returncode == 0
     assert re.search(r"quiet +not observed yet +1 +1 d", text_of(alone)), text_of(alone)
+
+
+def test_a_period_of_0_2_0_across_steps_of_the_clock_stays_valid(tmp_path: Path) -> None:
+    """That version missed steps within a probe (testdata/steps/make.txt): 15 minutes too much were unobserved."""
+    stepped = TESTDATA / "steps" / "period-0.2.0.zip"
+    assert [claim.detail for claim in verify(stepped, Trust()) if not claim.valid] == []
+    (account,) = stated_of(stepped)["availability"]
+    assert account["unobserved"] == 900.2
+
+
+def test_the_unobserved_time_counts_steps_of_the_clock_within_a_probe() -> None:
+    stepped = TESTDATA / "steps" / "period-0.2.0.zip"
+    window = stated_of(stepped)["window"]
+    replay = PeriodReplay(
+        (parse_rfc3339(window["from"]), parse_rfc3339(window["to"])), {"a@example.org": 60.0}, Rules()
+    )
+    for line in lines_of(files_of(stepped)):
+        entry = json.loads(line)
+        header = entry["header"]
+        target = "a@example.org" if header["target"] else None
+        replay.feed(header["index"], header["kind"], header["time"], target, entry["payload"])
+        replay.ended = header["time"]
+    replay.flush()
+    now, formerly = (replay.availability_of("a@example.org", formerly=of) for of in (False, True))
+    assert formerly.as_json()["unobserved"] == 900.2
+    assert now.as_json()["unobserved"] == 0.2

@@ -54,8 +54,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record]:
     monkeypatch.setattr(delivery, "INTERVALS_SECONDS", (0.0,))
     made = Record(tmp_path / "data")
     yield made
-    made.reader.close()
-    made.store.close()
+    made.closing.close()
 
 
 def about(name: str, status: int) -> Callable[[dict[str, Any]], int]:

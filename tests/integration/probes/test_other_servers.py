@@ -206,9 +206,9 @@ async def watched(
             if number == 1 and between:
                 await asyncio.to_thread(between)
             await harness.probe(target)
+    facts = [entry.fact for entry in harness.reader.entries(kinds=["observation"])]
     await harness.close()
-    found = (entry.fact for entry in harness.reader.entries(kinds=["observation"]))
-    return [fact for fact in found if isinstance(fact, Observation)]
+    return [fact for fact in facts if isinstance(fact, Observation)]
 
 
 @pytest.mark.parametrize("kind", [Kind.IMAP, Kind.POP3])

@@ -235,12 +235,13 @@ async def test_a_page_that_goes_away_and_comes_back_is_an_outage_with_an_end(
         own_nginx.start()
     for _ in range(2):
         await harness.probe(target)
-    await harness.close()
     opened, closed = harness.recorded("outage")
+    outcomes = [observation["outcome"] for observation in harness.recorded("observation")]
+    await harness.close()
     assert (closed["state"], closed["id"]) == ("closed", opened["id"])
     assert closed["causes"] == ({"refused": 3} if way == "gone" else {"unavailable": 3})
     assert closed["phases"] == ({"connect": 3} if way == "gone" else {"fetch": 3})
-    assert [outage["outcome"] for outage in harness.recorded("observation")] == ["up", *["down"] * 3, *["up"] * 2]
+    assert outcomes == ["up", *["down"] * 3, *["up"] * 2]
 
 
 def test_the_command_shows_the_page_as_a_ladder_down_to_fetch(

@@ -374,8 +374,9 @@ async def probed(folder: Path, which: Target, times: int) -> list[dict[str, Any]
     async with harness.ticking():
         for _ in range(times):
             await harness.probe(which)
+    recorded = harness.recorded("observation")
     await harness.close()
-    return harness.recorded("observation")
+    return recorded
 
 
 @pytest.mark.parametrize("facts", [None, {"owner": "account-state"}])

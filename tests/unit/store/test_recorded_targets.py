@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -121,7 +122,8 @@ def test_another_interval_changes_nothing_of_the_past(folder: Path) -> None:
 
 
 def test_the_report_of_the_month_is_by_the_intervals_then(folder: Path, tmp_path: Path) -> None:
-    recorded = "recorded" if Reader.open(folder / "data").latest("mail", "watch") else "inferred"
+    with contextlib.closing(Reader.open(folder / "data")) as reader:
+        recorded = "recorded" if reader.latest("mail", "watch") else "inferred"
     path = tmp_path / "period.zip"
     window = ("--from", rfc3339(START), "--to", rfc3339(START + 20 * DAY))
     made = run(folder, "report", *window, "-o", str(path), "--lang", "en")
