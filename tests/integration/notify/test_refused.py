@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from mailwatch.notify import notifier as notifier_module
 from mailwatch.notify.delivery import DeliveryFault, classify_failure, deliver, sendable
 from mailwatch.notify.retries import RetryQueue
 from mailwatch.settings import Channel
-from mailwatch.store import Outbox, OutboxMessage
+from mailwatch.store import OutboxMessage
 from mailwatch.store.schema import database
 from mailwatch.times import now
 from tests.helpers.notifications import Record, channel, telling
@@ -117,7 +118,7 @@ async def test_a_message_that_is_refused_for_good_is_set_aside_and_the_others_go
     )
     assert {message["message"][:7] for message in webhook.received} == {"a: down", "c: down"}
     assert f"json-1 refuses open:id-b for good: it answered {status}; it is set aside" in caplog.text
-    box = Outbox(record.folder)
+    box = record.outbox()
     (aside,) = box.failed_messages(10)
     assert (aside.channel, aside.key, aside.topic) == ("json-1", "open:id-b", "open")
     assert aside.outcome == f"{'denied' if times == 2 else 'refused'} (HTTP {status})"
@@ -169,7 +170,7 @@ async def test_messages_an_address_denied_are_sent_once_it_is_corrected(record: 
     record.outage("a")
     record.outage("b")
     await telling(notifier, lambda: record.counted.count(("json-1", "refused")) == 2)
-    assert Outbox(record.folder).pending("json-1", 10) == []
+    assert record.outbox().pending("json-1", 10) == []
     webhook.status = 200
     await telling(record.notifier(destination), record.sent(2))
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: b is down"]
@@ -181,9 +182,10 @@ async def test_two_channels_that_refuse_everything_do_not_report_each_other_for_
     webhook.status = other.status = 400
     notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0))
     record.outage("a")
-    await telling(notifier, lambda: len(Outbox(record.folder).failed_messages(10)) == 4)
-    await telling(notifier, lambda: not Outbox(record.folder).pending("json-2", 10))
-    keys = {(one.channel, one.key.rpartition(":")[0]) for one in Outbox(record.folder).failed_messages(10)}
+    outbox = record.outbox()
+    await telling(notifier, lambda: len(outbox.failed_messages(10)) == 4)
+    await telling(notifier, lambda: not outbox.pending("json-2", 10))
+    keys = {(one.channel, one.key.rpartition(":")[0]) for one in outbox.failed_messages(10)}
     assert keys == {
         ("json-1", "open"), ("json-2", "open"),
         ("json-1", "channel:refused:json-2"), ("json-2", "channel:refused:json-1"),
@@ -205,10 +207,10 @@ async def test_unwritable_messages_are_set_aside_and_the_channel_goes_on(
     record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     notifier = record.notifier(channel(webhook))
-    box = Outbox(record.folder)
+    box = record.outbox()
     box.put([("json-1", Notification(key="close:x", event_type=EventType.CLOSE, time=now(), facts={}))], at=now())
     box.put([("json-1", Notification(key="close:y", event_type=EventType.CLOSE, time=now(), facts={}))], at=now())
-    with sqlite3.connect(database(record.folder)) as damaged:
+    with contextlib.closing(sqlite3.connect(database(record.folder))) as damaged, damaged:
         damaged.execute("UPDATE outbox SET payload = '{\"id' WHERE key = 'close:y'")
     record.outage("b")
     await telling(notifier, record.sent(1))
@@ -296,5 +298,5 @@ def test_a_real_mail_server_that_refuses_one_message_gets_the_others(
             record.outage(name)
         asyncio.run(telling(notifier, lambda: len(record.counted) >= 3))
     assert record.counted == [("mailtos-1", "sent"), ("mailtos-1", "refused"), ("mailtos-1", "sent")]
-    (aside,) = Outbox(record.folder).failed_messages(10)
+    (aside,) = record.outbox().failed_messages(10)
     assert (aside.key, aside.outcome) == ("open:id-b", "refused (SMTP 550)")
