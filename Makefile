@@ -4,16 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-fast test-failed test-all lint bench campaign fuzz chaos chaos-all nightly clean servers image-test
+.PHONY: run test test-fast test-failed test-all test-postgresql lint bench campaign fuzz chaos chaos-all nightly clean servers image-test
 .PHONY: dashboards pictures sbom dist pins docs docs-generate
 
-run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
-	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
+run: $(VENV)/.run  ## the monitor on embedded SQLite with config.yaml, else the example (or CONFIG=your.yaml)
+	$(BIN)/mailwatch --config $(or $(CONFIG),$(wildcard config.yaml),config.example.yaml) run
 
 # Without compiled modules each of the tests' processes would compile all of them again: half of what it costs to start.
 export PYTHONDONTWRITEBYTECODE :=
-# Most tests wait for servers: four at a time, on two processors. Which of them share a worker: tests/helpers/packing.py.
-PYTEST := $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+# Most tests wait for servers: six at a time, on two processors. Which of them share a worker: tests/helpers/packing.py.
+PYTEST := $(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder
 # What needs no more than this process: the marks are in tests/helpers/marks.py.
 FAST := not (servers or e2e or slow or browser or fuzz or campaign or root or nightly)
 
@@ -51,11 +51,15 @@ chaos-all: $(VENV)/.dev servers  ## every case, and 214 kills
 test-all: $(VENV)/.dev servers lint  ## also what `make test` has no time for
 	MAILWATCH_MUTATIONS=20000 $(if $(SEED),MAILWATCH_TEST_SEED=$(SEED)) $(PYTEST)
 
+test-postgresql: $(VENV)/.dev servers  ## the tests of the record again, with each ledger in PostgreSQL
+	MAILWATCH_TEST_DATABASE=postgresql $(PYTEST) -m "not e2e and not fuzz" \
+		tests/unit/store tests/unit/notify tests/unit/witness tests/integration/store tests/integration/evidence
+
 # What is random has a seed of its own each night; `make nightly SEED=...` repeats one.
 NIGHT := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 nightly:  ## everything; needs a Docker daemon
 	@echo "seed $(NIGHT): make nightly SEED=$(NIGHT) repeats this night"
-	$(MAKE) test-all campaign chaos-all bench image-test SEED=$(NIGHT)
+	$(MAKE) test-all test-postgresql campaign chaos-all bench image-test SEED=$(NIGHT)
 	$(MAKE) fuzz COUNT=$(or $(COUNT),10000000) SEED=$(NIGHT)
 
 image-test: $(VENV)/.dev  ## builds the image and tries it; needs a Docker daemon, so `make test` leaves it out
@@ -98,8 +102,8 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	touch $@
 
 pins:  ## write requirements*.txt anew from pyproject.toml
-	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --no-header --upgrade -o requirements.txt pyproject.toml
-	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --upgrade --extra dev -o requirements-dev.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --no-header --upgrade --extra postgresql -o requirements.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --upgrade --extra dev --extra postgresql -o requirements-dev.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --upgrade -o requirements-build.txt requirements-build.in
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --upgrade -o requirements-docs.txt requirements-docs.in
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [probe|schedule|ingest|load|evidence|merge] [--seconds N] [--entries N] [--json FILE]`."""
+"""`python -m benchmarks [NAME ...] [--seconds N] [--json FILE]`; without names, all of NAMES."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import evidence, ingest, load, merge, probe, schedule
+from benchmarks import bounded, evidence, ingest, load, merge, pages, probe, response_times, schedule, storage
 from mailwatch import __version__
 from mailwatch.times import now, rfc3339
 
-SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0, "load": 30.0}
+SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0, "load": 30.0, "pages": 60.0}
 LONGEST = 600.0
-NAMES = (*SECONDS, "evidence", "merge")
+NAMES = (*SECONDS, "bounded", "times", "storage", "evidence", "merge")
 ENTRIES = 1_000_000
 BUNDLES = 500
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("which", nargs="*", metavar="|".join(NAMES), help="default: all")
     parser.add_argument("--seconds", type=float, help="how long each measurement takes")
     parser.add_argument("--entries", type=int, default=ENTRIES, help="of the long ledger of evidence")
+    parser.add_argument("--days", type=float, default=bounded.DAYS, help="of the ledger of bounded")
     parser.add_argument("--bundles", type=int, default=BUNDLES, help="that are merged")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
     options = parser.parse_args()
@@ -40,11 +41,17 @@ def main() -> None:
     results: dict[str, Any] = {"taken_at": rfc3339(now()), "machine": _machine()}
     for name in wanted:
         match name:
+            case "bounded":
+                results[name] = bounded.show(bounded.measure(options.days, console), console)
             case "evidence":
                 results[name] = evidence.show(evidence.measure(options.entries, console), console)
             case "load":
                 wanted_seconds = options.seconds or SECONDS[name]
                 results[name] = load.show(load.measure(wanted_seconds, options.entries, console), console)
+            case "times":
+                results[name] = response_times.show(response_times.measure(console), console)
+            case "storage":
+                results[name] = storage.show(storage.measure(console), console)
             case "merge":
                 results[name] = merge.show(merge.measure(options.bundles), console)
             case _:
@@ -61,6 +68,8 @@ def _run(name: str, seconds: float, console: Console) -> dict[str, Any]:
                 return probe.show(probe.measure(seconds), console)
             case "schedule":
                 return schedule.show(schedule.measure(seconds), console)
+            case "pages":
+                return pages.show(pages.measure(seconds), console)
             case _:
                 return ingest.show(ingest.measure(seconds), console)
 

@@ -19,7 +19,7 @@ def main() -> int:
     # Imported only now: loading it takes seconds on a small machine.
     from mailwatch import cli
     from mailwatch.cli.streams import prepare_streams
-    from mailwatch.cli.time_zone import normalise_zone
+    from mailwatch.time_zone import normalise_zone
 
     # Files created by a command are readable only by their owner, whatever the shell's umask.
     os.umask(0o077)

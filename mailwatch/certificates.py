@@ -15,6 +15,8 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
+from mailwatch.errors import is_panic
+
 MAX_ERROR_CHARS = 160
 MAX_NAMES = 10
 T = TypeVar("T")
@@ -91,7 +93,7 @@ def _translate_errors(read: Callable[[], T]) -> T:
         except Exception as error:
             raise CertificateError(_error_text(error)) from None
         except BaseException as error:
-            if type(error).__name__ != "PanicException":
+            if not is_panic(error):
                 raise
             raise CertificateError(_error_text(error)) from None
 

@@ -11,8 +11,15 @@ RESOURCE_ERRNOS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 _LOCAL_ERRNOS = (*RESOURCE_ERRNOS, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS, errno.EFBIG)
 
 
+def is_panic(error: BaseException) -> bool:
+    """Return whether an error is a panic of a Rust library (PyO3), which is no Exception."""
+    return type(error).__name__ == "PanicException"
+
+
 def is_local_failure(error: BaseException) -> bool:
-    """Return whether an error is a failure of our machine, not of the data read: re-raise such an error."""
+    """Return whether to re-raise an error: an interrupt, or a failure of our machine, not of the data read."""
+    if not isinstance(error, Exception):
+        return not is_panic(error)
     if isinstance(error, OSError):
         # Not every OSError: a hostile file can also cause a seek, or a time, out of range.
         return error.errno in _LOCAL_ERRNOS

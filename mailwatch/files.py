@@ -39,6 +39,15 @@ def write_atomic(
         sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Sync the content of a file that another writer wrote. Raises OSError."""
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def sync_folder(folder: Path) -> None:
     """Sync a folder, so that its entries survive a loss of power, where supported (fsync(2)). Raises OSError."""
     opened = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)

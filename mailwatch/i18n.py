@@ -15,13 +15,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cache
 from importlib import resources
+from typing import Literal, get_args
 from zoneinfo import ZoneInfo
-
-import yaml
 
 from mailwatch.times import Millis, parse_rfc3339
 
-LANGUAGES = ("en", "it")
+Language = Literal["it", "en"]
+LANGUAGES: tuple[str, ...] = get_args(Language)
+"""The languages of all texts and documents. Where none is requested, it is English."""
 
 
 class Texts:
@@ -84,6 +85,8 @@ class Texts:
 @cache
 def load_texts(package: str, file: str) -> Texts:
     """Load a YAML file of texts from a package."""
+    import yaml  # Reading YAML takes time, and a health check needs no text of a file.
+
     loaded: dict[str, object] = yaml.safe_load((resources.files(package) / file).read_text(encoding="utf-8"))
     return Texts(loaded)
 
@@ -96,7 +99,7 @@ def environment_language(environment: Mapping[str, str]) -> str:
 
 def accepted_language(header: str) -> str:
     """Return the language that a browser prefers by Accept-Language (RFC 9110, section 12.5.4), else English."""
-    best, weight = LANGUAGES[0], 0.0
+    best, weight = "en", 0.0
     for part in header[:400].split(","):
         tag, _, quality = part.strip().partition(";q=")
         language = tag.strip().lower().partition("-")[0]
@@ -186,13 +189,19 @@ class Formatter:
         """Return a share as per cent, rounded down, or `up`, to a thousandth: 100 % means exactly all."""
         return f"{self.number(percent_of(share, 3, up=up))} %"
 
+    def format_headline_share(self, share: float) -> str:
+        """Return a share for a headline, rounded down: below 99 % a tenth of a per cent is enough."""
+        return f"{self.number(percent_of(share, 1))} %" if share < 0.99 else self.format_share(share)
+
     def local_and_utc(self, at: Millis, *, up: bool = False) -> str:
-        """Return a time as local time, with UTC in brackets, and the UTC date if it differs.
+        """Return a time as local time, with UTC in brackets, and the UTC date if it differs; once if they agree.
 
         It is rounded down to the printed precision, or `up`: what began by then also began by the printed time.
         """
         utc = _utc(self._rounded(at, up))
         local = utc.astimezone(self.zone)
+        if not local.utcoffset():
+            return f"{self.format_date(local)} {self._time(local)}\u00a0UTC"
         other = "" if utc.date() == local.date() else f"{self.format_date(utc, year=utc.year != local.year)} "
         # No line may break between a time and its zone.
         bracket = f"({other}{self._time(utc)} UTC)".replace(" ", "\u00a0")
@@ -209,12 +218,14 @@ class Formatter:
     def format_duration(self, millis: int, *, up: bool = False, exact: bool = False) -> str:
         """Return a duration, rounded down to the printed precision, or `up`, so that it never claims too much.
 
-        Tenths of a second below a minute, seconds below an hour and if `exact`, else minutes.
+        Tenths of a second below a second, and below a minute if `tenths`; seconds below an hour and if `exact`,
+        else minutes.
         """
-        unit = 100 if millis < 60_000 else 1000 if exact or millis < 3_600_000 else 60_000
+        fine = millis < (60_000 if self.tenths else 1000)
+        unit = 100 if fine else 1000 if exact or millis < 3_600_000 else 60_000
         millis = round_to(millis, unit, up=up)
         if millis < 60_000:
-            return self.number(f"{millis / 1000:.1f} s")
+            return self.number(f"{millis / 1000:.1f} s") if millis % 1000 or self.tenths else f"{millis // 1000} s"
         minutes, seconds = divmod(millis // 1000, 60)
         if minutes < 60:
             return f"{minutes} min {seconds:02d} s"
@@ -223,6 +234,10 @@ class Formatter:
         day = ("giorno" if days == 1 else "giorni") if self.language == "it" else ("day" if days == 1 else "days")
         text = f"{days} {day} {hours} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
         return f"{text} {seconds:02d} s" if exact else text
+
+    def is_utc(self, year: int) -> bool:
+        """Return whether the zone's time is UTC all through a year."""
+        return not any(datetime(year, month, 1, tzinfo=self.zone).utcoffset() for month in (1, 7))
 
     def _rounded(self, at: Millis, up: bool) -> Millis:
         return round_to(at, 100 if self.tenths else 1000, up=up)

@@ -221,6 +221,7 @@ class EventType(StrEnum):
     DISK = "disk"
     LEDGER = "ledger"
     MONITOR = "monitor"
+    INCIDENT = "incident"
 
 
 class HealthArea(StrEnum):
@@ -254,6 +255,8 @@ class GapReason(StrEnum):
     MISSED = "missed"
     THROTTLED = "throttled"
     STORE = "store"
+    HANDOVER = "handover"
+    """Another node took over the ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +294,8 @@ class TargetSettings:
 
     `catalogue`: the host is the catalogue's for that provider. `own_ca`: the owner's file, not the system's
     authorities, decides whether its certificate is trusted. `login` is a keyed digest of the login name, `task`
-    one of the task of an mx, webmail or roundtrip target; "" without one.
+    one of the task of an mx, webmail or roundtrip target; "" without one. `login_name` is a commitment to the
+    login name, which its owner can disclose; "" without a login, and in records of versions up to 0.2.0.
     """
 
     kind: Kind
@@ -306,6 +310,7 @@ class TargetSettings:
     login: str = ""
     task: str = ""
     rules: Rules = Rules()
+    login_name: str = ""
 
     @property
     def service(self) -> tuple[str, ...]:
@@ -313,11 +318,17 @@ class TargetSettings:
         return self.kind.value, self.host.lower().rstrip("."), str(self.port), self.login, self.task
 
 
+PAUSED, RESUMED = "paused", "resumed"
+"""The reasons for recording that a target is not probed from now on, and that it is probed again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetChange:
     """A target begins, continues, changes or ends. `settings` are in force from then on, at END until then.
 
-    `reason` is start, reload, removed, replaced or daily.
+    `reason` is start, reload, removed, replaced, daily, paused or resumed. While a target is paused, each of its
+    changes says so; versions up to 0.2.0 read the reason as a text and need not know it. A target that is resumed
+    after failures that opened no outage ends and begins.
     """
 
     target: str
@@ -326,6 +337,11 @@ class TargetChange:
     settings: TargetSettings
     reason: str = ""
     clock: ClockSpan | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether the target is announced not to be probed from then on."""
+        return self.reason == PAUSED and self.event is not TargetEvent.END
 
 
 Fact = Observation | Gap | TargetChange

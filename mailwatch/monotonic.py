@@ -69,6 +69,20 @@ def _origin() -> Origin:
 
 
 _this_process = _origin()
+_natural = _this_process.boot
+
+
+def begin_term(number: int) -> None:
+    """Begin to write a ledger that went from one node to another `number` times.
+
+    A boot never comes back after another one in a ledger. So when its turn comes again, a node counts its readings
+    as those of a new boot: what another node wrote in between is on another clock. With 0, and where no other node
+    wrote in between, nothing changes.
+    """
+    global _this_process
+    boot = hashlib.sha256(f"term\0{_natural}\0{number}".encode()).hexdigest()[:16] if number else _natural
+    if boot != _this_process.boot:
+        _this_process = Origin(boot, secrets.token_hex(8))
 
 
 def origin() -> Origin:

@@ -32,14 +32,17 @@ def endpoint_problem(url: str) -> str:
     return ""
 
 
-def page_problem(url: str, what: str, example: str, *, schemes: tuple[str, ...]) -> str:
-    """Return why `url` is not `what` (the https address of a page), "" if it is. `example` has no final "/"."""
+def page_problem(url: str, wrong: str, example: str, *, schemes: tuple[str, ...]) -> str:
+    """Return `wrong` (is not the https address of a page) with an example, or why its host or port is wrong.
+
+    "" if nothing is. `example` has no final "/".
+    """
     found = _PAGE.fullmatch(url)
     if found is None or found[1] not in schemes:
-        return f"is not {what}; write for example {example}/"
+        return f"{wrong}; write for example {example}/"
     host, _, port = found[2].partition(":")
-    if wrong := host_problem(host):
-        return wrong
+    if wrong_host := host_problem(host):
+        return wrong_host
     return f"has an invalid port; write for example {example}:8443/" if port and not is_port(port, least=1) else ""
 
 

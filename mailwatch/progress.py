@@ -15,6 +15,7 @@ class StartupStep(Enum):
     READING = "reading the ledger"
     WRITING = "recording the start"
     FULL = "the disk of data_dir is full; free some space, and the start continues by itself"
+    AWAY = "the database does not answer; the start continues once it does"
 
 
 class StartupProgress:

@@ -93,6 +93,8 @@ class Target:
     timeout: float = 30.0
     task: MxTask | WebmailTask | RoundtripTask | None = None
     helo_name: str = ""
+    paused: bool = False
+    """Whether it is known and shown, but not probed."""
 
     @property
     def endpoints(self) -> tuple[Target, ...]:
@@ -123,11 +125,24 @@ class TimestampAuthority:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """A witness that cosigns checkpoints: its address and its key as `name+id+key`."""
+
+    url: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """The name of its key."""
+        return self.key.partition("+")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
     """A notification channel: an Apprise address, usually a secret. `name` is its scheme and number: json-1.
 
     `quiet` is from and until in minutes after midnight in `timezone`; `group` is how many seconds to wait for
-    more.
+    more, and `remind` after how many to repeat that an outage is open, 0 never.
     """
 
     name: str
@@ -137,3 +152,8 @@ class Channel:
     quiet: tuple[int, int] | None = None
     timezone: str = "UTC"
     group: float = 10.0
+    remind: float = 0.0
+    web_url: str = ""
+    """The base of links in messages, "" for none."""
+    place: str = ""
+    """Its scheme and place in the list, such as json-1: its name, unless it has one of its own."""

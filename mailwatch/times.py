@@ -124,9 +124,21 @@ def parse_moment(text: str, name: str, zone: ZoneInfo) -> Millis:
             return check_bounds(parse_rfc3339(text), text)
         return check_bounds(_start_of_day(int(found[1]), int(found[2]), int(found[3] or 1), zone), text)
     except (ValueError, OverflowError) as error:
+        # An example says more than Python's own words, which are English and differ by version.
+        why = f" ({reason})" if (reason := _no_day(found)) else ""
+        if str(error).startswith(repr(text[:40])):
+            raise ValueError(f"{name}: {error}") from None
         raise ValueError(
-            f"{name}: {text[:40]!r} is not a time ({error}); write 2026-01-22T21:55:00+01:00, 2026-01-22, 2026-01"
+            f"{name}: {text[:40]!r} is not a date or time{why}; "
+            "write 2026-01-22T21:55:00+01:00, 2026-01-22 or 2026-01"
         ) from None
+
+
+def _no_day(found: re.Match[str] | None) -> str:
+    """Return why the numbers of a date are no day, "" for what is no date at all."""
+    if found is None or int(found[1]) == 0:
+        return ""
+    return "the month has no such day" if 1 <= int(found[2]) <= 12 else "month must be in 1..12"
 
 
 def parse_window(text_from: str, text_to: str, zone: ZoneInfo) -> Window:

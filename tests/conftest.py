@@ -14,6 +14,15 @@ from tests.helpers.marks import MARKS, marks_of, running
 from tests.helpers.packing import WorkPacking
 from tests.helpers.paths import MEMORY, TESTS
 from tests.helpers.patience import tolerate_stalls
+from tests.helpers.places import (  # noqa: F401 - fixtures
+    _ledgers_where_asked,
+    place,
+    places_in_postgresql,
+    postgresql,
+    postgresql_place,
+    postgresql_template,
+    sqlite_place,
+)
 from tests.helpers.recorded_outage import bundle, recorded_outage, trust  # noqa: F401 - fixtures
 from tests.helpers.requirements import need
 from tests.helpers.seed import SEED
@@ -95,8 +104,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function):
             for mark in sorted(marks_of(item)):
                 item.add_marker(mark)
-    place = {TESTS / f"{name}.py": number for number, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: place.get(item.path, len(place)))
+    order = {TESTS / f"{name}.py": number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,11 @@ need dnsmasq-base /usr/sbin/dnsmasq
 need iproute2 /usr/bin/unshare /sbin/ip
 need poppler-utils /usr/bin/pdftotext
 need openssl /usr/bin/openssl
+need nodejs /usr/bin/node
 need faketime /usr/bin/faketime
 need chromium /usr/bin/chromium
+need postgresql-15 /usr/lib/postgresql/15/bin/postgres
+need pgbouncer /usr/sbin/pgbouncer
 
 # Cyrus, Courier, Exim and OpenSMTPD cannot be installed beside Dovecot and Postfix (their packages conflict), and their
 # paths are compiled in. So each has a small root folder of its own, which tests/servers/rooted.py copies and enters.
@@ -72,12 +75,17 @@ rooted courier courier-base courier-imap courier-pop courier-authlib courier-aut
 rooted cyrus cyrus-common cyrus-imapd cyrus-pop3d sasl2-bin tzdata
 rooted exim exim4-base exim4-daemon-heavy
 rooted opensmtpd opensmtpd tcc
+# For amtool, which checks prometheus/alertmanager.yml; its service is not wanted here.
+rooted alertmanager prometheus-alertmanager
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     # No service is started: the tests run the programs with their own configuration and high ports.
     printf '#!/bin/sh\nexit 101\n' >/tmp/mailwatch-policy && chmod +x /tmp/mailwatch-policy
     [ -e /usr/sbin/policy-rc.d ] || { cp /tmp/mailwatch-policy /usr/sbin/policy-rc.d; made=1; }
     apt-get -qq update
+    # The tests make clusters of their own.
+    mkdir -p /etc/postgresql-common/createcluster.d
+    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.d/mailwatch.conf
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >/dev/null
     [ -z "${made:-}" ] || rm -f /usr/sbin/policy-rc.d

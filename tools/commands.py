@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Iterator
-from importlib import import_module
 
-from mailwatch.cli import VERBS
+from mailwatch.cli import GROUPS, VERBS, load_verb
 from tools.markdown import code, escape, table
 
 HEAD = """\
@@ -20,6 +19,11 @@ HEAD = """\
 
 `--config FILE` may stand before any command. Without it MailWatch reads `$MAILWATCH_CONFIG`, else `./config.yaml`.
 `--json` prints JSON wherever a command prints data. Data goes to stdout, all else to stderr.
+
+Tables fit the terminal, or `COLUMNS`; what does not fit stands below its row. In a pipe a row is one line,
+without colours. Times are local (`timezone` in the config, else `TZ`, else the machine's) and name their zone
+once; `--utc` prints UTC. In an Italian locale (`LC_ALL`, `LC_MESSAGES`, `LANG`) commands speak Italian. JSON,
+CSV and metrics are always in English and UTC, and log lines in English. Scripts should use `--json`.
 
 | exit status | meaning |
 |---|---|
@@ -36,11 +40,14 @@ HEAD = """\
 
 def page() -> str:
     """Return the page."""
-    rows = [(f"[`{name}`](#{name})", escape(does)) for name, does in VERBS.items()]
-    lines = [HEAD, *table(("command", "what it does"), rows)]
+    lines = [HEAD]
+    for group, verbs in GROUPS.items():
+        rows = [(f"[`{name}`](#{name})", escape(does)) for name, does in verbs.items()]
+        lines += [*table((group, "what it does"), rows), ""]
+    del lines[-1]
     for name, does in VERBS.items():
         verb = argparse.ArgumentParser(prog=f"mailwatch {name}", description=f"{does[0].upper()}{does[1:]}.")
-        import_module(f"mailwatch.cli.{name}").add(verb)
+        load_verb(name).add(verb)
         lines += ["", f"## {name}", "", *_command(verb)]
     return "\n".join(lines) + "\n"
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from tests.helpers.faults.table import page as failures
 from tools import commands, configuration, metrics
+from tools import format as format_page
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands.page,
     "configuration.md": configuration.page,
     "failures.md": failures,
+    "format.md": format_page.page,
     "metrics.md": metrics.page,
 }
 

@@ -7,6 +7,7 @@ outside the annotations: Grafana would read it as a variable of its environment.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 RULES = Path(__file__).parents[2] / "prometheus" / "mailwatch.rules.yml"
 DATASOURCE = "mailwatch-prometheus"
 BELOW_ALL = -(10**15)
-LOOK_BACK = {"from": 600, "to": 0}
+RANGE = {"from": 600, "to": 0}
 HEAD = """\
 # Made from prometheus/mailwatch.rules.yml by `make dashboards`: change that file, not this one.
 # Use it instead of Prometheus with an Alertmanager, not beside it, or each alert comes twice. The recording rules
@@ -44,7 +45,7 @@ def _rule(rule: dict[str, Any]) -> dict[str, Any]:
         "title": name,
         "condition": "threshold",
         "data": [
-            {"refId": "query", "relativeTimeRange": dict(LOOK_BACK), "datasourceUid": DATASOURCE, "model": model},
+            {"refId": "query", "relativeTimeRange": dict(RANGE), "datasourceUid": DATASOURCE, "model": model},
             {"refId": "threshold", "datasourceUid": "__expr__", "model": threshold},
         ],
         # An expression that filters returns nothing while nothing is wrong.
@@ -53,8 +54,20 @@ def _rule(rule: dict[str, Any]) -> dict[str, Any]:
         "for": rule.get("for", "0s"),
         "labels": rule["labels"],
         # In Grafana $value shows all steps at once.
-        "annotations": {k: v.replace("$value", "$values.query.Value") for k, v in rule["annotations"].items()},
+        "annotations": _annotations(rule["annotations"]),
     }
+
+
+_QUERIES = re.compile(r"\{\{ with [^}]*\| query \}\}.*?\{\{ end \}\}")
+"""Templates that ask for further series."""
+
+
+def _annotations(annotations: dict[str, str]) -> dict[str, str]:
+    """The annotations that Grafana's templates can write."""
+    found = {
+        key: _QUERIES.sub("", text).replace("$value", "$values.query.Value") for key, text in annotations.items()
+    }
+    return {key: text for key, text in found.items() if text}
 
 
 def made() -> str:

@@ -10,10 +10,14 @@ from grafana_foundation_sdk.builders import dashboard as d
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 
+from grafana.generate.alerts import DATASOURCE
 from grafana.generate.panels import SOURCE, Panel
 
 I = 'instance=~"$instance"'  # noqa: E741 - the matcher stands in every query
+P = f'{I}, provider=~"$provider"'
 T = f'{I}, provider=~"$provider", target=~"$target"'
+SOURCE_NAME = "Prometheus (MailWatch)"
+"""The name of the data source in grafana/provisioning; DATASOURCE is its uid."""
 Row = tuple[str, int, Sequence[tuple[int, Panel]]]
 """Title, height, and panels with their width of 24."""
 
@@ -21,7 +25,9 @@ Row = tuple[str, int, Sequence[tuple[int, Panel]]]
 def variables(*, services: bool) -> list[Any]:
     """Which Prometheus, which MailWatch, which services."""
     many = [("provider", "Provider", I), ("target", "Service", f'{I}, provider=~"$provider"')] if services else []
-    made: list[Any] = [d.DatasourceVariable("datasource").label("Data source").type("prometheus")]
+    # The provisioned one, also where another data source is Grafana's default.
+    source = dashboard.VariableOption(selected=True, text=SOURCE_NAME, value=DATASOURCE)
+    made: list[Any] = [d.DatasourceVariable("datasource").label("Data source").type("prometheus").current(source)]
     made.append(_labels("instance", "MailWatch", "mailwatch_build_info"))
     for name, label, given in many:
         variable = _labels(name, label, f"mailwatch_probe_interval_seconds{{{given}}}")
@@ -79,10 +85,10 @@ def compose(
             made = made.with_panel(panel.grid_pos(dashboard.GridPos(h=height, w=width, x=left, y=top)))
             left += width
         top += height
-    return _mended(json.loads(JSONEncoder(sort_keys=True).encode(made.build())))
+    return _corrected(json.loads(JSONEncoder(sort_keys=True).encode(made.build())))
 
 
-def _mended(made: dict[str, Any]) -> dict[str, Any]:
+def _corrected(made: dict[str, Any]) -> dict[str, Any]:
     """Fix what the builders leave wrong or cannot express.
 
     They hide links and annotations in a menu (`placement`), number neither panels nor queries, and claim a schema

@@ -32,14 +32,14 @@ def made() -> dict[str, Any]:
             steps=((0, GREEN), (1, RED)))),
         (4, number("Services watched", "As configured.", f"count(mailwatch_probe_interval_seconds{{{I}}})")),
     ]  # fmt: skip
-    looks = graph(
+    outcomes = graph(
         "Checks by outcome", "In each step.",
         query(f"sum by (outcome) (increase(mailwatch_observations_total{{{I}}}[$__rate_interval]))", "{{outcome}}"),
         bars=True, decimals=0,
     )  # fmt: skip
     for outcome, color in (("up", GREEN), ("down", RED), ("unknown", GREY)):
         fixed = dashboard.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
-        looks = looks.override_by_name(outcome, [fixed])
+        outcomes = outcomes.override_by_name(outcome, [fixed])
     lag = graph(
         "Checks that began late", "Share of checks that began more than a quarter of a second late.",
         query(late("mailwatch_schedule_lag_seconds", "0.25"), "later than 0.25 s"),
@@ -55,9 +55,10 @@ def made() -> dict[str, Any]:
         query(f"sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__rate_interval]))", "faults"), bars=True, decimals=0,
     )  # fmt: skip
     reported = graph(
-        "Notifications", "By channel and outcome. Empty while no channel is configured.",
+        "Notifications", "By channel and outcome.",
         query(f"sum by (channel, outcome) (increase(mailwatch_notifications_total{{{I}}}[$__rate_interval]))",
               "{{channel}}: {{outcome}}"), bars=True, decimals=0,
+        empty="no channel is configured",
     )  # fmt: skip
     answers = timeline(
         "Does it answer Prometheus?", "The worst of each step.",
@@ -75,7 +76,7 @@ def made() -> dict[str, Any]:
     problems = timeline(
         "What its self-watch finds", "Problems of MailWatch itself that last for more than a moment.",
         query(f"max by (sign) (max_over_time(mailwatch_self_problem{{{I}}}{AHEAD}))", "{{sign}}"),
-        meaning={0: ("well", GREEN), 1: ("WRONG", RED)},
+        meaning={0: ("in order", GREEN), 1: ("WRONG", RED)},
     )  # fmt: skip
     loop = graph(
         "Event loop late", "Share of the seconds in which the event loop was late; all else waits for it.",
@@ -107,7 +108,7 @@ def made() -> dict[str, Any]:
         "mailwatch-internals", "MailWatch: internals", "How MailWatch itself is doing.",
         [
             ("Now", 4, stats),
-            ("Checks", 8, [(12, looks), (12, lag), (12, commit), (12, faults)]),
+            ("Checks", 8, [(12, outcomes), (12, lag), (12, commit), (12, faults)]),
             ("Itself", 8, [(12, problems), (12, loop), (12, behind), (12, used)]),
             ("Reporting", 8, [(12, alerts), (12, reported), (8, answers), (8, scrape), (8, series)]),
         ],

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from grafana.generate.frame import I, T, compose
+from grafana.generate.overview import PROVIDER_STATES, incidents
 from grafana.generate.panels import AHEAD, GREEN, GREY, ORANGE, RED, columns, graph, number, query, timeline
 
-WHEN: list[tuple[str, Any]] = [("unit", "dateTimeAsIso")]
+WHEN: list[tuple[str, Any]] = [("unit", "dateTimeAsIso"), ("custom.width", 180)]
 STILL_OPEN = [
     {"type": "special", "options": {"match": "null+nan", "result": {"text": "still open", "color": RED}}}
 ]
@@ -36,9 +37,9 @@ def made() -> dict[str, Any]:
         (4, number("Since the last checkpoint", "Due every ten minutes.",
             age("mailwatch_ledger_last_checkpoint_timestamp_seconds"), unit="dtdurations",
             steps=((-60, GREEN), (1200, ORANGE), (3600, RED)))),
-        (4, number("Last outside time stamp", "No data: no authority was asked, or none has answered yet.",
+        (4, number("Last outside time stamp", "None: no authority was asked, or none has answered yet.",
             age("mailwatch_ledger_last_token_timestamp_seconds"), unit="dtdurations",
-            steps=((-60, GREEN), (26 * 3600, ORANGE)))),
+            steps=((-60, GREEN), (26 * 3600, ORANGE)), empty="none yet")),
     ]  # fmt: skip
     # The counter helps where an outage began and ended between two samples of the gauge.
     seen = (
@@ -66,31 +67,38 @@ def made() -> dict[str, Any]:
         },
         names={"target": "Service", "provider": "Provider", "kind": "Kind", "cause": "Cause", "outage_id": "Outage"},
         hidden=("Value #A", "instance", "job", "__name__"),
-        look={
+        formats={
             "First failed check": WHEN,
             "First good check": [*WHEN, ("noValue", "still open"), ("mappings", STILL_OPEN),
                               ("custom.cellOptions", {"type": "color-text"})],
-            "Between them": [("unit", "dtdurations")],
-            "Outage": [("links", [{"title": "Open it in MailWatch", "targetBlank": True,
+            "Between them": [("unit", "dtdurations"), ("custom.width", 150)],
+            "Provider": [("custom.width", 120)], "Kind": [("custom.width", 100)], "Cause": [("custom.width", 140)],
+            "Outage": [("custom.width", 150), ("links", [{"title": "Open it in MailWatch", "targetBlank": True,
                                    "url": "${mailwatch}/outages/${__value.raw}"}])],
         },
         sort="First failed check", descending=True,
     )  # fmt: skip
     ratio = f"max by (target) (mailwatch_availability_ratio{{{T}, "
-    percent = [("unit", "percentunit"), ("decimals", 3), ("custom.width", 102)]
+    percent: list[tuple[str, Any]] = [("unit", "percentunit"), ("decimals", 3)]
+    lower, upper = (f'{ratio}window="WINDOW", bound="{bound}"}})' for bound in ("lower", "upper"))
+    observed = f'max by (target) (mailwatch_coverage_ratio{{{T}, window="WINDOW"}})'
     windows = {"24h": "24 h", "7d": "7 d", "30d": "30 d", "90d": "90 d"}
     available = columns(
         "Availability by window",
-        "From MailWatch's own store, so that the retention of Prometheus does not matter: the share of the time that was surely up, and "
-        "the share that may have been.",
+        "From MailWatch's own store, so that the retention of Prometheus does not matter: the share of the observed time that was surely "
+        "up, the share that may have been, and how much of the window was observed at all.",
         "target",
         {
-            f"{word}, {name}": f'{ratio}window="{window}", bound="{bound}"}})'
+            f"{name} {word}": asked.replace("WINDOW", window)
             for window, name in windows.items()
-            for word, bound in (("At least", "lower"), ("At most", "upper"))
+            for word, asked in (("least", lower), ("most", upper), ("observed", observed))
         },
         names={"target": "Service"},
-        look={f"{word}, {name}": percent for name in windows.values() for word in ("At least", "At most")},
+        formats={
+            f"{name} {word}": [*percent, ("custom.width", width)]
+            for name in windows.values()
+            for word, width in (("least", 92), ("most", 92), ("observed", 122))
+        },
         sort="Service", descending=False,
     )  # fmt: skip
     day = f"mailwatch_outages_total{{{T}}}[$__interval] offset -$__interval"
@@ -100,20 +108,25 @@ def made() -> dict[str, Any]:
         query(f"sum by (provider) (round(increase({day})))", "{{provider}}"),
         bars=True, interval="1d", decimals=0,
     )  # fmt: skip
+    cases = timeline(
+        "Incidents of each provider", "One service down, or several at once: an incident. The worst of each step.",
+        query(incidents(AHEAD), "{{provider}}"), meaning=PROVIDER_STATES,
+    )  # fmt: skip
     blind = graph(
         "Time without checks", "Gaps: MailWatch was stopped, asleep or too slow. They are neither up nor down.",
         query(f"sum by (target) (increase(mailwatch_gap_seconds_total{{{T}}}[$__rate_interval]))", "{{target}}"),
         unit="s", bars=True,
     )  # fmt: skip
     line = timeline(
-        "Our own line", "While it is down the state of all providers is unknown. Empty: the guard is off.",
+        "Our own line", "While it is down the state of all providers is unknown.",
         query(f"min(min_over_time(mailwatch_guard_online{{{I}}}{AHEAD}))", "all"),
         query(f"min by (family) (min_over_time(mailwatch_guard_family_online{{{I}}}{AHEAD}))", "{{family}}"),
-        meaning={0: ("down", RED), 1: ("up", GREEN)},
+        meaning={0: ("down", RED), 1: ("up", GREEN)}, empty="the guard is off",
     )  # fmt: skip
     clock = graph(
-        "How far the clock may be off", "At most. Empty: no time server was asked, or none has answered.",
+        "How far the clock may be off", "At most.",
         query(f"max(max_over_time(mailwatch_clock_error_bound_seconds{{{I}}}[$__rate_interval]))", "bound"), unit="s",
+        empty="no time server was asked, or none has answered",
     )  # fmt: skip
     attributed = timeline(
         "Ledger against its checkpoints", "The worst of each step.",
@@ -130,7 +143,7 @@ def made() -> dict[str, Any]:
         [
             ("Outages", 4, stats),
             ("When and how long", 8, [(24, lanes), (24, records)]),
-            ("How often", 8, [(16, available), (8, daily)]),
+            ("How often", 8, [(24, available), (12, daily), (12, cases)]),
             ("What the claims rest on", 6, [(12, line), (12, attributed), (8, blind), (8, clock), (8, size)]),
         ],
         since="now-30d",

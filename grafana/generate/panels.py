@@ -25,6 +25,11 @@ AHEAD = "[$__rate_interval] offset -$__rate_interval"
 not over, hours at 30 days, would not be drawn at all."""
 
 
+def no_data(why: str = "") -> str:
+    """The text of a panel without data, with the reason where one is usual."""
+    return f"{NO_DATA}: {why}" if why else NO_DATA
+
+
 def query(expr: str, legend: str = "", *, instant: bool = False, as_table: bool = False) -> prometheus.Dataquery:
     """One question to Prometheus, over the range or at its end."""
     asked = prometheus.Dataquery().expr(expr).datasource(SOURCE).legend_format(legend)
@@ -49,6 +54,31 @@ def words(meaning: Mapping[int, tuple[str, str]]) -> list[Any]:
     return [dashboard.ValueMap(options=options)]
 
 
+def in_words(*spans: tuple[float | None, float | None, str, str]) -> list[dict[str, Any]]:
+    """Words and colours instead of numbers from one value to another, for a column or a number."""
+    return [
+        {"type": "range", "options": {"from": low, "to": high, "result": {"text": text, "color": color, "index": place}}}
+        for place, (low, high, text, color) in enumerate(spans)
+    ]  # fmt: skip
+
+
+DAYS_LEFT = "suffix: days"
+CERTIFICATE = in_words((None, -0.5, "expired", RED), (-0.5, 0.5, "today", RED), (0.5, 1.5, "1 day", RED),
+                       (731, None, "over 2 years", GREEN))  # fmt: skip
+"""Whole days until a certificate expires. The 973 years of a test's certificate are of no use for plans."""
+COLORED = ("custom.cellOptions", {"type": "color-text"})
+
+
+def days_until(stamp: str) -> str:
+    """Whole days until a time stamp, for CERTIFICATE."""
+    return f"floor(({stamp} - time()) / 86400)"
+
+
+def surely(ratio: str) -> str:
+    """A lower bound as a share, cut to the hundredth of a per cent that is shown: 99.996 % is not 100 %."""
+    return f"floor({ratio} * 10000) / 10000"
+
+
 def legend(*, calcs: Sequence[str] = ()) -> c.VizLegendOptions:
     """A legend that shows; with calcs as a table beside the graph, the largest first."""
     made = c.VizLegendOptions().show_legend(True).calcs(list(calcs))
@@ -60,10 +90,11 @@ def legend(*, calcs: Sequence[str] = ()) -> c.VizLegendOptions:
 
 def number(
     title: str, text: str, expr: str, *, unit: str = "short", steps: Steps = (), decimals: int | None = None,
-    meaning: Mapping[int, tuple[str, str]] | None = None, legend: str = "",
+    meaning: Mapping[int, tuple[str, str]] | None = None, legend: str = "", spans: Sequence[dict[str, Any]] = (),
+    empty: str = "",
 ) -> stat.Panel:  # fmt: skip
-    """One number, as it is at the end of the range."""
-    made = stat.Panel().title(title).description(text).datasource(SOURCE).unit(unit).no_value(NO_DATA)
+    """One number, as it is at the end of the range. `empty`: why there may be no data."""
+    made = stat.Panel().title(title).description(text).datasource(SOURCE).unit(unit).no_value(no_data(empty))
     made = made.with_target(query(expr, legend, instant=True)).thresholds(scale(steps))
     made = made.color_scheme(d.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
     made = made.reduce_options(c.ReduceDataOptions().calcs(["lastNotNull"])).color_mode(
@@ -74,15 +105,18 @@ def number(
         made = made.text_mode(common.BigValueTextMode.NAME)
     if meaning:
         made = made.mappings(words(meaning))
+    if spans:
+        made = made.mappings([dashboard.RangeMap.from_json(span) for span in spans])
     return made if decimals is None else made.decimals(decimals)
 
 
 def graph(
     title: str, text: str, *asked: prometheus.Dataquery, unit: str = "short", bars: bool = False,
     stacked: bool = False, calcs: Sequence[str] = (), interval: str = "", zero: bool = True, decimals: int | None = None,
+    empty: str = "",
 ) -> timeseries.Panel:  # fmt: skip
-    """Lines, or bars, over time. Gaps stay gaps."""
-    made = timeseries.Panel().title(title).description(text).datasource(SOURCE).unit(unit).no_value(NO_DATA)
+    """Lines, or bars, over time. Gaps stay gaps. `empty`: why there may be no data."""
+    made = timeseries.Panel().title(title).description(text).datasource(SOURCE).unit(unit).no_value(no_data(empty))
     made = made.targets(list(asked)).legend(legend(calcs=calcs)).span_nulls(False)
     made = made.tooltip(
         c.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
@@ -101,13 +135,13 @@ def graph(
 
 
 def timeline(
-    title: str, text: str, *asked: prometheus.Dataquery, meaning: Mapping[int, tuple[str, str]]
+    title: str, text: str, *asked: prometheus.Dataquery, meaning: Mapping[int, tuple[str, str]], empty: str = ""
 ) -> statetimeline.Panel:
     """Lanes of states. 200 steps at most: the shortest outage is still some pixels wide, a step of its own.
 
     Each query reaches ahead (AHEAD), since Grafana draws a value from its time on to the next.
     """
-    made = statetimeline.Panel().title(title).description(text).datasource(SOURCE).no_value(NO_DATA)
+    made = statetimeline.Panel().title(title).description(text).datasource(SOURCE).no_value(no_data(empty))
     made = made.targets(list(asked)).mappings(words(meaning)).thresholds(scale(())).max_data_points(200)
     made = made.color_scheme(d.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
     made = made.merge_values(True).show_value(common.VisibilityMode.NEVER).fill_opacity(85).line_width(0)
@@ -116,7 +150,7 @@ def timeline(
 
 def columns(
     title: str, text: str, key: str, asked: Mapping[str, str], *, hidden: Sequence[str] = (),
-    look: Mapping[str, Sequence[tuple[str, Any]]], sort: str, descending: bool, names: Mapping[str, str] | None = None,
+    formats: Mapping[str, Sequence[tuple[str, Any]]], sort: str, descending: bool, names: Mapping[str, str] | None = None,
 ) -> table.Panel:  # fmt: skip
     """A table with one row for each value of the label `key`, and one column for each query."""
     renamed = {f"Value #{letter}": name for letter, name in zip("ABCDEFGHIJKL", asked, strict=False)}
@@ -145,7 +179,7 @@ def columns(
             ),
         ]
     )  # fmt: skip
-    for name, properties in look.items():
+    for name, properties in formats.items():
         made = made.override_by_name(
             name, [dashboard.DynamicConfigValue(id_val=key, value=value) for key, value in properties]
         )

@@ -62,6 +62,11 @@ class State:
     """The counters at the first up observation: final if that is confirmed."""
 
     @property
+    def is_suspect(self) -> bool:
+        """Whether there are failures that opened no outage yet; unknown observations may have followed."""
+        return self.first_bad is not None and not self.is_open
+
+    @property
     def outage(self) -> Outage | None:
         """The open outage as of the latest fact, None if there is none."""
         return _outage_of(self, None, self.counters) if self.is_open else None

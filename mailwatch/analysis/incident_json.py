@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from mailwatch.analysis.incidents import Incident, IncidentOutage, IncidentStage
 from mailwatch.analysis.outage_record import OutageRecord
-from mailwatch.analysis.public_json import BoundsJson, documented
+from mailwatch.analysis.public_json import AcknowledgementJson, BoundsJson, documented
 from mailwatch.times import rfc3339, rfc3339_or_none
 
 
@@ -57,6 +57,8 @@ class MemberJson(TypedDict):
     """unreachable, login down, mail missing, sending refused or delivery late."""
     proven_afterwards: NotRequired[bool]
     maintenance: NotRequired[float]
+    paused: NotRequired[bool]
+    """Whether its target is paused while it is open: the incident counts it neither as down nor as up."""
 
 
 @documented
@@ -73,6 +75,8 @@ class StageJson(TypedDict):
     restored: list[str]
     unwatched: NotRequired[list[str]]
     """Targets that were watched no longer; missing if none."""
+    paused: NotRequired[list[str]]
+    """Targets that were last seen down then, and are paused now; missing if none."""
 
 
 @documented
@@ -82,7 +86,7 @@ class IncidentJson(TypedDict):
     id: str
     provider: str
     state: str
-    """open, closed or unwatched."""
+    """open, closed or unwatched: over, but the end of an outage was not seen, as of a removed or paused target."""
     last_good: str | None
     first_bad: str
     last_bad: str
@@ -96,6 +100,8 @@ class IncidentJson(TypedDict):
     accounts: list[AccountJson]
     outages: list[MemberJson]
     stages: list[StageJson]
+    acknowledged: NotRequired[AcknowledgementJson]
+    """Missing unless the owner has acknowledged it, or all that is open of it."""
 
 
 def incident_json(incident: Incident) -> IncidentJson:
@@ -169,6 +175,8 @@ def _member(member: IncidentOutage) -> MemberJson:
         member_json["proven_afterwards"] = True
     if outage.maintenance:
         member_json["maintenance"] = outage.maintenance / 1000
+    if member.is_paused:
+        member_json["paused"] = True
     return member_json
 
 
@@ -183,6 +191,8 @@ def _stage(stage: IncidentStage) -> StageJson:
     }
     if stage.no_longer_watched:
         written["unwatched"] = _names(stage.no_longer_watched)
+    if stage.paused:
+        written["paused"] = _names(stage.paused)
     return written
 
 

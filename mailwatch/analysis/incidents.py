@@ -5,7 +5,8 @@ their edges, about an interval each, is the only tolerance. An open outage has n
 its last failure, and an outage without a last up observation begins at its first failure. So the incidents of a
 provider never overlap, each outage belongs to exactly one, and the order of input does not matter. A new outage
 that overlaps two incidents merges them, under the id of the older. A target without a provider has its own
-incidents.
+incidents. The open outage of a paused target stays open on record, but reaches to its last failure only, as an
+unwatched one does: nothing is known of it since, so it neither keeps an incident open nor joins later ones to it.
 
 A provider may recover in steps during one outage: `symptom_changes` dates the changes of its symptom.
 """
@@ -14,8 +15,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.model import Phase
@@ -70,12 +72,54 @@ def symptom_changes(failures: Iterable[tuple[Millis, str | None]]) -> tuple[Symp
 class IncidentOutage:
     """One outage of an incident. `order`: its order of recording, lowest first.
 
-    `symptom_changes`: changes of its trouble; empty unless its observations were read.
+    `symptom_changes`: changes of its trouble; empty unless its observations were read. `is_target_paused`: the
+    owner has paused its target, which is not probed now.
     """
 
     order: int
     outage: OutageRecord
     symptom_changes: tuple[SymptomChange, ...] = ()
+    is_target_paused: bool = False
+
+    @property
+    def id(self) -> str:
+        """The outage's id."""
+        return self.outage.id
+
+    @property
+    def provider(self) -> str:
+        """The provider of its target."""
+        return self.outage.provider
+
+    @property
+    def target(self) -> str:
+        """The name of its target."""
+        return self.outage.target
+
+    @property
+    def begin(self) -> Millis:
+        """The earliest time at which it may have begun."""
+        return self.outage.begin
+
+    @property
+    def first_bad(self) -> Millis:
+        """The first time at which its target was observed down."""
+        return self.outage.first_bad
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its target is known to be down: the outage is open, and the target is still probed."""
+        return self.outage.state == "open" and not self.is_target_paused
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it was open when its target was paused: neither down nor up, as far as is known."""
+        return self.outage.state == "open" and self.is_target_paused
+
+    @property
+    def until(self) -> Millis | None:
+        """The latest time at which it may have ended while its target was probed; None while it is open."""
+        return self.outage.last_bad if self.is_paused else self.outage.until
 
     @property
     def key(self) -> tuple[str, str]:
@@ -98,8 +142,8 @@ class IncidentOutage:
 class IncidentStage:
     """What was observed down from `at` until the next stage.
 
-    `trouble`: empty if nothing is down. `no_longer_watched`: outages last observed down at `at`, whose targets are
-    no longer monitored.
+    `trouble`: empty if nothing is down. `no_longer_watched` and `paused`: outages last observed down at `at`,
+    whose targets are no longer monitored, or are paused now.
     """
 
     at: Millis
@@ -109,6 +153,7 @@ class IncidentStage:
     failed: tuple[IncidentOutage, ...]
     restored: tuple[IncidentOutage, ...]
     no_longer_watched: tuple[IncidentOutage, ...] = ()
+    paused: tuple[IncidentOutage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +171,7 @@ class Incident:
     @property
     def id(self) -> str:
         """The id, from the outage recorded first, so that it stays the same while the incident grows."""
-        return incident_id(self.provider, min(self.members, key=lambda m: (m.order, m.outage.id)).outage.id)
+        return id_of_group(self.members)
 
     @property
     def last_good(self) -> Millis | None:
@@ -156,14 +201,15 @@ class Incident:
 
     @property
     def until(self) -> Millis | None:
-        """The latest time at which the incident may have ended while monitored; None while an outage is open."""
-        ends = [outage.until for outage in self.outages if outage.until is not None]
-        return max(ends) if len(ends) == len(self.members) else None
+        """The latest time at which the incident may have ended while monitored; None while a target is down."""
+        return until_of_group(self.members)
 
     @property
     def state(self) -> str:
-        """The state: "open", "closed", or "unwatched": over, but not every outage was monitored until its end."""
-        states = {outage.state for outage in self.outages}
+        """The state: "open", "closed", or "unwatched": over, but not every outage was monitored until its end,
+        since its target was removed or paused.
+        """
+        states = {"unwatched" if member.is_paused else member.outage.state for member in self.members}
         return next(state for state in ("open", "unwatched", "closed") if state in states)
 
     @property
@@ -181,19 +227,19 @@ class Incident:
 
     def stages(self) -> list[IncidentStage]:
         """Return the stages: one for each change in what was down, or in its trouble."""
-        changes: dict[Millis, tuple[list[IncidentOutage], list[IncidentOutage], list[IncidentOutage]]]
-        changes = defaultdict(lambda: ([], [], []))
+        changes: dict[Millis, tuple[list[IncidentOutage], ...]] = defaultdict(lambda: ([], [], [], []))
         for member in self.members:
             changes[member.outage.first_bad][0].append(member)
             for turned, _ in member.symptom_changes[1:]:
                 changes[turned]  # a separate stage, in which nothing fails and nothing is restored
-            if member.outage.until is not None:
-                changes[member.outage.until][2 if member.outage.unwatched else 1].append(member)
+            if member.until is not None:
+                how = 3 if member.is_paused else 2 if member.outage.unwatched else 1
+                changes[member.until][how].append(member)
         down: dict[str, IncidentOutage] = {}
         found = []
-        for at, (failed, restored, left) in sorted(changes.items()):
+        for at, (failed, restored, left, paused) in sorted(changes.items()):
             down |= {member.outage.id: member for member in failed}
-            for member in (*restored, *left):
+            for member in (*restored, *left, *paused):
                 down.pop(member.outage.id, None)
             seats = {member.key: member for member in down.values()}
             found.append(
@@ -205,14 +251,18 @@ class Incident:
                     failed=tuple(failed),
                     restored=tuple(restored),
                     no_longer_watched=tuple(left),
+                    paused=tuple(paused),
                 )
             )
         return found
 
+    def has_id(self, identity: str) -> bool:
+        """Return whether this is the incident's id, or a former one, from another of its outages."""
+        return any(incident_id(self.provider, outage.id) == identity for outage in self.outages)
+
     def matches(self, name: str) -> bool:
         """Return whether `name` is a prefix of this incident's id, of a former id, or of a member's id."""
-        names = (n for outage in self.outages for n in (incident_id(self.provider, outage.id), outage.id))
-        return any(known.startswith(name) for known in names)
+        return matches_group(self.members, name)
 
 
 def incident_id(provider: str, first_outage: str) -> str:
@@ -220,25 +270,68 @@ def incident_id(provider: str, first_outage: str) -> str:
     return hashlib.sha256(f"incident\n{provider}\n{first_outage}".encode()).hexdigest()[:12]
 
 
+class GroupMember(Protocol):
+    """What decides to which incident an outage belongs; `order` is that of recording."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+    @property
+    def order(self) -> int: ...
+    @property
+    def begin(self) -> Millis: ...
+    @property
+    def first_bad(self) -> Millis: ...
+    @property
+    def until(self) -> Millis | None: ...
+
+
+M = TypeVar("M", bound=GroupMember)
+
+
 def incidents(members: Iterable[IncidentOutage]) -> list[Incident]:
     """Group outages into incidents, oldest first."""
-    groups: dict[tuple[str, str], list[IncidentOutage]] = defaultdict(list)
+    return [Incident(provider=group[0].provider, members=group) for group in grouped(members)]
+
+
+def grouped(members: Iterable[M]) -> list[tuple[M, ...]]:
+    """Return the outages of each incident by the time at which they may have begun, the oldest incident first."""
+    groups: dict[tuple[str, str], list[M]] = defaultdict(list)
     for member in members:
-        provider = member.outage.provider
-        groups[provider, "" if provider else member.outage.target].append(member)
-    found = [
-        Incident(provider=provider, members=together)
-        for (provider, _), group in groups.items()
-        for together in _overlapping_groups(group)
-    ]
-    return sorted(found, key=lambda incident: (incident.first_bad, incident.id))
+        groups[member.provider, "" if member.provider else member.target].append(member)
+    found = [together for group in groups.values() for together in _overlapping_groups(group)]
+    return sorted(found, key=lambda group: (min(member.first_bad for member in group), id_of_group(group)))
 
 
-def _overlapping_groups(group: list[IncidentOutage]) -> Iterator[tuple[IncidentOutage, ...]]:
-    joined: list[IncidentOutage] = []
+def id_of_group(group: Sequence[GroupMember]) -> str:
+    """Return the id of the incident of these outages, from the one recorded first."""
+    return incident_id(group[0].provider, min(group, key=lambda member: (member.order, member.id)).id)
+
+
+def matches_group(group: Iterable[GroupMember], name: str) -> bool:
+    """Return whether `name` is a prefix of an incident's id, of a former id, or of a member's id."""
+    names = (known for member in group for known in (incident_id(member.provider, member.id), member.id))
+    return any(known.startswith(name) for known in names)
+
+
+def until_of_group(group: Iterable[GroupMember]) -> Millis | None:
+    """Return the latest time at which an incident may have ended while monitored; None while a target is down."""
+    last: Millis = 0
+    for member in group:
+        if (until := member.until) is None:
+            return None
+        last = max(last, until)
+    return last
+
+
+def _overlapping_groups(group: list[M]) -> Iterator[tuple[M, ...]]:
+    joined: list[M] = []
     until: Millis | None = 0
-    for member in sorted(group, key=lambda m: (m.outage.begin, m.outage.first_bad, m.outage.id)):
-        begin, end = member.outage.begin, member.outage.until
+    for member in sorted(group, key=lambda m: (m.begin, m.first_bad, m.id)):
+        begin, end = member.begin, member.until
         if joined and until is not None and begin > until:
             yield tuple(joined)
             joined = []

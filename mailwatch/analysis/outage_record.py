@@ -40,9 +40,9 @@ class OutageRecord(Outage):
     """An outage as recorded, or the current form of an open outage.
 
     1. `account`: a digest of the login, "" if there is none or it is unknown.
-    2. `rules`: the rules that opened it. `settings`: the target's settings then. Both None if not on record, and
-       in the current form of an open outage.
+    2. `rules`, `settings`: those in force at its latest entry; None if not on record.
     3. `maintenance`: milliseconds of its minimum duration in announced maintenance (store/queries.py).
+    4. `paused_at`: of an open outage in a list, since when its target is paused: neither down nor up is known.
     """
 
     provider: str
@@ -52,6 +52,7 @@ class OutageRecord(Outage):
     rules: Rules | None = None
     settings: TargetSettings | None = None
     maintenance: Millis = 0
+    paused_at: Millis | None = None
 
     @classmethod
     def of(

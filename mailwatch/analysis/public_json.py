@@ -72,7 +72,9 @@ class TargetJson(TypedDict):
     provider: str
     kind: Kind
     state: str
-    """up, suspect, down, recovering or unknown."""
+    """up, suspect, down, recovering, unknown or paused. A paused target is not probed: its latest observation is
+    from before the pause, and an outage that was open then stays open.
+    """
     interval: float
     """Seconds between two probes."""
     last_observation: str | None
@@ -126,6 +128,14 @@ class WatchedJson(TypedDict):
 
 
 @documented
+class AcknowledgementJson(TypedDict):
+    """That the owner has taken note: no more reminders."""
+
+    at: str
+    note: str
+
+
+@documented
 class OutageJson(TypedDict):
     """A time in which a target was down."""
 
@@ -160,8 +170,14 @@ class OutageJson(TypedDict):
     clock: NotRequired[ClockJson]
     maintenance: NotRequired[float]
     """How many seconds of `duration.min` were announced maintenance; missing if none."""
+    paused: NotRequired[str]
+    """Since when the target of an open outage is paused: it is not probed, so neither down nor up is known.
+    Missing if it is not; the outage stays open on record.
+    """
     watch: NotRequired[WatchedJson]
     """Missing where it is not on record."""
+    acknowledged: NotRequired[AcknowledgementJson]
+    """Missing unless the owner has acknowledged it."""
 
 
 @documented
@@ -259,6 +275,10 @@ class AvailabilityJson(_WindowJson, FiguresJson):
     """Seconds of announced maintenance, which are not counted; missing if none."""
     with_maintenance: NotRequired[FiguresJson]
     """The figures with the time of maintenance counted; missing without any."""
+    paused: NotRequired[float]
+    """Seconds in which the owner had paused the target, without announced maintenance: a part of `unobserved`.
+    Missing if none.
+    """
 
 
 @documented
@@ -331,6 +351,8 @@ def public_outage_json(record: OutageRecord) -> OutageJson:
     `watch` omits the digests of login name and task, which are useless outside, and is left out if not on record.
     """
     json = outage_json(record)
+    if record.paused_at is not None:
+        json["paused"] = rfc3339(record.paused_at)
     if record.settings is not None:
         json["watch"] = _settings_json(record.settings)
     return json

@@ -173,6 +173,9 @@ class TargetAccount:
                 self.intervals.append((None, 0))
 
 
+MAX_LATER_RULES = 1000
+
+
 class PeriodReplay:
     """Replays the entries of a range in order. `targets` maps each name to its interval in seconds.
 
@@ -190,6 +193,8 @@ class PeriodReplay:
     ) -> None:
         """Raises ValueError if the window is empty."""
         self.window, self.rules = window, rules
+        self.later_rules: list[Rules] = []
+        """Rules that came into force within the range, in order, each time that they changed."""
         self.steps: ClockSteps = []
         """Steps of the wall clock (milliseconds), by entry index."""
         self.ended: Millis | None = None
@@ -207,7 +212,7 @@ class PeriodReplay:
             account = None if target is None else self.accounts.get(target)
             if account is None:
                 if kind == "node":
-                    self.rules = rules_on_record(payload) or self.rules
+                    self._follow_rules(rules_on_record(payload))
                 elif kind == "clock" and payload.get("event") == "step":
                     self.steps.append((index, int(cast(Millis, payload["milliseconds"]))))
             elif kind in FACT_KINDS:
@@ -228,6 +233,12 @@ class PeriodReplay:
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ReplayError(f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]) from None
 
+    def _follow_rules(self, rules: Rules | None) -> None:
+        if rules is not None and rules != self.rules:
+            self.rules = rules
+            if len(self.later_rules) < MAX_LATER_RULES:
+                self.later_rules.append(rules)
+
     def flush(self) -> None:
         """Process deferred observations; call it after the last entry. Raises ReplayError."""
         for name, account in self.accounts.items():
@@ -235,7 +246,7 @@ class PeriodReplay:
                 account.replay.flush(self.rules)
             except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
                 raise ReplayError(
-                    f"the last look of {name} is none: {type(error).__name__} {error}"[:200]
+                    f"the last observation of {name} is no observation: {type(error).__name__} {error}"[:200]
                 ) from None
 
     def bounds(self) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mailwatch.analysis.segments import Segmenter, SegmentState
+from mailwatch.analysis.segments import Segmenter, SegmenterMemory, SegmentState
 from mailwatch.model import Fact
 from mailwatch.times import DAY_MS, HOUR_MS, Millis, Window, subtract_windows
 
@@ -35,6 +35,31 @@ class DayAvailability:
     maintenance: Millis
 
 
+@dataclass(frozen=True, slots=True)
+class _PastDays:
+    """The days before midnight `until`, with the maintenance that began in them."""
+
+    until: Millis
+    excused: Sequence[Window]
+    days: Sequence[DayAvailability]
+
+
+@dataclass(frozen=True, slots=True)
+class RingMemory:
+    """Milliseconds up, down and indeterminate by bucket, as of a ring."""
+
+    newest: int
+    spent: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AvailabilityMemory:
+    """What a rolling availability knows. `rings`: those of hours and quarters of a day, none if never observed."""
+
+    segmenter: SegmenterMemory
+    rings: tuple[RingMemory, ...]
+
+
 def no_maintenance(start: Millis, end: Millis) -> Sequence[Window]:
     """Return no maintenance."""
     return ()
@@ -48,7 +73,7 @@ class RollingAvailability:
     returns the merged maintenance in [start, end); it is called each time.
     """
 
-    __slots__ = ("_excluded", "_rings", "_segmenter")
+    __slots__ = ("_excluded", "_past", "_rings", "_segmenter")
 
     def __init__(
         self,
@@ -60,6 +85,32 @@ class RollingAvailability:
         self._segmenter = Segmenter(interval, infer=infer)
         self._excluded = excluded
         self._rings: tuple[_Ring, ...] = ()
+        self._past = _PastDays(0, (), ())
+
+    @property
+    def memory(self) -> AvailabilityMemory:
+        """What it knows."""
+        return AvailabilityMemory(self._segmenter.memory, tuple(ring.memory for ring in self._rings))
+
+    @classmethod
+    def of(
+        cls,
+        memory: AvailabilityMemory,
+        *,
+        excluded: Callable[[Millis, Millis], Sequence[Window]] = no_maintenance,
+    ) -> RollingAvailability:
+        """Return an availability that knows that. Raises ValueError, OverflowError or TypeError."""
+        made = cls(interval=0, excluded=excluded)
+        made._segmenter = Segmenter.of(memory.segmenter)
+        if memory.rings:
+            made._rings = _new_rings()
+            for ring, known in zip(made._rings, memory.rings, strict=True):
+                ring.recall(known)
+        return made
+
+    def exclude(self, excluded: Callable[[Millis, Millis], Sequence[Window]]) -> None:
+        """Leave this maintenance out from now on."""
+        self._excluded = excluded
 
     def feed(self, fact: Fact) -> None:
         """Process the next observation, gap or target change."""
@@ -68,7 +119,9 @@ class RollingAvailability:
         self._segmenter.former_jumps.clear()
         for start, end, share in stretches:
             # Allocated here: a target never observed needs no memory.
-            self._rings = self._rings or (_Ring(HOUR_MS, 7 * DAY_MS), _Ring(6 * HOUR_MS, 90 * DAY_MS))
+            self._rings = self._rings or _new_rings()
+            if start < self._past.until:
+                self._past = _PastDays(0, (), ())
             for begin, until in subtract_windows(self._excluded(start, end), start, end):
                 for ring in self._rings:
                     ring.add(begin, until, share, repeated=fact.clock is not None)
@@ -87,17 +140,27 @@ class RollingAvailability:
         return AvailabilityRatio(None, None, 0.0)
 
     def days(self, now: Millis) -> list[DayAvailability]:
-        """Return the last 90 days, oldest first, including the past part of today."""
+        """Return the last 90 days, oldest first, including the past part of today.
+
+        The days before today are kept until one of them changes, since the pages ask for them all the time.
+        """
         today = now // DAY_MS * DAY_MS
         first = today - 89 * DAY_MS
         excused = self._excluded(first, now)
-        result = []
-        for start in range(first, today + 1, DAY_MS):
-            length = min(DAY_MS, now - start)
-            spent = self._rings[-1].spent(start, start + DAY_MS - 1) if self._rings else (0, 0, 0)
-            maintenance = sum(max(0, min(end, start + length) - max(begin, start)) for begin, end in excused)
-            result.append(DayAvailability(start, length, *spent, maintenance))
-        return result
+        before = tuple(window for window in excused if window[0] < today)
+        if (self._past.until, self._past.excused) != (today, before):
+            days = tuple(self._day(start, DAY_MS, before) for start in range(first, today, DAY_MS))
+            self._past = _PastDays(today, before, days)
+        return [*self._past.days, self._day(today, now - today, excused)]
+
+    def _day(self, start: Millis, length: Millis, excused: Sequence[Window]) -> DayAvailability:
+        spent = self._rings[-1].spent(start, start + DAY_MS - 1) if self._rings else (0, 0, 0)
+        maintenance = sum(max(0, min(end, start + length) - max(begin, start)) for begin, end in excused)
+        return DayAvailability(start, length, *spent, maintenance)
+
+
+def _new_rings() -> tuple[_Ring, ...]:
+    return _Ring(HOUR_MS, 7 * DAY_MS), _Ring(6 * HOUR_MS, 90 * DAY_MS)
 
 
 class _Ring:
@@ -126,6 +189,17 @@ class _Ring:
             free = most - sum(spent[at] for spent in self._spent)
             self._spent[state][at] += min(until - start, free)
             start = until
+
+    @property
+    def memory(self) -> RingMemory:
+        """What it knows."""
+        return RingMemory(self._newest, tuple(tuple(spent) for spent in self._spent))
+
+    def recall(self, memory: RingMemory) -> None:
+        """Know that. Raises ValueError, OverflowError or TypeError for what is none."""
+        if [len(spent) for spent in memory.spent] != [self._size] * len(self._spent):
+            raise ValueError("no ring of this size")
+        self._newest, self._spent = memory.newest, tuple(array("I", spent) for spent in memory.spent)
 
     def begin(self, at: Millis) -> Millis:
         """Return the beginning of the bucket that contains `at`."""

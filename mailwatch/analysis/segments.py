@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
@@ -45,6 +46,24 @@ _INTERVAL_TOLERANCE_MS: Millis = 5
 
 ClockJump = tuple[Millis, Millis]
 """A step of the wall clock: (time before, time after)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterMemory:
+    """What a segmenter knows between two facts, as of `Segmenter`."""
+
+    reach: Millis
+    reached: Millis
+    infer: bool
+    due: Millis | None
+    spacing: Millis | None
+    state: int | None
+    started: Millis
+    length: Millis
+    end: Moment
+    before: int | None
+    offset: Millis | None
+    latest: Moment | None
 
 
 class Segmenter:
@@ -94,6 +113,28 @@ class Segmenter:
         """Steps of the wall clock. Cleared by the reader."""
         self.former_jumps: list[ClockJump] = []
         """Those that versions up to 0.2.0 noted: they missed steps within an observation or a gap."""
+
+    @property
+    def memory(self) -> SegmenterMemory:
+        """What it knows, between facts given to `feed` alone."""
+        state, before = (None if one is None else int(one) for one in (self._state, self._before))
+        return SegmenterMemory(
+            self._reach, self._reached, self._infer, self._due, self._spacing, state, self._started, self._length,
+            self._end, before, self._offset, self._latest,
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, memory: SegmenterMemory) -> Segmenter:
+        """Return a segmenter that knows that. Raises ValueError for a state that there is not."""
+        made = cls(0, infer=memory.infer)
+        made._reach, made._reached = memory.reach, memory.reached
+        made._due, made._spacing = memory.due, memory.spacing
+        made._state, made._before = (
+            None if one is None else SegmentState(one) for one in (memory.state, memory.before)
+        )
+        made._started, made._length, made._end = memory.started, memory.length, memory.end
+        made._offset, made._latest = memory.offset, memory.latest
+        return made
 
     def feed_up(self, payload: ObservationPayload) -> bool:
         """Process the ledger payload of a good observation amid good ones, with the same result as `feed`.

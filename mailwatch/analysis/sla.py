@@ -9,7 +9,10 @@ from typing import Any
 
 WINDOWS = ("month", "quadrimestre")
 """Calendar months; or four-month periods: January to April, May to August, September to December."""
-LANGUAGES = ("en", "it")
+TEXT_LANGUAGES = ("en", "it")
+"""Languages of a rule's texts, also of a rule in a bundle. Not those of i18n.py: a further language there must not
+make the rules of older bundles incomplete, and the verifier loads no i18n.
+"""
 _TEXTS = ("definition", "exclusions", "remedy", "send_to", "note")
 _KEYS = {
     "name", "source_url", "seen_on", "verified", "channels", "target", "window", "minimum_minutes",
@@ -153,7 +156,7 @@ def _percent(value: object) -> Decimal:
 
 
 def _texts(value: Mapping[str, Any]) -> dict[str, str]:
-    return {language: _text(value[language]) for language in LANGUAGES}
+    return {language: _text(value[language]) for language in TEXT_LANGUAGES}
 
 
 def _text(value: object) -> str:

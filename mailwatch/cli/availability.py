@@ -4,79 +4,121 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from mailwatch.analysis.public_json import AvailabilityJson, FiguresJson
-from mailwatch.cli.common import add_options, open_config, open_reader, parse_window_options, stdout
+from mailwatch.cli.common import add_options, open_config, open_reader, parse_time, parse_window_options, stdout
+from mailwatch.cli.errors import print_error
+from mailwatch.cli.language import tr
+from mailwatch.cli.terminal_format import TerminalFormat, add_utc_option, terminal_format
+from mailwatch.cli.text_table import Column, TextTable, print_lines
+from mailwatch.config import Config
 from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.config.targets import resolved_targets
-from mailwatch.i18n import format_duration, percent_of
 from mailwatch.store import queries
+from mailwatch.times import DAY_MS, Window, now
 
-NO_DATA = "no data"
+DEFAULT_DAYS = 30
+"""Days of the window without --from."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_options(verb)
     when = "2026-01, 2026-01-22 (local time) or 2026-01-22T21:55:00+01:00"
-    verb.add_argument("--from", dest="start", required=True, metavar="TIME", help=when)
-    verb.add_argument("--to", dest="end", required=True, metavar="TIME", help="end of the window, not included")
+    verb.add_argument("--from", dest="start", metavar="TIME", help=f"{when}; default: 30 days before the end")
+    verb.add_argument("--to", dest="end", metavar="TIME", help="end of the window, not included; default: now")
     verb.add_argument("--target", metavar="NAME", help="only this target")
     verb.add_argument(
         "--with-maintenance",
         action="store_true",
         help="count announced maintenance too, instead of leaving it out",
     )
+    add_utc_option(verb)
     verb.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    start, end = parse_window_options(args.start, args.end)
     config = open_config(args)
+    start, end = _window(config, args)
     try:
         with open_reader(config) as reader:
             # A target that is no longer watched still has its record.
             known = [section.name for section, _ in resolved_targets(config)]
             wanted = queries.select_targets(reader, args.target, known)
+            if args.target is None:
+                # What was removed from the config was watched too.
+                former = (name for name in reader.targets() if name not in known)
+                wanted += [name for name in former if reader.between(name, start, end) != (0, 0)]
             answers = queries.availability(reader, wanted, start, end)
     except UnknownTargetError as error:
-        print(f"mailwatch: {error}", file=sys.stderr)
+        print_error(f"mailwatch: {error}")
         return 2
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
-    else:
-        stdout().print(_table(answers, with_maintenance=args.with_maintenance))
+        return 0
+    table = availability_table(answers, terminal_format(args, config), with_maintenance=args.with_maintenance)
+    print_lines(stdout(), table)
     return 0
 
 
-def _table(answers: Sequence[AvailabilityJson], *, with_maintenance: bool) -> Table:
-    title = f"{answers[0]['from']} to {answers[0]['to']}"
-    columns = ["target", "up, at least", "at most", "coverage", "down, at least", "at most", "mean time to repair"]
-    excused = any("maintenance" in answer for answer in answers)
-    table = Table(*columns, *(["maintenance"] if excused else []), title=title)
-    if excused:
-        how = "counted like other time" if with_maintenance else "left out (--with-maintenance counts it)"
-        table.caption = f"announced maintenance is {how}"
+def _window(config: Config, args: argparse.Namespace) -> Window:
+    """Return --from and --to; without an end now, without a start 30 days before the end."""
+    if args.start is not None and args.end is not None:
+        return parse_window_options(config, args.start, args.end)
+    end = parse_time(config, args.end, "to")
+    end = now() if end is None else end
+    start = parse_time(config, args.start, "from")
+    start = end - DEFAULT_DAYS * DAY_MS if start is None else start
+    if end <= start:
+        print_error(f"mailwatch: --from ({args.start}) lies in the future; add --to")
+        raise SystemExit(2)
+    return start, end
+
+
+def availability_table(
+    answers: Sequence[AvailabilityJson], form: TerminalFormat, *, with_maintenance: bool
+) -> TextTable:
+    """Return a table of bounds. No bound overstates, and no data is no data."""
+    columns = (
+        Column(header="target", shrinks=True),
+        Column(header="up", right=True),
+        Column(header="observed", right=True),
+        Column(header="down, at least", below=True),
+        Column(header="at most", below=True, label="down, at most"),
+        Column(header="mean time to repair", below=True),
+        Column(header="maintenance", below=True),
+        Column(header="paused", below=True),
+    )
+    table = TextTable(columns, _note(answers, form, with_maintenance=with_maintenance))
     for answer in answers:
         counted: FiguresJson = answer.get("with_maintenance", answer) if with_maintenance else answer
-        share, down = counted["availability"], counted["downtime"]
-        bounds = [_percent(share["lower"]), _percent(share["upper"], up=True), _percent(counted["coverage"])]
+        share, down, repair = counted["availability"], counted["downtime"], counted["mttr"]
+        coverage = counted["coverage"]
+        observed = tr("no data") if coverage is None or share["lower"] is None else form.share(coverage)
         # Without observations the downtime is unknown, not zero.
-        lasted = [NO_DATA] * 2
+        lasted = [tr("no data")] * 2
         if down["min"] is not None and down["max"] is not None:
-            lasted = [format_duration(down["min"]), format_duration(down["max"], round_up=True)]
-        lasted.append("" if counted["mttr"] is None else format_duration(counted["mttr"]))
-        lasted += [format_duration(answer.get("maintenance", 0))] if excused else []
-        table.add_row(answer["target"], *bounds, *lasted)
+            lasted = [form.duration(_millis(down["min"])), form.duration(_millis(down["max"]), up=True)]
+        excused = form.duration(_millis(answer.get("maintenance", 0))) if "maintenance" in answer else ""
+        paused = form.duration(_millis(answer["paused"])) if "paused" in answer else ""
+        mean = "" if repair is None else form.duration(_millis(repair))
+        table.add_row(
+            answer["target"], form.bounds(share["lower"], share["upper"]), observed, *lasted, mean, excused, paused
+        )
     return table
 
 
-def _percent(share: float | None, *, up: bool = False) -> str:
-    """Format a share, rounded down or `up` to a ten-thousandth of a per cent, so that neither bound overstates."""
-    if share is None:
-        return NO_DATA
-    return f"{percent_of(share, 4, up=up)}%"
+def _note(answers: Sequence[AvailabilityJson], form: TerminalFormat, *, with_maintenance: bool) -> str:
+    """Return the window, its zone, and what became of announced maintenance."""
+    window = {"start": form.second_of(answers[0]["from"]), "end": form.second_of(answers[0]["to"])}
+    note = tr("From {start} to {end} ({zone})", zone=form.zone.key, **window)
+    if not any("maintenance" in answer for answer in answers):
+        return note
+    if with_maintenance:
+        return f"{note}; {tr('announced maintenance is counted like other time')}"
+    return f"{note}; {tr('announced maintenance is left out (--with-maintenance counts it)')}"
+
+
+def _millis(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -6,11 +6,15 @@ import argparse
 import getpass
 import json
 import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 from mailwatch import config
 from mailwatch.cli.common import add_options, config_path
+from mailwatch.cli.errors import print_error
+from mailwatch.errors import OperationError
 from mailwatch.evidence.ledger_range import EvidenceError
-from mailwatch.settings import Target
+from mailwatch.time_zone import TimeZoneError
 
 _MAX_PASSWORD_CHARS = 4096
 """Most characters of a password on stdin: the input may be endless."""
@@ -34,53 +38,76 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    notes: tuple[config.ConfigProblem, ...] = ()
-    problems: tuple[config.ConfigProblem, ...] = ()
-    status, count = 0, 0
+    found = _Check()
+    status = 0
     try:
-        loaded = config.load(config_path(args))
-        notes = (*config.web_warnings(loaded), *config.warnings(loaded), *config.channel_warnings(loaded))
-        problems, count = _check_references(loaded)
-        status = 1 if problems else 0
+        found.examine(config.load(config_path(args)))
     except config.ConfigError as error:
-        problems = error.problems
+        found.problems.update(error.problems)
         status = 2 if isinstance(error, config.ConfigNotFoundError) else 1
+        # What the mistakes do not touch is checked in the same run.
+        if status == 1 and (rest := config.salvage(config_path(args))):
+            found.examine(rest)
+    status = status or (1 if found.problems else 0)
+    notes, problems = tuple(found.notes), tuple(sorted(found.problems))
     for note in notes:
-        print(f"warning: {note}", file=sys.stderr)
+        print_error(f"warning: {note}")
     for problem in problems:
-        print(problem, file=sys.stderr)
+        print_error(str(problem))
     if args.json:
         plain = {"valid": status == 0, "mistakes": _plain(problems), "warnings": _plain(notes)}
         print(json.dumps(plain, indent=2, ensure_ascii=False))
     if status == 0:
-        print(f"no mistakes: {count} target{'' if count == 1 else 's'}", file=sys.stderr)
+        print_error(f"no mistakes: {found.targets} target{'' if found.targets == 1 else 's'}")
     return status
 
 
-def _check_references(loaded: config.Config) -> tuple[tuple[config.ConfigProblem, ...], int]:
-    """Open everything that the config names, as `run` does. Return every mistake, and the number of targets."""
-    problems: list[config.ConfigProblem] = []
-    targets: list[Target] = []
-    for step in (
-        lambda: config.check_references(loaded),
-        lambda: targets.extend(config.build_targets(loaded)),
-        lambda: config.build_authorities(loaded),
-        lambda: config.build_channels(loaded),
-        lambda: config.build_heartbeat(loaded),
-        lambda: config.web_access(loaded),
-    ):
+@dataclass
+class _Check:
+    """What is wrong with a config, and what deserves a warning."""
+
+    problems: set[config.ConfigProblem] = field(default_factory=set)
+    notes: list[config.ConfigProblem] = field(default_factory=list)
+    targets: int = 0
+
+    def examine(self, loaded: config.Config) -> None:
+        """Add what `run` and `report` would find in a config."""
+        self.notes += [*config.web_warnings(loaded), *config.warnings(loaded), *config.channel_warnings(loaded)]
+        self.notes += config.advice(loaded)
+        found, self.targets = config.reference_problems(loaded)
+        self.problems.update(found, _check_signing(loaded, found), _check_zone(loaded))
+        if not any(problem.message.startswith("database") for problem in found):
+            self._examine_database(loaded)
+
+    def _examine_database(self, loaded: config.Config) -> None:
+        """Connect to PostgreSQL as `run` will, and add what is wrong with it."""
+        if loaded.database is None:
+            return
+        from mailwatch.store.place import configured_place  # Loading SQLAlchemy is slow.
+        from mailwatch.store.postgres_check import examine
+
         try:
-            step()
-        except config.ConfigError as error:
-            problems += error.problems
-    if not any(problem.message.startswith("signing") for problem in problems):
-        problems += _check_signing(loaded)
-    return tuple(sorted(set(problems))), len(targets)
+            facts = examine(configured_place(loaded))
+        except OperationError as error:
+            self.problems.add(loaded.problem(("database",), f"database: {error}"))
+            return
+        for remark in (*facts.losses(), *facts.remarks()) if facts else ():
+            self.notes.append(loaded.problem(("database",), f"database: {remark} (docs/how-to/postgresql.md)"))
 
 
-def _check_signing(loaded: config.Config) -> list[config.ConfigProblem]:
-    """Open the signing key as `report` will, and return its mistakes."""
-    if loaded.signing is None:
+def _check_zone(loaded: config.Config) -> Sequence[config.ConfigProblem]:
+    try:
+        loaded.zone()
+    except TimeZoneError as error:
+        return [loaded.problem((), f"timezone: {error.reason}, or write timezone: here")]
+    return []
+
+
+def _check_signing(
+    loaded: config.Config, found: Collection[config.ConfigProblem]
+) -> Sequence[config.ConfigProblem]:
+    """Open the signing key as `report` will, and return its mistakes, unless a file of it is missing anyway."""
+    if loaded.signing is None or any(problem.message.startswith("signing") for problem in found):
         return []
     from mailwatch.cli.common import open_signer  # Loading pyHanko is slow.
 

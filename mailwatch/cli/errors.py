@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
+from mailwatch.cli.language import tr, translated
 from mailwatch.cli.resource_limits import ResourceLimitError
-from mailwatch.errors import OperationError, UsageError
+from mailwatch.errors import OperationError, UsageError, is_panic
 
 EXIT_DEFECT = 70
 """A defect in MailWatch (EX_SOFTWARE of sysexits.h)."""
@@ -69,8 +70,7 @@ def run_command(command: Callable[[], int]) -> int:
     except Exception as error:
         words, status = error_text(error)
     except BaseException as error:
-        # A panic in a Rust library is not an Exception.
-        if type(error).__name__ != "PanicException":
+        if not is_panic(error):
             raise
         words, status = error_text(error)
     print_error(words)
@@ -103,14 +103,19 @@ def os_error_text(error: OSError) -> str:
     if error.errno == errno.ENOENT and error.filename is None and not _has_folder():
         return "the current folder no longer exists; change to another"
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    advice = f"; {_OS_ADVICE[error.errno]}" if error.errno in _OS_ADVICE else ""
-    return f"{where}{error.strerror}{advice}"
+    advice = f"; {tr(_OS_ADVICE[error.errno])}" if error.errno in _OS_ADVICE else ""
+    return f"{where}{tr(error.strerror)}{advice}"
+
+
+def error_reason(error: Exception) -> str:
+    """Return the message of an error, without the number that Python puts before the system's own."""
+    return os_error_text(error) if isinstance(error, OSError) else str(error)
 
 
 def print_error(words: str) -> None:
-    """Write a line to stderr, if stderr accepts it."""
+    """Write a message to stderr in the language of the terminal, if stderr accepts it."""
     with contextlib.suppress(OSError, ValueError):
-        print(words, file=sys.stderr, flush=True)
+        print(translated(words), file=sys.stderr, flush=True)
 
 
 def _resource_text(error: BaseException) -> str:

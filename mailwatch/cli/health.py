@@ -7,10 +7,10 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import sys
 import time
 from pathlib import Path
 
+from mailwatch.cli.errors import print_error
 from mailwatch.errors import UsageError
 
 TIMEOUT_SECONDS = 3.0
@@ -23,6 +23,7 @@ _WILDCARDS = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S1
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    verb.epilog = "Exit status: 0 alive, 1 not."
     # As in cli/common.py, which would import the whole config package.
     verb.add_argument(
         "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="path of the config file"
@@ -40,7 +41,7 @@ def _run(args: argparse.Namespace) -> int:
         raise UsageError(f"{listen!r} of {LISTEN_VARIABLE} or web.listen is not HOST:PORT")
     status, answer = _get(host.strip("[]"), int(port), "/readyz" if args.ready else "/healthz")
     if status != 200:
-        print(f"mailwatch health: {answer}", file=sys.stderr)
+        print_error(f"mailwatch health: {answer}")
     return 0 if status == 200 else 1
 
 

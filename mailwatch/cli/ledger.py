@@ -1,4 +1,10 @@
-"""mailwatch ledger audit: recomputes the whole ledger and reports whether it is as it was written."""
+"""mailwatch ledger audit: recomputes the whole ledger and reports whether it is as it was written.
+
+mailwatch ledger compact: writes the file of the ledger anew without its free pages.
+
+mailwatch ledger successor: begins a new ledger, with a new key, that names the lost one. `mailwatch run
+--successor` does the same before it starts, and nothing if no ledger is lost, as after a restart of the service.
+"""
 
 from __future__ import annotations
 
@@ -13,36 +19,135 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mailwatch.cli.common import add_options, open_config, open_reader
+from mailwatch.cli.errors import print_error
+from mailwatch.cli.language import tr, translated
 from mailwatch.config import Config
+from mailwatch.ledger.entry import target_id
 from mailwatch.store import (
     Finding,
     Reader,
     StoreDamagedError,
+    Succession,
     Tokens,
     audit,
+    audit_cosignatures,
     audit_database,
     audit_signed,
     audit_tokens,
+    begin_successor,
     load_keys,
 )
+from mailwatch.store.availability_history import Subject, audit_history
+from mailwatch.store.compact import CompactStep, compact
 from mailwatch.store.keys import Keys
-from mailwatch.store.replay import audit_maintenance, audit_outages, rule_book
+from mailwatch.store.place import configured_place
+from mailwatch.store.postgres import PostgresPlace
+from mailwatch.store.postgres_roles import prepare_tables
+from mailwatch.store.pruning import pruned_entries
+from mailwatch.store.replay import (
+    audit_maintenance,
+    audit_outage_index,
+    audit_outages,
+    read_announcements,
+    rule_book,
+)
 
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    actions = verb.add_subparsers(required=True, metavar="audit")
+    actions = verb.add_subparsers(required=True, metavar="audit|compact|successor|prepare")
     action = actions.add_parser(
         "audit", help="recompute all hashes, signatures and outages; exit 1 if one differs"
     )
     add_options(action)
     action.set_defaults(run=_audit)
+    action = actions.add_parser(
+        "compact", help="give the free pages of the ledger's file back to the disk; MailWatch must not run"
+    )
+    add_options(action)
+    action.set_defaults(run=_compact)
+    action = actions.add_parser(
+        "successor", help="begin a new ledger, with a new key, that names the lost one; MailWatch must not run"
+    )
+    action.add_argument(
+        "--older",
+        action="store_true",
+        help="the database is a restored backup, and more was signed after that backup",
+    )
+    add_options(action)
+    action.set_defaults(run=_successor)
+    action = actions.add_parser(
+        "prepare", help="make or update the tables in PostgreSQL, as their owner, for the role in the config"
+    )
+    action.add_argument(
+        "--owner", required=True, metavar="URL", help="address of the database with the owner's name, no password"
+    )
+    add_options(action, json=False)
+    action.set_defaults(run=_prepare)
 
 
 def _audit(args: argparse.Namespace) -> int:
     config = open_config(args)
     with open_reader(config) as reader:
         return _print_result(args, *_audited(config, reader))
+
+
+def _compact(args: argparse.Namespace) -> int:
+    config = open_config(args)
+    if config.database is not None:
+        print_error(
+            "mailwatch: PostgreSQL uses free pages again by itself (autovacuum); there is nothing to compact"
+        )
+        return 2
+    done = compact(config.data_dir, _print_step)
+    if args.json:
+        print(json.dumps(asdict(done), indent=2, ensure_ascii=False))
+    else:
+        print(
+            tr(
+                "{origin}: {entries} entries; the file had {before} MB and has {after} MB now",
+                origin=done.origin,
+                entries=done.entries,
+                before=f"{done.before / 1e6:.1f}",
+                after=f"{done.after / 1e6:.1f}",
+            )
+        )
+    return 0
+
+
+def _print_step(step: CompactStep) -> None:
+    if sys.stderr.isatty() and step is not CompactStep.DONE:
+        print_error(tr(step.value))
+
+
+def _successor(args: argparse.Namespace) -> int:
+    done = begin_successor(configured_place(open_config(args)), older=args.older)
+    if args.json:
+        print(json.dumps({**asdict(done), "archive": str(done.archive)}, indent=2, ensure_ascii=False))
+    else:
+        print(translated(succession_text(done)))
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    config = open_config(args)
+    if config.database is None:
+        print_error("mailwatch: the ledger is in SQLite, which needs no preparation")
+        return 2
+    place = configured_place(config)
+    assert isinstance(place, PostgresPlace)
+    prepare_tables(PostgresPlace(config.data_dir, args.owner), place.user)
+    print(tr("{database}: the tables are prepared for the role {role}", database=place, role=place.user))
+    return 0
+
+
+def succession_text(done: Succession) -> str:
+    """Return a completed succession in words."""
+    if done.predecessor:
+        named = f"{done.origin} is the successor of {done.predecessor}"
+    else:
+        named = f"{done.origin} is the successor of a ledger whose name is lost"
+    return f"{named}; what is left of that one is kept in {done.archive}"
 
 
 class _Audit:
@@ -70,32 +175,42 @@ class _Audit:
 
 @dataclass(frozen=True, slots=True)
 class _Ledger:
-    """The ledger audited and its size."""
+    """The ledger audited and its size. `cosignatures`: of witnesses. `pruned`: entries that cannot be checked."""
 
     origin: str
     entries: int
     checkpointed: int
     tokens: int
+    cosignatures: int
+    pruned: int
 
 
 def _audited(config: Config, reader: Reader) -> tuple[_Ledger, _Audit]:
     keys = load_keys(config.data_dir)
-    done, size, signed, tokens = _Audit(), 0, None, 0
+    done, size, signed, tokens, cosignatures, pruned = _Audit(), 0, None, 0, 0, 0
     with done.part("the size of the ledger"):
-        signed, size = reader.last_checkpoint(), reader.size()
+        signed, size, pruned = reader.last_checkpoint(), reader.size(), pruned_entries(reader)
     done.add(_entries(reader, keys, size))
     done.add(audit_signed(config.data_dir, keys, size))
     with done.part("outages"):
         for target in reader.targets():
             with done.part(f"the outages of {target}"):
                 done.add(audit_outages(reader, rule_book(reader), target, size))
+        done.add(audit_outage_index(reader))
+    with done.part("availability"):
+        announced = read_announcements(reader)
+        for target in reader.targets():
+            done.add(audit_history(reader, Subject(target, target_id(keys.secret, target), announced), size))
     with done.part("timestamp tokens"):
-        tokens, more = audit_tokens(reader, Tokens(config.data_dir))
+        tokens, more = audit_tokens(reader, Tokens(configured_place(config)))
+        done.add(more)
+    with done.part("cosignatures of witnesses"):
+        cosignatures, more = audit_cosignatures(reader)
         done.add(more)
     with done.part("announced maintenance"):
         done.add(audit_maintenance(reader))
     done.add(audit_database(reader))
-    return _Ledger(keys.origin, size, signed.size if signed else 0, tokens), done
+    return _Ledger(keys.origin, size, signed.size if signed else 0, tokens, cosignatures, pruned), done
 
 
 def _print_result(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> int:
@@ -109,25 +224,28 @@ def _print_result(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> in
         print(json.dumps(plain, indent=2, ensure_ascii=False))
         return 1 if done.findings else 0
     for finding in (*done.findings, *done.pending):
-        where = "ledger" if finding.index is None else f"entry {finding.index}"
-        print(f"{where}: {finding.what}")
+        where = tr("ledger") if finding.index is None else tr("entry {index}", index=finding.index)
+        print(f"{where}: {translated(finding.what)}")
     count = len(done.findings)
-    conclusion = (
-        f"{count} finding{'s' * (count != 1)}"
-        if done.findings
-        else "valid: all hashes, signatures and outages are correct"
+    sizes = tr(
+        "{origin}: {entries} entries, {checkpointed} under the last checkpoint, {tokens} timestamp tokens",
+        **asdict(ledger),
     )
+    if not done.findings:
+        conclusion = tr("valid: all hashes, signatures and outages are correct")
+    else:
+        conclusion = tr("1 finding") if count == 1 else tr("{count} findings", count=count)
     if done.pending:
-        conclusion += f"; the next start records {len(done.pending)} outage(s)"
-    print(
-        f"{ledger.origin}: {ledger.entries} entries, {ledger.checkpointed} under the last checkpoint, "
-        f"{ledger.tokens} timestamp tokens; {conclusion}"
-    )
+        conclusion += f"; {tr('the next start records {count} outage(s)', count=len(done.pending))}"
+    if ledger.pruned:
+        unchecked = "of {pruned} pruned entries only the roots are left, which the signatures cover"
+        conclusion += f"; {tr(unchecked, pruned=ledger.pruned)}"
+    print(f"{sizes}; {conclusion}")
     return 1 if done.findings else 0
 
 
 def _entries(reader: Reader, keys: Keys, size: int) -> list[Finding]:
-    columns = (TextColumn("auditing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(tr("auditing")), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("audit", total=size)
         return audit(reader, keys.public, keys.secret, lambda done: bar.update(task, completed=done))

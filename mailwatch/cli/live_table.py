@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from mailwatch.cli.language import tr, translated, word
+from mailwatch.cli.text_table import Column, TextTable, print_lines, table_width
 from mailwatch.kinds import KINDS
 from mailwatch.model import Observation, Outcome, Phase
 from mailwatch.settings import Target
 
 T = TypeVar("T")
 _COLOURS = {Outcome.UP: "green", Outcome.DOWN: "red", Outcome.UNKNOWN: "yellow"}
-_MARKS = {Outcome.UP: "● up", Outcome.DOWN: "▼ down", Outcome.UNKNOWN: "? unknown"}
+_MARKS = {Outcome.UP: "●", Outcome.DOWN: "▼", Outcome.UNKNOWN: "?"}
+_NOT_YET = "·"
 _COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING)
 
 
@@ -37,15 +39,16 @@ class LiveProbe:
         if self.observation is not None and self.observation.failed_phase is phase:
             return Text("✗", style="bold red" if self.observation.outcome is Outcome.DOWN else "bold yellow")
         if phase not in self.phases:
-            return Text("·", style="dim")
+            return Text(_NOT_YET, style="dim")
         spent = self.phases[phase]
         return Text("…", style="bold cyan") if spent is None else Text(f"{spent / 1000:.0f} ms")
 
     def outcome_cell(self) -> Text:
         """Return the cell of the outcome."""
         if self.observation is None:
-            return Text("checking", style="cyan")
-        return Text(_MARKS[self.observation.outcome], style=f"bold {_COLOURS[self.observation.outcome]}")
+            return Text(tr("checking"), style="cyan")
+        outcome = f"{_MARKS[self.observation.outcome]} {word('outcome', self.observation.outcome)}"
+        return Text(outcome, style=f"bold {_COLOURS[self.observation.outcome]}")
 
     def detail(self) -> str:
         """Return why the target is not up, else the server that answered."""
@@ -53,29 +56,62 @@ class LiveProbe:
             return ""
         if self.observation.outcome is Outcome.UP:
             return _served_by(self.observation)
-        return f"{self.observation.cause}: {self.observation.detail}"
+        return reason_of(self.observation)
+
+
+def reason_of(observation: Observation) -> str:
+    """Return why an observation is not up, in the language of the terminal."""
+    cause, detail = word("cause", observation.cause or ""), translated(observation.detail)
+    # Some details only repeat the cause.
+    return cause if detail == cause else f"{cause}: {detail}"
 
 
 async def run_live(probes: Awaitable[T], rows: Sequence[LiveProbe], console: Console) -> T:
     """Wait for the probes; show them live at a terminal, elsewhere once they have ended."""
     if console.is_terminal:
-        with Live(console=console, refresh_per_second=12, get_renderable=lambda: live_table(rows)):
+        width = table_width(console)
+        with Live(
+            console=console,
+            refresh_per_second=12,
+            get_renderable=lambda: Group(*live_table(rows, width).lines(width)),
+        ):
             return await probes
     result = await probes
-    console.print(live_table(rows))
+    print_lines(console, live_table(rows, table_width(console)))
     return result
 
 
-def live_table(rows: Sequence[LiveProbe]) -> Table:
-    """Return the table of all probes, one per row."""
+def live_table(rows: Sequence[LiveProbe], width: int | None) -> TextTable:
+    """Return the table of all probes, one per row.
+
+    On a terminal, a row is headed by its channel, below a line with the address. In a pipe it is complete.
+    """
     phases_run = {phase for pulse in rows for phase in _phases_of(pulse.target)}
     phases = [phase for phase in Phase if phase in phases_run]
-    drawn = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
-    for pulse in rows:
+    parts = [_address_and_channel(pulse.target) for pulse in rows]
+    grouped = width is not None and any("/" in pulse.target.name for pulse in rows)
+    drawn = TextTable(
+        (
+            Column(header="channel" if grouped else "target", shrinks=True),
+            *(Column(header=word("phase", phase), below=True, right=True, empty=_NOT_YET) for phase in phases),
+            Column(header="outcome"),
+            Column(header="detail", label="", below=True),
+        )
+    )
+    before = ""
+    for pulse, (address, channel) in zip(rows, parts, strict=True):
+        if grouped and address != before:
+            drawn.add_heading(address)
+        before = address
         cells = (pulse.cell(phase) for phase in phases)
-        # As Text, so that brackets in a server's reply are not markup.
-        drawn.add_row(Text(pulse.target.name), *cells, pulse.outcome_cell(), Text(pulse.detail()))
+        drawn.add_row(channel if grouped else pulse.target.name, *cells, pulse.outcome_cell(), pulse.detail())
     return drawn
+
+
+def _address_and_channel(target: Target) -> tuple[str, str]:
+    """Return the address and the channel of an account's target; of another its name and its kind."""
+    address, slash, channel = target.name.rpartition("/")
+    return (address, channel) if slash and "@" in address else (target.name, target.kind)
 
 
 def _phases_of(target: Target) -> tuple[Phase, ...]:

@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from mailwatch.cli.common import add_options, open_config
+from mailwatch.cli.errors import print_error
+from mailwatch.cli.language import tr, translated, word
 from mailwatch.cli.pending_login import PendingLogins
-from mailwatch.config import build_targets
+from mailwatch.config import Config, build_targets
 from mailwatch.model import Kind, Outcome
 from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.oauth.flows import GRANT_SECONDS, BrowserFlow, authorization, device_code, device_grant
@@ -38,13 +40,19 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    config = open_config(args)
-    targets = build_targets(config, oauth_user=args.address)
+    return log_in(open_config(args), args.address, device=args.device, timeout=args.timeout)
+
+
+def log_in(config: Config, address: str, *, device: bool, timeout: float = GRANT_SECONDS) -> int:
+    """Let the owner grant access to a mailbox, and test it; return the exit status.
+
+    `device`: by a code that is entered on any device, else in a browser that reaches this machine's loopback.
+    """
+    targets = build_targets(config, oauth_user=address)
     if not targets:
-        print(
-            f"mailwatch: no account or target in the config logs in as {args.address} by OAuth 2; "
-            "add oauth2: to its account (docs/how-to/oauth2.md)",
-            file=sys.stderr,
+        print_error(
+            f"mailwatch: no account or target in the config logs in as {address} by OAuth 2; "
+            "add oauth2: to its account (docs/how-to/oauth2.md)"
         )
         return 2
     # To most people, "it works" means that they can read mail.
@@ -53,13 +61,13 @@ def _run(args: argparse.Namespace) -> int:
     try:
         tokens = AccessTokens(wait_seconds=2 * REQUEST_TIMEOUT_SECONDS)
         hearing = PendingLogins(config, targets, tokens)
-        return asyncio.run(_log_in(target, tokens, hearing, device=args.device, timeout=args.timeout))
+        return asyncio.run(_log_in(target, tokens, hearing, device=device, timeout=timeout))
     except TimeoutError:
-        print("mailwatch: access was not granted in time; run the command again", file=sys.stderr)
+        print_error("mailwatch: access was not granted in time; run the command again")
     except OAuthError as error:
-        print(f"mailwatch: access was not granted: {error}", file=sys.stderr)
+        print_error(f"mailwatch: access was not granted: {error}")
     except (OAuthUnavailableError, GrantBusyError) as error:
-        print(f"mailwatch: {error}", file=sys.stderr)
+        print_error(f"mailwatch: {error}")
     return 1
 
 
@@ -73,36 +81,35 @@ async def _log_in(
     grant = await (_grant_by_device(client) if device else _grant_by_browser(client, username, timeout))
     async with lock_grant(client.grant_file, REQUEST_TIMEOUT_SECONDS):
         await asyncio.to_thread(write_grant, client.grant_file, grant)
-    print(f"access granted; stored in {client.grant_file}")
+    print(tr("access granted; stored in {file}", file=client.grant_file))
     observation = await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
     observation = await hearing.judge_silence(target, observation)
     if observation.outcome is Outcome.UP:
-        print(f"the login works: {target.name} is up")
+        print(tr("the login works: {target} is up", target=target.name))
         return 0
-    print(
-        f"the login does not work yet: {target.name} is {observation.outcome}: "
-        f"{observation.cause}: {observation.detail}"
-    )
+    cause = word("cause", observation.cause or "")
+    reason = f"{word('outcome', observation.outcome)}: {cause}: {translated(observation.detail)}"
+    print(tr("the login does not work yet: {target} is {reason}", target=target.name, reason=reason))
     return 1
 
 
 async def _grant_by_browser(client: OAuth2, username: str, timeout: float) -> Grant:
     async with authorization(client, username) as flow:
-        print("Grant access in your browser:\n", file=sys.stderr)
+        print_error("Grant access in your browser:\n")
         print(flow.url, flush=True)
-        print("", file=sys.stderr)
+        print_error("")
         _open_browser(flow.url)
         if sys.stdin.isatty():
-            print("If the browser runs on another machine, paste the address it ends at here.", file=sys.stderr)
+            print_error("If the browser runs on another machine, paste the address it ends at here.")
             _read_pasted_urls(flow)
-        with _countdown("waiting for the browser", timeout):
+        with _countdown(tr("waiting for the browser"), timeout):
             return await flow.grant(timeout)
 
 
 async def _grant_by_device(client: OAuth2) -> Grant:
     code = await device_code(client)
-    print(f"Open {code.url} and enter {code.user_code}", flush=True)
-    with _countdown("waiting until you enter the code", code.seconds):
+    print(tr("Open {url} and enter {code}", url=code.url, code=code.user_code), flush=True)
+    with _countdown(tr("waiting until you enter the code"), code.seconds):
         return await device_grant(client, code)
 
 

@@ -36,12 +36,13 @@ class PendingLogins:
         from mailwatch.monitor.runner import secret_used
         from mailwatch.store import UNREADABLE, Reader
         from mailwatch.store.keys import read_secret
+        from mailwatch.store.place import configured_place
 
         gate, secret = LoginBackoff(), b""
         at_server = {other.name: other for other in self._ends if _same_account(other, end)}
         try:
             secret = read_secret(self._config.data_dir)
-            with contextlib.closing(Reader.open(self._config.data_dir)) as reader:
+            with contextlib.closing(Reader.open(configured_place(self._config))) as reader:
                 gate.restore(login_observations(reader, at_server.values()), now())
         except UNREADABLE:
             # Without a readable ledger, no password is known to have been accepted.

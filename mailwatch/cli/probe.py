@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from mailwatch.cli.common import add_options, open_config, stdout
+from mailwatch.cli.errors import print_error
+from mailwatch.cli.language import translated
 from mailwatch.cli.live_table import LiveProbe, run_live
 from mailwatch.cli.pending_login import PendingLogins, password_notice
 from mailwatch.config import Config, build_targets
@@ -30,6 +32,7 @@ from mailwatch.times import now
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Add the arguments."""
+    verb.epilog = "Exit status: 0 all up, 1 some down, 3 some unknown."
     add_options(verb)
     verb.add_argument("targets", nargs="*", metavar="TARGET", help="names from the config; default: all")
     verb.set_defaults(run=_run)
@@ -42,12 +45,12 @@ def _run(args: argparse.Namespace) -> int:
     if unknown:
         for name in sorted(unknown):
             error = UnknownTargetError(name, [target.name for target in targets], where=" in the config")
-            print(f"mailwatch: {error}", file=sys.stderr)
+            print_error(f"mailwatch: {error}")
         return 2
     wanted = [target for target in targets if not args.targets or target.name in args.targets]
     if notice := password_notice(wanted):
         # JSON is for programs: nothing else goes to stdout with it.
-        print(notice, file=sys.stderr if args.json else sys.stdout, flush=True)
+        print(translated(notice), file=sys.stderr if args.json else sys.stdout, flush=True)
     found = asyncio.run(_probe(config, targets, wanted, show=not args.json))
     if args.json:
         observations = [observation_json(o, t.provider, t.kind) for t, o in zip(wanted, found, strict=True)]

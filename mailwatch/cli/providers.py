@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
-from rich.console import Console
-from rich.table import Table
-
+from mailwatch.cli.common import stdout
+from mailwatch.cli.errors import print_error
+from mailwatch.cli.text_table import Column, TextTable, print_lines, table_width
 from mailwatch.config import catalogue
 
 
@@ -29,28 +28,34 @@ def _run(args: argparse.Namespace) -> int:
     elif found:
         _print(found)
     if not found:
-        print(f"no provider matches '{args.word}'; mailwatch providers lists all", file=sys.stderr)
+        print_error(f"no provider matches '{args.word}'; mailwatch providers lists all")
         return 1
     return 0
 
 
 def _print(found: tuple[catalogue.Provider, ...]) -> None:
-    table = Table("key", "name", "kind", box=None, padding=(0, 2, 0, 0))
-    for column in ("server", "tls", "login"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("domains")
+    columns = (
+        Column(header="key"),
+        Column(header="name", shrinks=True),
+        Column(header="kind"),
+        Column(header="server"),
+        Column(header="tls"),
+        Column(header="login", below=True),
+        Column(header="domains", below=True),
+    )
+    table, console = TextTable(columns), stdout()
+    wide = table_width(console) is None
     for provider in found:
         domains = " ".join(provider.domains[:5]) + (" ..." if len(provider.domains) > 5 else "")
         for number, server in enumerate(provider.servers):
+            # Where it stands below the row, it must not part a provider's servers.
+            here = number == (0 if wide else len(provider.servers) - 1)
             head = (provider.key, provider.name) if number == 0 else ("", "")
             where = f"{server.host}:{server.port}"
             login = f"{'/'.join(server.auth)}, {server.username}"
-            table.add_row(*head, server.kind, where, server.tls, login, domains if number == 0 else "")
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # For grep: one server, one line.
-    console.print(table)
-    print(f"Source: {catalogue.SOURCE}, seen {catalogue.SOURCE_DATE}", file=sys.stderr)
+            table.add_row(*head, server.kind, where, server.tls, login, domains if here else "")
+    print_lines(console, table)
+    print_error(f"Source: {catalogue.SOURCE}, seen {catalogue.SOURCE_DATE}")
 
 
 def _plain(provider: catalogue.Provider) -> dict[str, object]:

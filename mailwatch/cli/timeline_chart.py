@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from rich.text import Text
 
-from mailwatch.times import Millis, rfc3339
+from mailwatch.cli.language import tr
+from mailwatch.cli.terminal_format import UTC_ZONE
+from mailwatch.cli.text_table import shorten
+from mailwatch.times import Millis
 
 SURE_MARK, POSSIBLE_MARK, SERVED_MARK = "█", "▒", "─"
 _STYLES = {SURE_MARK: "red", POSSIBLE_MARK: "dim red", SERVED_MARK: "dim green"}
@@ -26,13 +30,15 @@ class Bar:
     note: str = ""
 
 
-def draw_timeline(bars: Sequence[Bar], start: Millis, end: Millis, width: int) -> Text:
-    """Return the bars from `start` to `end` in `width` columns, under an axis of times."""
+def draw_timeline(
+    bars: Sequence[Bar], start: Millis, end: Millis, width: int, zone: ZoneInfo = UTC_ZONE, italian: bool = False
+) -> Text:
+    """Return the bars from `start` to `end` in `width` columns, under an axis of times in `zone`."""
     note = max((len(bar.note) for bar in bars), default=0)
     label = min(max((len(bar.label) for bar in bars), default=0), max(8, (width - note) // 3))
     cells = max(_MIN_CELLS, width - label - note - 4)
     text = Text(no_wrap=True)
-    text.append(" " * (label + 2) + draw_axis(start, end, cells) + "\n", "dim")
+    text.append(" " * (label + 2) + draw_axis(start, end, cells, zone, italian) + "\n", "dim")
     for bar in bars:
         text.append(shorten(bar.label, label).ljust(label) + "  ")
         for cell in _cells(bar, start, end, cells):
@@ -40,49 +46,28 @@ def draw_timeline(bars: Sequence[Bar], start: Millis, end: Millis, width: int) -
         text.append(f"  {bar.note.rjust(note)}\n")
     text.append(" " * (label + 2))
     for cell, words in (
-        (SURE_MARK, " certainly down  "),
-        (POSSIBLE_MARK, " possibly  "),
-        (SERVED_MARK, " up, or not checked"),
+        (SURE_MARK, tr("certainly down")),
+        (POSSIBLE_MARK, tr("possibly")),
+        (SERVED_MARK, tr("up, or not checked")),
     ):
         text.append(cell, _STYLES[cell])
-        text.append(words, "dim")
+        text.append(f" {words}  ", "dim")
+    text.rstrip()
     return text
 
 
-def draw_axis(start: Millis, end: Millis, cells: int) -> str:
+def draw_axis(start: Millis, end: Millis, cells: int, zone: ZoneInfo = UTC_ZONE, italian: bool = False) -> str:
     """Return an axis for bars of `cells` cells: as many times as fit, each starting at its cell."""
-    form = "%m-%d %H:%M" if end - start >= 86_400_000 else "%H:%M:%S" if end - start < 3_600_000 else "%H:%M"
-    length = len(f"{datetime.fromtimestamp(0, UTC):{form}}")
+    day = "%d/%m" if italian else "%m-%d"
+    form = f"{day} %H:%M" if end - start >= 86_400_000 else "%H:%M:%S" if end - start < 3_600_000 else "%H:%M"
+    length = len(f"{datetime.fromtimestamp(0, zone):{form}}")
     count = max(1, (cells + 4) // (length + 4))
     line = ""
     for number in range(count):
         cell = number * cells // count
         at = start + (end - start) * cell // cells
-        line = line.ljust(cell) + f"{datetime.fromtimestamp(at // 1000, UTC):{form}}"
+        line = line.ljust(cell) + f"{datetime.fromtimestamp(at // 1000, zone):{form}}"
     return line
-
-
-def shorten(text: str, width: int) -> str:
-    """Shorten a long name in the middle: both its ends carry meaning."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
-
-
-def format_second(at: Millis) -> str:
-    """Format a time to the second, UTC: 2026-01-22 21:55:00Z."""
-    return f"{rfc3339(at)[:19].replace('T', ' ')}Z"
-
-
-def format_minute(at: Millis) -> str:
-    """Format a time to the minute, UTC: 2026-01-22 21:55Z."""
-    return f"{rfc3339(at)[:16].replace('T', ' ')}Z"
-
-
-def format_month_second(at: Millis) -> str:
-    """Format a time without its year, UTC: 01-22 21:55:00."""
-    return rfc3339(at)[5:19].replace("T", " ")
 
 
 def _cells(bar: Bar, start: Millis, end: Millis, cells: int) -> str:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from mailwatch.config.appearance import PLAIN, Appearance, appearance_of
 from mailwatch.config.errors import ConfigProblem, FieldError, Problems
+from mailwatch.config.load import environment_source
 from mailwatch.config.schema import Config
 from mailwatch.config.schema_web import HASH_PREFIX, check_hash
 from mailwatch.config.secrets import read_secret, readable_by_others
+from mailwatch.config.types import split_endpoint
 from mailwatch.net import is_loopback
 
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+BIND_VARIABLE = "MAILWATCH_BIND"
+"""The environment variable in which compose.yaml passes on the address that a container's port is published on."""
 MIN_TOKEN_CHARS = 16
 """Characters of the shortest token: programs generate tokens, and short ones can be guessed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebAccess:
-    """The access rules of the pages."""
+    """The access rules of the pages, and their appearance."""
 
     password: SecretStr | None = None
     password_hash: SecretStr | None = None
@@ -33,6 +39,17 @@ class WebAccess:
     trust_network: bool = False
     hosts: frozenset[str] = frozenset()
     proxies: Networks = ()
+    appearance: Appearance = PLAIN
+
+    @property
+    def has_password(self) -> bool:
+        """Whether a password is set: only who knows it may change anything."""
+        return bool(self.password or self.password_hash)
+
+    @property
+    def is_for_this_machine(self) -> bool:
+        """Whether no secret is set, and only this machine reaches the port."""
+        return self.loopback and not self.requires_login
 
     @property
     def requires_login(self) -> bool:
@@ -68,10 +85,17 @@ def web_access(config: Config) -> WebAccess:
         token=token,
         public=web.public,
         loopback=is_loopback(web.host),
-        trust_network=web.trust_network,
+        trust_network=web.trust_network and _published_on_loopback(),
         hosts=frozenset(host.casefold().rstrip(".") for host in web.hosts),
+        appearance=appearance_of(config),
         proxies=tuple(ipaddress.ip_network(network) for network in web.trusted_proxies),
     )
+
+
+def _published_on_loopback() -> bool:
+    """Return whether a container's port is published on this machine only. True if nothing is known of that."""
+    bind = os.environ.get(BIND_VARIABLE, "").strip("[] ")
+    return not bind or is_loopback(bind)
 
 
 def web_warnings(config: Config) -> Iterator[ConfigProblem]:
@@ -84,6 +108,13 @@ def web_warnings(config: Config) -> Iterator[ConfigProblem]:
             "set web.password_file, or web.public: true if you want only the public view"
         )
         yield config.problem(("web", "listen"), what)
+    metrics = web.metrics_listen and split_endpoint(web.metrics_listen)[0]
+    if metrics and not is_loopback(metrics) and not environment_source(("web", "metrics_listen")):
+        what = (
+            f"web.metrics_listen: everyone who reaches {metrics} can read the names of targets; "
+            "use 127.0.0.1, or an address that only Prometheus reaches"
+        )
+        yield config.problem(("web", "metrics_listen"), what)
     for key in ("password_file", "token_file"):
         file = getattr(web, key)
         if file is not None and readable_by_others(file):

@@ -15,7 +15,7 @@ from mailwatch.config.files import MAX_CERTIFICATE_BYTES, read_file
 from mailwatch.config.schema import Config, MaintenanceSection, TimestampSection
 from mailwatch.config.targets import read_login_password, resolved_targets
 from mailwatch.ledger.entry import target_id
-from mailwatch.settings import Login, TimestampAuthority
+from mailwatch.settings import Login, TimestampAuthority, Witness
 
 
 def build_authorities(config: Config) -> tuple[TimestampAuthority, ...]:
@@ -37,6 +37,18 @@ def build_authorities(config: Config) -> tuple[TimestampAuthority, ...]:
         made[section.name] = TimestampAuthority(
             name=section.name, url=section.url, every=section.every, ca_file=section.ca_file, login=login
         )
+    problems.check()
+    return tuple(made.values())
+
+
+def build_witnesses(config: Config) -> tuple[Witness, ...]:
+    """Return all witnesses. Raises ConfigError if one is listed twice."""
+    made: dict[str, Witness] = {}
+    problems = Problems(config.problem)
+    for number, section in enumerate(config.witnesses):
+        if section.key in made:
+            problems.add(("witnesses", number, "key"), "is already listed; keep one")
+        made[section.key] = Witness(url=section.url, key=section.key)
     problems.check()
     return tuple(made.values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
@@ -16,6 +17,7 @@ from mailwatch.config.schema_notify import NotifySection, UrlSection, parse_quie
 from mailwatch.config.targets import resolved_targets
 from mailwatch.net import is_web_address
 from mailwatch.settings import Channel
+from mailwatch.time_zone import TimeZoneError
 
 _SCHEME = re.compile(r"([a-z][a-z0-9]{1,19})://.+")
 _MAIL = ("mailto", "mailtos")
@@ -28,7 +30,14 @@ def build_channels(config: Config) -> tuple[Channel, ...]:
     problems = Problems(config.problem)
     for number, section in enumerate(config.notify):
         with problems.at("notify", number, url_source(section)):
-            made.append(_channel(section, number + 1))
+            url, scheme = _checked_url(section)
+            with problems.at("notify", number):
+                place = f"{scheme}-{number + 1}"
+                name = section.name or place
+                # A name of one's own may also be that of a channel without one.
+                if name in {channel.name for channel in made}:
+                    raise FieldError(f"the name '{name}' belongs to a channel above; names must differ", "name")
+                made.append(replace(_channel(section, name, url, config), place=place))
     problems.check()
     return tuple(made)
 
@@ -67,7 +76,13 @@ def channel_warnings(config: Config) -> Iterator[ConfigProblem]:
             yield config.problem(("notify", number, "url_file"), what)
 
 
-def _channel(section: NotifySection, number: int) -> Channel:
+def channel_name(section: NotifySection, place: int) -> str:
+    """Return the name of a channel: its own, else its scheme and its place, from 1. Raises FieldError."""
+    return section.name or f"{_checked_url(section)[1]}-{place}"
+
+
+def _checked_url(section: NotifySection) -> tuple[SecretStr, str]:
+    """Return the address of a channel, and its scheme. Raises FieldError."""
     url = _url(section)
     found = _SCHEME.fullmatch(url.get_secret_value())
     if not found or not _is_supported(url.get_secret_value()):
@@ -78,15 +93,30 @@ def _channel(section: NotifySection, number: int) -> Channel:
         "1",
     ):
         raise FieldError("switches off certificate verification; remove verify")
+    return url, found[1]
+
+
+def _channel(section: NotifySection, name: str, url: SecretStr, config: Config) -> Channel:
     return Channel(
-        name=f"{found[1]}-{number}",
+        name=name,
         url=url,
         on=frozenset(section.on),
         lang=section.lang,
         quiet=parse_quiet_hours(section.quiet_hours) if section.quiet_hours else None,
-        timezone=section.timezone,
+        timezone=_zone_key(section, config),
         group=section.group,
+        remind=section.remind,
+        web_url=config.web.url or "",
     )
+
+
+def _zone_key(section: NotifySection, config: Config) -> str:
+    if section.timezone:
+        return section.timezone
+    try:
+        return config.zone().key
+    except TimeZoneError as error:
+        raise FieldError(f"{error.reason}, or write timezone: here", "timezone") from None
 
 
 def _is_supported(url: str) -> bool:

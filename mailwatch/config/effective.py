@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import yaml
 
 from mailwatch.config.schema import Config
-from mailwatch.config.schema_notify import UrlSection
+from mailwatch.config.schema_notify import NotifySection, UrlSection
 from mailwatch.config.targets import resolved_targets
+from mailwatch.time_zone import TimeZoneError
 
 
 def effective(config: Config) -> dict[str, Any]:
@@ -19,21 +21,32 @@ def effective(config: Config) -> dict[str, Any]:
         "accounts",
         "targets",
         "timestamps",
+        "witnesses",
+        "witness",
         "signing",
         "claims",
         "notify",
         "heartbeat",
         "maintenance",
+        "backup",
     }
     plain = config.model_dump(mode="json", exclude=written)
+    if config.timezone is None:
+        del plain["timezone"]
     plain["timestamps"] = [section.model_dump(mode="json", exclude_none=True) for section in config.timestamps]
     for stamping in plain["timestamps"]:
         _hide_arguments(stamping)
+    if config.witnesses:
+        plain["witnesses"] = [section.model_dump(mode="json") for section in config.witnesses]
+    if config.witness:
+        plain["witness"] = config.witness.model_dump(mode="json")
     plain["web"] = config.web.model_dump(mode="json", exclude_none=True)
     if config.signing:
         plain["signing"] = config.signing.model_dump(mode="json", exclude_none=True)
     if config.notify:
-        plain["notify"] = [_without_address(section) for section in config.notify]
+        plain["notify"] = [_channel(section, config) for section in config.notify]
+    if config.backup:
+        plain["backup"] = config.backup.model_dump(mode="json")
     if config.heartbeat:
         plain["heartbeat"] = _without_address(config.heartbeat)
     targets = []
@@ -41,6 +54,8 @@ def effective(config: Config) -> dict[str, Any]:
         target = section.model_dump(mode="json", exclude_none=True)
         if target["provider"] == "":
             del target["provider"]
+        if not target["paused"]:
+            del target["paused"]
         _hide_arguments(target)
         targets.append(target)
     if config.maintenance:
@@ -49,6 +64,14 @@ def effective(config: Config) -> dict[str, Any]:
     if config.claims:
         plain["claims"] = [section.model_dump(mode="json", exclude_defaults=True) for section in config.claims]
     return {**plain, "targets": targets}
+
+
+def _channel(section: NotifySection, config: Config) -> dict[str, Any]:
+    plain = _without_address(section)
+    # Without any time zone the times in messages are in UTC, as `run` warns.
+    with contextlib.suppress(TimeZoneError):
+        plain.setdefault("timezone", config.zone().key)
+    return plain
 
 
 def _without_address(section: UrlSection) -> dict[str, Any]:

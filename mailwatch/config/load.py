@@ -33,6 +33,7 @@ from mailwatch.kinds import MAILBOX_KINDS
 VARIABLES: dict[KeyPath, str] = {
     ("data_dir",): "MAILWATCH_DATA_DIR",
     ("web", "listen"): "MAILWATCH_LISTEN",
+    ("web", "metrics_listen"): "MAILWATCH_METRICS_LISTEN",
     ("web", "trust_network"): "MAILWATCH_TRUST_NETWORK",
 }
 """The environment variables that set keys. An empty variable sets nothing."""
@@ -93,6 +94,32 @@ _REJECTED_KEYS = {
 }
 
 
+_SYNONYMS = {
+    **dict.fromkeys(("notifications", "notification", "notifiers", "alerts", "channels"), "notify"),
+    **dict.fromkeys(("mailboxes", "mailbox", "account", "emails"), "accounts"),
+    **dict.fromkeys(("monitors", "servers", "hosts"), "targets"),
+    **dict.fromkeys(("tz", "time_zone", "zone"), "timezone"),
+    **dict.fromkeys(("email", "mail"), "address"),
+    **dict.fromkeys(("user", "login_name"), "username"),
+    **dict.fromkeys(("type", "protocol"), "kind"),
+    **dict.fromkeys(("server", "hostname"), "host"),
+    **dict.fromkeys(("every", "frequency"), "interval"),
+}
+"""The keys that other words mean, of which few letters agree."""
+_SECTIONS_OF_KEYS = (
+    "defaults",
+    "accounts",
+    "targets",
+    "web",
+    "notify",
+    "detection",
+    "guard",
+    "timestamps",
+    "backup",
+)
+"""The sections that a key may have been meant for, the likeliest first."""
+
+
 def default_path(paths: tuple[Path, ...] = _DEFAULT_PATHS) -> Path:
     """Return $MAILWATCH_CONFIG, else ./config.yaml or /etc/mailwatch/config.yaml. Raises ConfigNotFoundError."""
     if named := os.environ.get("MAILWATCH_CONFIG"):
@@ -106,9 +133,12 @@ def default_path(paths: tuple[Path, ...] = _DEFAULT_PATHS) -> Path:
     raise ConfigNotFoundError([ConfigProblem(paths[0], 1, what)])
 
 
-def load(path: Path) -> Config:
-    """Load a config file. Raises ConfigError with all mistakes, each with its line."""
-    document = YamlDocument(path)
+def load(path: Path, raw: bytes | None = None) -> Config:
+    """Load a config file. Raises ConfigError with all mistakes, each with its line.
+
+    `raw`: what the file would hold, to check a change before it is written.
+    """
+    document = YamlDocument(path, raw)
     problems = list(document.problems)
     if not isinstance(document.data, dict):
         problems.append(document.problem((), "is empty or not a mapping; see config.example.yaml"))
@@ -136,6 +166,9 @@ def _already_reported(detail: ErrorDetails) -> bool:
     """Return whether `_empty_keys`, or an item of the list, already has the problem."""
     if detail["type"] in ("missing", "extra_forbidden"):
         return False
+    if detail["type"] == "literal_error" and detail["ctx"]["expected"] == "''":
+        # A key may be empty, or a value whose own mistake is listed too.
+        return True
     return detail["input"] is None or (detail["type"] == "too_short" and bool(detail["input"]))
 
 
@@ -161,30 +194,46 @@ def _unexpanded_variables(document: YamlDocument, data: YamlValue, place: KeyPat
         for number, value in enumerate(data):
             yield from _unexpanded_variables(document, value, (*place, number))
     elif isinstance(data, str) and _VARIABLE.search(data):
-        what = "MailWatch does not replace variables such as ${NAME}; write the value itself, or for a secret the "
-        yield document.problem(
-            place, f"{format_key_path(place)}{environment_source(place)}: {what}_file or _env key"
-        )
+        name = f"{format_key_path(place)}{environment_source(place)}"
+        advice = "write the value itself, or for a secret the _file or _env key"
+        what = f"{name}: MailWatch does not replace variables such as ${{NAME}}; {advice}"
+        yield document.problem(place, what)
 
 
 def _problem(document: YamlDocument, detail: ErrorDetails) -> ConfigProblem:
-    place: KeyPath = detail["loc"]
+    # Without the marks of pydantic for the choices of a value.
+    place: KeyPath = tuple(part for part in detail["loc"] if not str(part).startswith(("function-", "literal[")))
     kind = detail["type"]
     fault = detail.get("ctx", {}).get("error")
     if isinstance(fault, FieldError) and fault.field:
         place = (*place, fault.field)
     name = f"{format_key_path(place)}{environment_source(place)}:" if place else ""
-    if kind == "extra_forbidden":
-        return document.problem(place, f"{name} {_unknown_key(place)}")
-    if isinstance(fault, FieldError):
-        what = str(fault)
-    elif kind == "int_type" and re.fullmatch(r"0[0-9]+", str(detail["input"])):
-        what = "has a leading zero; write it without, and without quotes"
-    elif kind in _ADVICE:
-        what = _ADVICE[kind].format_map(detail.get("ctx", {})).replace("'", "")
-    else:
-        what = detail["msg"].lower() + "; correct it"
+    what = _unknown_key(place) if kind == "extra_forbidden" else _what(detail)
     return document.problem(place, f"{name} {what}")
+
+
+def section_problems(error: ValidationError) -> Iterator[str]:
+    """Yield the mistakes of a single section, each with its key: "channels: lists the same channel twice"."""
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and detail["input"]:
+            # An item of the list is wrong, which is reported too.
+            continue
+        fault = detail.get("ctx", {}).get("error")
+        place = (*detail["loc"], fault.field) if isinstance(fault, FieldError) and fault.field else detail["loc"]
+        yield f"{format_key_path(place)}: {_what(detail)}" if place else _what(detail)
+
+
+def _what(detail: ErrorDetails) -> str:
+    """Return what is wrong with a value, and how to fix it."""
+    fault = detail.get("ctx", {}).get("error")
+    if isinstance(fault, FieldError):
+        return str(fault)
+    kind = detail["type"]
+    if kind == "int_type" and re.fullmatch(r"0[0-9]+", str(detail["input"])):
+        return "has a leading zero; write it without, and without quotes"
+    if kind in _ADVICE:
+        return _ADVICE[kind].format_map(detail.get("ctx", {})).replace("'", "")
+    return detail["msg"].lower() + "; correct it"
 
 
 def _unknown_key(place: KeyPath) -> str:
@@ -192,8 +241,12 @@ def _unknown_key(place: KeyPath) -> str:
     if name in _REJECTED_KEYS:
         return _REJECTED_KEYS[name]
     known = _known_keys(place[:-1])
-    near = get_close_matches(name, known, n=1)
-    return f"unknown key; did you mean '{near[0]}'?" if near else f"unknown key; use one of {', '.join(known)}"
+    near = [_SYNONYMS[name]] if _SYNONYMS.get(name) in known else get_close_matches(name, known, n=1)
+    if near:
+        return f"unknown key; did you mean '{near[0]}'?"
+    if sections := [section for section in _SECTIONS_OF_KEYS if name in _known_keys((section,))]:
+        return f"unknown key here; write it in {', '.join(sections)}"
+    return f"unknown key; use one of {', '.join(known)}"
 
 
 def _known_keys(place: KeyPath) -> list[str]:
@@ -218,8 +271,15 @@ def _duplicate_names(document: YamlDocument, data: dict[str, YamlValue]) -> Iter
     Works on the plain data, so that it is reported together with problems of shape.
     """
     seen: dict[str, KeyPath] = {}
+    twice: set[KeyPath] = set()
     for name, place in _names(data):
-        if name in seen:
+        if name in seen and place[0] == "accounts" == seen[name][0]:
+            # One mistake, however many channels the account has.
+            if place not in twice:
+                what = f"{name.rpartition('/')[0]} is already an account, on line {document.line(seen[name])}"
+                yield document.problem(place, f"{format_key_path(place)}: {what}; keep one")
+            twice.add(place)
+        elif name in seen:
             first = document.line(seen[name])
             yield document.problem(place, f"the name '{name}' is already on line {first}; names must differ")
         seen.setdefault(name, place)

@@ -16,7 +16,13 @@ from mailwatch.config.errors import ConfigError, FieldError, KeyPath, format_key
 from mailwatch.config.files import MAX_CERTIFICATE_BYTES, folder_problem, read_file
 from mailwatch.config.load import environment_source
 from mailwatch.config.schema import Config
+from mailwatch.config.schema_database import DatabaseSection
+from mailwatch.config.schema_web import LOGO_TYPES
+from mailwatch.config.secrets import read_secret
 from mailwatch.net import family_of, is_address
+
+MAX_LOGO_BYTES = 256 << 10
+"""Bytes of the logo: it is sent with each page that a browser has not cached."""
 
 
 def check_references(config: Config) -> None:
@@ -32,8 +38,12 @@ def check_references(config: Config) -> None:
 def _problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
     if what := folder_problem(config.data_dir):
         yield ("data_dir",), what
+    if what := _password_problem(config.database):
+        yield ("database",), what
     if what := _address_problem(config.web.host):
         yield ("web", "listen"), what
+    if config.web.logo and (what := logo_problem(config.web.logo)):
+        yield ("web", "logo"), what
     found_by_path: dict[Path, str] = {}
     for place, path in _certificate_files(config):
         if path not in found_by_path:
@@ -44,6 +54,35 @@ def _problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
         for key in ("key_file", "certificate_file"):
             if (path := getattr(config.signing, key)) is not None and (what := file_problem(path)):
                 yield ("signing", key), what
+
+
+def _password_problem(section: DatabaseSection | None) -> str:
+    """Return why the password of the database cannot be read, "" if it can or there is none."""
+    if section is None or (section.password_file is None and section.password_env is None):
+        return ""
+    try:
+        read_secret(section.password_file, section.password_env)
+    except FieldError as fault:
+        return f"{'password_env' if section.password_file is None else 'password_file'}: {fault}"
+    return ""
+
+
+def logo_problem(path: Path) -> str:
+    """Return why a file cannot be the logo of the pages, "" if it can."""
+    try:
+        content = read_file(path, MAX_LOGO_BYTES + 1, "put it there, or name another")
+    except FieldError as fault:
+        return str(fault)
+    if len(content) > MAX_LOGO_BYTES:
+        return f"{path} is larger than 256 KiB; make the picture smaller"
+    is_kind = {
+        "image/png": content.startswith(b"\x89PNG\r\n\x1a\n"),
+        "image/svg+xml": b"<svg" in content,
+        "image/jpeg": content.startswith(b"\xff\xd8\xff"),
+    }
+    if not is_kind[LOGO_TYPES[path.suffix.lower()]]:
+        return f"{path} is not the picture that its name says; name a PNG, SVG or JPEG file"
+    return ""
 
 
 def _certificate_files(config: Config) -> Iterator[tuple[KeyPath, Path]]:

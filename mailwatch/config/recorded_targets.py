@@ -12,9 +12,9 @@ import hmac
 from collections.abc import Iterable, Iterator
 
 from mailwatch.config import catalogue
-from mailwatch.ledger.entry import login_id
+from mailwatch.ledger.entry import login_id, login_name_commitment, login_name_key
 from mailwatch.ledger.settings_payloads import rules_from, rules_payload
-from mailwatch.model import Kind, Rules, TargetChange, TargetEvent, TargetSettings
+from mailwatch.model import PAUSED, RESUMED, Kind, Rules, TargetChange, TargetEvent, TargetSettings
 from mailwatch.settings import Login, MxTask, RoundtripTask, Target, WebmailTask
 
 START, RELOAD, DAILY, REMOVED, REPLACED = "start", "reload", "daily", "removed", "replaced"
@@ -49,6 +49,7 @@ class UnknownTargetError(LookupError):
 
 def recorded_settings(target: Target, rules: Rules, secret: bytes) -> TargetSettings:
     """Return the settings of a target as recorded. `secret` is the ledger's, for the keyed digests."""
+    login = target.task.to.login if isinstance(target.task, RoundtripTask) else target.login
     return TargetSettings(
         kind=target.kind,
         provider=target.provider,
@@ -59,11 +60,17 @@ def recorded_settings(target: Target, rules: Rules, secret: bytes) -> TargetSett
         timeout=round(target.timeout * 1000),
         catalogue=_is_catalogue_server(target),
         own_ca=any(end.ca_file is not None for end in (target, *target.endpoints)),
-        login=_login(secret, target.task.to.login if isinstance(target.task, RoundtripTask) else target.login),
+        login=_login(secret, login),
         task=_task(secret, target.task),
         # As they are read back; else values that the record cannot distinguish would be a change at each start.
         rules=rules_from(rules_payload(rules)),
+        login_name=_commitment(secret, login),
     )
+
+
+def change_reason(reason: str, *, paused: bool, was_paused: bool) -> str:
+    """Return the reason to record of a change: a pause, or its end, says more than the occasion."""
+    return PAUSED if paused else RESUMED if was_paused else reason
 
 
 def target_steps(
@@ -87,6 +94,20 @@ def target_steps(
         yield TargetEvent.BEGIN, settings, reason
 
 
+def renewed_steps(steps: Iterable[TargetStep], latest: TargetSettings) -> Iterator[TargetStep]:
+    """Yield the events of a target that is resumed after failures that opened no outage: its state is forgotten.
+
+    Else a failure before the pause and one after it would be an outage that surely lasted as long as the pause.
+    Versions up to 0.2.0 replay an end and a begin to the same.
+    """
+    for event, settings, reason in steps:
+        if event in (TargetEvent.CONTINUE, TargetEvent.CHANGE):
+            yield TargetEvent.END, latest, reason
+            yield TargetEvent.BEGIN, settings, reason
+        else:
+            yield event, settings, reason
+
+
 def _is_catalogue_server(target: Target) -> bool:
     """Return whether the catalogue has the host for that provider and kind; for mx targets, the domain."""
     provider = catalogue.by_key(target.provider) if target.provider else None
@@ -102,6 +123,12 @@ def _is_catalogue_server(target: Target) -> bool:
 
 def _login(secret: bytes, login: Login | None) -> str:
     return "" if login is None else login_id(secret, login.username)
+
+
+def _commitment(secret: bytes, login: Login | None) -> str:
+    if login is None:
+        return ""
+    return login_name_commitment(login_name_key(secret, login.username), login.username)
 
 
 def _task(secret: bytes, task: MxTask | WebmailTask | RoundtripTask | None) -> str:

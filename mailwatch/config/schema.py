@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -23,24 +24,32 @@ from mailwatch.analysis.maintenance import RecurrenceRule, check_rule
 from mailwatch.analysis.recurrence import InvalidRuleError
 from mailwatch.config.errors import ConfigProblem, FieldError, KeyPath
 from mailwatch.config.schema_claims import ClaimSection
+from mailwatch.config.schema_database import DatabaseSection, database_as_text, database_from
 from mailwatch.config.schema_guard import ClockSection, GuardSection
 from mailwatch.config.schema_notify import HeartbeatSection, NotifySection
+from mailwatch.config.schema_retention import RetentionSection
 from mailwatch.config.schema_targets import AccountSection, LoginSection, TargetSection
 from mailwatch.config.schema_web import WebSection
+from mailwatch.config.schema_witness import MAX_WITNESSES, WitnessSection, WitnessServerSection
 from mailwatch.config.types import (
     AuthorityUrl,
     Count,
     FolderPath,
     Host,
+    InARow,
     Label,
     Seconds,
     Section,
+    SectionOr,
+    Size,
     Text,
     Variable,
+    ZoneName,
     read_duration,
 )
 from mailwatch.config.yaml_file import YamlDocument
 from mailwatch.net import is_loopback
+from mailwatch.time_zone import local_zone
 from mailwatch.times import DURATION_PATTERN, duration_text
 
 MAX_RULES = 100
@@ -110,7 +119,7 @@ class MaintenanceSection(Section):
 class VantagePointSection(Section):
     """The place of observation; part of every record."""
 
-    name: Label
+    name: Label = "home"
     """A short name of this machine or place."""
     place: Text = ""
     """Where it is, for the reader of a report."""
@@ -128,18 +137,20 @@ class DefaultsSection(Section):
 
 
 class LimitsSection(Section):
-    """Limits on simultaneous work."""
+    """Limits on simultaneous work and on what waits."""
 
     max_concurrent: Count = 200
     """Probes at the same time."""
+    spool: Size = 2_000_000_000
+    """While PostgreSQL is away, observations wait in a file of data_dir that grows to this size."""
 
 
 class DetectionSection(Section):
     """How failed checks become an outage."""
 
-    open_after: Count = 3
+    open_after: InARow = 3
     """Failed checks in a row that open an outage."""
-    close_after: Count = 2
+    close_after: InARow = 2
     """Successful checks in a row that close it."""
     recheck: Annotated[tuple[Seconds, ...], Field(max_length=20)] = (5.0, 10.0, 20.0)
     """Waits between the rechecks after a change, which make both bounds of an outage tight."""
@@ -193,6 +204,17 @@ class SigningSection(Section):
         return self
 
 
+class BackupSection(Section):
+    """Backups that the monitor itself makes; without this section it makes none."""
+
+    to: FolderPath
+    """The folder for the backups, best on another disk; it is created if it does not exist."""
+    every: WindowLength = 86_400.0
+    """How often to make a backup."""
+    keep: Annotated[int, Field(strict=True, ge=1, le=1000)] = 7
+    """The number of backups to keep; older ones are removed."""
+
+
 def _guard(value: object) -> object:
     if value == "off":
         return None
@@ -201,24 +223,24 @@ def _guard(value: object) -> object:
     return value
 
 
-def _sqlite(value: object) -> object:
-    # The value may contain a password, so it is not repeated.
-    if isinstance(value, str) and value.startswith("postgres"):
-        raise FieldError("this version does not support postgresql yet; write sqlite")
-    if value != "sqlite":
-        raise FieldError("is not a known database; write sqlite")
-    return value
-
-
 class Config(Section):
     """The whole of config.yaml."""
 
-    vantage_point: VantagePointSection
+    vantage_point: VantagePointSection = VantagePointSection()
     """The place of observation."""
+    timezone: ZoneName | None = None
+    """The time zone of pages, messages, reports, letters and commands; default: $TZ, else the machine's."""
     data_dir: FolderPath = Field(default=Path("data"), validate_default=True)
-    """Keys and the SQLite file; one process at a time."""
-    database: Annotated[Literal["sqlite"], BeforeValidator(_sqlite)] = "sqlite"
-    """Where records are kept; only sqlite in this version."""
+    """Keys, and the SQLite file if there is one; one process at a time."""
+    database: Annotated[
+        DatabaseSection | None,
+        BeforeValidator(database_from),
+        PlainSerializer(database_as_text),
+        SectionOr(DatabaseSection, {"type": "string", "pattern": "^(sqlite|postgres(ql)?://.*)$"}),
+    ] = None
+    """Where records are kept: sqlite, which is the default, or postgresql://user@host/database."""
+    retention: RetentionSection = RetentionSection()
+    """How long the ledger keeps what, and in which form."""
     web: WebSection = WebSection()
     """The status page, the API and /metrics."""
     limits: LimitsSection = LimitsSection()
@@ -234,8 +256,10 @@ class Config(Section):
     guard: Annotated[
         GuardSection | None,
         BeforeValidator(_guard),
-        PlainSerializer(lambda guard: "off" if guard is None else guard.model_dump(mode="json")),
-        WithJsonSchema({"anyOf": [{"const": "off"}, GuardSection.model_json_schema()]}),
+        PlainSerializer(
+            lambda guard: "off" if guard is None else guard.model_dump(mode="json", exclude_none=True)
+        ),
+        SectionOr(GuardSection, {"const": "off"}),
     ] = GuardSection()
     """How MailWatch finds out whether our own line works; the word off disables it."""
     clock: ClockSection = ClockSection()
@@ -244,6 +268,10 @@ class Config(Section):
     """Announced maintenance, left out of the availability."""
     timestamps: tuple[TimestampSection, ...] = ()
     """External authorities that timestamp the ledger; several are better than one."""
+    witnesses: Annotated[tuple[WitnessSection, ...], Field(max_length=MAX_WITNESSES)] = ()
+    """Witnesses that cosign the ledger: they notice a second history of it."""
+    witness: WitnessServerSection | None = None
+    """A witness of one's own, for the ledgers of others."""
     signing: SigningSection | None = None
     """The owner's key that signs report.pdf."""
     claims: tuple[ClaimSection, ...] = ()
@@ -252,12 +280,18 @@ class Config(Section):
     """Who gets messages, and how."""
     heartbeat: HeartbeatSection | None = None
     """A service that notices when MailWatch itself is dead."""
+    backup: BackupSection | None = None
+    """Backups that the monitor itself makes."""
 
     _document: YamlDocument | None = PrivateAttr(default=None)
 
     def attach(self, document: YamlDocument) -> None:
         """Store the file of this config, which gives later problems their lines."""
         self._document = document
+
+    def zone(self) -> ZoneInfo:
+        """Return the time zone of `timezone`, else of TZ, else of the machine. Raises TimeZoneError."""
+        return ZoneInfo(self.timezone) if self.timezone else local_zone()
 
     @property
     def folder(self) -> Path:

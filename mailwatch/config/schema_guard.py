@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainSerializer,
-    WithJsonSchema,
 )
 
 from mailwatch.config.errors import FieldError
@@ -18,6 +18,7 @@ from mailwatch.config.types import (
     Host,
     Seconds,
     Section,
+    SectionOr,
     split_endpoint,
 )
 
@@ -61,8 +62,23 @@ ControlEntry = Annotated[
     ControlSection,
     BeforeValidator(_control),
     PlainSerializer(_control_written),
-    WithJsonSchema({"anyOf": [{"type": "string"}, ControlSection.model_json_schema()]}),
+    SectionOr(ControlSection, {"type": "string"}),
 ]
+
+
+def _not_often(seconds: float) -> float:
+    if seconds < 60:
+        raise FieldError("must be at least 1m")
+    return seconds
+
+
+class PublicAddressSection(Section):
+    """Which server MailWatch asks for our own public address, as a provider sees it."""
+
+    stun: Endpoint
+    """A STUN server: host and port, often 3478. It sees our public address, with each request."""
+    every: Annotated[Seconds, AfterValidator(_not_often)] = 3600.0
+    """How often the address is recorded at least; a new address, and one during an outage, is recorded sooner."""
 
 
 class GuardSection(Section):
@@ -89,6 +105,11 @@ class GuardSection(Section):
         "mail.protonmail.ch",
     )
     """mx: servers that should greet on port 25, asked when a domain does not; an empty list asks none."""
+    public_address: Annotated[
+        PublicAddressSection | None,
+        SectionOr(PublicAddressSection, {"type": "null"}, first=False),
+    ] = None
+    """Records our public address, by which a provider finds us in its logs; by default it is not asked for."""
 
 
 class ClockSection(Section):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import zoneinfo
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -18,12 +17,15 @@ from pydantic import (
 from mailwatch.config.errors import FieldError
 from mailwatch.config.types import (
     FolderPath,
+    Label,
     Seconds,
     Section,
     Text,
     Variable,
+    ZoneName,
     read_duration,
 )
+from mailwatch.i18n import Language
 from mailwatch.model import EventType
 from mailwatch.net import is_web_address
 from mailwatch.times import DURATION_PATTERN, duration_text
@@ -47,12 +49,6 @@ def _hours(text: str) -> str:
     return text
 
 
-def _timezone(text: str) -> str:
-    if text not in zoneinfo.available_timezones():
-        raise FieldError("is not a time zone; write for example Europe/Rome")
-    return text
-
-
 def _wait(value: object) -> float:
     return 0.0 if value in ("0s", 0.0) else read_duration(value)
 
@@ -69,6 +65,21 @@ Wait = Annotated[
     AfterValidator(_bounded_wait),
     PlainSerializer(lambda seconds: duration_text(seconds) if seconds else "0s", return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["0s", "10s"]}),
+]
+
+
+def _bounded_reminder(seconds: float) -> float:
+    if seconds and not 600 <= seconds <= 31 * 86_400:
+        raise FieldError("must be 0s, or lie between 10m and 31d")
+    return seconds
+
+
+Reminder = Annotated[
+    float,
+    BeforeValidator(_wait),
+    AfterValidator(_bounded_reminder),
+    PlainSerializer(lambda seconds: duration_text(seconds) if seconds else "0s", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["0s", "1d"]}),
 ]
 
 
@@ -98,16 +109,20 @@ class UrlSection(Section):
 class NotifySection(UrlSection):
     """A notification channel: any address that Apprise supports."""
 
+    name: Label | None = None
+    """The channel's name in commands, metrics and pages; default: its scheme and place, such as ntfys-1."""
     on: Annotated[tuple[EventType, ...], Field(min_length=1)] = tuple(EventType)
-    """Events to report: open, close, credentials, offline, certificate, disk, ledger, monitor."""
-    lang: Literal["it", "en"] = "en"
+    """Events to report; incident makes the outages of a provider one message, in the place of open and close."""
+    lang: Language = "en"
     """The language of the messages."""
     quiet_hours: Annotated[Text, AfterValidator(_hours)] | None = None
     """No messages in these hours, such as "22:00-07:00"; they follow afterwards."""
-    timezone: Annotated[Text, AfterValidator(_timezone)] = "UTC"
-    """The time zone of the quiet hours and of the times in messages."""
+    timezone: ZoneName | None = None
+    """The time zone of the quiet hours and of the times in messages; default: `timezone` of the whole config."""
     group: Wait = 10.0
     """How long to wait for more, so that ten targets down are one message; 0s sends each at once."""
+    remind: Reminder = 0.0
+    """How often to repeat that an outage is still open; 0s never."""
 
 
 class HeartbeatSection(UrlSection):

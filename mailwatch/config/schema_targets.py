@@ -14,6 +14,7 @@ from mailwatch.config import catalogue
 from mailwatch.config.errors import FieldError
 from mailwatch.config.types import (
     Address,
+    Flag,
     FolderPath,
     Host,
     Label,
@@ -25,6 +26,7 @@ from mailwatch.config.types import (
     Variable,
     checked_by,
 )
+from mailwatch.config.typos import meant_domain
 from mailwatch.kinds import KINDS, MAILBOX_KINDS
 from mailwatch.model import Kind, TlsMode
 from mailwatch.net import endpoint_problem, is_loopback
@@ -141,6 +143,8 @@ class AccountSection(SecretSection):
     """The time between checks, instead of the default."""
     timeout: Seconds | None = None
     """The time limit of one attempt, instead of the default."""
+    paused: Flag = False
+    """Whether its checks are paused: known and shown, but not probed."""
 
     def catalogue_provider(self) -> catalogue.Provider | None:
         """Return the provider by its key, else by the domain of the address."""
@@ -159,9 +163,10 @@ class AccountSection(SecretSection):
             if self.provider:
                 raise FieldError(unknown_provider(self.provider), "provider")
             domain = self.address.rpartition("@")[2]
-            raise FieldError(
-                f"no provider is known for {domain}; add provider: KEY or use targets with a host", "address"
-            )
+            advice = "add provider: KEY or use targets with a host"
+            if meant := meant_domain(domain):
+                advice = f"did you mean {meant}? Otherwise {advice}"
+            raise FieldError(f"no provider is known for {domain}; {advice}", "address")
         kinds = self.kinds()
         if Kind.WEBMAIL in kinds:
             raise FieldError("webmail needs the address of a page; write it as a target with url", "channels")
@@ -205,6 +210,8 @@ class TargetSection(Section):
     """The time between checks, instead of the default."""
     timeout: Seconds | None = None
     """The time limit of one attempt, instead of the default."""
+    paused: Flag = False
+    """Whether its checks are paused: known and shown, but not probed."""
     url: PageUrl | None = None
     """webmail: the page, https only."""
     contains: Annotated[Text, Field(min_length=1)] | None = None

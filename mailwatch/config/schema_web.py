@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PlainSerializer,
     SecretStr,
@@ -18,12 +18,16 @@ from pydantic import (
 from mailwatch.config.errors import FieldError
 from mailwatch.config.types import (
     Endpoint,
+    Flag,
     FolderPath,
     Host,
+    Label,
+    Lines,
     Section,
     Variable,
     split_endpoint,
 )
+from mailwatch.net import page_problem
 
 HASH_PREFIX = "$argon2"
 
@@ -62,19 +66,39 @@ def _network(text: str) -> str:
     return text
 
 
-def _flag(value: object) -> object:
-    # The environment provides text.
-    if value in ("true", "false"):
-        return value == "true"
-    if not isinstance(value, bool):
-        raise FieldError("must be true or false, without quotes")
-    return value
-
-
-Flag = Annotated[bool, BeforeValidator(_flag)]
-
-
 Network = Annotated[str, AfterValidator(_network)]
+
+
+def _base_url(text: str) -> str:
+    example = "https://mailwatch.example.org"
+    if wrong := page_problem(text, "is not the web address of these pages", example, schemes=("http", "https")):
+        raise FieldError(wrong)
+    if "?" in text:
+        raise FieldError(f"has a query; write only the base, for example {example}")
+    return text.rstrip("/")
+
+
+def _origin(text: str) -> str:
+    example = "https://home.example.org"
+    if wrong := page_problem(text, "is not the origin of a site", example, schemes=("http", "https")):
+        raise FieldError(wrong)
+    if not re.fullmatch(r"https?://[^/?;,\s]+/?", text):
+        raise FieldError(f"is longer than an origin; write for example {example}, without a path")
+    return text.rstrip("/")
+
+
+LOGO_TYPES = {".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+"""The media type of a logo by what its name ends in."""
+
+
+def _logo(path: Path) -> Path:
+    if path.suffix.lower() not in LOGO_TYPES:
+        raise FieldError(f"must end in {', '.join(LOGO_TYPES)}; name a picture")
+    return path
+
+
+BaseUrl = Annotated[str, Field(max_length=2000), AfterValidator(_base_url)]
+Origin = Annotated[str, Field(max_length=300), AfterValidator(_origin)]
 
 
 class WebSection(Section):
@@ -82,6 +106,8 @@ class WebSection(Section):
 
     listen: Endpoint = "127.0.0.1:8080"
     """Host and port. Beyond loopback, without a password, MailWatch shows only the public view."""
+    metrics_listen: Endpoint | None = None
+    """Host and port of a second listener, for Prometheus: /metrics only, for everyone who reaches it."""
     public: Flag = False
     """Whether everyone may see states and outages, without names; the rest needs the password or the token."""
     password_file: FolderPath | None = None
@@ -103,6 +129,23 @@ class WebSection(Section):
     """Proxies whose X-Forwarded-For MailWatch trusts."""
     trust_network: Flag = False
     """Whether all who reach the port may see everything: no password, as something else protects the port."""
+
+    url: BaseUrl | None = None
+    """Where readers reach the pages, such as https://mail-status.example.org: the base of links in messages."""
+    title: Label | None = None
+    """The title of the status page, instead of MailWatch."""
+    text: Lines | None = None
+    """A text of your own on the status page: plain, with an empty line between paragraphs."""
+    logo: Annotated[FolderPath | None, AfterValidator(lambda path: path and _logo(path))] = None
+    """A picture on the status page: PNG, SVG or JPEG of at most 256 KiB."""
+    announcement: Lines | None = None
+    """A plain text on top of the status page, such as about maintenance."""
+    embed: Annotated[tuple[Origin, ...], Field(max_length=100)] = ()
+    """Sites that may show the pages in a frame, such as https://home.example.org."""
+    noindex: Flag = True
+    """Whether the pages ask search engines to leave them out."""
+    badges: Flag = False
+    """Whether everyone may get badges of states and availability, if the pages are public."""
 
     @property
     def host(self) -> str:

@@ -99,6 +99,8 @@ def warnings(config: Config) -> tuple[ConfigProblem, ...]:
         if section.deadline is not None and section.interval is not None and section.deadline > section.interval:
             what = f"{at}: deadline is longer than interval; checks may be missed, so shorten deadline"
             found.append(config.problem((*place, "deadline"), what))
+        if place[0] == "targets" and (what := _name_warning(section.name)):
+            found.append(config.problem((*place, "name"), f"{at}: {what}"))
         if section.login:
             here = secret_place(section.login, place)
             found += [config.problem(here, f"{at}: {what}") for what in _login_warnings(config, section.login)]
@@ -110,6 +112,16 @@ def warnings(config: Config) -> tuple[ConfigProblem, ...]:
         )
         found.append(config.problem(("guard",), what))
     return tuple(sorted(set(found)))
+
+
+def _name_warning(name: str) -> str:
+    """Return why the address of a target's page or of its JSON leads elsewhere, "" if it does not."""
+    parts = name.split("/")
+    if {".", ".."} & set(parts):
+        return f"name {name!r}: browsers take the parts . and .. out of addresses, so give it a name without them"
+    if len(parts) > 1 and parts[-1] == "response-times":
+        return f"name {name!r}: the API ends the address of response times so, so end the name with another word"
+    return ""
 
 
 def _unmatched_claims(config: Config) -> Iterator[ConfigProblem]:
@@ -146,6 +158,7 @@ def _account_target(account: AccountSection, kind: Kind) -> TargetSection:
             provider=provider.key if provider else None,
             interval=account.interval if kind is Kind.MX else None,
             timeout=account.timeout,
+            paused=account.paused,
             **more,
         )
     server = catalogue.server(provider.key, kind) if provider else None
@@ -167,6 +180,7 @@ def _account_target(account: AccountSection, kind: Kind) -> TargetSection:
         ),
         interval=account.interval,
         timeout=account.timeout,
+        paused=account.paused,
     )
 
 
@@ -210,6 +224,7 @@ def _target(section: TargetSection, login: Login | None, helo_name: str) -> Targ
         timeout=section.timeout or 30.0,
         task=task,
         helo_name=helo_name if KINDS[section.kind].sends_helo else "",
+        paused=section.paused,
     )
 
 
@@ -249,6 +264,7 @@ def _roundtrip_target(section: TargetSection, made: Mapping[str, Target]) -> Tar
         tls=via.tls,
         interval=section.interval or ROUNDTRIP_INTERVAL_SECONDS,
         timeout=section.timeout or 30.0,
+        paused=section.paused,
         task=RoundtripTask(
             via=via,
             to=to,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -13,13 +14,18 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     ValidationInfo,
     WithJsonSchema,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from mailwatch.config.errors import FieldError
+from mailwatch.config.zones import find_zone
 from mailwatch.net import host_problem, is_port, page_problem
+from mailwatch.time_zone import known_zones
 from mailwatch.times import DURATION_PATTERN, duration_text, parse_duration
 
 
@@ -27,8 +33,28 @@ class Section(BaseModel):
     """A mapping of config.yaml: frozen, strict about keys, silent about values when it complains."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        # A section is built when the whole config is, instead of once for itself and once in each other.
+        defer_build=True,
     )
+
+
+class SectionOr:
+    """Annotates a key that takes a section or something shorter, for the JSON Schema.
+
+    `shorter`: the schema of what else it takes. The section's is computed when it is asked for: at each import it
+    would cost all commands.
+    """
+
+    def __init__(self, section: type[BaseModel], shorter: dict[str, Any], *, first: bool = True) -> None:
+        self._section, self._shorter, self._first = section, shorter, first
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        ways = [self._shorter, self._section.model_json_schema()]
+        return {"anyOf": ways if self._first else ways[::-1]}
 
 
 def read_duration(value: object) -> float:
@@ -65,9 +91,15 @@ def _label(text: str) -> str:
     return text
 
 
+MAX_LABEL_OCTETS = 63
+"""Of a part of a domain, RFC 1035, section 2.3.4."""
+
+
 def _address(text: str) -> str:
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", text):
         raise FieldError("is not a mail address; write for example mario.rossi@libero.it")
+    if any(len(label) > MAX_LABEL_OCTETS for label in text.rpartition("@")[2].split(".")):
+        raise FieldError("is not a mail address: a part of its domain is longer than 63 letters (RFC 1035)")
     return _label(text)
 
 
@@ -89,12 +121,40 @@ def checked_by(problem: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _zone_name(text: str) -> str:
+    known = known_zones()
+    if text not in known:
+        # Abbreviations such as CEST resemble others that are not meant.
+        near = get_close_matches(text, sorted(known), n=1, cutoff=0.8) if "/" in text else []
+        meant = find_zone(text) or next(iter(near), "")
+        hint = f"did you mean {meant}?" if meant else "write for example Europe/Rome"
+        raise FieldError(f"is not a time zone; {hint}")
+    return text
+
+
+def _flag(value: object) -> object:
+    # The environment provides text.
+    if value in ("true", "false"):
+        return value == "true"
+    if not isinstance(value, bool):
+        raise FieldError("must be true or false, without quotes")
+    return value
+
+
+def _lines(text: str) -> str:
+    if not all(sign.isprintable() or sign == "\n" for sign in text) or not text.strip():
+        raise FieldError("must be printable text; correct it")
+    return text.strip()
+
+
 def _page_problem(url: str) -> str:
-    return page_problem(url, "the https address of a page", "https://mail.example.org", schemes=("https",))
+    return page_problem(url, "is not the https address of a page", "https://mail.example.org", schemes=("https",))
 
 
 def _authority_problem(url: str) -> str:
-    return page_problem(url, "the address of an authority", "https://tsa.example.org", schemes=("http", "https"))
+    return page_problem(
+        url, "is not the address of an authority", "https://tsa.example.org", schemes=("http", "https")
+    )
 
 
 def split_endpoint(text: str) -> tuple[str, int]:
@@ -122,6 +182,31 @@ Seconds = Annotated[
     PlainSerializer(duration_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "5s", "1m"]}),
 ]
+_UNITS = {"": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}
+_SIZE = re.compile(r"(\d{1,15}) ?(kB|MB|GB|TB)?")
+
+
+def _read_size(value: object) -> object:
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise FieldError("is no size; write for example 500 MB or 2 GB")
+    return int(found[1]) * _UNITS[found[2] or ""]
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes as the config has it: "2 GB"."""
+    unit = next(unit for unit in reversed(_UNITS) if size % _UNITS[unit] == 0)
+    return f"{size // _UNITS[unit]} {unit}".rstrip()
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(_read_size),
+    Field(ge=1_000_000, le=10**15),
+    PlainSerializer(size_text, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": _SIZE.pattern, "examples": ["500 MB", "2 GB"]}),
+]
+"""A number of bytes."""
 AuthorityUrl = Annotated[str, Field(max_length=2000), checked_by(_authority_problem)]
 PageUrl = Annotated[str, Field(max_length=2000), checked_by(_page_problem)]
 FolderPath = Annotated[Path, BeforeValidator(_not_blank), AfterValidator(_from_folder)]
@@ -132,4 +217,10 @@ Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
 Address = Annotated[str, Field(max_length=255), AfterValidator(_address)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Text = Annotated[str, Field(max_length=255), AfterValidator(_label)]
+ZoneName = Annotated[str, Field(max_length=255), AfterValidator(_zone_name)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Lines = Annotated[str, Field(max_length=4000), AfterValidator(_lines)]
+"""A text of several lines."""
 Count = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+InARow = Annotated[int, Field(strict=True, ge=1, le=10)]
+"""A number of observations in a row. More would call an outage what was seen to work most of the time."""

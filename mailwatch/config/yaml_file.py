@@ -61,15 +61,28 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
-class YamlDocument:
-    """A config file as plain data, with the line of each place."""
+def compose(text: str) -> yaml.Node | None:
+    """Return the tree of a text, whose nodes know their places, None without content. Raises yaml.YAMLError."""
+    loader = _Loader(text)
+    try:
+        root: yaml.Node | None = loader.get_single_node()
+    finally:
+        loader.dispose()
+    return root
 
-    def __init__(self, path: Path) -> None:
+
+class YamlDocument:
+    """A config file as plain data, with the line of each place.
+
+    `raw`: its content, instead of what the file holds.
+    """
+
+    def __init__(self, path: Path, raw: bytes | None = None) -> None:
         self.path = path
         self.lines: dict[KeyPath, int] = {(): 1}
         self.problems: list[ConfigProblem] = []
         self.data: YamlValue = None
-        text = _read(path)
+        text = _decode(path, read_config(path) if raw is None else raw)
         try:
             loader = _Loader(text)
         except yaml.reader.ReaderError as error:
@@ -131,12 +144,16 @@ class YamlDocument:
             return text.encode("utf-8", "replace").decode()
 
 
-def _read(path: Path) -> str:
+def read_config(path: Path) -> bytes:
+    """Return the content of a config file. Raises ConfigNotFoundError."""
     try:
-        raw = read_file(path, MAX_CONFIG_BYTES + 1, "create it (see config.example.yaml), or name another")
+        return read_file(path, MAX_CONFIG_BYTES + 1, "create it (see config.example.yaml), or name another")
     except FieldError as fault:
         what = str(fault).removeprefix(f"{path} ").replace("name the file", "name the YAML file")
         raise ConfigNotFoundError([ConfigProblem(path, 1, what)]) from None
+
+
+def _decode(path: Path, raw: bytes) -> str:
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError(
             [ConfigProblem(path, 1, f"is larger than {MAX_CONFIG_BYTES} bytes; is it the right file?")]

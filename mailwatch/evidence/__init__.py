@@ -3,6 +3,9 @@
 ledger_range    entries, checkpoints and tokens that prove a case: one unbroken range between two checkpoints
 stated          the shapes of outage.json and period.json
 statement       the claims about an outage, as outage.json
+warnings        caveats: what a reader of a valid bundle must know before believing it
+caveat_text     caveats in words
+shipped         what the catalogue that ships knows, for the caveats
 outage_case     one outage and all contents of its bundle
 period_case     the same for a window of time: a month or a year
 bundle          the zip, written as a stream

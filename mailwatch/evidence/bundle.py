@@ -28,10 +28,11 @@ from typing import IO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mailwatch.evidence.chain import first_entry
 from mailwatch.evidence.ledger_range import PUBLIC_KINDS, LedgerRange
 from mailwatch.ledger.checkpoint import origin_of, sign_text, verifier_key
 from mailwatch.ledger.merkle import CompactRange
-from mailwatch.store import CheckpointRow, RawEntry, Reader, StoreDamagedError
+from mailwatch.store import CheckpointRow, Reader, StoreDamagedError
 
 INSTRUCTION_FILES = {"en": "VERIFY.md", "it": "VERIFICA.md"}
 
@@ -64,6 +65,14 @@ def standalone_checker() -> File:
     return File("verify.py", (resources.files("mailwatch.evidence") / "standalone" / "verify.py").read_bytes())
 
 
+def manifest_files(files: Mapping[str, Mapping[str, str | int]], key: Ed25519PrivateKey) -> list[File]:
+    """Return the manifest of files, each with its SHA-256 and size, and its signature as a note."""
+    origin = origin_of(key.public_key())
+    manifest = pretty_json({"format": "mailwatch-manifest/1", "files": files})
+    text = f"{origin}\nmanifest {hashlib.sha256(manifest).hexdigest()}\n"
+    return [File("manifest.json", manifest), File("manifest.sig", sign_text(text, origin, key).encode())]
+
+
 class Bundle:
     """A zip being written to `out`; `close` adds the manifest."""
 
@@ -93,10 +102,8 @@ class Bundle:
 
     def close(self, key: Ed25519PrivateKey) -> None:
         """Write the manifest and its signature."""
-        manifest = pretty_json({"format": "mailwatch-manifest/1", "files": self._manifest})
-        self.add("manifest.json", [manifest])
-        text = f"{origin_of(key.public_key())}\nmanifest {hashlib.sha256(manifest).hexdigest()}\n"
-        self.add("manifest.sig", [sign_text(text, origin_of(key.public_key()), key).encode()])
+        for file in manifest_files(self._manifest, key):
+            self.add(file.name, [file.content])
         self._zip.close()
 
     def discard(self) -> None:
@@ -130,12 +137,12 @@ def write_bundle(
     Raises StoreDamagedError; the output is then not a bundle.
     """
     origin = origin_of(key.public_key())
-    tied = pretty_json(proof(range_, origin))
+    tied = pretty_json(proof(range_, origin) | first_entry(reader, range_.start))
     bundle = Bundle(out)
     try:
         for file in files:
             bundle.add(file.name, [file.content])
-        bundle.add("entries.jsonl", entry_lines(range_.raw_entries(reader), frozenset(own)))
+        bundle.add("entries.jsonl", entry_lines(range_, reader, frozenset(own)))
         bundle.add("proof.json", [tied])
         for token in range_.tokens:
             bundle.add(f"tokens/{token.digest}.tsr", [token.reply])
@@ -145,10 +152,11 @@ def write_bundle(
         bundle.discard()
 
 
-def entry_lines(entries: Iterable[RawEntry], own: frozenset[str]) -> Iterator[bytes]:
+def entry_lines(range_: LedgerRange, reader: Reader, own: frozenset[str]) -> Iterator[bytes]:
     """Yield entries, one per line; payloads only of the targets in `own` and of MailWatch's own entries."""
-    for _, kind, _, target, header, text in entries:
-        is_shown = target in own if target is not None else kind in PUBLIC_KINDS
+    carried = {index for index, _ in range_.carried}
+    for index, kind, _, target, header, text in range_.raw_entries(reader):
+        is_shown = target in own if target is not None else kind in PUBLIC_KINDS or index in carried
         payload = f',"payload":{text}' if is_shown else ""
         yield f'{{"header":{header}{payload}}}\n'.encode()
 
@@ -187,6 +195,7 @@ def proof(range_: LedgerRange, origin: str) -> dict[str, object]:
             }
             for token in range_.tokens
         ],
+        **({} if range_.announcement is None else {"announcement": range_.announcement.as_json()}),
     }
 
 

@@ -8,18 +8,21 @@ court may accept only a qualified authority. Without tokens the nearest checkpoi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
 from mailwatch.analysis.outage_record import OutageRecord
-from mailwatch.ledger.timestamp import TOKEN_TOLERANCE_MS
+from mailwatch.evidence.carried import carried_entries, carried_range, thin_carried
+from mailwatch.evidence.witnesses import cosigned_range
+from mailwatch.ledger.earlier_entry import EarlierEntry
+from mailwatch.ledger.timestamp import TOKEN_TOLERANCE_MS, signer_of
 from mailwatch.store import CheckpointRow, Entry, RawEntry, Reader, Tokens
 from mailwatch.times import DAY_MS, Millis
 
 MAX_TOKEN_ENTRIES = 2000
 """Most token entries to search on either side: a month of hourly tokens of three authorities."""
-PUBLIC_KINDS = ("guard", "clock", "node", "token")
+PUBLIC_KINDS = ("guard", "clock", "node", "token", "witness", "successor", "address")
 """Kinds of MailWatch's own entries, included with their payload in every bundle."""
 
 
@@ -40,15 +43,28 @@ class TokenFile:
     clock_error: Millis = 0
     """The least possible error of our clock then, by the times of request and answer."""
 
+    @property
+    def signer(self) -> tuple[str, str]:
+        """Names of the signer and its issuer, from its certificate. `authority` is the config's word, which may be
+        any.
+        """
+        return signer_of(self.reply)
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerRange:
-    """The entries [start.size, end.size). `checkpoints`: all in between, including both ends."""
+    """The entries [start.size, end.size). `checkpoints`: all in between, including both ends.
+
+    `carried`: index of each entry about a checkpoint that a message carried, and the checkpoint's size.
+    """
 
     start: CheckpointRow
     end: CheckpointRow
     checkpoints: tuple[CheckpointRow, ...]
     tokens: tuple[TokenFile, ...]
+    carried: tuple[tuple[int, int], ...] = ()
+    announcement: EarlierEntry | None = None
+    """The start or reload before the range, where that announced maintenance."""
 
     def entries(self, reader: Reader) -> Iterator[Entry]:
         """Read the range's entries in order."""
@@ -63,22 +79,38 @@ EMPTY_LEDGER = CheckpointRow(0, 0, "")
 """The empty ledger before its first entry, which needs no signature."""
 
 
-def select_range(reader: Reader, tokens: Tokens, first: int, last: int) -> LedgerRange:
-    """Return the range around the entries `first` to `last`. Raises EvidenceError if no checkpoint covers them."""
+def select_range(
+    reader: Reader, tokens: Tokens, first: int, last: int, providers: Collection[str] = ()
+) -> LedgerRange:
+    """Return the range around the entries `first` to `last`. Raises EvidenceError if no checkpoint covers them.
+
+    `providers`: whose round trips may appear in the bundle, with the messages that carried checkpoints.
+    """
     near = list(_nearby_tokens(reader, tokens, first, last))
     # Tokens of untrusted authorities would cast doubt on the others; use them only if there are no others.
     usable = [token for token, trusted in near if trusted] or [token for token, _ in near]
     before = _first_per_authority([token for token in reversed(usable) if token.entry <= first])
     after = _first_per_authority([token for token in usable if token.checkpoint > last])
-    start = reader.checkpoint(at_most=min((t.checkpoint for t in before), default=first)) or EMPTY_LEDGER
-    end = reader.checkpoint(at_least=max((t.checkpoint for t in after), default=last + 1))
+    cosigned_before, cosigned_after = cosigned_range(reader, first, last)
+    carried_before, carried_after = carried_range(reader, first, last, providers)
+    stamped_before = min((t.checkpoint for t in before), default=first)
+    stamped_after = max((t.checkpoint for t in after), default=last + 1)
+    start = reader.checkpoint(at_most=min(stamped_before, cosigned_before, carried_before)) or EMPTY_LEDGER
+    end = reader.checkpoint(at_least=max(stamped_after, cosigned_after, carried_after))
+    # The entry of the newest cosignature, or of the newest message, may not be signed yet.
+    end = end or reader.checkpoint(at_least=stamped_after)
     if end is None:
-        raise EvidenceError(
-            f"entry {last} is not signed yet; `mailwatch run` signs a checkpoint every ten minutes"
-        )
+        raise unsigned_error(last)
     found = [token for token in usable if start.size <= token.checkpoint <= end.size]
     between = tuple(reader.checkpoints(max(1, start.size), end.size))
-    return LedgerRange(start, end, between, tuple(sorted(found, key=lambda token: (token.time, token.entry))))
+    stamps = tuple(sorted(found, key=lambda token: (token.time, token.entry)))
+    carried = carried_entries(reader, start.size, end.size, providers)
+    return LedgerRange(start, end, between, stamps, thin_carried(carried, [(first, last)]))
+
+
+def unsigned_error(last: int) -> EvidenceError:
+    """Return the error that no checkpoint covers the entry `last`."""
+    return EvidenceError(f"entry {last} is not signed yet; `mailwatch run` signs a checkpoint every ten minutes")
 
 
 def check_within_tokens(range_: LedgerRange, record: OutageRecord) -> None:

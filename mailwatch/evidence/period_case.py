@@ -6,7 +6,7 @@ config, except the `intervals`: those follow from the entries and determine the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, cast
 
@@ -17,9 +17,14 @@ from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import outage_json
 from mailwatch.analysis.replay import MONITOR_KINDS, FactListener, PeriodReplay
 from mailwatch.evidence.bundle import File, instructions, pretty_json, standalone_checker, write_bundle
+from mailwatch.evidence.carried import thin_carried
+from mailwatch.evidence.chain import chain_statement
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile, select_range
 from mailwatch.evidence.stated import PeriodStatement, ServiceJson
-from mailwatch.evidence.statement import clock_error_of, error_statement, outside_times
+from mailwatch.evidence.statement import authorities_statement, clock_error_of, error_statement, outside_times
+from mailwatch.evidence.warnings import CaveatFacts
+from mailwatch.evidence.witnesses import cosigned_sizes, witness_statement
+from mailwatch.ledger.checkpoint import verifier_key
 from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import TargetEvent
 from mailwatch.store import Reader, Tokens, queries
@@ -48,6 +53,8 @@ class PeriodEvidence:
     replay: PeriodReplay
     outages: list[OutageRecord]
     statement: PeriodStatement
+    doubts: CaveatFacts
+    """The facts behind the caveats (warnings.py)."""
 
 
 def find_period_evidence(
@@ -70,11 +77,12 @@ def find_period_evidence(
     rules = rule_book(reader).at(found.start.size)
     guesses = {one.name: _guessed_interval(reader, one.name, found) for one in wanted}
     replay = PeriodReplay(window, guesses, rules, listener)
-    _replay_range(reader, found, replay)
+    doubts = _replay_range(reader, found, replay)
     bounds = _recorded_bounds(replay)
     wanted = _recorded_targets(replay, wanted)
     outages = replay.records()
-    found = thin_tokens(found, [bounds, *((record.first_index, record.last_index) for record in outages)])
+    spans = [bounds, *((record.first_index, record.last_index) for record in outages)]
+    found = thin_tokens(found, spans, cosigned_sizes(reader, found.start.size, found.end.size, spans))
     statement = {
         "format": FORMAT,
         "made_by": f"MailWatch {__version__}",
@@ -87,9 +95,12 @@ def find_period_evidence(
         "entries": {"first": bounds[0], "last": bounds[1]},
         "range": {"first": found.start.size, "end": found.end.size},
         "outside_times": outside_times(found, *bounds),
+        **authorities_statement(token.signer for token in found.tokens),
         **error_statement(clock_error_of(reader, found, [record.anchor for record in outages])),
+        **chain_statement(reader, verifier_key(keys.origin, keys.public)),
+        **witness_statement(reader, keys, found.end.size, replay.accounts),
     }
-    return PeriodEvidence(found, replay, outages, cast(PeriodStatement, statement))
+    return PeriodEvidence(found, replay, outages, cast(PeriodStatement, statement), doubts)
 
 
 def _signed_part(reader: Reader, found: LedgerRange, window: Window) -> Window:
@@ -103,17 +114,26 @@ def _signed_part(reader: Reader, found: LedgerRange, window: Window) -> Window:
 
 def _guessed_interval(reader: Reader, name: str, found: LedgerRange) -> float:
     """Return the interval in seconds that the observations at the beginning of a range suggest."""
-    return queries.inferred_interval(reader, name, index=found.start.size) / 1000
+    # Not from later entries, which the bundle does not contain: in a young ledger these would change it.
+    return queries.inferred_interval(reader, name, index=found.start.size, end=found.end.size) / 1000
 
 
-def _replay_range(reader: Reader, found: LedgerRange, replay: PeriodReplay) -> None:
-    """Feed all entries of a range to a replay."""
+def _replay_range(reader: Reader, found: LedgerRange, replay: PeriodReplay) -> CaveatFacts:
+    """Feed all entries of a range to a replay; return the facts behind the caveats."""
     (last,) = reader.entries(from_index=found.end.size - 1, to_index=found.end.size)
+    doubts = CaveatFacts(found.start.size, found.end.size - 1)
     for index, kind, time, target, _, text in found.raw_entries(reader):
         if kind in MONITOR_KINDS or target in replay.accounts:
-            replay.feed(index, kind, time, target, orjson.loads(text))
+            payload = orjson.loads(text)
+            replay.feed(index, kind, time, target, payload)
+            doubts.feed(index, kind, time, target or "", payload)
+        elif kind == "token":
+            doubts.feed(index, kind, time, "", orjson.loads(text))
+        elif target is not None:
+            doubts.feed_hidden(target)
     replay.flush()
     replay.ended = last.time
+    return doubts
 
 
 def _recorded_bounds(replay: PeriodReplay) -> tuple[int, int]:
@@ -194,7 +214,8 @@ def _select_range(reader: Reader, tokens: Tokens, window: Window, wanted: Sequen
         if entry.target in names and (record := touching.get(entry.payload["id"])):
             first = min(first, record.first_index)
             last = max(last, entry.index, record.last_index)
-    return select_range(reader, tokens, first, min(last, newest.size - 1))
+    providers = {one.provider for one in wanted if one.provider}
+    return select_range(reader, tokens, first, min(last, newest.size - 1), providers)
 
 
 def _entries_reaching(reader: Reader, names: Iterable[str], start: Millis, end: Millis) -> tuple[int, int]:
@@ -210,8 +231,11 @@ def _entries_reaching(reader: Reader, names: Iterable[str], start: Millis, end: 
     return next((one.index for one in before), 0), next((one.index for one in behind), size)
 
 
-def thin_tokens(range_: LedgerRange, spans: Sequence[tuple[int, int]]) -> LedgerRange:
-    """Keep each authority's first token of a day, and the tokens nearest to `spans` on both sides.
+def thin_tokens(
+    range_: LedgerRange, spans: Sequence[tuple[int, int]], cosigned: Collection[int] = ()
+) -> LedgerRange:
+    """Keep each authority's first token of a day, the tokens and carried checkpoints nearest to `spans` on both
+    sides, and the checkpoints of the sizes `cosigned`.
 
     A year of hourly tokens would be nearly nine thousand files; their entries remain in the range.
     """
@@ -221,13 +245,15 @@ def thin_tokens(range_: LedgerRange, spans: Sequence[tuple[int, int]]) -> Ledger
         after = [token for token in range_.tokens if token.checkpoint > last]
         kept_tokens |= {token.digest for token in before[-1:] + after[:1]}
     tokens = tuple(token for token in range_.tokens if token.digest in kept_tokens)
-    needed = {range_.start.size, range_.end.size} | {token.checkpoint for token in tokens}
+    carried = thin_carried(range_.carried, spans)
+    needed = {range_.start.size, range_.end.size, *cosigned} | {token.checkpoint for token in tokens}
+    needed |= {size for _, size in carried}
     checkpoints, day = [], None
     for row in range_.checkpoints:
         if row.size in needed or row.time_ms // DAY_MS != day:
             checkpoints.append(row)
         day = row.time_ms // DAY_MS
-    return replace(range_, tokens=tokens, checkpoints=tuple(checkpoints))
+    return replace(range_, tokens=tokens, checkpoints=tuple(checkpoints), carried=carried)
 
 
 def _daily_tokens(tokens: Iterable[TokenFile]) -> Iterator[str]:

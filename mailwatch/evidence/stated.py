@@ -11,6 +11,7 @@ from typing import NotRequired, TypedDict, final
 from mailwatch.analysis.public_json import EntriesJson, OutageJson, SharesJson
 from mailwatch.analysis.replay import StatedInterval
 from mailwatch.ledger.settings_payloads import RulesPayload
+from mailwatch.ledger.succession import ChainJson
 
 
 class RangeJson(TypedDict):
@@ -27,6 +28,13 @@ class OutsideTimesJson(TypedDict):
     not_after: str | None
 
 
+class AuthorityJson(TypedDict):
+    """Who signed tokens: the names in the signer's certificate, "" where the token has none."""
+
+    signer: str
+    issuer: str
+
+
 class ServiceJson(TypedDict, total=False):
     """How a target was watched: as recorded, else as in the config. Durations have a unit."""
 
@@ -41,6 +49,56 @@ class ServiceJson(TypedDict, total=False):
     with_login: bool
 
 
+WindowJson = TypedDict("WindowJson", {"from": str, "to": str})
+"""A window of time, its end not included (RFC 3339)."""
+
+
+class ReportJson(TypedDict):
+    """How report.pdf was made: rendering.py. `machine`: the kind of processor. `window`: that of a period as asked
+    for, before it was cut.
+
+    `program`: the last entry about the program before the range, where the range has none. `doubted`: SHA-256 of
+    tokens named by entries outside the range, whose authority was not trusted.
+    """
+
+    language: str
+    timezone: str
+    place: str
+    typst: str
+    mailwatch: str
+    machine: str
+    window: NotRequired[WindowJson]
+    program: NotRequired[dict[str, str]]
+    doubted: NotRequired[list[str]]
+
+
+class WitnessStatementJson(TypedDict):
+    """What a witness states about the mailbox of these targets: its key, and the signed note."""
+
+    key: str
+    targets: list[str]
+    statement: str
+
+
+class DkimKeyJson(TypedDict):
+    """A key by which a DKIM signature of a message is valid: its TXT record, as looked up `at` (RFC 3339)."""
+
+    domain: str
+    selector: str
+    key: str
+    at: str
+
+
+class DeclarationJson(TypedDict):
+    """An enclosed declaration: its file, the proof (hashes in hex) from its size to the range, and the keys of its
+    DKIM signatures that were looked up when it was kept.
+    """
+
+    file: str
+    proof: list[str]
+    keys: NotRequired[list[DkimKeyJson]]
+
+
 class Statement(TypedDict):
     """What both say. `clock_error` is in seconds, and stated where it matters."""
 
@@ -51,22 +109,37 @@ class Statement(TypedDict):
     rules: RulesPayload
     range: RangeJson
     outside_times: OutsideTimesJson
+    authorities: NotRequired[list[AuthorityJson]]
     clock_error: NotRequired[float]
+    report: NotRequired[ReportJson]
+    chain: NotRequired[list[ChainJson]]
+    witnesses: NotRequired[list[WitnessStatementJson]]
+    own_witness: NotRequired[str]
+    declarations: NotRequired[list[DeclarationJson]]
+
+
+class UserNameJson(TypedDict):
+    """A login name, and the key (hex) that shows it to be the one on record (ledger/entry.py)."""
+
+    name: str
+    key: str
 
 
 @final
 class OutageStatement(Statement):
-    """What outage.json says."""
+    """What outage.json says.
+
+    `rules`: those in force at the outage's latest entry. `rules_before`: those in force at the beginning of the
+    range, if others; each `node` entry in the range states those in force from there on.
+    """
 
     outage: OutageJson
     replies: list[str]
     first_detail: str
+    rules_before: NotRequired[RulesPayload]
     service: ServiceJson | None
+    user_name: NotRequired[UserNameJson]
     claim: NotRequired[dict[str, object]]
-
-
-WindowJson = TypedDict("WindowJson", {"from": str, "to": str})
-"""A window of time, its end not included (RFC 3339)."""
 
 
 class PeriodTarget(TypedDict):

@@ -16,7 +16,8 @@ from mailwatch.analysis.elapsed import Moment, TokenReading, clock_error
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import outage_json
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile
-from mailwatch.evidence.stated import OutageStatement, OutsideTimesJson, ServiceJson
+from mailwatch.evidence.stated import AuthorityJson, OutageStatement, OutsideTimesJson, ServiceJson
+from mailwatch.evidence.witnesses import cosigned_clock_error
 from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import Rules
 from mailwatch.store import Reader
@@ -34,8 +35,12 @@ def outage_statement(
     origin: str,
     service: ServiceJson | None,
     error: Millis,
+    rules_before: Rules | None = None,
 ) -> OutageStatement:
-    """Return the statement of one outage. Raises EvidenceError if it extends beyond the signed range."""
+    """Return the statement of one outage. Raises EvidenceError if it extends beyond the signed range.
+
+    `rules`: those of its latest entry. `rules_before`: those at the beginning of the range.
+    """
     if record.first_index < range_.start.size or record.last_index >= range_.end.size:
         raise EvidenceError("the outage extends beyond the signed range; try again after the next checkpoint")
     stated = {
@@ -47,12 +52,20 @@ def outage_statement(
         "replies": list(record.replies),
         "first_detail": record.first_detail,
         "rules": rules_payload(rules),
+        **({} if rules_before in (None, rules) else {"rules_before": rules_payload(rules_before)}),
         "range": {"first": range_.start.size, "end": range_.end.size},
         "outside_times": outside_times(range_, record.first_index, record.last_index),
+        **authorities_statement(token.signer for token in range_.tokens),
         **error_statement(error),
         "service": service,
     }
     return cast(OutageStatement, stated)
+
+
+def authorities_statement(signers: Iterable[tuple[str, str]]) -> dict[str, list[AuthorityJson]]:
+    """Return who signed the tokens, each once, by their certificates; {} without tokens."""
+    known = sorted(set(signers))
+    return {"authorities": [{"signer": signer, "issuer": issuer} for signer, issuer in known]} if known else {}
 
 
 def error_statement(error: Millis) -> dict[str, float]:
@@ -66,10 +79,11 @@ def clock_error_of(reader: Reader, range_: LedgerRange, anchors: Iterable[Moment
     `anchors`: a moment of each outage (elapsed.py). If an outage's boot has no token, or there is no outage, the
     error follows from the recorded request and answer times of the tokens.
     """
+    cosigned = cosigned_clock_error(reader, range_.start.size, range_.end.size)
     readings = [_token_reading(reader, token) for token in range_.tokens]
     errors = [clock_error(anchor, readings) for anchor in anchors]
     asked = max((token.clock_error for token in range_.tokens), default=0)
-    return max((asked if error is None else error for error in errors), default=asked)
+    return max(cosigned, max((asked if error is None else error for error in errors), default=asked))
 
 
 def _token_reading(reader: Reader, token: TokenFile) -> TokenReading:

@@ -177,6 +177,10 @@ class FaultAttribution:
         """Attributes failures by certificates that are out of date by our clock."""
         self.line_check_wanted = asyncio.Event()
         """Set when a probe failed while we were offline: the line must be checked."""
+        self.address_wanted = asyncio.Event()
+        """Set when our public address may be another one, or is wanted on record."""
+        self.offline_since: Millis | None = None
+        """When the guard found our own line down, by the wall clock; None unless it is down now."""
         self.clock_bound = ClockBound()
         """The bound of the wall clock's error."""
         self.clock_check_wanted = asyncio.Event()
@@ -193,6 +197,15 @@ class FaultAttribution:
             self.line_check_wanted.set()
         self.guard, self.port25 = guard, port25
         self.expiry.reconfigure(guard, time_servers)
+
+    def note_line(self, answer: ConnectivityResult) -> None:
+        """Record the latest answer about our own line. An undecided answer does not count as down."""
+        if answer.online is not False:
+            if self.offline_since is not None:
+                self.address_wanted.set()
+            self.offline_since = None
+        elif self.offline_since is None:
+            self.offline_since = answer.asked_at
 
     def note_stall(self, seconds: float) -> None:
         """Record that this process has just stalled for `seconds`."""

@@ -36,8 +36,8 @@ class Offset:
 async def sntp(host: str, port: int = 123, timeout: float = 2.0) -> Offset:
     """Ask one server once. Raises SntpError, or OSError (also TimeoutError).
 
-    The request carries a random number in place of our time: servers only repeat it, and nobody who did not see
-    the request can.
+    The request carries a random number in place of our time: servers only repeat it, and only one who saw the
+    request can.
     """
     nonce = secrets.token_bytes(8)
     async with asyncio.timeout(timeout):

@@ -52,6 +52,18 @@ def verifier_key(name: str, key: Ed25519PublicKey) -> str:
     return f"{name}+{key_id(name, key).hex()}+{raw}"
 
 
+def parse_verifier_key(text: str) -> Ed25519PublicKey:
+    """Return the Ed25519 key of `name+id+key`. Raises CheckpointError if the text is not exactly that form."""
+    try:
+        raw = base64.b64decode(text.split("+", 2)[-1], validate=True)
+        key = Ed25519PublicKey.from_public_bytes(raw[1:])
+    except (binascii.Error, ValueError):
+        raise CheckpointError(f"expected a key, got {text[:80]!r}") from None
+    if text != verifier_key(text.split("+", 1)[0], key):
+        raise CheckpointError(f"expected name, id and key, got {text[:80]!r}")
+    return key
+
+
 def sign(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
     """Return the checkpoint as a signed note."""
     return sign_text(checkpoint.text(), checkpoint.origin, key)

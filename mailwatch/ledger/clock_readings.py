@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mailwatch.times import Millis
@@ -16,6 +17,19 @@ READING_KEYS = ("boot", "clock", "run")
 SPAN_KINDS = frozenset({"observation", "gap", "watch"})
 """Kinds of entries whose payload has a start and end on the steady clock."""
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingsMemory:
+    """What is known of the readings between two entries, as of `ClockReadings`."""
+
+    begun: bool
+    boot: str
+    run: str
+    clock: Millis
+    boots: tuple[str, ...]
+    runs: tuple[str, ...]
+    ended: Mapping[str, tuple[str, Millis]]
 
 
 class ClockReadings:
@@ -29,6 +43,25 @@ class ClockReadings:
         self._boots: set[str] = set()
         self._runs: set[str] = set()
         self._ended: dict[str, tuple[str, Millis]] = {}
+
+    @property
+    def memory(self) -> ReadingsMemory:
+        """What is known after the entries so far."""
+        boots, runs = tuple(sorted(self._boots)), tuple(sorted(self._runs))
+        return ReadingsMemory(self.begun, self._boot, self._run, self._clock, boots, runs, dict(self._ended))
+
+    @classmethod
+    def of(cls, memory: ReadingsMemory) -> ClockReadings:
+        """Return a check that goes on from there."""
+        made = cls()
+        made.begun, made._boot, made._run, made._clock = memory.begun, memory.boot, memory.run, memory.clock
+        made._boots, made._runs, made._ended = set(memory.boots), set(memory.runs), dict(memory.ended)
+        return made
+
+    @property
+    def boots(self) -> frozenset[str]:
+        """The boots of all entries so far."""
+        return frozenset(self._boots)
 
     def check_header(self, header: Mapping[str, Any]) -> Iterator[str]:
         """Process the next entry's header and yield its faults."""

@@ -18,7 +18,21 @@ from mailwatch.times import Millis
 
 VERSION = 2
 """Version of the header. Version 1, written until 2026-11, has no boot, clock and run."""
-KINDS = ("observation", "gap", "guard", "clock", "node", "outage", "token", "watch")
+KINDS = (
+    "observation",
+    "gap",
+    "guard",
+    "clock",
+    "node",
+    "outage",
+    "token",
+    "watch",
+    "witness",
+    "register",
+    "successor",
+    "address",
+    "carried",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,24 @@ def login_id(secret: bytes, username: str) -> str:
     """
     text = f"login name\0{username}".encode("utf-8", "surrogateescape")
     return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
+
+
+def login_name_key(secret: bytes, username: str) -> bytes:
+    """Return the key (32 bytes) of a login name's commitment, which a bundle discloses with the name.
+
+    Nothing else follows from it.
+    """
+    text = f"login name key\0{username}".encode("utf-8", "surrogateescape")
+    return hmac.new(secret, text, hashlib.sha256).digest()
+
+
+def login_name_commitment(key: bytes, username: str) -> str:
+    """Return the commitment to a login name: HMAC-SHA256 by its key, the first 32 hex digits.
+
+    Without the key it says nothing of the name. With it, anyone can test the name.
+    """
+    text = f"login name\0{username}".encode("utf-8", "surrogateescape")
+    return hmac.new(key, text, hashlib.sha256).hexdigest()[:32]
 
 
 def encode_entry(

@@ -19,6 +19,14 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class Subtree:
+    """A perfect subtree of 2**level leaves, of which only the root is known."""
+
+    root: bytes
+    level: int
+
+
 @dataclass(slots=True)
 class CompactRange:
     """The leaves [0, size) as the roots of their perfect subtrees, largest first.
@@ -37,6 +45,24 @@ class CompactRange:
             carry >>= 1
         self.hashes.append(leaf)
         self.size += 1
+
+    def append_subtree(self, root: bytes, level: int) -> None:
+        """Append the root of a perfect subtree of 2**level leaves. Raises ValueError if it is not aligned."""
+        if self.size % (1 << level):
+            raise ValueError(f"a subtree of 2**{level} leaves cannot begin at {self.size}")
+        carry = self.size >> level
+        while carry & 1:
+            root = node_hash(self.hashes.pop(), root)
+            carry >>= 1
+        self.hashes.append(root)
+        self.size += 1 << level
+
+    def extend(self, part: bytes | Subtree) -> None:
+        """Append the hash of the next leaf, or a subtree. Raises ValueError if that is not aligned."""
+        if isinstance(part, Subtree):
+            self.append_subtree(part.root, part.level)
+        else:
+            self.append(part)
 
     def root(self) -> bytes:
         """Return the root hash of the whole tree."""

@@ -36,6 +36,7 @@ class SettingsPayload(TypedDict):
     own_ca: bool
     rules: RulesPayload
     login: NotRequired[str]
+    login_name: NotRequired[str]
     task: NotRequired[str]
 
 
@@ -76,6 +77,8 @@ def settings_payload(settings: TargetSettings) -> SettingsPayload:
     }
     if settings.login:
         written["login"] = settings.login
+    if settings.login_name:
+        written["login_name"] = settings.login_name
     if settings.task:
         written["task"] = settings.task
     return written
@@ -103,4 +106,5 @@ def settings_from(written: SettingsPayload) -> TargetSettings:
         login=str(written.get("login", "")),
         task=str(written.get("task", "")),
         rules=rules_from(written["rules"]),
+        login_name=str(written.get("login_name", "")),
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from asn1crypto import cms, parser, tsp
+from asn1crypto import x509 as x509_asn1
 from cryptography import x509
 from rfc3161_client import (
     HashAlgorithm,
@@ -26,6 +27,7 @@ from rfc3161_client import (
 )
 
 from mailwatch.certificates import parse_readable
+from mailwatch.errors import is_panic
 from mailwatch.times import Millis
 
 MAX_REPLY_BYTES = 65_536
@@ -38,7 +40,10 @@ class TimestampError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A parsed token. `accuracy_ms`: None if the authority states none. `certificates`: DER, as sent."""
+    """A parsed token. `accuracy_ms`: None if the authority states none. `certificates`: DER, as sent.
+
+    `authority` is the name in the signer's certificate, "" if the token does not show which that is.
+    """
 
     time: Millis
     accuracy_ms: int | None
@@ -48,6 +53,8 @@ class Token:
     policy: str
     authority: str
     certificates: tuple[bytes, ...]
+    issuer: str = ""
+    """Name of the issuer of the signer's certificate, whose own name is `authority`; "" as that is."""
 
 
 def timestamp_query(note: str) -> tuple[bytes, int]:
@@ -72,6 +79,7 @@ def parse_reply(reply: bytes) -> Token:
             raise TimestampError(f"expected an imprint by sha256, got {algorithm}")
         accuracy = info["accuracy"].native
         at: datetime = info["gen_time"].native
+        signer, issuer = _signer_names(signed)
         return Token(
             time=round(at.timestamp() * 1000),
             accuracy_ms=_millis(accuracy) if accuracy else None,
@@ -79,14 +87,24 @@ def parse_reply(reply: bytes) -> Token:
             nonce=info["nonce"].native,
             serial=f"{info['serial_number'].native:x}",
             policy=str(info["policy"].dotted),
-            authority=_authority_name(signed),
+            authority=signer,
             certificates=tuple(certificate.dump() for certificate in signed["certificates"]),
+            issuer=issuer,
         )
     except TimestampError:
         raise
     except Exception as error:
         # asn1crypto reports malformed bytes when a field is first read, with any kind of exception.
         raise TimestampError(f"not an RFC 3161 reply: {_first_line(error)}") from None
+
+
+def signer_of(reply: bytes) -> tuple[str, str]:
+    """Return the names of a token's signer and its issuer, from the signer's certificate, "" without one."""
+    try:
+        token = parse_reply(reply)
+    except TimestampError:
+        return "", ""
+    return token.authority, token.issuer
 
 
 def check_reply(reply: bytes, note: str, nonce: int | None = None) -> Token:
@@ -143,7 +161,9 @@ def verify_reply(reply: bytes, note: str, anchors: TrustAnchors, token: Token | 
         verifier.verify_message(decode_timestamp_response(_to_strict_der(reply)), note.encode())
     except TimestampError:
         raise
-    except Exception as error:  # VerificationError, or on hostile bytes any exception of the parser.
+    except BaseException as error:  # VerificationError, or on hostile bytes any exception or panic of the parser.
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         raise TimestampError(f"its signature does not lead to a trusted authority: {_reason(error)}") from None
     return token
 
@@ -162,9 +182,9 @@ def _millis(accuracy: dict[str, int | None]) -> int:
     return (accuracy["seconds"] or 0) * 1000 + (accuracy["millis"] or 0) + (1 if accuracy["micros"] else 0)
 
 
-def _authority_name(signed: cms.SignedData) -> str:
-    """Return the authority's name, from the signing certificate, which `sid` identifies by issuer and serial
-    number.
+def _signer_names(signed: cms.SignedData) -> tuple[str, str]:
+    """Return the names of the signer and of its issuer, from the signing certificate, which `sid` identifies by
+    issuer and serial number.
 
     Certificates are not signed: if two match, neither is trusted.
     """
@@ -173,20 +193,22 @@ def _authority_name(signed: cms.SignedData) -> str:
     if isinstance(sid, cms.IssuerAndSerialNumber):
         meant = sid["issuer"].dump(), sid["serial_number"].native
         found = [one for one in found if (one.issuer.dump(), one.serial_number) == meant]
-    if len(found) != 1:
-        return ""
-    subject = found[0].subject
-    return str(subject.native.get("common_name") or subject.human_friendly)[:200]
+    return (display_name(found[0].subject), display_name(found[0].issuer)) if len(found) == 1 else ("", "")
 
 
-def _reason(error: Exception) -> str:
+def display_name(name: x509_asn1.Name) -> str:
+    """Return the common name in a name, else all of it, at most 200 characters."""
+    return str(name.native.get("common_name") or name.human_friendly)[:200]
+
+
+def _reason(error: BaseException) -> str:
     """Return the part of OpenSSL's error stack with the reason."""
     text = str(error)
     _, found, rest = text.partition('data: "Verify error: ')
     return rest.split('"')[0] if found else _first_line(error)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:160]
 
 

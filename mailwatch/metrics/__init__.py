@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
 from mailwatch import __version__
 from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.storage_budget import StorageBudget
 from mailwatch.metrics import families
 from mailwatch.metrics.exposition import Family
 from mailwatch.metrics.families import SelfMetrics
+from mailwatch.metrics.incident_families import incident_families
+from mailwatch.metrics.node_families import NodeRecord, node_families
+from mailwatch.metrics.storage_families import storage_families
 from mailwatch.metrics.target import Histogram, TargetRecord
+from mailwatch.metrics.witness_families import WitnessRecord, witness_families
 from mailwatch.model import Observation
 from mailwatch.settings import Target
 from mailwatch.times import Millis
@@ -44,11 +49,19 @@ class Metrics:
         self._line: dict[str, bool | None] = {}
         self._clock_error: float | None = None
         self._ledger: tuple[int | None, float | None] = (None, None)
+        self._storage: StorageBudget | None = None
         self._valid: int | None = None
         self._token: float | None = None
         self._token_interval: float | None = None
+        self._witnesses: dict[str, WitnessRecord] = {}
+        self._backup: float | None = None
+        self._backup_interval: float | None = None
         self.self_check = SelfMetrics()
         """The findings of the self-check."""
+        self.node: Callable[[], NodeRecord | None] = lambda: None
+        """Returns what this node is, where several share the ledger."""
+        self.web_url = ""
+        """The base of links to the pages, "" if it is not known."""
         self._notifications: dict[tuple[str, str], int] = {}
         self._reload: tuple[int | None, float | None] = (None, None)
         registry.register(self)
@@ -80,8 +93,14 @@ class Metrics:
         if record is not None:
             record.observed(observation, state, least)
 
+    def earlier_outages(self, target: Target, count: int, seconds: float) -> None:
+        """Count the closed outages of a target that `outages` will not name, with their minimum durations."""
+        record = self._records.get(target.name)
+        if record is not None and count:
+            record.count_earlier(count, seconds)
+
     def outages(self, target: Target, outages: Sequence[OutageRecord]) -> None:
-        """Set the outages of a target: all that are on record."""
+        """Set the outages of a target: all that are on record but those counted by `earlier_outages`."""
         record = self._records.get(target.name)
         if record is None:
             return
@@ -154,6 +173,10 @@ class Metrics:
         """Set the size of the ledger and the time of its last checkpoint."""
         self._ledger = (size, None if last_checkpoint_ms is None else last_checkpoint_ms / 1000)
 
+    def storage(self, budget: StorageBudget | None) -> None:
+        """Set what the ledger takes on disk; None is unknown."""
+        self._storage = budget
+
     def audited(self, valid: bool) -> None:
         """Set whether the ledger is unaltered, by the check at the start and the latest audit."""
         self._valid = int(valid)
@@ -166,6 +189,32 @@ class Metrics:
         """Set the interval of timestamp requests, so that missing tokens are noticed; None without authorities."""
         self._token_interval = seconds
 
+    def witnesses(self, names: Sequence[str]) -> None:
+        """Set the witnesses, with every outcome at 0; known witnesses keep their counts."""
+        before = self._witnesses
+        self._witnesses = {name: before.get(name) or WitnessRecord() for name in names}
+
+    def witness(self, name: str, outcome: str, *, size: int | None = None, time_ms: Millis | None = None) -> None:
+        """Count an answer of a witness; of a cosignature also its size and time. Ignore a removed witness."""
+        if (record := self._witnesses.get(name)) is not None:
+            record.count(outcome, size, time_ms)
+
+    def witness_restored(self, name: str, size: int, time_ms: Millis, conflict: bool) -> None:
+        """Set what a witness cosigned last, by the record."""
+        if (record := self._witnesses.get(name)) is not None:
+            record.restore(size, time_ms)
+            record.conflict = conflict
+
+    def backup(self, time_ms: Millis) -> None:
+        """Set when the last backup of `backup:` was made."""
+        self._backup = time_ms / 1000
+
+    def backup_interval(self, seconds: float | None) -> None:
+        """Set the interval of backups, so that missing ones are noticed; None without `backup:`."""
+        self._backup_interval = seconds
+        if seconds is None:
+            self._backup = None
+
     def config_reload(self, ok: bool, at_seconds: float) -> None:
         """Set the result and time of a config reload."""
         self._reload = (int(ok), at_seconds if ok else self._reload[1])
@@ -173,6 +222,15 @@ class Metrics:
     def exposition(self) -> Iterator[bytes]:
         """Yield /metrics in text format 0.0.4, piece by piece."""
         for family in self._families():
+            for piece in family.text():
+                yield piece.encode()
+
+    def node_exposition(self) -> Iterator[bytes]:
+        """Yield /metrics of a node that stands by: only what it knows itself, in the same format."""
+        build = families.info_family(
+            "build_info", "Version of MailWatch.", version=__version__, python=platform.python_version()
+        )
+        for family in (build, *node_families(self.node())):
             for piece in family.text():
                 yield piece.encode()
 
@@ -185,9 +243,13 @@ class Metrics:
             "build_info", "Version of MailWatch.", version=__version__, python=platform.python_version()
         )
         yield from families.target_families(list(self._records.values()), list(self._recent))
+        yield from incident_families(list(self._records.values()), self.web_url)
         yield from families.monitor_families(self._values())
         yield families.line_family(self._line)
         yield families.channel_family(self._notifications)
+        yield from witness_families(self._witnesses)
+        yield from storage_families(self._storage)
+        yield from node_families(self.node())
         yield families.histogram_family(
             "schedule_lag_seconds", "Delay of probes against their schedule.", self._lag
         )
@@ -213,6 +275,16 @@ class Metrics:
                 self._token_interval,
             ),
             "ledger_valid": ("gauge", "Whether the ledger matched its checkpoints.", self._valid),
+            "backup_last_success_timestamp_seconds": (
+                "gauge",
+                "Time of the last backup that `backup` in the config made; absent without one.",
+                self._backup,
+            ),
+            "backup_interval_seconds": (
+                "gauge",
+                "Seconds between two backups, as configured; absent without `backup`.",
+                self._backup_interval,
+            ),
             "config_last_reload_successful": ("gauge", "Whether the last reload of the config succeeded.", reload),
             "config_last_reload_success_timestamp_seconds": (
                 "gauge",

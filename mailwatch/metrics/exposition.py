@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class Family:
             elif target.text or further.text:
                 lines.append(f"{name}{suffix}{{{target.text}{further.text}}} {value}\n")
             else:
-                lines.append(f"{name}{suffix} {value}\n")
+                lines.append(f"{name}{suffix} {'+Inf' if value == math.inf else value}\n")
             if len(lines) >= LINES_PER_PIECE:
                 yield "".join(lines)
                 lines.clear()

@@ -35,7 +35,7 @@ class SelfMetrics:
     problems: dict[str, bool] = field(default_factory=lambda: {sign.value: False for sign in HealthArea})
 
 
-STATES = ("up", "suspect", "down", "recovering", "unknown")
+STATES = ("up", "suspect", "down", "recovering", "unknown", "paused")
 Records = Sequence[TargetRecord]
 
 _GAUGES = (
@@ -45,6 +45,7 @@ _GAUGES = (
     ("probe_last_success_timestamp_seconds", "Start of the latest successful probe.", "last_success"),
     ("probe_interval_seconds", "Configured seconds between two probes.", "interval"),
     ("maintenance_active", "Whether the target is in announced maintenance.", "maintenance"),
+    ("target_paused", "Whether the target is paused by its owner, and not probed.", "paused"),
     (
         "tls_certificate_not_after_timestamp_seconds",
         "Expiry of the certificate observed last.",
@@ -225,8 +226,8 @@ def _outages(records: Records, recent: Iterable[OutageRecord]) -> Iterator[Famil
         *closed,
     ]
     yield _family(
-        "outage_active", "gauge", "Whether an outage is open.",
-        (("", r.labels, NO_LABELS, int(r.open is not None)) for r in records),
+        "outage_active", "gauge", "Whether an outage is open; 0 while its target is paused.",
+        (("", r.labels, NO_LABELS, int(r.open is not None and not r.paused)) for r in records),
     )  # fmt: skip
     yield _family(
         "outage_start_timestamp_seconds", "gauge",

@@ -42,6 +42,7 @@ class TargetRecord:
     """The numbers of one target. An unknown number is None, and has no series."""
 
     name: str
+    provider: str
     labels: Labels
     interval: float
     failures: dict[tuple[str, str], int]
@@ -57,11 +58,13 @@ class TargetRecord:
     delivery: float | None = None
     gap_seconds: float = 0.0
     maintenance: int = 0
+    paused: int = 0
     availability: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
     open: OutageRecord | None = None
     open_seconds: float = 0.0
     """The open outage's minimum duration in seconds so far: a down observation may increase it."""
     closed: set[str] = field(default_factory=set)
+    closed_before: int = 0
     closed_seconds: float = 0.0
     outage_count: int = 0
     outage_seconds: float = 0.0
@@ -69,12 +72,23 @@ class TargetRecord:
     @classmethod
     def of(cls, target: Target) -> TargetRecord:
         """Create the record of a target, with all counters at 0."""
-        return cls(target.name, labels_of(target), target.interval, dict.fromkeys(possible_failures(target), 0))
+        failures = dict.fromkeys(possible_failures(target), 0)
+        made = cls(target.name, target.provider, labels_of(target), target.interval, failures)
+        made._pause(target.paused)
+        return made
 
     def change(self, target: Target) -> None:
         """Apply changed settings."""
-        self.labels, self.interval = labels_of(target), target.interval
+        self.provider, self.labels, self.interval = target.provider, labels_of(target), target.interval
         self.failures = dict.fromkeys(possible_failures(target), 0) | self.failures
+        self._pause(target.paused)
+
+    def _pause(self, paused: bool) -> None:
+        if paused or self.paused:
+            self.mark_unknown()
+        self.paused = int(paused)
+        if paused:
+            self.state = "paused"
 
     def observed(self, observation: Observation, state: str, least: float | None = None) -> None:
         """Count an observation; `least` is the minimum duration of the open outage in seconds."""
@@ -124,8 +138,12 @@ class TargetRecord:
             self.open_seconds = seconds
             self._sum()
 
+    def count_earlier(self, count: int, seconds: float) -> None:
+        """Count the closed outages on record that `outages` will not name, with their minimum durations."""
+        self.closed_before, self.closed_seconds = count, self.closed_seconds + seconds
+
     def outages(self, records: Sequence[OutageRecord]) -> list[OutageRecord]:
-        """Replace the outages by all on record; return the newly closed ones."""
+        """Replace the outages by those on record; return the newly closed ones."""
         fresh, still_open = [], None
         for outage in records:
             if outage.state == "open":
@@ -138,7 +156,8 @@ class TargetRecord:
                     fresh.append(outage)
         # Set all at once: else a scrape in another thread might miss an open outage, or count one twice.
         self.open, self.open_seconds = still_open, 0.0 if still_open is None else still_open.durations.least / 1000
-        self.outage_count = max(self.outage_count, len(self.closed) + (still_open is not None))
+        count = self.closed_before + len(self.closed) + (still_open is not None)
+        self.outage_count = max(self.outage_count, count)
         self._sum()
         return fresh
 

@@ -9,18 +9,17 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from functools import partial
 
 from mailwatch import monotonic
-from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.guard.clock import survey
 from mailwatch.guard.expiry import add_survey
 from mailwatch.guard.guard_log import GuardLog
-from mailwatch.ledger.payloads import FACT_KINDS
+from mailwatch.ledger.entry import target_id
 from mailwatch.monitor.enrolment import renew_records
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.target_runtime import TargetRuntime
-from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError
+from mailwatch.store.availability_history import History, Subject, history_to_keep, read_history
 from mailwatch.store.errors import first_of
-from mailwatch.store.queries import inferred_interval, recorded_change_at
+from mailwatch.store.kept_states import KeptState
 from mailwatch.times import HOUR_MS, Millis, now
 
 logger = logging.getLogger(__name__)
@@ -30,6 +29,9 @@ GUARD_SECONDS = 15.0
 GUARD_OFFLINE_SECONDS = 5.0
 LEDGER_SECONDS = 15.0
 BACKFILL_SECONDS = 5.0
+KEEP_HISTORY_MS: Millis = 4 * HOUR_MS
+"""Milliseconds after which the last 90 days of a target are kept again; a start reads what came after."""
+HISTORIES_AT_ONCE = 10
 READING_TASK = "reading the record"
 AVAILABILITY_SECONDS = 60.0
 MAINTENANCE_SECONDS = 5.0
@@ -63,6 +65,8 @@ class BackgroundTasks:
         self._others = others
         self._logged: set[tuple[str, str]] = set()
         """(target, task) of each failure: each is logged once."""
+        self._history_kept: dict[str, Millis] = {}
+        """When the last 90 days of each target were kept, on the steady clock."""
 
     def set_time_servers(self, time_servers: Sequence[tuple[str, int]]) -> None:
         """Replace the time servers; if they differ from the current ones, ask them at once."""
@@ -71,26 +75,45 @@ class BackgroundTasks:
             self._monitor.attribution.clock_check_wanted.set()
 
     @contextlib.asynccontextmanager
-    async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
-        """Run the background tasks while the context lasts. If a loop fails (our bug), call `give_up`."""
-
-        def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception() is not None:
-                logger.error("a background task ended; MailWatch stops", exc_info=task.exception())
-                self._monitor.metrics.internal_error()
-                give_up()
-
+    async def running(
+        self, give_up: Callable[[], None], *others: Callable[[], Coroutine[None, None, None]]
+    ) -> AsyncIterator[None]:
+        """Run the background tasks, and `others`, while the context lasts. If a loop fails (our bug), call
+        `give_up`.
+        """
         work = (
             self.clock,
             self.survey,
             self.guard,
             self.ledger,
             self.backfill,
+            self.keep_histories,
             self.availability,
             self.maintenance,
             self.renew_target_records,
         )
-        tasks = [asyncio.create_task(self._keep_running(loop)) for loop in (*work, *self._others)]
+        async with self._run(give_up, *work, *self._others, *others):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def reading(
+        self, give_up: Callable[[], None], *others: Callable[[], Coroutine[None, None, None]]
+    ) -> AsyncIterator[None]:
+        """Run only the tasks that read the record, and `others`, while the context lasts."""
+        async with self._run(give_up, self.backfill, self.availability, self.maintenance, *others):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def _run(
+        self, give_up: Callable[[], None], *work: Callable[[], Coroutine[None, None, None]]
+    ) -> AsyncIterator[None]:
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                logger.error("a background task ended; MailWatch stops", exc_info=task.exception())
+                self._monitor.metrics.internal_error()
+                give_up()
+
+        tasks = [asyncio.create_task(self._keep_running(loop)) for loop in work]
         for task in tasks:
             task.add_done_callback(ended)
         try:
@@ -149,7 +172,7 @@ class BackgroundTasks:
             if attribution.guard is None:
                 # No guard is configured; a reload may add one.
                 monitor.metrics.guard(None)
-                logged = True
+                logged, attribution.offline_since = True, None
                 await attribution.line_check_wanted.wait()
                 continue
             offset = monotonic.offset()
@@ -157,6 +180,7 @@ class BackgroundTasks:
             # The clock was set during the check, so the answer's times are ambiguous: wait for the next.
             stepped = abs(monotonic.offset() - offset) > monotonic.STEP_MS
             monitor.metrics.guard(answer.online, answer.online4, answer.online6)
+            attribution.note_line(answer)
             if (
                 not stepped
                 and (payload := changes.entry(answer, attribution.clock_bound.milliseconds())) is not None
@@ -192,7 +216,7 @@ class BackgroundTasks:
                 runtime for runtime in self._monitor.targets.values() if self._needs_backfill(runtime)
             ]:
                 with self._isolated(runtime, READING_TASK):
-                    runtime.backfilled(*await asyncio.to_thread(self._rolling_availability, runtime.target))
+                    await self._fill(runtime)
                     self._show_availability(runtime)
             await asyncio.sleep(BACKFILL_SECONDS)
 
@@ -200,20 +224,39 @@ class BackgroundTasks:
         # A target whose backfill failed by our own fault is not retried every few seconds.
         return runtime.pending_backfill is not None and (runtime.target.name, READING_TASK) not in self._logged
 
-    def _rolling_availability(self, target: Target) -> tuple[RollingAvailability, int]:
-        excluded = partial(self._monitor.maintenance.windows_of, target.name)
-        # Where no interval is recorded, infer it from the record: today's interval says nothing about the past.
-        since, last = now() - QUARTER_MS, -1
-        watched = recorded_change_at(self._reader, target.name, since)
-        interval = inferred_interval(self._reader, target.name, since) / 1000
-        buckets = RollingAvailability(interval=interval, excluded=excluded, infer=watched is None)
-        if watched is not None:
-            buckets.feed(watched.fact)
-        for entry in self._reader.entries(target=target.name, kinds=FACT_KINDS, start_ms=since):
-            fact, last = entry.fact, entry.index
-            if fact is not None:
-                buckets.feed(fact)
-        return buckets, last
+    def _subject(self, name: str) -> Subject:
+        return Subject(name, target_id(self._monitor.secret, name), self._monitor.maintenance.announced)
+
+    async def _fill(self, runtime: TargetRuntime) -> None:
+        """Add the last 90 days to a target's availability, and keep them for the next start."""
+        subject = self._subject(runtime.target.name)
+        found, state = await asyncio.to_thread(self._read_history, subject)
+        excluded = partial(self._monitor.maintenance.windows_of, subject.name)
+        found.availability.exclude(excluded)
+        runtime.backfilled(found.availability, found.responses, found.last)
+        if state is not None:
+            await self._monitor.writer.keep([state])
+        self._history_kept[subject.name] = monotonic.milliseconds()
+
+    def _read_history(self, subject: Subject) -> tuple[History, KeptState | None]:
+        found = read_history(self._reader, subject, now())
+        return found, history_to_keep(self._reader, subject, found)
+
+    async def keep_histories(self) -> None:
+        """Keep the last 90 days of each target some times a day: of a few targets at a time."""
+        while True:
+            await asyncio.sleep(BACKFILL_SECONDS)
+            oldest = monotonic.milliseconds() - KEEP_HISTORY_MS
+            due = [name for name, kept in self._history_kept.items() if kept < oldest][:HISTORIES_AT_ONCE]
+            for name in due:
+                del self._history_kept[name]
+                if (runtime := self._monitor.targets.get(name)) is None:
+                    continue
+                with self._isolated(runtime, "keeping its availability"):
+                    _, state = await asyncio.to_thread(self._read_history, self._subject(name))
+                    if state is not None:
+                        await self._monitor.writer.keep([state])
+                    self._history_kept[name] = monotonic.milliseconds()
 
     async def maintenance(self) -> None:
         """Update the metric of which targets are in announced maintenance."""

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Collection, Iterable, Mapping
 
 from mailwatch import monotonic
 from mailwatch.analysis.detector import IndexedFact
-from mailwatch.analysis.outage_record import OutageRecord, outage_from_payload
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, usual_interval
 from mailwatch.config.recorded_targets import (
     DAILY,
@@ -23,15 +23,17 @@ from mailwatch.config.recorded_targets import (
     REPLACED,
     START,
     TargetStep,
+    change_reason,
     recorded_settings,
+    renewed_steps,
     target_steps,
 )
-from mailwatch.model import ClockSpan, TargetChange, TargetEvent, TargetSettings, TlsMode
+from mailwatch.model import RESUMED, ClockSpan, TargetChange, TargetEvent, TargetSettings, TlsMode
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError
-from mailwatch.store.replay import restore_state, rule_book
+from mailwatch.store.replay import recorded_outages, restore_state, rule_book
 from mailwatch.times import HOUR_MS, Millis, now
 
 logger = logging.getLogger(__name__)
@@ -47,17 +49,27 @@ async def record_targets(
 ) -> None:
     """Record that `targets` are watched; call this before restore_targets()."""
     wanted = {target.name: recorded_settings(target, monitor.rules, monitor.secret) for target in targets}
+    paused = {target.name for target in targets if target.paused}
 
     def read() -> dict[str, list[TargetStep]]:
         known = set(reader.targets())
         latest = latest_changes(reader, wanted.keys() & known)
-        return {
-            name: list(target_steps(latest.get(name), name in known, settings, reason))
-            for name, settings in wanted.items()
-        }
+        found = {}
+        for name, settings in wanted.items():
+            before = latest.get(name)
+            why = change_reason(reason, paused=name in paused, was_paused=bool(before and before.paused))
+            steps = target_steps(before, name in known, settings, why)
+            if before is not None and why == RESUMED and _is_suspect(reader, name):
+                steps = renewed_steps(steps, before.settings)
+            found[name] = list(steps)
+        return found
 
     found = await asyncio.to_thread(read)
     await asyncio.gather(*(_write(monitor, name, happening) for name, happening in found.items()))
+
+
+def _is_suspect(reader: Reader, name: str) -> bool:
+    return restore_state(reader, name, rule_book(reader)).detector.state.is_suspect
 
 
 async def _write(monitor: Pipeline, name: str, happening: Iterable[TargetStep]) -> None:
@@ -72,10 +84,9 @@ async def end_targets(monitor: Pipeline, reader: Reader, names: Collection[str])
     def read() -> tuple[dict[str, TargetChange], dict[str, dict[str, OutageRecord]]]:
         gone = set(reader.targets()) - set(names)
         recorded: dict[str, dict[str, OutageRecord]] = {}
-        for entry in reader.entries(kinds=["outage"]) if gone else ():
-            if entry.target in gone:
-                record = outage_from_payload(entry.payload)
-                recorded.setdefault(record.target, {})[record.id] = record
+        for name in gone:
+            if found := recorded_outages(reader, name):
+                recorded[name] = found
         return latest_changes(reader, gone), recorded
 
     latest, recorded = await asyncio.to_thread(read)
@@ -134,7 +145,8 @@ async def confirm_target(monitor: Pipeline, runtime: TargetRuntime, reason: str)
     """Record the settings of a target again."""
     async with runtime.lock:
         if monitor.is_watched(runtime) and runtime.settings is not None:
-            await _record_change(monitor, runtime, TargetEvent.CONTINUE, runtime.settings, reason)
+            why = change_reason(reason, paused=runtime.target.paused, was_paused=False)
+            await _record_change(monitor, runtime, TargetEvent.CONTINUE, runtime.settings, why)
 
 
 async def apply_settings(monitor: Pipeline, runtime: TargetRuntime, target: Target, reason: str) -> None:
@@ -143,8 +155,17 @@ async def apply_settings(monitor: Pipeline, runtime: TargetRuntime, target: Targ
     async with runtime.lock:
         if not monitor.is_watched(runtime):
             return
-        if settings != runtime.settings:
-            await _record_change(monitor, runtime, TargetEvent.CHANGE, settings, reason)
+        was_paused = runtime.target.paused
+        if was_paused and not target.paused:
+            await monitor.record_pause(runtime)
+        if settings != runtime.settings or was_paused != target.paused:
+            event = TargetEvent.CHANGE if settings != runtime.settings else TargetEvent.CONTINUE
+            why = change_reason(reason, paused=target.paused, was_paused=was_paused)
+            steps: Iterable[TargetStep] = [(event, settings, why)]
+            if why == RESUMED and runtime.state.is_suspect:
+                steps = renewed_steps(steps, runtime.settings or settings)
+            for step in steps:
+                await _record_change(monitor, runtime, *step)
         monitor.change_target(runtime, target)
 
 
@@ -173,6 +194,7 @@ async def _record_change(
     for outage in changed:
         await monitor.recorder.record_outage_change(runtime, outage, settings)
     runtime.detector, runtime.settings = detector, settings
+    runtime.paused_at = (runtime.paused_at or change.at) if change.paused else None
     runtime.settings_written = monotonic.milliseconds()
     runtime.feed(entry.index, change)
 

@@ -22,9 +22,16 @@ def gap_before_first_probe(runtime: TargetRuntime, wall: Millis, here: ClockSpan
 
 
 def gaps_since_latest(
-    runtime: TargetRuntime, wall: Millis, here: ClockSpan, disruptions: Sequence[Disruption]
+    runtime: TargetRuntime,
+    wall: Millis,
+    here: ClockSpan,
+    disruptions: Sequence[Disruption],
+    *,
+    handover: bool = False,
 ) -> list[Gap]:
     """Return the gaps between the target's latest record and `here`, which is `wall` by the wall clock.
+
+    `handover`: another node wrote the ledger before this process did.
 
     A time much longer than the interval is one gap, and so is a restart of the machine; in a shorter time only
     `disruptions` count. The interval is the one that was in force.
@@ -38,7 +45,8 @@ def gaps_since_latest(
     name = runtime.target.name
     assert here.start is not None
     if before is None or before.boot != here.boot:
-        return [_gap_over_a_restart(name, min(seen_until, wall), wall, before, here)]
+        why = GapReason.HANDOVER if handover and runtime.observed_at is None else GapReason.NOT_RUNNING
+        return [_gap_over_a_restart(name, min(seen_until, wall), wall, before, here, why)]
     shift = wall - here.start
     return [
         Gap(
@@ -52,16 +60,20 @@ def gaps_since_latest(
     ]
 
 
-def _gap_over_a_restart(name: str, start: Millis, end: Millis, before: ClockSpan | None, here: ClockSpan) -> Gap:
-    """Return the gap over a restart of the machine, or after the record of an older MailWatch, by the wall clock.
+def _gap_over_a_restart(
+    name: str, start: Millis, end: Millis, before: ClockSpan | None, here: ClockSpan, reason: GapReason
+) -> Gap:
+    """Return the gap over a restart of the machine, to another machine, or after the record of an older MailWatch,
+    by the wall clock.
 
-    There is a gap even if the wall clock ran backwards: there was no probe while the machine was off.
+    There is a gap even if the wall clock ran backwards: there was no probe while the machine was off, and no clock
+    measures the time between two machines.
     """
     assert here.start is not None
     known = None not in (before and before.bound, here.bound)
     bound = (before.bound or 0) + (here.bound or 0) if before and known else None
     clock = ClockSpan(here.boot, None, here.start, bound)
-    return Gap(target=name, start=start, end=end, reason=GapReason.NOT_RUNNING, clock=clock)
+    return Gap(target=name, start=start, end=end, reason=reason, clock=clock)
 
 
 def _unprobed(
@@ -77,6 +89,9 @@ def _unprobed(
         and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP_MS
     ]
     longest = max(runtime.target.interval, runtime.observed_interval) * 1500 + 1000
+    if runtime.target.paused:
+        # It ends now; without a gap, two good observations just around it would count as up in between.
+        longest = 0
     if until - since > (SHORTEST_GAP_MS if runtime.trailing_gap else longest):
         why = GapReason.THROTTLED if runtime.state.throttled else GapReason.MISSED
         return [(since, until, found[-1][2] if found else why)]

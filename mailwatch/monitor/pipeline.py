@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mailwatch import monotonic
 from mailwatch.analysis.detector import Detector, IndexedFact, next_delay
 from mailwatch.analysis.elapsed import gap_length
-from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.outage_record import OutageRecord, OutageSubject
 from mailwatch.guard.attribution import FaultAttribution
 from mailwatch.guard.clock import ClockMonitor
 from mailwatch.guard.connectivity import Guard
@@ -38,6 +38,7 @@ from mailwatch.monitor.gaps import gap_before_first_probe, gaps_since_latest
 from mailwatch.monitor.recorder import Recorder
 from mailwatch.monitor.runner import ProbeRunner
 from mailwatch.monitor.schedule import Schedule
+from mailwatch.monitor.spooling import Spooler
 from mailwatch.monitor.target_runtime import MaintenanceCalendar, TargetRuntime
 from mailwatch.probes import ProbeFunction, observe
 from mailwatch.probes.internal_errors import (
@@ -49,6 +50,7 @@ from mailwatch.probes.internal_errors import (
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import Target, VantagePoint
 from mailwatch.store import Writer
+from mailwatch.store.errors import EvictedError
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
@@ -112,20 +114,36 @@ class Pipeline:
         self._clock = clock
         self.secret = secret
         self.former_outages: dict[str, OutageRecord] = {}
-        """Recorded outages of targets that are no longer watched, by id."""
+        """The latest recorded outages of targets that are no longer watched, by id."""
         self.schedule = Schedule(self.run_probe)
+        self.spooler: Spooler | None = None
+        """Where observations wait while the database is away; None where the record is a file of this machine."""
+        self.may_probe: Callable[[], bool] = lambda: True
+        """Whether this process may start a probe now: not while it is unsure whether another node does."""
+        self.is_handover = False
+        """Whether another node wrote the ledger before: its targets have a gap of that reason."""
 
     def add_target(self, runtime: TargetRuntime) -> None:
         """Start probing a target, or continue under a changed config."""
         self.targets[runtime.target.name] = runtime
         self.metrics.declare(runtime.target)
-        self.schedule.add(runtime.target)
+        if not runtime.target.paused:
+            self.schedule.add(runtime.target)
 
     def change_target(self, runtime: TargetRuntime, target: Target) -> None:
         """Change the settings of a target: its record and open outage stay."""
+        resumed = runtime.target.paused and not target.paused
+        if runtime.target.paused != target.paused:
+            logger.info("%s: %s", target.name, "resumed" if resumed else "paused: it is not probed")
         self.metrics.change(runtime.target, target)
         runtime.target = target
+        if target.paused:
+            self.schedule.remove(target.name)
+            return
         self.schedule.add(target)
+        if resumed:
+            runtime.watched_since = time.monotonic()
+            self.schedule.advance_to(target.name, 0.0)
         self._schedule_recheck(runtime)
 
     def forget_target(self, name: str) -> None:
@@ -134,6 +152,18 @@ class Pipeline:
         self.schedule.remove(name)
         self.metrics.forget(runtime.target)
 
+    def watched_subjects(self) -> dict[str, OutageSubject]:
+        """Return the targets that are probed by name, with their providers and accounts. For any thread."""
+        return {
+            name: self.recorder.subject_of(runtime.target)
+            for name, runtime in list(self.targets.items())
+            if not runtime.target.paused
+        }
+
+    def paused_targets(self) -> set[str]:
+        """Return the names of the targets that their owner has paused. For any thread."""
+        return {name for name, runtime in list(self.targets.items()) if runtime.target.paused}
+
     def is_watched(self, runtime: TargetRuntime) -> bool:
         """Return whether this runtime is current: after an end, another one may have the same name."""
         return self.targets.get(runtime.target.name) is runtime
@@ -141,17 +171,20 @@ class Pipeline:
     async def run_probe(self, target: Target, scheduled_at: Millis) -> None:
         """Probe a target once, and take the observation through all the steps."""
         runtime = self.targets.get(target.name)
-        if runtime is None:
+        if runtime is None or runtime.target.paused or not self.may_probe():
+            return
+        if self.spooler is not None and self.spooler.full_since is not None:
             return
         try:
             observation = await self._probe_and_attribute(runtime, target, scheduled_at)
+            if self.spooler is not None:
+                await self.spooler.take(runtime, observation)
+                return
             async with runtime.lock:
-                # Skip a target that is no longer watched: its name may now stand for another service.
-                if self.is_watched(runtime):
-                    committed = await self._commit(runtime, observation)
-                    detector = await self._detect(runtime, committed)
-                    self._publish(runtime, committed, detector)
-                    self._schedule_next(runtime)
+                await self.record(runtime, observation, runtime.probe_ended)
+        except EvictedError:
+            # Another node probes the target by now: its observation counts, this one does not.
+            logger.info("the observation of %s was dropped: another node has taken over", target.name)
         except Exception as error:
             self.metrics.internal_error()
             logger.error(
@@ -159,6 +192,19 @@ class Pipeline:
             )
         finally:
             runtime.unrecorded = False
+
+    async def record(self, runtime: TargetRuntime, observation: Observation, ended: float | None) -> None:
+        """Take an observation through the steps after the probe. The caller holds the target's lock.
+
+        `ended`: when the probe ended, on time.monotonic(); None if another process made it.
+        """
+        # Skip a target that is no longer watched: its name may now stand for another service. One that was paused
+        # meanwhile is not observed from then on.
+        if self.is_watched(runtime) and not runtime.target.paused:
+            committed = await self._commit(runtime, observation)
+            detector = await self._detect(runtime, committed)
+            self._publish(runtime, committed, detector, ended)
+            self._schedule_next(runtime)
 
     async def _probe_and_attribute(
         self, runtime: TargetRuntime, target: Target, scheduled_at: Millis
@@ -213,12 +259,16 @@ class Pipeline:
         for outage in changed:
             await self.recorder.record_outage_change(runtime, outage, runtime.settings)
         if runtime.observed_at is None or detector.state.name != runtime.state.name:
-            logger.info("%s: %s%s", runtime.target.name, detector.state.name, _failure_text(committed.observation))
+            name, state = runtime.target.name, detector.state.name
+            line = f"{name}: {state}{_failure_text(committed.observation)}"
+            self.recorder.changes.log(logger, logging.INFO, runtime.target.provider, state, name, line)
         return detector
 
-    def _publish(self, runtime: TargetRuntime, committed: Committed, detector: Detector) -> None:
+    def _publish(
+        self, runtime: TargetRuntime, committed: Committed, detector: Detector, ended: float | None
+    ) -> None:
         """Publish state and observation together: no page shows a state whose outage is not yet recorded."""
-        runtime.apply(committed.index, committed.observation, detector)
+        runtime.apply(committed.index, committed.observation, detector, ended)
         open_outage = runtime.state.outage
         least = None if open_outage is None else open_outage.durations.least / 1000
         self.metrics.observed(runtime.target, committed.observation, runtime.state.name, least)
@@ -256,9 +306,17 @@ class Pipeline:
             # A probe may have begun or ended meanwhile.
             if not self.is_watched(runtime) or runtime.probing_since is not None or runtime.unrecorded:
                 return
+            if self.spooler is not None and self.spooler.is_active:
+                return
             here = monotonic.milliseconds()
             clock = ClockSpan(monotonic.origin().boot, here, here, self.attribution.clock_bound.milliseconds())
             await self._record_gap(runtime, now(), clock, overdue=True)
+
+    async def record_pause(self, runtime: TargetRuntime) -> None:
+        """Record the pause that ends now as a gap, however short it is. The caller holds the lock."""
+        here = monotonic.milliseconds()
+        clock = ClockSpan(monotonic.origin().boot, here, here, self.attribution.clock_bound.milliseconds())
+        await self._record_gap(runtime, now(), clock)
 
     async def _record_gap(
         self, runtime: TargetRuntime, wall: Millis, here: ClockSpan, *, overdue: bool = False
@@ -271,7 +329,9 @@ class Pipeline:
         """
         found = gap_before_first_probe(runtime, wall, here) if overdue else None
         for gap in (
-            gaps_since_latest(runtime, wall, here, self.attribution.disruptions) if found is None else [found]
+            gaps_since_latest(runtime, wall, here, self.attribution.disruptions, handover=self.is_handover)
+            if found is None
+            else [found]
         ):
             entry = await self.recorder.append("gap", gap.end, runtime.target.name, gap)
             # A gap opens and closes no outage.
@@ -295,7 +355,8 @@ class Pipeline:
                 for runtime in self.targets.values():
                     self._schedule_recheck(runtime)
             logger.warning("clock: %s of %.1f s", event.kind, event.seconds)
-            await self.recorder.append("clock", event.end, None, event.as_json())
+            append = self.recorder.append_own if self.spooler is None else self.spooler.note
+            await append("clock", event.end, event.as_json())
 
 
 def _failure_text(observation: Observation) -> str:

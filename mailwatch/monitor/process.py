@@ -5,25 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from mailwatch.config import Config
+from mailwatch import monotonic
+from mailwatch.config import Config, ConfigError, load
 from mailwatch.config.access import Networks
+from mailwatch.config.types import split_endpoint
 from mailwatch.errors import OperationError
 from mailwatch.metrics import Metrics
 from mailwatch.monitor import watchdog
+from mailwatch.monitor.build import build_config, merge_reload
+from mailwatch.monitor.management import ServiceManagement
+from mailwatch.monitor.membership import Membership
 from mailwatch.monitor.service import Service
 from mailwatch.monitor.signals import exit_within, install_handlers
 from mailwatch.monitor.startup import Startup, record_stop
 from mailwatch.monitor.watchdog import HEARTBEAT_SECONDS, MAX_MISSED, watch_loop
-from mailwatch.store import lock_holder
-from mailwatch.web.server import ListenError, serving
+from mailwatch.progress import StartupProgress
+from mailwatch.store import StoreError, lock_holder
+from mailwatch.store.errors import EvictedError
+from mailwatch.store.lease import Takeover
+from mailwatch.store.place import configured_place
+from mailwatch.store.postgres import PostgresPlace
+from mailwatch.web.server import ListenError, MetricsOnly, serving
 from mailwatch.web.starting import StartingApp
+from mailwatch.witness.app import WitnessApp
+from mailwatch.witness.cosigner import Cosigner
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,15 +50,17 @@ class DaemonError(OperationError):
 class Daemon:
     """One process of MailWatch: start, run, reload on request, end.
 
-    `pages` takes the numbers of targets and of concurrent probes, and returns the file handles the pages may use.
+    `named`: the user named the config file `path`. `pages` takes the numbers of targets and of concurrent probes,
+    and returns the file handles the pages may use.
     """
 
-    def __init__(self, path: Path, config: Config, pages: Callable[[int, int], int]) -> None:
-        self.path, self._pages = path, pages
+    def __init__(self, path: Path, config: Config, pages: Callable[[int, int], int], *, named: bool) -> None:
+        self.path, self.named, self._pages = path, named, pages
         self.config = config
         self.ending = asyncio.Event()
         self._reload_wanted = asyncio.Event()
         self._service: Service | None = None
+        self._start: Startup | None = None
         self._failed = False
 
     def stop(self) -> None:
@@ -71,23 +85,126 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until `stop` is called. Raises the errors of Startup.run, and DaemonError."""
-        async with contextlib.AsyncExitStack() as undo:
-            start = Startup(self.path, self.config, Metrics(CollectorRegistry()), undo)
-            front = StartingApp(start.progress, start.unready_reasons)
-            async with self._serving(front):
-                async with _background(_log_progress(start)):
-                    started = await self._unless_ended(start.run())
-                if started is None:
-                    if start.writer and (damage := start.writer.damage()):
-                        raise DaemonError(damage)
-                    logger.info("stopped before the start was complete")
-                    return
-                self._service, app = started
-                await self._run(self._service, front, app, undo)
+        progress = StartupProgress()
+        front = StartingApp(progress, lambda: self._unready(progress))
+        async with self._serving(front):
+            place = configured_place(self.config)
+            if isinstance(place, PostgresPlace):
+                await self._run_as_node(place, front, progress)
+            else:
+                await self._run_term(front, progress)
         if lost := self._unwritten_ledger():
             raise DaemonError(lost)
         if self._failed:
             raise DaemonError("stopped by an internal error; see the log")
+
+    def _unready(self, progress: StartupProgress) -> list[str]:
+        return [f"starting: {progress}"] if self._start is None else self._start.unready_reasons()
+
+    async def _run_as_node(self, place: PostgresPlace, front: StartingApp, progress: StartupProgress) -> None:
+        """Stand by until this node takes over, and run until it is stopped, or has lost its lease: then again."""
+        async with _background(_log_progress(lambda: self._unready(progress))):
+            member = await self._unless_ended(Membership.join(place, progress))
+        if member is None:
+            logger.info("stopped before the start was complete")
+            return
+        async with member.running(self.fail):
+            while not self.ending.is_set():
+                async with contextlib.AsyncExitStack() as pages:
+                    takeover = await self._stand_by(member, front, progress, pages)
+                    if takeover is None:
+                        return
+                    monotonic.begin_term(takeover.takeovers)
+                    logger.info("this node, %s, is active%s", member.lease.name, _how(takeover))
+                    with contextlib.suppress(EvictedError):
+                        await self._run_term(front, progress, member, takeover, pages.aclose)
+                front.close()
+                if self._service is not None:
+                    self.config = self._service.config
+
+    async def _stand_by(
+        self, member: Membership, front: StartingApp, progress: StartupProgress, pages: contextlib.AsyncExitStack
+    ) -> Takeover | None:
+        """Wait until this node takes over; return None if the daemon is stopped first. `pages` ends its pages."""
+        taking = asyncio.create_task(member.take())
+        searched = asyncio.create_task(member.searched())
+        ended = asyncio.create_task(self.ending.wait())
+        try:
+            await asyncio.wait((taking, searched, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not taking.done() and not ended.done():
+                active = member.active_node()
+                logger.info(
+                    "this node, %s, stands by%s", member.lease.name, f"; {active.name} is active" if active else ""
+                )
+                watchdog.ready("standing by")
+                await pages.enter_async_context(_background(self._follow(member, front, progress)))
+                await asyncio.wait((taking, ended), return_when=asyncio.FIRST_COMPLETED)
+            return await taking if taking.done() else None
+        finally:
+            for one in (taking, searched, ended):
+                one.cancel()
+            await asyncio.wait((taking, searched, ended))
+
+    async def _follow(self, member: Membership, front: StartingApp, progress: StartupProgress) -> None:
+        """Answer requests with what the active node records, until cancelled; read the config again on request."""
+        while True:
+            async with contextlib.AsyncExitStack() as undo:
+                start = Startup(
+                    self.path, self.config, Metrics(CollectorRegistry()), undo, progress, named=self.named,
+                    membership=member,
+                )  # fmt: skip
+                try:
+                    self._service, app, follower = await start.follow(member)
+                except StoreError as error:
+                    logger.warning("the pages of this node wait for the record: %s", error)
+                    await asyncio.sleep(LOG_SECONDS)
+                    continue
+                await undo.enter_async_context(self._service.following(self.fail, follower.run))
+                front.open(app)
+                await self._reload_wanted.wait()
+                self._reload_wanted.clear()
+                await self._reload_standing_by()
+
+    async def _reload_standing_by(self) -> None:
+        """Read the config again; a faulty one changes nothing."""
+        try:
+            given = await asyncio.to_thread(load, self.path)
+            config, waiting = merge_reload(self.config, given)
+            await asyncio.to_thread(build_config, config)
+        except (ConfigError, OSError) as error:
+            logger.error("the config was not reloaded:\n%s", error)
+            return
+        for key in waiting:
+            logger.warning("%s changed: this takes effect at the next start", key)
+        self.config = config
+
+    async def _run_term(
+        self,
+        front: StartingApp,
+        progress: StartupProgress,
+        member: Membership | None = None,
+        takeover: Takeover | None = None,
+        opened: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Start, and run until the daemon is stopped, or another node has ended this one's lease.
+
+        `opened` is called once the pages are those of the running service. Raises the errors of Startup.run.
+        """
+        async with contextlib.AsyncExitStack() as undo:
+            start = Startup(
+                self.path, self.config, Metrics(CollectorRegistry()), undo, progress, named=self.named,
+                membership=member,
+            )  # fmt: skip
+            self._start = start
+            async with _background(_log_progress(start.unready_reasons)):
+                started = await self._unless_ended(start.run(takeover))
+            if started is None:
+                if start.writer and (damage := start.writer.damage()):
+                    raise DaemonError(damage)
+                logger.info("stopped before the start was complete")
+                return
+            self._service, app = started
+            await self._run(self._service, front, app, undo, member, opened)
 
     @contextlib.asynccontextmanager
     async def _serving(self, front: StartingApp) -> AsyncIterator[None]:
@@ -100,7 +217,17 @@ class Daemon:
                 if error := await asyncio.to_thread(lock_holder, self.config.data_dir):
                     raise error from None
                 raise
+            if web.metrics_listen:
+                host, port = split_endpoint(web.metrics_listen)
+                metrics = serving(MetricsOnly(front), host, port, key="web.metrics_listen")
+                await served.enter_async_context(metrics)
+            if self.config.witness:
+                witness = serving(WitnessApp(self._cosigner), *self.config.witness.endpoint, key="witness.listen")
+                await served.enter_async_context(witness)
             yield
+
+    def _cosigner(self) -> Cosigner | None:
+        return None if self._service is None else self._service.cosigner
 
     def _proxies(self) -> Networks:
         return () if self._service is None else self._service.built_config.access.proxies
@@ -112,15 +239,24 @@ class Daemon:
         return self._pages(len(self._service.monitor.targets), self._service.config.limits.max_concurrent)
 
     async def _run(
-        self, service: Service, front: StartingApp, app: ASGIApp, undo: contextlib.AsyncExitStack
+        self,
+        service: Service,
+        front: StartingApp,
+        app: ASGIApp,
+        undo: contextlib.AsyncExitStack,
+        member: Membership | None,
+        opened: Callable[[], Awaitable[None]] | None,
     ) -> None:
         undo.push_async_callback(record_stop, service)
         service.open_app = front.open
         async with service.running(self.fail), _background(self._reloads(service)):
             front.open(app)
+            if opened is not None:
+                await opened()
             logger.info("%s; web on http://%s/", _status(service), self.config.web.listen)
+            await ServiceManagement(service).log_code()
             watchdog.ready(_status(service))
-            await self.ending.wait()
+            await _first_of(self.ending, *([] if member is None else [member.ended]))
 
     async def _unless_ended(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Await `work`; return None if the daemon is stopped first. Threads of the work are then left running."""
@@ -151,17 +287,34 @@ class Daemon:
             watchdog.ready(_status(service))
 
 
-async def _log_progress(start: Startup) -> None:
+async def _log_progress(reasons: Callable[[], list[str]]) -> None:
     """Log the progress of a long start: every few seconds, or each minute if it does not advance."""
     logged, silent = "", 0
     while True:
-        watchdog.starting("; ".join(start.unready_reasons()), 12 * LOG_SECONDS)
+        watchdog.starting("; ".join(reasons()), 12 * LOG_SECONDS)
         await asyncio.sleep(LOG_SECONDS)
-        now = "; ".join(start.unready_reasons())
+        now = "; ".join(reasons())
         silent += 1
         if now != logged or silent * LOG_SECONDS >= 60:
             logger.info("%s", now)
             logged, silent = now, 0
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _how(takeover: Takeover) -> str:
+    """Return the words for the log on how a node took over."""
+    if not takeover.from_another:
+        return ""
+    return f": node {takeover.former} {'has left' if takeover.reason == 'left' else 'did not renew its lease'}"
 
 
 @contextlib.asynccontextmanager
@@ -175,9 +328,9 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.wait((task,))
 
 
-async def run(path: Path, config: Config, pages: Callable[[int, int], int]) -> None:
+async def run(path: Path, config: Config, pages: Callable[[int, int], int], *, named: bool) -> None:
     """Run a daemon. SIGTERM and SIGINT stop it, SIGHUP reloads its config."""
-    daemon = Daemon(path, config, pages)
+    daemon = Daemon(path, config, pages, named=named)
     watchdog_limit = watchdog.watchdog_seconds()
     every = min(HEARTBEAT_SECONDS, watchdog_limit / 3) if watchdog_limit else HEARTBEAT_SECONDS
     install_handlers(asyncio.get_running_loop(), daemon.stop, daemon.reload)

@@ -14,6 +14,7 @@ from mailwatch.guard.attribution import FaultAttribution
 from mailwatch.ledger.entry import account_id
 from mailwatch.metrics import Metrics
 from mailwatch.model import Fact, GapReason, Rules, TargetSettings
+from mailwatch.monitor.change_log import ChangeLog
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import RoundtripTask, Target, VantagePoint
 from mailwatch.store import Entry, NewEntry, Writer
@@ -42,6 +43,10 @@ class Recorder:
         self._rules, self._vantage_point, self._secret = rules, vantage_point, secret
         self.on_outage_recorded: list[Callable[[], None]] = []
         """Callbacks, called when an outage has been recorded and sealed."""
+        self.has_spool = False
+        """Whether probing goes on while the record cannot be written."""
+        self.changes = ChangeLog()
+        """The log of outages and states."""
         self._writing: dict[object, float] = {}
         """When each pending entry began to wait for the disk (time.monotonic()), the oldest first."""
 
@@ -56,10 +61,18 @@ class Recorder:
             entry = await self._writer.submit(NewEntry(kind=kind, time=at, target=target, payload=payload))
         finally:
             del self._writing[waiting]
-        if (ended := monotonic.milliseconds()) - began > SLOW_COMMIT_MS:
+        if (ended := monotonic.milliseconds()) - began > SLOW_COMMIT_MS and not self.has_spool:
             # No target is probed while its record cannot be written: name the reason of the gap.
-            self._attribution.note_disruption(began, ended, GapReason.STORE)
+            self.note_unwritable(began, ended)
         return entry
+
+    async def append_own(self, kind: str, at: Millis, payload: Mapping[str, object]) -> None:
+        """Append an entry about MailWatch itself."""
+        await self.append(kind, at, None, payload)
+
+    def note_unwritable(self, began: Millis, ended: Millis) -> None:
+        """Note that nothing could be recorded, so nothing was probed, from `began` to `ended` (steady clock)."""
+        self._attribution.note_disruption(began, ended, GapReason.STORE)
 
     def wait_seconds(self) -> float:
         """Return how many seconds the oldest entry has waited for the disk; 0 if none waits."""
@@ -90,7 +103,8 @@ class Recorder:
         for notify in self.on_outage_recorded:
             notify()
         state = "proven afterwards" if record.proven_afterwards else record.state
-        logger.warning("%s: outage %s is %s", record.target, record.id, state)
+        line = f"{record.target}: outage {record.id} is {state}"
+        self.changes.log(logger, logging.WARNING, record.provider, f"outage is {state}", record.target, line)
         return record
 
     def open_outage(self, runtime: TargetRuntime) -> OutageRecord | None:

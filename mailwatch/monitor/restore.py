@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,14 +20,17 @@ from mailwatch.probes import Outstanding
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.settings import Target
 from mailwatch.store import Reader
-from mailwatch.store.replay import RestoredState, restore_state, rule_book
+from mailwatch.store.detector_states import read_detector
+from mailwatch.store.kept_states import KeptState
+from mailwatch.store.replay import RestoredState, RuleBook, restore_state, rule_book, state_to_keep
+from mailwatch.store.unobserved import paused_since
 from mailwatch.times import HOUR_MS, now
 
 if TYPE_CHECKING:
     from mailwatch.store import Reader
 
 MAX_OBSERVATIONS = 1000
-"""Observations read of a target that was never up: more than an hour of them."""
+"""Observations read of a target that is not up: more than an hour of them."""
 REMEMBERED_MS = 30 * 24 * HOUR_MS
 """Milliseconds of the record that are searched for messages of round trips."""
 
@@ -42,12 +45,19 @@ async def restore_targets(
     wanted = list(targets)
     observations = await asyncio.to_thread(login_observations, reader, wanted)
     monitor.runner.login_backoff.restore(observations, monitor.runner.steady_now())
-    states = await asyncio.to_thread(_read_states, reader, wanted, progress)
+    states, to_keep = await asyncio.to_thread(read_states, reader, wanted, progress)
+    if to_keep:
+        await monitor.writer.keep(to_keep)
+    pauses = await asyncio.to_thread(
+        lambda: {target.name: paused_since(reader, target.name) for target in wanted if target.paused}
+    )
     for target, replayed in zip(wanted, states, strict=True):
-        runtime = _restored_runtime(monitor, target, replayed)
+        runtime = restored_runtime(monitor, target, replayed)
+        runtime.paused_at = pauses.get(target.name)
         if target.kind is Kind.ROUNDTRIP:
             await asyncio.to_thread(_restore_roundtrips, monitor, reader, runtime)
         monitor.add_target(runtime)
+        monitor.metrics.earlier_outages(target, *_earlier(reader, target.name, replayed.recorded))
         for outage, settings in zip(replayed.unrecorded, replayed.unrecorded_settings, strict=True):
             await _record_missing(monitor, runtime, outage, settings, replayed.recorded.get(outage.id))
         monitor.recorder.update_outage_metrics(runtime)
@@ -55,11 +65,12 @@ async def restore_targets(
         await asyncio.sleep(0)
 
 
-def _read_states(
+def read_states(
     reader: Reader, targets: Sequence[Target], progress: StartupProgress | None
-) -> list[RestoredState]:
+) -> tuple[list[RestoredState], list[KeptState]]:
+    """Return the state of each target, and those whose replay was long, to keep."""
     book, size = rule_book(reader), reader.size()
-    found = []
+    found, to_keep = [], []
     for number, target in enumerate(targets):
 
         def report(index: int, number: int = number) -> None:
@@ -67,11 +78,19 @@ def _read_states(
                 progress.update(StartupStep.READING, number * size + index, len(targets) * size)
 
         report(0)
-        found.append(restore_state(reader, target.name, book, report))
-    return found
+        found.append(restored := restore_state(reader, target.name, book, report))
+        if (state := state_to_keep(reader, target.name, book, restored)) is not None:
+            to_keep.append(state)
+    return found, to_keep
 
 
-def _restored_runtime(monitor: Pipeline, target: Target, replayed: RestoredState) -> TargetRuntime:
+def _earlier(reader: Reader, name: str, recorded: Collection[str]) -> tuple[int, float]:
+    """Return the number of a target's outages that are not among those restored, and their seconds."""
+    heads = [head for head in reader.outages.of_target(name) if head.id not in recorded]
+    return len(heads), sum(head.least for head in heads) / 1000
+
+
+def restored_runtime(monitor: Pipeline, target: Target, replayed: RestoredState) -> TargetRuntime:
     runtime = TargetRuntime(
         target=target,
         detector=replayed.detector,
@@ -111,26 +130,42 @@ async def _record_missing(
 
 
 def login_observations(reader: Reader, targets: Iterable[Target]) -> list[tuple[Target, Observation]]:
-    """Return what the login back-off needs, oldest first: the observations from each target's last up one, or the
-    latest.
+    """Return what the login back-off needs, oldest first: each target's last up observation, and those after it;
+    of more than MAX_OBSERVATIONS, the latest.
 
     Rejections count as simultaneous if they began together: one that began more than an hour ago must not seem to
     begin with the first rejection within the hour.
     """
     found: dict[int, tuple[Target, Observation]] = {}
+    book = rule_book(reader)
     for target in targets:
         if target.login is None:
             continue
-        good = reader.last_index(target=target.name, outcome=Outcome.UP)
+        good = _last_good(reader, target.name, book)
         # Not by wall time, which may be off by years.
-        some = MAX_OBSERVATIONS if good is None else None
-        newest = reader.entries(
-            target=target.name, kinds=["observation"], from_index=good, descending=True, limit=some
+        newest = list(
+            reader.entries(
+                target=target.name, kinds=["observation"], from_index=good, descending=True, limit=MAX_OBSERVATIONS
+            )
         )
+        if good is not None and newest and newest[-1].index > good:
+            # Of a long outage, what was accepted before it, and what was rejected lately.
+            newest += reader.entries(from_index=good, to_index=good + 1)
         for entry in newest:
             if isinstance(fact := entry.fact, Observation):
                 found[entry.index] = target, fact
     return [observation for _, observation in sorted(found.items(), key=lambda item: item[0])]
+
+
+def _last_good(reader: Reader, name: str, book: RuleBook) -> int | None:
+    """Return the entry of a target's last up observation, without a search through a long outage."""
+    kept = read_detector(reader, name, book.at)
+    if kept is None:
+        return reader.last_index(target=name, outcome=Outcome.UP)
+    state = kept.detector.state
+    before = state.first_good or state.last_good
+    later = reader.last_index(target=name, outcome=Outcome.UP, after=kept.index)
+    return later if later is not None or before is None else before.index
 
 
 def _restore_roundtrips(monitor: Pipeline, reader: Reader, runtime: TargetRuntime) -> None:

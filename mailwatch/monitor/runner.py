@@ -15,15 +15,18 @@ from mailwatch.kinds import KINDS
 from mailwatch.ledger.entry import secret_id
 from mailwatch.metrics import Metrics
 from mailwatch.model import Cause, ClockSpan, Observation, Outcome
+from mailwatch.monitor.carried import CheckpointCarrier
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.probes import (
     ProbeFunction,
     ProbeRequest,
     RoundtripContext,
+    SignedArrival,
     TlsContexts,
     max_probe_seconds,
     observe,
 )
+from mailwatch.probes.certificates import CertificateText
 from mailwatch.probes.connect import MonitorError
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import Login, Target
@@ -56,6 +59,8 @@ class ProbeRunner:
         self.login_backoff = LoginBackoff()
         self.observe = observe
         self.clock_bound = clock_bound
+        self.carrier: CheckpointCarrier | None = None
+        """Has round trips carry checkpoints; None where there is no ledger to sign."""
         self._secret, self._tokens, self._metrics, self._while_probing = secret, tokens, metrics, while_probing
         self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
@@ -69,6 +74,10 @@ class ProbeRunner:
             self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
 
+    def certificate(self, fingerprint: str) -> CertificateText | None:
+        """Return what a certificate says that a probe met since the start or the last reload; None for another."""
+        return self._contexts.certificate(fingerprint)
+
     async def run(self, runtime: TargetRuntime, target: Target, scheduled_at: Millis) -> Observation:
         """Probe the target and return the observation; a failure is not attributed yet."""
         async with contextlib.AsyncExitStack() as held:
@@ -76,9 +85,16 @@ class ProbeRunner:
                 await held.enter_async_context(limit)
             self._metrics.lag((now() - scheduled_at) / 1000)
             roundtrip, awaits_delivery = None, KINDS[target.kind].awaits_delivery
+            arrivals: list[SignedArrival] = []
             if awaits_delivery:
                 # After its login a round trip only waits, and must not keep other probes from starting.
-                roundtrip = RoundtripContext(self._secret, runtime.outstanding, logged_in=held.aclose)
+                roundtrip = RoundtripContext(
+                    self._secret,
+                    runtime.outstanding,
+                    logged_in=held.aclose,
+                    checkpoint=await self.carrier.note() if self.carrier else "",
+                    arrived=arrivals.append,
+                )
             for end in target.endpoints:
                 if end.login and end.login.oauth2:
                     self.login_backoff.credentials_changed(end, self._secret_used(end.login))
@@ -106,6 +122,8 @@ class ProbeRunner:
                 observation, began, widened_bound(self.clock_bound(), monotonic.offset() - offset)
             )
             observation = replace(observation, clock=clock, interval=max(1, round(target.interval * 1000)))
+        if self.carrier and arrivals:
+            await self.carrier.keep(target.provider, arrivals)
         if awaits_delivery:
             return self._record_endpoint_logins(target, observation)
         return self._record_login(target, observation)

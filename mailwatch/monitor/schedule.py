@@ -134,9 +134,9 @@ class Schedule:
         )
 
     def remove(self, name: str) -> None:
-        """Stop probing the target of that name."""
-        del self._triggers[name]
-        self._scheduler.remove_job(name)
+        """Stop probing the target of that name; nothing if it is not probed."""
+        if self._triggers.pop(name, None) is not None:
+            self._scheduler.remove_job(name)
 
     def advance_to(self, name: str, seconds: float) -> None:
         """Probe again in `seconds`, unless the next due time is earlier; later due times do not change."""

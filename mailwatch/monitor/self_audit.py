@@ -1,7 +1,7 @@
 """Audits the ledger of the running MailWatch, and raises an alarm if it is damaged.
 
-It audits slowly: ten minutes after its start, and then once a day. Damage that a reader finds meanwhile is
-reported at once.
+It audits slowly: ten minutes after its start, and then once a day; one that a restart interrupts goes on. Damage
+that a reader finds meanwhile is reported at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from mailwatch.model import EventType, Notification
 from mailwatch.notify import notify_ledger_broken
 from mailwatch.settings import Channel
 from mailwatch.store import Reader, StoreDamagedError, StoreError, audit, audit_database
+from mailwatch.store.audit import AuditPosition
+from mailwatch.store.audit_position import position_to_keep, read_position
 from mailwatch.store.errors import StoreMovedError
+from mailwatch.store.kept_states import KeptState
 from mailwatch.store.keys import Keys
 from mailwatch.times import DAY_MS, Millis, now
 
@@ -31,6 +34,8 @@ INTERVAL_SECONDS = 86_400.0
 """Seconds between two audits."""
 MAX_CPU_SHARE = 0.05
 """The largest share of a processor that an audit uses: ten million entries take most of an hour."""
+KEEP_SECONDS = 60.0
+"""Seconds after which the position of an audit under way is kept."""
 MAX_FINDINGS = 20
 
 
@@ -51,9 +56,15 @@ class LedgerSelfAudit:
     """Runs the audits. `notify` sends notifications. `latest` is None until the first audit has ended."""
 
     def __init__(
-        self, reader: Reader, keys: Keys, metrics: Metrics, notify: Callable[[Notification], None]
+        self,
+        reader: Reader,
+        keys: Keys,
+        metrics: Metrics,
+        notify: Callable[[Notification], None],
+        keep: Callable[[KeptState], None] = lambda _state: None,
     ) -> None:
         self._reader, self._keys, self._metrics, self._notify = reader, keys, metrics, notify
+        self._keep = keep
         self._stopping = threading.Event()
         self.latest: AuditResult | None = None
 
@@ -73,7 +84,17 @@ class LedgerSelfAudit:
         keys = self._keys
         try:
             entries = self._size()
-            found = audit(self._reader, keys.public, keys.secret, self._throttle(), max_findings=MAX_FINDINGS)
+            found = audit(
+                self._reader,
+                keys.public,
+                keys.secret,
+                self._throttle(),
+                max_findings=MAX_FINDINGS,
+                begin=self._begin(),
+                reached=self._keep_position(),
+            )
+            if not found and (ended := position_to_keep(self._reader, None)) is not None:
+                self._keep(ended)
             if spoilt := audit_database(self._reader, self._stopping.is_set):
                 self._reader.note_damage(spoilt[0].what)
                 found += spoilt
@@ -109,6 +130,28 @@ class LedgerSelfAudit:
         except StoreDamagedError:
             # Left for the audit to find.
             return 0
+
+    def _begin(self) -> AuditPosition | None:
+        """Return where an audit stopped; None to begin with entry 0."""
+        try:
+            return read_position(self._reader)
+        except StoreDamagedError:
+            # Left for the audit to find.
+            return None
+
+    def _keep_position(self) -> Callable[[Callable[[], AuditPosition]], None]:
+        """Return what keeps the position now and then, so that a restart does not begin the audit again."""
+        kept = time.monotonic()
+
+        def reached(position: Callable[[], AuditPosition]) -> None:
+            nonlocal kept
+            if time.monotonic() - kept < KEEP_SECONDS:
+                return
+            kept = time.monotonic()
+            if (state := position_to_keep(self._reader, position())) is not None:
+                self._keep(state)
+
+        return reached
 
     def _throttle(self) -> Callable[[int], None]:
         began = time.monotonic()

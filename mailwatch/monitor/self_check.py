@@ -215,7 +215,7 @@ class SelfCheck:
 
     def _is_overdue(self, name: str, at: float) -> bool:
         runtime = self._monitor.targets.get(name)
-        if runtime is None or runtime.probing_since is not None or runtime.unrecorded:
+        if runtime is None or runtime.target.paused or runtime.probing_since is not None or runtime.unrecorded:
             # A probe that is under way for too long counts as stalled instead.
             return False
         since = max(runtime.observed_at or 0.0, runtime.watched_since, self._began)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from mailwatch.config import (
     WebAccess,
     build_maintenance,
     channel_warnings,
+    default_path,
     digest,
     load,
     warnings,
@@ -31,32 +32,53 @@ from mailwatch.config.recorded_targets import RELOAD
 from mailwatch.config.types import split_endpoint
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.port25 import Port25
+from mailwatch.ledger.cosignature import parse_verifier_key
 from mailwatch.ledger.settings_payloads import rules_payload
+from mailwatch.monitor.address_record import AddressRecorder
 from mailwatch.monitor.background import BackgroundTasks
+from mailwatch.monitor.backups import BackupSchedule
 from mailwatch.monitor.build import BuiltConfig, build_config, merge_reload
 from mailwatch.monitor.enrolment import apply_config, end_targets, record_targets
+from mailwatch.monitor.packing import LedgerPacking
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.restore import restore_evidence, restore_targets
 from mailwatch.monitor.self_audit import DamageAlarm, LedgerSelfAudit
 from mailwatch.monitor.self_check import SelfCheck
+from mailwatch.monitor.state_keeper import StateKeeper
+from mailwatch.monitor.storage import StorageWatch
 from mailwatch.monitor.timestamps import TimestampScheduler
+from mailwatch.monitor.witnessing import WitnessScheduler
 from mailwatch.notify import Heartbeat, Notifier
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.settings import Target
 from mailwatch.store import NewEntry, Reader, StoreError, StoreFullError, Writer
+from mailwatch.store.lease import Node, Takeover
 from mailwatch.store.replay import maintenance_payload, read_announcements
 from mailwatch.times import now
+from mailwatch.witness.cosigner import Cosigner
 
 logger = logging.getLogger(__name__)
 FIRST_PROBES_SECONDS = 0.05
 """Seconds between the first probes at the start."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadResult:
+    """The result of a reload: why it failed, "" if it did not, and the changed keys that wait for a start."""
+
+    error: str = ""
+    waiting: tuple[str, ...] = ()
+
+
 @dataclass(slots=True, kw_only=True)
 class Service:
-    """All running parts. `path` is the config file, which a reload reads again; `config` is the one in force."""
+    """All running parts. `path` is the config file, which a reload reads again; `config` is the one in force.
+
+    `named`: the user named the file; else a reload reads the one that a start would find by now.
+    """
 
     path: Path
+    named: bool
     config: Config
     monitor: Pipeline
     reader: Reader
@@ -65,7 +87,12 @@ class Service:
     auditing: LedgerSelfAudit
     alarm: DamageAlarm
     selfwatch: SelfCheck
+    storage: StorageWatch
+    packing: LedgerPacking
     timestamping: TimestampScheduler
+    witnessing: WitnessScheduler
+    cosigner: Cosigner | None
+    """The witness for the ledgers of others, None without `witness:`."""
     built_config: BuiltConfig
     """The objects built from the config in force."""
     only_public_targets: Callable[[], bool]
@@ -74,24 +101,56 @@ class Service:
     """Builds the web application for the given access rules."""
     open_app: Callable[[ASGIApp], None] = field(default=lambda _: None, init=False)
     """Makes an application answer from then on."""
+    nodes: Callable[[], Sequence[Node]] = field(default=lambda: (), init=False)
+    """Returns the nodes that share the ledger; none with SQLite."""
+    node_problems: Callable[[], list[str]] = field(default=lambda: [], init=False)
+    """Returns why this node may not probe now, where several share the ledger."""
     began: float | None = field(default=None, init=False)
     """When probing began, on time.monotonic()."""
+    backups: BackupSchedule = field(init=False)
+    addresses: AddressRecorder = field(init=False)
     _heartbeat: Heartbeat = field(init=False)
     _housekeeping: BackgroundTasks = field(init=False)
+    _reloading: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     def __post_init__(self) -> None:
         self._heartbeat = Heartbeat(
-            *_heartbeat_settings(self.config, self.built_config), lambda: not self.stale_reasons()
+            *_heartbeat_settings(self.config, self.built_config),
+            lambda: not (self.unready_reasons() or self.stale_reasons()),
         )
-        others = [self.timestamping.run, self.notifier.run, self.auditing.run]
-        others += [self.selfwatch.run, self._heartbeat.run]
+        self.backups = BackupSchedule(
+            lambda: self.path, self.config.data_dir, self.config.backup, self.monitor.metrics, self.notifier.notify
+        )
+        self.addresses = AddressRecorder(self.monitor, self.config.guard)
+        self.packing.pruning.connect(
+            self.record_node_event,
+            self.monitor.writer.checkpoint,
+            lambda: [state.size for state in list(self.witnessing.states.values())],
+        )
+        others = [self.timestamping.run, self.witnessing.run, self.notifier.run, self.auditing.run]
+        others += [
+            self.storage.run,
+            self.packing.run,
+            self.selfwatch.run,
+            self._heartbeat.run,
+            self.backups.run,
+            self.addresses.run,
+        ]
+        others += [StateKeeper(self.monitor, self.reader).run]
         self._housekeeping = BackgroundTasks(self.monitor, self.reader, time_servers(self.config), *others)
 
-    async def restore(self, targets: Sequence[Target], findings: Sequence[str], progress: StartupProgress) -> None:
-        """Record the start, and restore the targets from the ledger."""
+    async def restore(
+        self,
+        targets: Sequence[Target],
+        findings: Sequence[str],
+        progress: StartupProgress,
+        takeover: Takeover | None = None,
+    ) -> None:
+        """Record the start, and how this node took over if it did; restore the targets from the ledger."""
         progress.update(StartupStep.WRITING)
-        await self.record_node_event("start", findings=list(findings))
+        await self.record_node_event("start", findings=list(findings), **takeover_payload(takeover))
         progress.update(StartupStep.READING)
+        await self.writer.index_outages()
         await self._apply_announcements()
         await end_targets(self.monitor, self.reader, {target.name for target in targets})
         await record_targets(self.monitor, self.reader, targets)
@@ -102,7 +161,9 @@ class Service:
     @contextlib.asynccontextmanager
     async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
         """Probe, and run the background tasks, while the context lasts. If a loop fails, call `give_up`."""
-        async with self._housekeeping.running(give_up):
+        async with self._housekeeping.running(
+            give_up, *(() if self.monitor.spooler is None else (self.monitor.spooler.run,))
+        ):
             self.began = time.monotonic()
             self.monitor.schedule.start()
             self._probe_soon(self.monitor.targets)
@@ -110,7 +171,16 @@ class Service:
                 yield
             finally:
                 self.monitor.schedule.stop()
+                self.monitor.recorder.changes.flush()
                 await self.monitor.schedule.finish(self.shutdown_seconds(5.0))
+
+    @contextlib.asynccontextmanager
+    async def following(
+        self, give_up: Callable[[], None], follow: Callable[[], Coroutine[None, None, None]]
+    ) -> AsyncIterator[None]:
+        """Read the record for the pages, and probe nothing, while the context lasts. `follow` reads on."""
+        async with self._housekeeping.reading(give_up, self.storage.run, follow):
+            yield
 
     def shutdown_seconds(self, seconds: float) -> float:
         """Return how many seconds to wait for records at the end: less if the disk takes none."""
@@ -145,20 +215,28 @@ class Service:
         if maintenance.announced != before:
             await self.writer.checkpoint()
 
-    async def reload(self) -> None:
-        """Read the config again, and apply all keys but build.RESTART_ONLY_KEYS. One call at a time.
+    async def reload(self) -> ReloadResult:
+        """Read the config again, and apply all keys but build.RESTART_ONLY_KEYS. One after the other.
 
         A faulty config, or an unreadable secret, changes nothing; the log has each mistake.
         """
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> ReloadResult:
         try:
-            given = await asyncio.to_thread(load, self.path)
+            path = self.path if self.named else await asyncio.to_thread(lambda: default_path().absolute())
+            given = await asyncio.to_thread(load, path)
             config, waiting = merge_reload(self.config, given)
             built = await asyncio.to_thread(build_config, config)
             notes = await asyncio.to_thread(_notes, config)
         except (ConfigError, OSError) as error:
             self.monitor.metrics.config_reload(False, now() / 1000)
             logger.error("the config was not reloaded:\n%s", error)
-            return
+            return ReloadResult(error=str(error))
+        if path != self.path:
+            logger.info("the config is %s from now on", path)
+            self.path = path
         for key in waiting:
             logger.warning("%s changed: this takes effect at the next start", key)
         for note in notes:
@@ -169,6 +247,8 @@ class Service:
         except (StoreError, StoreFullError) as error:
             self.monitor.metrics.config_reload(False, now() / 1000)
             logger.error("the config was only partly applied: %s", error)
+            return ReloadResult(error=str(error), waiting=tuple(waiting))
+        return ReloadResult(waiting=tuple(waiting))
 
     async def _apply_targets(self, wanted: Sequence[Target]) -> None:
         """Record a reload, and watch exactly these targets from now on."""
@@ -187,13 +267,22 @@ class Service:
         """Apply a changed config to all parts but the targets. Nothing here can fail."""
         before, self.config, self.built_config = (self.config, self.built_config), config, built
         self.monitor.runner.reconfigure(config.limits.max_concurrent)
+        if self.monitor.spooler is not None:
+            self.monitor.spooler.set_limit(config.limits.spool)
         attribution, servers = self.monitor.attribution, time_servers(config)
         others = config.guard != before[0].guard or _guard_reads_files(config)
         attribution.reconfigure(
             *(build_guards(config) if others else (attribution.guard, attribution.port25)), servers
         )
         self._housekeeping.set_time_servers(servers)
+        self.addresses.set_section(config.guard)
         self.timestamping.set_authorities(built.authorities)
+        self.witnessing.set_witnesses(built.witnesses)
+        if self.cosigner is not None and config.witness is not None:
+            self.cosigner.allow(map(parse_verifier_key, config.witness.logs))
+        self.monitor.metrics.web_url = config.web.url or ""
+        self.backups.set_section(config.backup)
+        self.packing.set_retention(config.retention)
         self.monitor.metrics.channels([channel.name for channel in built.channels])
         await self.notifier.change(built.channels)
         self.alarm.channels = built.channels
@@ -203,19 +292,33 @@ class Service:
             self.open_app(self.app_for(built.access))
 
     def stale_reasons(self) -> list[str]:
-        """Return why the heartbeat must stop: not ready, or no observation recorded for long."""
-        runtimes = list(self.monitor.targets.values())
+        """Return why the states may be old: checks or their recording fail, or none was recorded for long."""
+        runtimes = [runtime for runtime in list(self.monitor.targets.values()) if not runtime.target.paused]
         newest = max((runtime.observed_at or 0.0 for runtime in runtimes), default=0.0)
         shortest = min((runtime.target.interval for runtime in runtimes), default=0.0)
         late = self.began is not None and time.monotonic() - max(newest, self.began) > shortest * 3 + 120
-        return [*self.unready_reasons(), *(["no observation was recorded"] if runtimes and late else [])]
+        return [*self._recording_problems(), *(["no observation was recorded"] if runtimes and late else [])]
 
     def unready_reasons(self) -> list[str]:
         """Return why /readyz must fail."""
+        # Messages that do not arrive say nothing about what was recorded.
+        return [*self._recording_problems(), *self.notifier.unreachable_reasons()]
+
+    def _recording_problems(self) -> list[str]:
         problems = self.writer.problems()
+        if self.monitor.spooler is not None:
+            problems += self.monitor.spooler.problems()
         if not self.monitor.schedule.running:
             problems.append("the schedule is not running")
-        return [*problems, *self.selfwatch.reasons()]
+        return [*problems, *self.node_problems(), *self.selfwatch.reasons()]
+
+
+def takeover_payload(takeover: Takeover | None) -> dict[str, object]:
+    """Return what the entry of a start says of the node; nothing where the ledger never had another one."""
+    if takeover is None or not takeover.takeovers:
+        return {}
+    found = {"id": takeover.node, "epoch": takeover.epoch, "former": takeover.former, "reason": takeover.reason}
+    return {"node": found}
 
 
 def build_guards(config: Config) -> tuple[Guard | None, Port25 | None]:

@@ -18,16 +18,26 @@ from starlette.types import ASGIApp
 
 from mailwatch.config import Config, WebAccess
 from mailwatch.guard.clock import ClockMonitor
+from mailwatch.ledger.cosignature import parse_verifier_key
 from mailwatch.metrics import Metrics
 from mailwatch.model import Rules
 from mailwatch.monitor.build import BuiltConfig, build_config
+from mailwatch.monitor.carried import CheckpointCarrier
+from mailwatch.monitor.follower import Follower, RefusingWriter, StandbyReadModel
+from mailwatch.monitor.management import ServiceManagement
+from mailwatch.monitor.membership import Membership
+from mailwatch.monitor.packing import LedgerPacking
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.read_model import MonitorReadModel, only_public_targets
 from mailwatch.monitor.self_audit import DamageAlarm, LedgerSelfAudit
 from mailwatch.monitor.self_check import SelfCheck
 from mailwatch.monitor.service import Service, build_guards, time_servers
+from mailwatch.monitor.spooling import Spooler
+from mailwatch.monitor.storage import StorageWatch
 from mailwatch.monitor.timestamps import TimestampScheduler
+from mailwatch.monitor.witnessing import WitnessScheduler
 from mailwatch.notify import Notifier, notify_ledger_broken
+from mailwatch.notify.channel_names import address_id
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.settings import Channel, VantagePoint
 from mailwatch.store import (
@@ -40,18 +50,31 @@ from mailwatch.store import (
     Tokens,
     Writer,
 )
+from mailwatch.store.errors import DatabaseAwayError, EvictedError
+from mailwatch.store.keys import Keys, load_keys
+from mailwatch.store.lease import Takeover
+from mailwatch.store.place import Place, configured_place
+from mailwatch.store.sizes import SizeMeter
+from mailwatch.store.spool import Spool
+from mailwatch.store.witness_register import WitnessRegister
+from mailwatch.times import now
 from mailwatch.web.app import create_app
+from mailwatch.web.manage.app import ManageState
+from mailwatch.witness.cosigner import Cosigner
+from mailwatch.witness.keys import load_witness_key
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 """Seconds until a full disk is tried again."""
+MAX_WAIT_SECONDS = 5.0
+"""Most seconds that the first probe waits for another node's clock. Both are within a second of the database's."""
 CLOSE_SECONDS = 3.0
 """Seconds to write pending entries and the record of the stop: the disk must not keep us from stopping."""
 
 
 @dataclass(slots=True)
 class Startup:
-    """One start. `progress` is how far it has come."""
+    """One start. `named`: the user named the config file `path`. `progress` is how far it has come."""
 
     path: Path
     config: Config
@@ -59,32 +82,71 @@ class Startup:
     undo: contextlib.AsyncExitStack
     progress: StartupProgress = field(default_factory=StartupProgress)
     writer: Writer | None = None
+    named: bool = True
+    place: Place = field(init=False)
+    """Where the ledger is."""
+    membership: Membership | None = None
+    """This process among the nodes of its ledger, None where it is the only one by design."""
+
+    def __post_init__(self) -> None:
+        self.place = configured_place(self.config) if self.membership is None else self.membership.place
+        if self.membership is not None:
+            self.metrics.node = self.membership.record
 
     def unready_reasons(self) -> list[str]:
         """Return why /readyz must fail: how far the start has come, and what it waits for."""
         return [f"starting: {self.progress}", *(self.writer.problems() if self.writer else [])]
 
-    async def run(self) -> tuple[Service, ASGIApp]:
-        """Start. Return the running service and its web application."""
+    async def run(self, takeover: Takeover | None = None) -> tuple[Service, ASGIApp]:
+        """Start. Return the running service and its web application.
+
+        `takeover`: how this node came to hold the targets, None where there are no nodes.
+        """
         built = await asyncio.to_thread(build_config, self.config)
         store = await self._store(built.channels)
-        service = await self._service(built, store)
+        writer = Writer(store, on_commit=lambda seconds, _entries: self.metrics.committed(seconds))
+        await writer.start()
+        self.undo.push_async_callback(_within, CLOSE_SECONDS, writer.close)
+        service = await self._service(built, store.keys, store.health, writer)
+        service.cosigner = await asyncio.to_thread(self._cosigner, store.health)
+        if self.membership is not None:
+            service.monitor.may_probe = self.membership.may_probe
+            service.node_problems = self.membership.active_problems
+            service.monitor.is_handover = takeover is not None and takeover.from_another
         await self._start_notifier(service.notifier)
-        await service.restore(built.targets, store.findings, self.progress)
+        await service.restore(built.targets, store.findings, self.progress, takeover)
+        if self.place.is_shared:
+            await self._spool(service)
+        if service.monitor.is_handover:
+            await _pass_record(service.monitor)
         read_model = MonitorReadModel(service)
+        # Made now: later, the first visitor would wait for the disk.
+        await asyncio.to_thread(read_model.share_key)
+        manage = ManageState(ServiceManagement(service))
 
         def app_for(access: WebAccess) -> ASGIApp:
-            return create_app(read_model, access, service.monitor.secret, service.only_public_targets)
+            return create_app(read_model, access, service.monitor.secret, service.only_public_targets, manage)
 
         service.app_for = app_for
         return service, app_for(built.access)
+
+    async def _spool(self, service: Service) -> None:
+        """Let observations wait on this machine's disk while the database is away; record what waits there."""
+        monitor = service.monitor
+        spool = Spool(self.config.data_dir, self.config.limits.spool)
+        monitor.spooler = Spooler(spool, monitor, monitor.recorder, service.writer, service.reader)
+        monitor.recorder.has_spool = True
+        self.undo.push_async_callback(monitor.spooler.close)
+        await monitor.spooler.open()
+        if monitor.spooler.waiting:
+            await monitor.spooler.drain()
 
     async def _store(self, channels: Sequence[Channel]) -> Store:
         """Open the store as soon as the disk has space."""
         health = StoreHealth()
         while True:
             try:
-                opening = partial(Store.open, self.config.data_dir, self.progress, health=health)
+                opening = partial(Store.open, self.place, self.progress, health=health)
                 store = await asyncio.to_thread(opening)
             except StoreDamagedError as error:
                 await notify_ledger_broken(channels, self.config.data_dir, str(error))
@@ -92,51 +154,96 @@ class Startup:
             except DiskFullError:
                 self.progress.update(StartupStep.FULL)
                 await asyncio.sleep(RETRY_SECONDS)
+            except DatabaseAwayError as error:
+                if self.progress.step != StartupStep.AWAY:
+                    logger.error("ledger: %s; the start waits for it", error)
+                self.progress.update(StartupStep.AWAY)
+                await asyncio.sleep(RETRY_SECONDS)
             else:
                 break
         for finding in store.findings:
             logger.warning("ledger: %s", finding)
         return store
 
-    async def _service(self, built: BuiltConfig, store: Store) -> Service:
+    async def follow(self, membership: Membership) -> tuple[Service, ASGIApp, Follower]:
+        """Build the parts for the pages of a node that stands by: they show what the active node records.
+
+        Raises ConfigError, StoreError, OSError.
+        """
+        built = await asyncio.to_thread(build_config, self.config)
+        keys, health = await asyncio.to_thread(load_keys, self.config.data_dir), StoreHealth()
+        service = await self._service(built, keys, health, RefusingWriter())
+        follower = Follower(service)
+        await follower.restore(built.targets)
+        read_model = StandbyReadModel(service, membership)
+        app = create_app(read_model, built.access, keys.secret, service.only_public_targets)
+        return service, app, follower
+
+    async def _service(self, built: BuiltConfig, keys: Keys, health: StoreHealth, writer: Writer) -> Service:
         """Build the parts and connect them."""
         config, metrics = self.config, self.metrics
         alarm = DamageAlarm(built.channels, config.data_dir, metrics)
         self.undo.push_async_callback(alarm.finish, CLOSE_SECONDS)
-        store.health.alarm = alarm.trigger
-        reader = Reader.open(config.data_dir, store.health)
+        health.alarm = alarm.trigger
+        reader = Reader.open(self.place, health)
         self.undo.callback(reader.close)
-        writer = Writer(store, on_commit=lambda seconds, _entries: metrics.committed(seconds))
-        await writer.start()
-        self.undo.push_async_callback(_within, CLOSE_SECONDS, writer.close)
         self.writer = writer
-        monitor = self._pipeline(writer, store.keys.secret)
+        monitor = self._pipeline(writer, keys.secret)
+        monitor.runner.carrier = CheckpointCarrier(monitor.recorder, reader, keys.public)
         metrics.audited(True)  # else Store.open had raised
+        metrics.web_url = config.web.url or ""
         metrics.channels([channel.name for channel in built.channels])
+        meter = SizeMeter(self.place, health)
+        self.undo.callback(meter.close)
+        storage = StorageWatch(meter, metrics, config.retention, self.place)
         notifier = Notifier(
             built.channels,
-            config.data_dir,
+            self.place,
             reader,
-            latest=lambda: [w.latest for w in list(monitor.targets.values()) if w.latest],
+            latest=lambda: [w.latest for w in list(monitor.targets.values()) if w.latest and not w.target.paused],
             count=metrics.notified,
             in_maintenance=monitor.maintenance.includes,
-            health=store.health,
+            watched=monitor.watched_subjects,
+            paused=monitor.paused_targets,
+            storage=lambda: storage.latest,
+            identify=partial(address_id, keys.secret),
+            health=health,
         )
         self.undo.callback(notifier.close)
-        return Service(
+        service = Service(
             path=self.path,
+            named=self.named,
             config=config,
             monitor=monitor,
             reader=reader,
             writer=writer,
             notifier=notifier,
-            auditing=LedgerSelfAudit(reader, store.keys, metrics, notifier.notify),
+            auditing=LedgerSelfAudit(reader, keys, metrics, notifier.notify, writer.keep_soon),
             alarm=alarm,
             selfwatch=SelfCheck(monitor, notifier.notify_directly),
-            timestamping=TimestampScheduler(monitor, reader, Tokens(config.data_dir), built.authorities),
+            storage=storage,
+            packing=LedgerPacking(reader, writer, metrics, storage, Tokens(self.place)),
+            timestamping=TimestampScheduler(monitor, reader, Tokens(self.place), built.authorities),
+            witnessing=WitnessScheduler(monitor, reader, keys, built.witnesses, notifier.notify_directly),
+            cosigner=None,
             built_config=built,
             only_public_targets=only_public_targets(monitor, reader),
         )
+        if (membership := self.membership) is not None:
+            service.nodes = lambda: membership.nodes
+        return service
+
+    def _cosigner(self, health: StoreHealth) -> Cosigner | None:
+        """Return the witness for the ledgers of others, None without `witness:`."""
+        section = self.config.witness
+        if section is None:
+            return None
+        private = load_witness_key(self.config.data_dir)
+        register = WitnessRegister(self.place, health)
+        self.undo.callback(register.close)
+        cosigner = Cosigner(private, register, map(parse_verifier_key, section.logs))
+        logger.info("witness on http://%s/ with the key %s", section.listen, cosigner.key)
+        return cosigner
 
     def _pipeline(self, writer: Writer, secret: bytes) -> Pipeline:
         config = self.config
@@ -167,9 +274,20 @@ class Startup:
                 await asyncio.sleep(RETRY_SECONDS)
 
 
+async def _pass_record(monitor: Pipeline) -> None:
+    """Wait until our clock is past the end of the last observation: another node's clock may be ahead of ours."""
+    last = max((runtime.observed_until or 0 for runtime in monitor.targets.values()), default=0)
+    if (ahead := last - now()) < 0:
+        return
+    await asyncio.sleep(min((ahead + 1) / 1000, MAX_WAIT_SECONDS))
+    if (ahead := last - now()) >= 0:
+        logger.warning("clock: the record ends %.1f s after our present time", ahead / 1000)
+
+
 async def record_stop(service: Service) -> None:
-    """Record the stop, if the disk takes it in time."""
-    await _within(service.shutdown_seconds(CLOSE_SECONDS), lambda: service.record_node_event("stop"))
+    """Record the stop, if the disk takes it in time, and no other node has taken over."""
+    with contextlib.suppress(EvictedError):
+        await _within(service.shutdown_seconds(CLOSE_SECONDS), lambda: service.record_node_event("stop"))
 
 
 async def _within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from mailwatch.analysis.detector import Detector, State
 from mailwatch.analysis.maintenance import Announcements
 from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.response_series import ResponseSeries
 from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.ledger.entry import target_id
 from mailwatch.model import Fact, Gap, Kind, Observation, TargetSettings
@@ -24,8 +25,9 @@ class TargetRuntime:
     target: Target
     detector: Detector
     rolling_availability: RollingAvailability
+    responses: ResponseSeries = field(default_factory=ResponseSeries)
     pending_backfill: list[tuple[int, Fact]] | None = None
-    """Facts that came during the backfill of availability from the ledger; None once it is done."""
+    """Facts that came during the backfill of both from the ledger; None once it is done."""
     observed_until: Millis | None = None
     """When the latest observation ended, by the wall clock; None if there is none since the target is watched."""
     observed_interval: float = 0.0
@@ -47,12 +49,14 @@ class TargetRuntime:
     """When this process recorded `trailing_gap`, on time.monotonic(); None if an earlier one did."""
     latest: Observation | None = None
     outages: dict[str, OutageRecord] = field(default_factory=dict)
-    """The outages on record, by id, each by its latest entry."""
+    """The latest outages on record and those that are open, by id, each by its latest entry."""
     outstanding: Outstanding = field(default_factory=Outstanding)
     """The messages of a round trip that are under way."""
     settings: TargetSettings | None = None
     """The target's latest settings on record, and when they were written (on the steady clock)."""
     settings_written: Millis = 0
+    paused_at: Millis | None = None
+    """Since when its owner has paused it, by the record; None if it is not paused."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while an observation or a change is recorded, so that the rules process each in ledger order."""
 
@@ -61,11 +65,19 @@ class TargetRuntime:
         """The target's state by the record."""
         return self.detector.state
 
-    def apply(self, index: int, observation: Observation, detector: Detector) -> None:
-        """Apply a recorded observation, with the state that follows from it."""
+    @property
+    def state_name(self) -> str:
+        """The name of its state, or "paused"."""
+        return "paused" if self.target.paused else self.state.name
+
+    def apply(self, index: int, observation: Observation, detector: Detector, ended: float | None) -> None:
+        """Apply a recorded observation, with the state that follows from it.
+
+        `ended`: when its probe ended, on time.monotonic(); None if another process made it.
+        """
         self.detector = detector
         self.latest = observation
-        self.observed_until, self.observed_at = observation.ended_at, self.probe_ended
+        self.observed_until, self.observed_at = observation.ended_at, ended
         self.observed_interval = self.target.interval
         self.trailing_gap, self.gap_recorded_at = None, None
         if self.target.kind is Kind.ROUNDTRIP:
@@ -73,18 +85,24 @@ class TargetRuntime:
         self.feed(index, observation)
 
     def feed(self, index: int, fact: Fact) -> None:
-        """Add a fact to the availability."""
+        """Add a fact to the availability and the response times."""
         if self.pending_backfill is None:
             self.rolling_availability.feed(fact)
+            self.responses.feed(fact)
         else:
             self.pending_backfill.append((index, fact))
 
-    def backfilled(self, rolling_availability: RollingAvailability, last_index: int) -> None:
-        """Use an availability that holds all facts up to entry `last_index`, and add the later ones."""
+    def backfilled(
+        self, rolling_availability: RollingAvailability, responses: ResponseSeries, last_index: int
+    ) -> None:
+        """Use an availability and response times that hold all facts up to entry `last_index`, and add the later
+        ones.
+        """
         for index, fact in self.pending_backfill or ():
             if index > last_index:
                 rolling_availability.feed(fact)
-        self.rolling_availability, self.pending_backfill = rolling_availability, None
+                responses.feed(fact)
+        self.rolling_availability, self.responses, self.pending_backfill = rolling_availability, responses, None
 
 
 @dataclass(slots=True)

@@ -108,6 +108,9 @@ class TimestampScheduler:
                 failures, wait = 0, authority.every
 
     async def _timestamp(self, authority: TimestampAuthority) -> None:
+        if self._monitor.spooler is not None:
+            # Nothing that is dated before a token may be recorded after it.
+            await self._monitor.spooler.drained()
         await self._monitor.writer.checkpoint()
         signed = await asyncio.to_thread(self._reader.last_checkpoint)
         if signed is None:

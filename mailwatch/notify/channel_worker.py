@@ -12,7 +12,9 @@ from functools import partial
 
 from mailwatch.model import EventType, Notification
 from mailwatch.notify.delivery import DeliveryFailure, DeliveryFault, Grouping, deliver, in_quiet_hours
-from mailwatch.notify.retries import PASS_AFTER, RETRY_SECONDS, RetryQueue
+from mailwatch.notify.incident_events import IncidentStep
+from mailwatch.notify.incident_rows import LatestRows, latest_rows
+from mailwatch.notify.retries import GIVE_UP_AFTER, PASS_AFTER, RETRY_SECONDS, RetryQueue
 from mailwatch.notify.text import MAX_LINES, message_text
 from mailwatch.settings import Channel
 from mailwatch.store import Outbox, OutboxMessage, StoreError
@@ -25,6 +27,8 @@ FAILING_AFTER_SECONDS = 3600.0
 """Seconds without a delivered message after which the other channels report a channel."""
 DROP_AFTER_MS = 7 * DAY_MS
 """Age in milliseconds at which an undelivered message is dropped."""
+NO_REASON = "no reason"
+"""The failure code of a message that failed again and again without a reason."""
 OUR_TEXT_ERROR = "text"
 """The failure code of a message whose text we could not write."""
 CHANNEL_KEY_PREFIX = "channel:"
@@ -49,6 +53,8 @@ class ChannelWorker:
     ) -> None:
         self.channel: Channel | None = channel
         """None when the channel is removed."""
+        self.trouble = ""
+        """Why it seems that nothing arrives over this channel, "" if the latest message did."""
         self._outbox = outbox
         self._count, self._notify_others, self._on_store_error = count, notify_others, on_store_error
         self._news = asyncio.Event()
@@ -64,6 +70,7 @@ class ChannelWorker:
         if channel == self.channel:
             return
         self.channel = channel
+        self.trouble = ""
         if channel is not None:
             self._grouping = Grouping(channel.group)
         self._changed.set()
@@ -98,37 +105,39 @@ class ChannelWorker:
     async def _next(self, channel: Channel) -> float | None:
         """Send the next message; return the seconds to wait, None to wait for new messages."""
         messages = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH_MESSAGES)
+        if self.channel is not channel:
+            # Its name may be another channel's now, and what was read that one's.
+            return 0.0
         if not messages or in_quiet_hours(channel, now()):
             return None
-        turns = self._queue
-        ready, wait = turns.next_messages(messages)
+        turns, rows = self._queue, latest_rows(messages, channel.group, now())
+        ready, wait = turns.next_messages(rows.messages)
         if not ready:
-            return wait
-        if (wait := self._grouping.wait((now() - ready[0].put_at) / 1000)) > 0:
-            return wait
+            # Incidents that are still growing: the follower wakes this each second.
+            return wait if rows.messages else None
         together = (
             ready[:1]
             if turns.is_alone(ready[0])
             else _one_message([d for d in ready if not turns.is_alone(d)], channel)
         )
-        numbers = [message.number for message in together]
+        is_end = any(_is_end(message.notification) for message in together)
+        if (wait := self._grouping.wait((now() - rows.first_put(ready[0])) / 1000, is_end=is_end)) > 0:
+            return wait
         try:
             title, body = message_text([message.notification for message in together], channel, now())
         except (LookupError, TypeError, ValueError):
             # Another version may have left such a message. It must not block those after it.
             logger.exception("notify: %s: a message could not be written: internal error", channel.name)
-            await self._failed(
-                channel,
-                together,
-                DeliveryFailure(DeliveryFault.REFUSED, "it could not be written", OUR_TEXT_ERROR),
-            )
+            unwritten = DeliveryFailure(DeliveryFault.REFUSED, "it could not be written", OUR_TEXT_ERROR)
+            await self._failed(channel, together, rows, unwritten)
             return 0.0
+        numbers = [message.number for message in together] + rows.replaced_numbers(together)
         noted = partial(self._outbox.done, numbers, "sent", now())
         if (answer := await deliver(channel, title, body, noted)) is not None:
-            await self._failed(channel, together, answer)
+            await self._failed(channel, together, rows, answer)
             return 0.0
         await self._done(noted)
-        self._grouping.note_sent()
+        self._grouping.note_sent(is_end=is_end)
         self._count(channel.name, "sent")
         await self._succeeded()
         return 0.0
@@ -136,17 +145,23 @@ class ChannelWorker:
     async def _succeeded(self) -> None:
         """The channel works: retry denied messages once, since the denial may not have been for the message."""
         self._queue.succeeded()
+        self.trouble = ""
         denied = self._denied - self._tried_twice
         self._denied = set()
         if denied:
             self._tried_twice |= denied
             await self._done(partial(self._outbox.retry, now() - DROP_AFTER_MS, denied))
 
-    async def _failed(self, channel: Channel, together: Sequence[OutboxMessage], answer: DeliveryFailure) -> None:
+    async def _failed(
+        self, channel: Channel, together: Sequence[OutboxMessage], rows: LatestRows, answer: DeliveryFailure
+    ) -> None:
         """Set aside a message refused for good; retry others in queue order."""
         turns, numbers = self._queue, [message.number for message in together]
         first = turns.failures == 0
         turns.failed(numbers, answer.fault)
+        if answer.fault is DeliveryFault.BUSY and not answer.code and turns.tries(numbers) >= GIVE_UP_AFTER:
+            # The service gave no answer to tell from, and never took it: sent again when it takes another one.
+            answer = DeliveryFailure(DeliveryFault.DENIED, f"{answer.why}, {GIVE_UP_AFTER} times", NO_REASON)
         if answer.fault not in (DeliveryFault.REFUSED, DeliveryFault.DENIED):
             self._count(channel.name, "failed")
             if first:
@@ -155,6 +170,7 @@ class ChannelWorker:
                 )
             since = turns.failing_since
             if since is not None and time.monotonic() - since >= FAILING_AFTER_SECONDS:
+                self.trouble = f"no message was taken for an hour ({answer.why})"
                 await asyncio.to_thread(self._report, channel, together, "failing", answer)
             return
         if len(together) > 1:
@@ -163,10 +179,12 @@ class ChannelWorker:
             turns.split(numbers)
             return
         outcome = f"{answer.fault} ({answer.code})"
-        await self._done(partial(self._outbox.done, numbers, outcome, now()))
+        await self._done(partial(self._outbox.done, numbers, outcome, now(), moot=rows.replaced_numbers(together)))
         self._count(channel.name, "refused")
         if answer.fault is DeliveryFault.DENIED:
             self._denied |= set(numbers)
+        if answer.code != OUR_TEXT_ERROR:
+            self.trouble = f"it refuses messages for good ({answer.code})"
         key = together[0].notification.key
         logger.error("notify: %s refuses %s for good: %s; it is set aside", channel.name, key, answer.why)
         await asyncio.to_thread(self._report, channel, together, "refused", answer)
@@ -200,6 +218,12 @@ class ChannelWorker:
                 await asyncio.sleep(RETRY_SECONDS[0])
             else:
                 return
+
+
+def _is_end(notification: Notification) -> bool:
+    """Whether it says that something works again."""
+    step = notification.facts.get("step")
+    return notification.event_type is EventType.CLOSE or step == IncidentStep.OVER
 
 
 def _new_queue() -> RetryQueue:

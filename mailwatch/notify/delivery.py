@@ -121,19 +121,27 @@ class Grouping:
     def __init__(self, group: float) -> None:
         self._group = group
         self._sent: deque[float] = deque()
+        self._was_end = False
 
-    def note_sent(self) -> None:
-        """Record that a message was delivered."""
+    def note_sent(self, *, is_end: bool = False) -> None:
+        """Record that a message was delivered. `is_end`: that something works again."""
         self._sent.append(time.monotonic())
+        self._was_end = is_end
 
-    def wait(self, waited: float) -> float:
-        """Return the seconds until the next message, whose first notification came `waited` seconds ago."""
+    def wait(self, waited: float, *, is_end: bool = False) -> float:
+        """Return the seconds until the next message, whose first notification came `waited` seconds ago.
+
+        That all works again waits for no interval, unless the message before said so too: else an owner believes
+        for minutes that a mailbox is down.
+        """
         if not self._group:
             return 0.0
         sent, at = self._sent, time.monotonic()
         while sent and at - sent[0] > HOUR_SECONDS:
             sent.popleft()
         next_one = INTERVALS_SECONDS[min(len(sent), len(INTERVALS_SECONDS) - 1)] - (at - sent[-1]) if sent else 0.0
+        if is_end and not self._was_end:
+            next_one = 0.0
         # A clock that was set back must delay nothing.
         return max(next_one, self._group - waited if waited >= 0 else 0.0)
 
@@ -250,7 +258,7 @@ async def notify_ledger_broken(
         *(deliver(channel, *message_text([notification], channel, now())) for channel in wanted)
     )
     for channel, why in zip(wanted, sent, strict=True):
-        done = "was told" if why is None else f"was not told ({why.why})"
+        done = "was notified" if why is None else f"was not notified ({why.why})"
         logger.warning("notify: %s %s of the ledger: %s", channel.name, done, finding)
     if None in sent:
         with contextlib.suppress(OSError):

@@ -17,6 +17,10 @@ PASS_AFTER = 4
 """Failures of a message after which others overtake it."""
 
 
+GIVE_UP_AFTER = 6
+"""Failures without any reason after which a message is set aside, as one that its service denied."""
+
+
 class RetryQueue:
     """The queue of one channel. `clock` returns monotonic seconds."""
 
@@ -81,6 +85,10 @@ class RetryQueue:
                 tries = 1
             self._wait_until = here + self._pause(max(tries - 1, self._streak - 1))
         self.failures += 1
+
+    def tries(self, numbers: Sequence[int]) -> int:
+        """Return how often a message made of these outbox messages failed by itself."""
+        return max((self._tries.get(number, 0) for number in numbers), default=0)
 
     def split(self, numbers: Sequence[int]) -> None:
         """Send grouped messages one by one from now on, since one of them may be the refused one."""

@@ -7,7 +7,8 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from mailwatch.i18n import Texts, format_duration, load_texts
-from mailwatch.model import Notification
+from mailwatch.model import EventType, Notification
+from mailwatch.notify.incident_text import incident_lines, incidents_title
 from mailwatch.settings import Channel
 from mailwatch.times import Millis, now
 
@@ -19,6 +20,8 @@ _SPECIAL_KINDS = {
     "unanswered": "unanswered",
     "over": "monitor_over",
     "moved": "moved",
+    "witness": "witness",
+    "full": "disk_full",
 }
 MAX_LINES = 20
 """The number of lines; further ones are only counted, since some channels take no long text."""
@@ -35,12 +38,12 @@ def message_text(notifications: Sequence[Notification], channel: Channel, at: Mi
     kinds: dict[str, list[Notification]] = {}
     for each in notifications:
         kinds.setdefault(_kind(each), []).append(each)
-    titles = written.section("title")
-    title = ", ".join(_title(titles.lines(kind), alike) for kind, alike in kinds.items())
+    title = ", ".join(_title(written, kind, alike) for kind, alike in kinds.items())
     lines = [_line(each, channel, at) for each in notifications[:MAX_LINES]]
     if len(notifications) > MAX_LINES:
         lines.append(written["more"].format(count=len(notifications) - MAX_LINES))
-    return f"MailWatch: {title}", "\n".join(lines)
+    # Texts of several lines need a space between them.
+    return f"MailWatch: {title}", ("\n\n" if any("\n" in line for line in lines) else "\n").join(lines)
 
 
 def trial_message(channel: Channel, vantage_point: str) -> tuple[str, str]:
@@ -62,14 +65,20 @@ def _kind(notification: Notification) -> str:
     )
 
 
-def _title(forms: Sequence[str], alike: Sequence[Notification]) -> str:
-    one, many = forms
+def _title(written: Texts, kind: str, alike: Sequence[Notification]) -> str:
+    if kind == EventType.INCIDENT:
+        return incidents_title(written, [each.facts for each in alike])
+    one, many = written.section("title").lines(kind)
     form = one if len(alike) == 1 else many
     return form.format(count=len(alike), target=alike[0].facts.get("target", ""))
 
 
 def _line(notification: Notification, channel: Channel, at: Millis) -> str:
+    """Return the text of a notification, mostly one line."""
     written = texts(channel.lang)
+    if notification.event_type is EventType.INCIDENT:
+        # It has its own times: it needs no remark that it is late.
+        return "\n".join(incident_lines(written, notification.facts, channel, at))
     facts = {key: _format_fact(key, value, channel) for key, value in notification.facts.items()}
     durations = notification.facts.get("duration_ms")
     for key, millis in durations.items() if isinstance(durations, dict) else ():
@@ -79,6 +88,10 @@ def _line(notification: Notification, channel: Channel, at: Millis) -> str:
     # Problems of MailWatch itself have a text for each sign.
     form = written.section(kind)[str(notification.facts["sign"])] if written.is_section(kind) else written[kind]
     line = form.format_map(facts)
+    if kind == EventType.DISK and "daily" in facts:
+        line += written["disk_days"].format_map(facts)
+    if isinstance(unobserved := notification.facts.get("unobserved_ms"), int):
+        line += written["unobserved"].format(time=format_duration(unobserved / 1000, True, channel.lang))
     if notification.facts.get("maintenance"):
         line += written["maintenance"]
     if at - notification.time > LATE_MS + channel.group * 1000:

@@ -26,7 +26,7 @@ from mailwatch.probes.oauth.tokens import probe_with_oauth
 from mailwatch.probes.request import ProbeFunction, ProbeRequest
 from mailwatch.probes.roundtrip import max_roundtrip_seconds, probe_roundtrip
 from mailwatch.probes.roundtrip.message import Outstanding
-from mailwatch.probes.roundtrip.trip import RoundtripContext
+from mailwatch.probes.roundtrip.trip import RoundtripContext, SignedArrival
 from mailwatch.settings import Target
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "ProbeFunction",
     "ProbeRequest",
     "RoundtripContext",
+    "SignedArrival",
     "TlsContexts",
     "max_probe_seconds",
     "observe",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from mailwatch import certificates
@@ -22,10 +23,16 @@ from collections.abc import Iterable
 
 MAX_CACHED = 256
 MAX_CHAIN = 10
+MAX_TEXT_CHARS = 253
+"""Characters kept of an issuer and of a name: as many as a name of the DNS has (RFC 1035, section 2.3.4)."""
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _WRONG_HOST, _WRONG_ADDRESS = 62, 64
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21, 27, 33})
 """OpenSSL's X509_V_ERR_*: no issuer found, self-signed, signature not verifiable, not trusted, no CRL issuer."""
+
+
+UNTRUSTED_ISSUER = "issuer not trusted"
+"""How the explanation of such a certificate begins."""
 
 
 class CapturingTls(ssl.SSLObject):
@@ -72,11 +79,26 @@ class CapturingTls(ssl.SSLObject):
         return [one.public_bytes(encoding) if hasattr(one, "public_bytes") else one for one in chain]
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateText:
+    """What a certificate says, as far as it can be read; none of it is verified for a server without login."""
+
+    not_after: Millis | None
+    unreadable: str
+    """Why it cannot be read, "" if it can."""
+    issuer: str = ""
+    names: tuple[str, ...] = ()
+
+
 class TlsFactsCache:
     """The facts of TLS connections; each certificate is parsed once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Millis | None, str]] = {}
+        self._known: dict[str, CertificateText] = {}
+
+    def text(self, fingerprint: str) -> CertificateText | None:
+        """Return what a certificate says that was met lately; None for another."""
+        return self._known.get(fingerprint)
 
     def facts(self, connection: ssl.SSLObject) -> tuple[TlsFacts, str]:
         """Return the facts of a finished handshake, and why its certificate cannot be read, "" if it can."""
@@ -85,16 +107,16 @@ class TlsFactsCache:
         if fingerprint not in self._known:
             if len(self._known) >= MAX_CACHED:
                 del self._known[next(iter(self._known))]
-            self._known[fingerprint] = _not_after(der)
+            self._known[fingerprint] = _text(der)
         cipher = connection.cipher()
-        not_after, unreadable = self._known[fingerprint]
+        known = self._known[fingerprint]
         facts = TlsFacts(
             version=connection.version() or "",
             cipher=cipher[0] if cipher else "",
             fingerprint=fingerprint,
-            not_after=not_after,
+            not_after=known.not_after,
         )
-        return facts, unreadable
+        return facts, known.unreadable
 
 
 def explain_certificate_error(error: ssl.SSLCertVerificationError, host: str) -> str:
@@ -118,7 +140,7 @@ def explain_certificate_error(error: ssl.SSLCertVerificationError, host: str) ->
             text += f", but from {since:%Y-%m-%dT%H:%M:%SZ} on"
     elif code in _UNTRUSTED:
         issuer = f": {certificates.issuer(certificate)}" if certificate else ""
-        text = f"issuer not trusted ({error.verify_message}){issuer}"
+        text = f"{UNTRUSTED_ISSUER} ({error.verify_message}){issuer}"
     else:
         text = f"certificate not accepted: {error.verify_message}"
     return f"{text}; certificate cannot be read: {unreadable}" if unreadable else text
@@ -134,10 +156,16 @@ def _parse(der: bytes | None) -> tuple[x509.Certificate | None, str]:
         return None, str(error)
 
 
-def _not_after(der: bytes) -> tuple[Millis | None, str]:
+def _text(der: bytes) -> CertificateText:
     certificate, unreadable = _parse(der)
-    until = round(certificates.not_after(certificate).timestamp() * 1000) if certificate else None
-    return until, unreadable
+    if certificate is None:
+        return CertificateText(None, unreadable)
+    return CertificateText(
+        round(certificates.not_after(certificate).timestamp() * 1000),
+        "",
+        certificates.issuer(certificate)[:MAX_TEXT_CHARS],
+        tuple(name[:MAX_TEXT_CHARS] for name in certificates.names(certificate)),
+    )
 
 
 _PROBLEMS = {_EXPIRED: "expired", _NOT_YET_VALID: "not_yet_valid"}

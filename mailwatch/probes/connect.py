@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from mailwatch.kinds import KINDS
 from mailwatch.model import Phase, TlsFacts, TlsMode
 from mailwatch.probes import cleartext
-from mailwatch.probes.certificates import CapturingTls, TlsFactsCache
+from mailwatch.probes.certificates import CapturingTls, CertificateText, TlsFactsCache
 from mailwatch.probes.recorder import Recorder
 from mailwatch.settings import Login, Target
 
@@ -85,6 +85,10 @@ class TlsContexts:
     def facts(self, connection: ssl.SSLObject) -> tuple[TlsFacts, str]:
         """Return the facts of a finished handshake, and why its certificate cannot be read, "" if it can."""
         return self._certificates.facts(connection)
+
+    def certificate(self, fingerprint: str) -> CertificateText | None:
+        """Return what a certificate says that a probe met lately; None for another."""
+        return self._certificates.text(fingerprint)
 
 
 async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from mailwatch.store.audit import Finding, audit, audit_database, audit_signed, audit_tokens
+from mailwatch.store.audit import Finding, audit, audit_cosignatures, audit_database, audit_signed, audit_tokens
 from mailwatch.store.backup import Backup, backup
-from mailwatch.store.data_dir import DataDirLockedError, lock_holder
+from mailwatch.store.backup_rotation import RotatedBackup, back_up_and_rotate, latest_backup
+from mailwatch.store.data_dir import DataDirLockedError, lock_holder, request_reload
 from mailwatch.store.errors import (
     DiskFullError,
+    KeysDifferError,
     KeysMissingError,
+    LedgerClosedError,
     LedgerMissingError,
+    LedgerRolledBackError,
     StoreDamagedError,
     StoreError,
     StoreHealth,
@@ -19,6 +23,7 @@ from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.store.outbox import Outbox, OutboxMessage
 from mailwatch.store.reader import UNREADABLE, CheckpointRow, Entry, RawEntry, Reader
 from mailwatch.store.store import NewEntry, Store
+from mailwatch.store.successor import LedgerWholeError, Succession, begin_successor
 from mailwatch.store.tokens import Tokens
 from mailwatch.store.writer import StoreFullError, Writer
 
@@ -30,13 +35,18 @@ __all__ = [
     "DiskFullError",
     "Entry",
     "Finding",
+    "KeysDifferError",
     "KeysMissingError",
+    "LedgerClosedError",
     "LedgerMissingError",
+    "LedgerRolledBackError",
+    "LedgerWholeError",
     "NewEntry",
     "Outbox",
     "OutboxMessage",
     "RawEntry",
     "Reader",
+    "RotatedBackup",
     "Store",
     "StoreDamagedError",
     "StoreError",
@@ -44,13 +54,19 @@ __all__ = [
     "StoreHealth",
     "StoreMovedError",
     "StoreUnavailableError",
+    "Succession",
     "Tokens",
     "Writer",
     "audit",
+    "audit_cosignatures",
     "audit_database",
     "audit_signed",
     "audit_tokens",
+    "back_up_and_rotate",
     "backup",
+    "begin_successor",
+    "latest_backup",
     "load_keys",
     "lock_holder",
+    "request_reload",
 ]

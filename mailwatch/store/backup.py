@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import io
 import os
+import re
 import shutil
 import sqlite3
 import tarfile
@@ -25,16 +26,40 @@ from typing import IO
 
 from mailwatch.files import sync_folder
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.progress import StartupProgress
+from mailwatch.store import keys as key_files
 from mailwatch.store.audit import audit_database
-from mailwatch.store.errors import StoreDamagedError, StoreError, damaged, translate_error
-from mailwatch.store.first_start import check_not_missing
-from mailwatch.store.keys import load_keys
+from mailwatch.store.closed_ledger import ARCHIVE_FOLDER, CLOSED_FILE
+from mailwatch.store.copying import copy_tables, copy_token_files, one_moment
+from mailwatch.store.errors import (
+    DiskFullError,
+    StoreDamagedError,
+    StoreError,
+    StoreHealth,
+    StoreUnavailableError,
+    damaged,
+    translate_error,
+)
+from mailwatch.store.first_start import check_not_missing, migrate_database
+from mailwatch.store.keys import Keys, load_keys
+from mailwatch.store.packs import PrunedSubtree
+from mailwatch.store.place import Place, place_of
+from mailwatch.store.pruning import segments
 from mailwatch.store.reader import Reader
-from mailwatch.store.schema import database
+from mailwatch.store.sqlite import SqlitePlace, database
 from mailwatch.store.store import Store
+from mailwatch.store.tokens import Tokens
 
-FOLDERS = {"keys": ("*.pem", "*.key", "*.pub"), "tokens": ("*.tsr",), "oauth": ("*.json",), "claims": ("*.jsonl",)}
+FOLDERS = {
+    "keys": ("*.pem", "*.key", "*.pub", key_files.PREDECESSORS),
+    "tokens": ("*.tsr",),
+    "oauth": ("*.json",),
+    "claims": ("*.jsonl",),
+    "declarations": ("*.eml", "*.json"),
+}
 """Files of a ledger besides its database, without partial files and locks."""
+ARCHIVED = (database(Path()).name, CLOSED_FILE, "keys/*", "tokens/*.tsr")
+"""Files of each archived predecessor, which never change."""
 PREFIX = ".mailwatch-backup-"
 
 
@@ -48,42 +73,95 @@ class Backup:
     size: int
 
 
-def backup(data_dir: Path, file: Path) -> Backup:
-    """Write a gzipped tar of `data_dir`, mode 0600, whole or not at all, and synced to disk on return.
+def backup(where: Path | Place, file: Path) -> Backup:
+    """Write a gzipped tar of a ledger, mode 0600, whole or not at all, and synced to disk on return.
+
+    It holds a data_dir with the ledger in SQLite, wherever the ledger is: a backup of PostgreSQL is checked and
+    restored like any other, and moves back by `mailwatch migrate`.
 
     The copy is first verified as `mailwatch run` would open it: checkpoint, keys and entries must match, SQLite
     must find no damaged page, and each entry must match its header under the signed root. It needs space for a
     second copy of the database beside `file`. Raises FileNotFoundError without a ledger, FileExistsError,
-    StoreError, OSError.
+    StoreError, OSError; an error of the disk names `file`, not the work folder.
     """
-    check_not_missing(data_dir)
-    if not database(data_dir).exists():
-        raise FileNotFoundError(f"{data_dir} contains no ledger yet; `mailwatch run` creates it")
+    place = place_of(where)
+    check_ledger_exists(place)
     if file.exists():
         raise FileExistsError(f"{file} already exists; name a new file")
-    keys = load_keys(data_dir)
+    keys = load_keys(place.data_dir)
     beside = file.absolute().parent
-    with _work_folder(beside) as made:
+    with _errors_of(file), _work_folder(beside) as made:
+        _check_space(place, file)
         copy = made / "data"
         copy.mkdir(mode=0o700)
-        _copy_database(database(data_dir), database(copy))
+        if place.is_shared:
+            _copy_postgresql(place, copy, keys)
+        else:
+            _copy_database(database(place.data_dir), database(copy))
         try:
-            store = Store.open(copy, keys=keys)
+            store = Store.open(SqlitePlace(copy), keys=keys)
         except StoreDamagedError as error:
             # The copy is removed by the time the message is read.
-            message = str(error).replace(str(database(copy)), str(database(data_dir)))
+            message = str(error).replace(str(database(copy)), str(place))
             raise StoreDamagedError(message, error.public_reason) from None
         origin, entries, root = store.keys.origin, store.size, store.root
         store.close()
-        _check_undamaged(copy, data_dir, entries, root)
+        check_undamaged(copy, place, entries, root)
         with _unnamed_file(made) as (whole, folder, name):
-            files = _pack(data_dir, copy, whole)
+            files = _pack(place, copy, whole)
             size = whole.tell()
             # A link, not a rename: it never replaces a file made meanwhile. With a folder's descriptor, since
             # without one Python would link the symbolic link in /proc itself.
             os.link(name, file, src_dir_fd=folder)
     sync_folder(beside)
     return Backup(origin=origin, entries=entries, files=files, size=size)
+
+
+@contextlib.contextmanager
+def _errors_of(file: Path) -> Iterator[None]:
+    """Have the errors of the disk name `file`: the user does not know the work folder, and finds it removed."""
+    try:
+        yield
+    except StoreUnavailableError as error:
+        inside = re.escape(str(file.absolute().parent / PREFIX))
+        message = re.sub(rf"{inside}\w+(/[\w.-]+)*", lambda _: str(file), str(error))
+        raise type(error)(message, error.public_reason) from None
+    except OSError as error:
+        named = error.filename
+        # A write has no name, and only a link, whose source is in the work folder, has two.
+        if named is None or error.filename2 is not None or PREFIX in os.fsdecode(named):
+            raise OSError(error.errno, error.strerror, str(file)) from None
+        raise
+
+
+def _check_space(place: Place, file: Path) -> None:
+    """Raise DiskFullError if the copy of the database surely does not fit beside `file`."""
+    disk, needed = os.statvfs(file.absolute().parent), _size(place)
+    free = disk.f_bavail * disk.f_frsize
+    # Some network shares do not know their size.
+    if disk.f_blocks and free < needed:
+        raise DiskFullError(
+            f"{file}: the disk there has {_megabytes(free)} MB free, and a backup needs {_megabytes(needed)} MB "
+            "for a copy of the database, and room for itself; free some space there, or name another place",
+            "the disk of the backup is full",
+        )
+
+
+def _size(place: Place) -> int:
+    """Return how many bytes a copy of the database takes; 0 where that is not known."""
+    return 0 if place.is_shared else database(place.data_dir).stat().st_size
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1_000_000:.1f}"
+
+
+def check_ledger_exists(where: Path | Place) -> None:
+    """Raise LedgerMissingError if a ledger is missing, FileNotFoundError if there is none yet."""
+    place = place_of(where)
+    check_not_missing(place)
+    if place.absence() == "is gone" or not (place.data_dir / "keys").exists():
+        raise FileNotFoundError(f"{place.data_dir} contains no ledger yet; `mailwatch run` creates it")
 
 
 @contextlib.contextmanager
@@ -125,20 +203,27 @@ def _copy_database(source: Path, copy: Path) -> None:
         raise why from None
 
 
-def _check_undamaged(copy: Path, data_dir: Path, size: int, root: bytes) -> None:
+def check_undamaged(copy: Path, place: Place, size: int, root: bytes) -> None:
     """Raise StoreDamagedError if the copy contains damage, which would otherwise be discovered too late.
 
     No page may be damaged, each payload must match its header, and the headers must hash to `root`, computed at
     the start from the last signed checkpoint on.
     """
     tree = CompactRange()
-    with contextlib.closing(Reader.open(copy)) as reader:
+    with contextlib.closing(Reader.open(SqlitePlace(copy))) as reader:
         if found := audit_database(reader):
-            raise damaged(database(data_dir), found[0].what)
-        for *_, header, _payload in reader.raw_entries(0, size):
-            tree.append(leaf_hash(header.encode()))
+            raise damaged(place, found[0].what)
+        for segment in segments(reader, 0, size):
+            if isinstance(segment, PrunedSubtree):
+                tree.append_subtree(segment.root, segment.level)
+                # What is left of it.
+                for _ in reader.entries(from_index=segment.first, to_index=tree.size):
+                    pass
+                continue
+            for *_, header, _payload in reader.raw_entries(segment.start, segment.stop):
+                tree.append(leaf_hash(header.encode()))
     if (tree.size, tree.root()) != (size, root):
-        raise damaged(database(data_dir), "its entries do not give the root that was signed")
+        raise damaged(place, "its entries do not give the root that was signed")
 
 
 @contextlib.contextmanager
@@ -160,9 +245,26 @@ def _unnamed_file(made: Path) -> Iterator[tuple[IO[bytes], int, str]]:
         os.close(folder)
 
 
-def _pack(data_dir: Path, copy: Path, whole: IO[bytes]) -> int:
+def _copy_postgresql(place: Place, copy: Path, keys: Keys) -> None:
+    """Copy one moment of a ledger in PostgreSQL into a new SQLite file, and its tokens into files."""
+    hold = SqlitePlace(copy).hold(StoreHealth())
+    source = one_moment(place)
+    try:
+        target = hold.open()
+        migrate_database(SqlitePlace(copy), target, StartupProgress())
+        with source.connect() as reading:
+            with target.begin() as writing:
+                copy_tables(reading, writing, lambda _done: None)
+            copy_token_files(reading, Tokens(SqlitePlace(copy)).save)
+    finally:
+        source.dispose()
+        hold.release()
+
+
+def _pack(place: Place, copy: Path, whole: IO[bytes]) -> int:
     """Pack the copied database and the ledger's other files, the keys last; return the number of files."""
-    count = 1
+    data_dir, count = place.data_dir, 1
+    sources = {"tokens": copy} if place.is_shared else {}
     with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=6) as tar:
         for folder in FOLDERS:
             member = tarfile.TarInfo(folder)
@@ -170,15 +272,30 @@ def _pack(data_dir: Path, copy: Path, whole: IO[bytes]) -> int:
             tar.addfile(member)
         tar.add(database(copy), database(copy).name, filter=_without_owner)
         for folder, patterns in reversed(FOLDERS.items()):
-            for found in sorted(path for pattern in patterns for path in (data_dir / folder).glob(pattern)):
+            for found in sorted(
+                path for pattern in patterns for path in (sources.get(folder, data_dir) / folder).glob(pattern)
+            ):
                 content = found.read_bytes()
                 member = tarfile.TarInfo(f"{folder}/{found.name}")
                 member.size, member.mode, member.mtime = len(content), 0o600, int(found.stat().st_mtime)
                 tar.addfile(member, io.BytesIO(content))
                 count += 1
+        for path in _kept_ledgers(data_dir):
+            tar.add(path, str(path.relative_to(data_dir)), recursive=False, filter=_without_owner)
+            count += path.is_file()
     whole.flush()
     os.fsync(whole.fileno())
     return count
+
+
+def _kept_ledgers(data_dir: Path) -> Iterator[Path]:
+    """Yield the folders and files of archived predecessors, and the mark that a ledger is closed itself."""
+    if (data_dir / CLOSED_FILE).exists():
+        yield data_dir / CLOSED_FILE
+    for archive in sorted((data_dir / ARCHIVE_FOLDER).glob("*")):
+        files = sorted(path for pattern in ARCHIVED for path in archive.glob(pattern) if path.is_file())
+        yield from dict.fromkeys(folder for file in files for folder in (archive.parent, archive, file.parent))
+        yield from files
 
 
 def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 from pathlib import Path
 
-from mailwatch.store.errors import StoreUnavailableError, programs_holding
+from mailwatch.store.errors import StoreUnavailableError, has_open, programs_holding
 
 
 class DataDirLockedError(StoreUnavailableError):
@@ -98,6 +99,30 @@ def lock_holder(data_dir: Path) -> DataDirLockedError | None:
     finally:
         os.close(file)
     return None
+
+
+def request_reload(data_dir: Path) -> int | None:
+    """Ask the monitor that uses a data_dir to read its config again (SIGHUP). Return its process id.
+
+    0 if it cannot be asked from here, as in another container or as another user; None if none uses the data_dir.
+    """
+    if lock_holder(data_dir) is None:
+        return None
+    try:
+        holder = int((data_dir / "lock").read_bytes()[:20])
+        process = os.pidfd_open(holder)
+    except (OSError, ValueError, AttributeError):
+        return 0
+    try:
+        # The number may be of another container's processes, and mean another process here.
+        if holder == os.getpid() or not has_open(holder, data_dir / "lock"):
+            return 0
+        signal.pidfd_send_signal(process, signal.SIGHUP)
+    except OSError:
+        return 0
+    finally:
+        os.close(process)
+    return holder
 
 
 def _locked(data_dir: Path) -> DataDirLockedError:

@@ -35,6 +35,11 @@ def programs_holding(file: Path) -> str:
     return " and ".join(names[:MAX_NAMED]) or "another program"
 
 
+def has_open(process: int, file: Path) -> bool:
+    """Return whether a process is seen to have a file open. Raises OSError if there is no such file."""
+    return _has_open(Path("/proc") / str(process), file.stat())
+
+
 def _has_open(process: Path, wanted: os.stat_result) -> bool:
     try:
         opened = list((process / "fd").iterdir())
@@ -76,7 +81,7 @@ def is_disk_full(folder: Path) -> bool:
 
 DAMAGE_ADVICE = (
     "`mailwatch ledger audit` shows how much; restore it from your backup (docs/how-to/backup.md), or, "
-    "without one, move the whole data_dir away to start a new ledger"
+    "without one, begin its successor with `mailwatch run --successor`"
 )
 
 
@@ -96,6 +101,21 @@ class DiskFullError(StoreUnavailableError):
     """The disk has no space for the ledger; the store works again once there is space."""
 
 
+class DatabaseAwayError(StoreUnavailableError):
+    """The database server does not answer; the store works again once it does."""
+
+
+class CommitInDoubtError(DatabaseAwayError):
+    """The connection was lost during a commit: the entries may be on record or not.
+
+    The store finds out before it appends anything else.
+    """
+
+
+class EvictedError(StoreError):
+    """This node's lease was ended: another node writes the ledger, and what this one holds is dropped."""
+
+
 class StoreMovedError(StoreUnavailableError):
     """The file at the ledger's path is no longer the file that was opened."""
 
@@ -108,8 +128,24 @@ class KeysMissingError(StoreDamagedError):
     """The ledger has entries, but its signing key is missing or differs."""
 
 
+class KeysDifferError(StoreDamagedError):
+    """The database is of one ledger and the keys are of another."""
+
+
 class LedgerMissingError(StoreDamagedError):
     """The keys of a ledger exist, but its database is missing or empty."""
+
+
+class LedgerRolledBackError(StoreDamagedError):
+    """The database is older than what its key has signed, or of another history."""
+
+
+class NewerLedgerError(StoreDamagedError):
+    """The tables were written by a newer version."""
+
+
+class LedgerClosedError(StoreError):
+    """The ledger has a successor; it can only be read."""
 
 
 _DAMAGED = {
@@ -152,9 +188,9 @@ def first_of(group: BaseExceptionGroup[StoreError]) -> StoreError:
     return first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def damaged(file: Path, what: str) -> StoreDamagedError:
+def damaged(place: object, what: str) -> StoreDamagedError:
     """Return the error for a damaged database."""
-    return StoreDamagedError(f"{file} is damaged ({what}); {DAMAGE_ADVICE}", f"the database is damaged: {what}")
+    return StoreDamagedError(f"{place} is damaged ({what}); {DAMAGE_ADVICE}", f"the database is damaged: {what}")
 
 
 def entry_mismatch(index: object) -> StoreDamagedError:

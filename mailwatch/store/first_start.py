@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic.util.exc import CommandError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from mailwatch import __version__
 from mailwatch.files import write_atomic
@@ -20,54 +21,68 @@ from mailwatch.ledger import checkpoint
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.progress import StartupProgress
 from mailwatch.store import keys as key_files
-from mailwatch.store.errors import LedgerMissingError, StoreDamagedError, damaged
+from mailwatch.store.closed_ledger import check_settled
+from mailwatch.store.errors import LedgerMissingError, LedgerRolledBackError, NewerLedgerError, damaged
 from mailwatch.store.keys import Keys
-from mailwatch.store.schema import checkpoints, database, empty_log, entries, migrate
+from mailwatch.store.place import Place
+from mailwatch.store.schema import checkpoints, entries, migrate
 
 logger = logging.getLogger(__name__)
+
+ROLLED_BACK_ADVICE = (
+    "if it is lost, `mailwatch run --successor` keeps this database as an archive and begins a new ledger, with a "
+    "new key, as its successor (docs/how-to/backup.md)"
+)
 
 SIGNED_CHECKPOINT_FILE = "ledger.checkpoint"
 """File beside the keys with the last signed checkpoint. A database with fewer entries has lost some."""
 
 
-def check_not_missing(data_dir: Path) -> None:
-    """Raise LedgerMissingError if there is a signing key but no database, or one of 0 bytes."""
-    path = database(data_dir)
-    if path.exists() and path.stat().st_size > 0:
-        return
-    if (data_dir / "keys" / key_files.SIGNING).exists():
-        raise _ledger_missing(data_dir, "is empty" if path.exists() else "is gone")
+MIGRATED = "mailwatch.sqlite.migrated"
+"""The file of a ledger that went to PostgreSQL (migrate.py)."""
 
 
-def prepare_database(data_dir: Path, made: sa.Engine, progress: StartupProgress) -> Keys:
+def check_not_missing(place: Place) -> None:
+    """Raise LedgerMissingError if there is a signing key but no database, or one of 0 bytes.
+
+    Raises StoreUnavailableError if a succession was interrupted.
+    """
+    check_settled(place.data_dir)
+    if (how := place.absence()) and (place.data_dir / "keys" / key_files.SIGNING).exists():
+        raise _ledger_missing(place, how)
+
+
+def prepare_database(place: Place, made: sa.Engine, progress: StartupProgress) -> Keys:
     """Migrate the tables, and read the keys, or create them for a ledger without entries. Raises StoreError,
     OSError.
     """
+    data_dir = place.data_dir
     signing = data_dir / "keys" / key_files.SIGNING
     if signing.exists() and not sa.inspect(made).has_table(entries.name):
-        raise _ledger_missing(data_dir, "contains no ledger")
-    migrate_database(data_dir, made, progress)
+        raise _ledger_missing(place, "contains no ledger")
+    migrate_database(place, made, progress)
     if signing.exists() or _has_rows(made):
         keys = key_files.load_keys(data_dir)
     else:
-        with made.connect() as connection:
-            empty_log(connection, database(data_dir))
+        place.save_tables(made)
         keys = key_files.make_keys(data_dir)
     key_files.publish_public_key(data_dir, keys)
     return keys
 
 
-def migrate_database(data_dir: Path, made: sa.Engine, progress: StartupProgress) -> None:
+def migrate_database(place: Place, made: sa.Engine, progress: StartupProgress) -> None:
     """Migrate the tables to this version's schema. Raises StoreError."""
-    path = database(data_dir)
+    # Imported only here, as in migrate().
+    from alembic.util.exc import CommandError
+
     try:
         migrate(made, progress)
     except CommandError as error:
         if not re.search(r"'\d{4}'", str(error)):
-            raise damaged(path, "the version of its tables cannot be read") from None
+            raise damaged(place, "the version of its tables cannot be read") from None
         what = f"was written by a newer MailWatch than this {__version__}"
-        raise StoreDamagedError(
-            f"{path} {what}; install that version again, or restore the backup made before the upgrade into an "
+        raise NewerLedgerError(
+            f"{place} {what}; install that version again, or restore the backup made before the upgrade into an "
             "empty data_dir",
             f"the database {what}",
         ) from None
@@ -78,24 +93,42 @@ def save_signed_checkpoint(data_dir: Path, note: str) -> None:
     write_atomic(data_dir / "keys" / SIGNED_CHECKPOINT_FILE, note.encode())
 
 
+def read_signed_checkpoint(data_dir: Path, public: Ed25519PublicKey) -> str:
+    """Return the note of the checkpoint beside the keys; "" if there is none signed by this key."""
+    try:
+        note = (data_dir / "keys" / SIGNED_CHECKPOINT_FILE).read_bytes().decode()
+        checkpoint.verify(note, public)
+    except (OSError, UnicodeDecodeError, CheckpointError):
+        return ""
+    return note
+
+
 def signed_size(data_dir: Path, keys: Keys) -> int:
     """Return how many entries the checkpoint beside the keys covers; 0 if there is none signed by these keys."""
-    try:
-        return checkpoint.verify((data_dir / "keys" / SIGNED_CHECKPOINT_FILE).read_text(), keys.public).size
-    except (OSError, UnicodeDecodeError, CheckpointError):
-        return 0
+    note = read_signed_checkpoint(data_dir, keys.public)
+    return checkpoint.verify(note, keys.public).size if note else 0
 
 
-def check_not_truncated(data_dir: Path, keys: Keys, size: int) -> None:
-    """Raise StoreDamagedError if there are fewer entries than were signed: the write-ahead log was removed, or the
-    database is an older copy.
+def check_not_rolled_back(data_dir: Path, keys: Keys, size: int, note_at: Callable[[int], str | None]) -> None:
+    """Compare the database with the checkpoint beside the keys. `note_at` returns its checkpoint of a size.
+
+    Raises LedgerRolledBackError if entries that were signed are missing: the write-ahead log was removed, or the
+    database is an older copy. To go on would give a second root for one size under one key.
     """
-    if (signed := signed_size(data_dir, keys)) > size:
+    note = read_signed_checkpoint(data_dir, keys.public)
+    signed = checkpoint.verify(note, keys.public).size if note else 0
+    if signed > size:
         what = f"{signed} entries were signed, but the database has {size}"
-        raise StoreDamagedError(
+        raise LedgerRolledBackError(
             f"{what}: its file mailwatch.sqlite-wal was removed, or an older copy was put in its place. Restore "
-            "that file; to continue from the older copy on purpose, remove "
-            f"{data_dir / 'keys' / SIGNED_CHECKPOINT_FILE}",
+            f"that file; {ROLLED_BACK_ADVICE}",
+            what,
+        )
+    if signed and note_at(signed) != note:
+        what = f"the checkpoint of {signed} entries that was signed last is not in the database"
+        raise LedgerRolledBackError(
+            f"{what}: it is an older copy that went on by itself. Restore the database that signed it; "
+            f"{ROLLED_BACK_ADVICE}",
             what,
         )
 
@@ -118,10 +151,16 @@ def _has_rows(made: sa.Engine) -> bool:
         )
 
 
-def _ledger_missing(data_dir: Path, how: str) -> LedgerMissingError:
+def _ledger_missing(place: Place, how: str) -> LedgerMissingError:
+    if not place.is_shared and (place.data_dir / MIGRATED).exists():
+        return LedgerMissingError(
+            f"{place} {how}: the ledger went to PostgreSQL. Name that in `database:` of the config; `mailwatch "
+            "migrate` prints the line (docs/how-to/postgresql.md)",
+            "the ledger went to PostgreSQL, and the config does not name it",
+        )
     return LedgerMissingError(
-        f"{database(data_dir)} {how}, but keys of a ledger are in {data_dir / 'keys'}; restore the database "
-        "from your backup (docs/how-to/backup.md). To start a new ledger on purpose, move "
-        f"{data_dir / 'keys'} away",
+        f"{place} {how}, but keys of a ledger are in {place.data_dir / 'keys'}; restore the database "
+        "from your backup (docs/how-to/backup.md). Without one, `mailwatch run --successor` begins a new ledger, "
+        "with a new key, as its successor",
         f"the database {how}, but its keys are there",
     )

@@ -18,7 +18,13 @@ from mailwatch.files import write_atomic
 from mailwatch.ledger.checkpoint import origin_of, verifier_key
 from mailwatch.store.errors import KeysMissingError
 
+WITHOUT_BACKUP = "without one, begin its successor with `mailwatch run --successor`"
 SIGNING, NAMING, PUBLIC = "ledger.pem", "targets.key", "ledger.pub"
+WITNESS = "witness.pub"
+"""The public key of this MailWatch as a witness, where it is one."""
+PREDECESSORS = "predecessors.json"
+"""Beside the keys of a successor: the payload of its first entry."""
+SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,8 @@ class Keys:
 
     private: Ed25519PrivateKey = field(repr=False)
     secret: bytes = field(repr=False)
+    witness: str = ""
+    """The key with which this MailWatch cosigns ledgers of others, `name+id+key`, "" without one."""
 
     @property
     def public(self) -> Ed25519PublicKey:
@@ -46,7 +54,7 @@ def make_keys(data_dir: Path) -> Keys:
     folder = data_dir / "keys"
     folder.mkdir(mode=0o700, exist_ok=True)
     private = Ed25519PrivateKey.generate()
-    write_atomic(folder / NAMING, secrets.token_bytes(32))
+    write_atomic(folder / NAMING, secrets.token_bytes(SECRET_BYTES))
     write_atomic(folder / SIGNING, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return load_keys(data_dir)
 
@@ -57,19 +65,31 @@ def load_keys(data_dir: Path) -> Keys:
     signing, naming = folder / SIGNING, folder / NAMING
     if not signing.exists() and not naming.exists():
         raise KeysMissingError(
-            f"{folder} is empty, but there is a ledger; restore the keys from your backup (docs/how-to/backup.md)",
+            f"{folder} is empty, but there is a ledger; restore the keys from your backup (docs/how-to/backup.md)"
+            f"; {WITHOUT_BACKUP}",
             "the ledger's keys are missing",
         )
     try:
         key = load_pem_private_key(signing.read_bytes(), None)
         secret = naming.read_bytes()
     except FileNotFoundError as error:
-        raise KeysMissingError(f"{error.filename} is missing; restore it from your backup") from None
+        raise KeysMissingError(
+            f"{error.filename} is missing; restore it from your backup; {WITHOUT_BACKUP}"
+        ) from None
     except (ValueError, TypeError):
-        raise KeysMissingError(f"{signing} is not a key; restore it from your backup") from None
-    if not isinstance(key, Ed25519PrivateKey) or len(secret) != 32:
-        raise KeysMissingError(f"{folder} does not contain the keys of MailWatch; restore them from your backup")
-    return Keys(key, secret)
+        raise KeysMissingError(f"{signing} is not a key; restore it from your backup; {WITHOUT_BACKUP}") from None
+    if not isinstance(key, Ed25519PrivateKey) or len(secret) != SECRET_BYTES:
+        raise KeysMissingError(
+            f"{folder} does not contain the keys of MailWatch; restore them from your backup; {WITHOUT_BACKUP}"
+        )
+    return Keys(key, secret, _public_witness(folder))
+
+
+def _public_witness(folder: Path) -> str:
+    try:
+        return (folder / WITNESS).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def publish_public_key(data_dir: Path, keys: Keys) -> None:
@@ -86,6 +106,6 @@ def read_secret(data_dir: Path) -> bytes:
 
 def remove_partial_files(data_dir: Path) -> None:
     """Remove partial files left by a killed process. Only for the process that holds the lock."""
-    for folder in ("keys", "tokens"):
+    for folder in ("keys", "tokens", "declarations"):
         for torn in (data_dir / folder).glob("*.new"):
             torn.unlink(missing_ok=True)

@@ -4,156 +4,62 @@ API.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast
 
 from mailwatch.analysis.availability import AvailabilityMeter
 from mailwatch.analysis.elapsed import Moment
-from mailwatch.analysis.incidents import Incident, IncidentOutage, symptom_changes
-from mailwatch.analysis.incidents import incidents as incidents_of
 from mailwatch.analysis.login_outages import PROVEN_AFTERWARDS
 from mailwatch.analysis.offline import OfflinePeriod, offline_periods
 from mailwatch.analysis.outage import outage_id_of
 from mailwatch.analysis.outage_record import (
-    ClockSteps,
     OutageRecord,
-    clock_steps_between,
-    outage_from_payload,
-    widen_for_clock_steps,
 )
+from mailwatch.analysis.pauses import paused_windows
 from mailwatch.analysis.public_json import (
     AvailabilityJson,
     ObservationJson,
     OfflineJson,
-    OutageJson,
     ProbeJson,
-    public_outage_json,
 )
 from mailwatch.analysis.replay import TargetReplay
 from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, Segment, usual_interval
 from mailwatch.config.recorded_targets import SEE_CONFIG, UnknownTargetError
 from mailwatch.ledger.payloads import FACT_KINDS, ObservationPayload, clock_from
 from mailwatch.model import Fact, Observation, Outcome, TargetChange
-from mailwatch.store import Reader
-from mailwatch.store.replay import RuleBook, read_announcements, restore_state, rule_book
-from mailwatch.times import Millis, overlap_length, rfc3339, rfc3339_or_none
-
-Live = Mapping[str, OutageRecord]
-"""Open outages by id, from code that follows every observation."""
-NO_LIVE_OUTAGES: Live = {}
-
-
-def outage_records(
-    reader: Reader,
-    *,
-    only_open: bool = False,
-    start: Millis | None = None,
-    end: Millis | None = None,
-    live: Live = NO_LIVE_OUTAGES,
-) -> list[OutageRecord]:
-    """Return the outages on record, newest first; only those that overlap [start, end), if given.
-
-    Closed and unwatched outages are returned as in their ledger entries; an unwatched outage ends at its last
-    failure. An open outage is replayed to the last entry unless `live` has it; a replay takes a second for ten
-    thousand observations.
-    """
-    found = (
-        record
-        for record in _latest(reader, live)
-        if record.touches(start, end) and (record.state == "open" or not only_open)
-    )
-    return sorted(found, key=lambda record: record.first_bad, reverse=True)
-
-
-def _latest(reader: Reader, live: Live) -> list[OutageRecord]:
-    """Return each outage in its current form, in the order of recording."""
-    latest: dict[str, OutageRecord] = {}
-    opaque: dict[str, str] = {}
-    for entry in reader.entries(kinds=["outage"]):
-        record = outage_from_payload(entry.payload)
-        latest[record.id] = record
-        opaque[record.target] = entry.target_id
-    still_open = {identity for identity, record in latest.items() if record.state == "open"}
-    book = rule_book(reader) if still_open - live.keys() else None
-    announced = read_announcements(reader)
-    found, steps = [], None
-    for identity, record in latest.items():
-        current = record
-        if identity in still_open and identity in live:
-            current = replace(live[identity], account=record.account, settings=record.settings)
-        elif identity in still_open and book:
-            current = _as_of_now(reader, book, record)
-        if current.clock is None:
-            steps = clock_steps(reader) if steps is None else steps
-            current = widen_for_clock_steps(
-                current, *clock_steps_between(steps, current.first_index, current.last_index)
-            )
-        begin, end = current.first_bad, current.last_bad
-        excused = overlap_length(announced.windows_of(opaque[current.target], begin, end), begin, end)
-        found.append(replace(current, maintenance=excused) if excused else current)
-    return found
-
-
-def clock_steps(reader: Reader) -> ClockSteps:
-    """Read the steps of the wall clock (milliseconds) with their entries' indices."""
-    clock_entries = ((entry.index, entry.payload) for entry in reader.entries(kinds=["clock"]))
-    return [(index, payload["milliseconds"]) for index, payload in clock_entries if payload["event"] == "step"]
-
-
-def incidents(
-    reader: Reader,
-    *,
-    only_open: bool = False,
-    start: Millis | None = None,
-    end: Millis | None = None,
-    live: Live = NO_LIVE_OUTAGES,
-) -> list[Incident]:
-    """Return the incidents, newest first; only those that overlap [start, end), if given."""
-    found = []
-    for incident in incidents_of(
-        IncidentOutage(order=order, outage=record) for order, record in enumerate(_latest(reader, live))
-    ):
-        over = incident.until
-        if only_open and incident.state != "open":
-            continue
-        if start is not None and over is not None and over <= start:
-            continue
-        if end is not None and incident.first_bad >= end:
-            continue
-        found.append(incident)
-    return found[::-1]
-
-
-def with_symptoms(reader: Reader, incident: Incident) -> Incident:
-    """Return the incident with each outage's symptom changes. Reads every observation of the incident."""
-    members = (
-        replace(member, symptom_changes=symptom_changes(_failures(reader, member))) for member in incident.members
-    )
-    return replace(incident, members=tuple(members))
-
-
-def _failures(reader: Reader, member: IncidentOutage) -> Iterator[tuple[Millis, str | None]]:
-    outage = member.outage
-    for entry in reader.entries(target=outage.target, kinds=["observation"], from_index=outage.first_index):
-        if entry.index > outage.last_index:
-            return
-        payload = entry.payload
-        if payload["outcome"] == Outcome.DOWN.value:
-            yield payload["end"], payload.get("failed_phase")
-
-
-def outages(
-    reader: Reader,
-    *,
-    only_open: bool = False,
-    start: Millis | None = None,
-    end: Millis | None = None,
-    live: Live = NO_LIVE_OUTAGES,
-) -> list[OutageJson]:
-    """Return `outage_records` in the JSON of the API."""
-    found = outage_records(reader, only_open=only_open, start=start, end=end, live=live)
-    return [public_outage_json(record) for record in found]
+from mailwatch.store import Entry, Reader
+from mailwatch.store.incident_queries import Group as Group
+from mailwatch.store.incident_queries import IncidentMember as IncidentMember
+from mailwatch.store.incident_queries import ids_of_group as ids_of_group
+from mailwatch.store.incident_queries import incident as incident
+from mailwatch.store.incident_queries import incident_groups as incident_groups
+from mailwatch.store.incident_queries import incidents as incidents
+from mailwatch.store.incident_queries import incidents_of as incidents_of
+from mailwatch.store.incident_queries import incidents_with_acknowledgements as incidents_with_acknowledgements
+from mailwatch.store.incident_queries import with_symptoms as with_symptoms
+from mailwatch.store.outage_queries import ALL as ALL
+from mailwatch.store.outage_queries import NO_LIVE_OUTAGES as NO_LIVE_OUTAGES
+from mailwatch.store.outage_queries import Live as Live
+from mailwatch.store.outage_queries import NotInListError as NotInListError
+from mailwatch.store.outage_queries import Part as Part
+from mailwatch.store.outage_queries import Wanted as Wanted
+from mailwatch.store.outage_queries import clock_steps as clock_steps
+from mailwatch.store.outage_queries import outage_heads as outage_heads
+from mailwatch.store.outage_queries import outage_record as outage_record
+from mailwatch.store.outage_queries import outage_record_at as outage_record_at
+from mailwatch.store.outage_queries import outage_records as outage_records
+from mailwatch.store.outage_queries import outages as outages
+from mailwatch.store.outage_queries import records_of as records_of
+from mailwatch.store.outage_queries import with_acknowledgements as with_acknowledgements
+from mailwatch.store.replay import read_announcements, rule_book
+from mailwatch.times import (
+    Millis,
+    Window,
+    rfc3339,
+    rfc3339_or_none,
+    subtract_windows,
+    total_length,
+)
 
 
 def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[OfflineJson]:
@@ -192,15 +98,6 @@ def _offline_json(period: OfflinePeriod) -> OfflineJson:
 
 def _seconds(millis: Millis | None) -> float | None:
     return None if millis is None else millis / 1000
-
-
-def _as_of_now(reader: Reader, book: RuleBook, record: OutageRecord) -> OutageRecord:
-    replayed = restore_state(reader, record.target, book)
-    outage = replayed.detector.state.outage
-    if outage is None or outage.id != record.id:
-        # The outage has just closed, and its entry is still being written.
-        outage = next((closed for closed in replayed.unrecorded if closed.id == record.id), None)
-    return record if outage is None else OutageRecord.of(outage, record.subject, settings=record.settings)
 
 
 def observation_json(observation: Observation, provider: str, kind: str) -> ProbeJson:
@@ -275,10 +172,17 @@ def select_targets(
     return [name]
 
 
-def inferred_interval(reader: Reader, target: str, start: Millis | None = None, *, index: int = 0) -> Millis:
-    """Return the interval of a target, inferred from its observations from a time or entry on."""
+def inferred_interval(
+    reader: Reader, target: str, start: Millis | None = None, *, index: int = 0, end: int | None = None
+) -> Millis:
+    """Return the interval of a target, inferred from its observations from a time or entry on, before `end`."""
     entries = reader.entries(
-        target=target, kinds=["observation"], start_ms=start, from_index=index, limit=INTERVAL_SAMPLE_SIZE
+        target=target,
+        kinds=["observation"],
+        start_ms=start,
+        from_index=index,
+        to_index=end,
+        limit=INTERVAL_SAMPLE_SIZE,
     )
     return usual_interval([entry.payload["scheduled"] for entry in entries])
 
@@ -320,17 +224,36 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
         if counted_json.get("maintenance"):
             counted = whole.result(found).public_json()
             counted_json["with_maintenance"] = {key: counted[key] for key in _COUNTED}
+        if paused := paused_length(reader, name, start, min(end, last), excluded):
+            counted_json["paused"] = paused / 1000
         window = {"from": rfc3339(start), "to": rfc3339(end)}
         answers.append(cast(AvailabilityJson, {"target": name, **window, **counted_json}))
     return answers
 
 
+def paused_length(
+    reader: Reader, target: str, start: Millis, end: Millis, excluded: Sequence[Window] = ()
+) -> Millis:
+    """Return for how long a target was paused in [start, end), outside of the merged windows `excluded`."""
+    before = recorded_change_at(reader, target, start)
+    later = (entry.fact for entry in reader.entries(target=target, kinds=["watch"], start_ms=start, end_ms=end))
+    changes = [*([before.fact] if before else []), *(fact for fact in later if isinstance(fact, TargetChange))]
+    pauses = paused_windows(changes, start, end)
+    return total_length(part for pause in pauses for part in subtract_windows(excluded, *pause))
+
+
 def anchor_of(reader: Reader, record: OutageRecord) -> Moment | None:
     """Return the outage's first failure on its displayed wall clock; None for records with wall times only."""
+    first, last = record.first_index, record.last_index
+    return anchor_among(
+        reader.entries(target=record.target, kinds=["observation"], from_index=first, to_index=last + 1), record
+    )
+
+
+def anchor_among(observations: Iterable[Entry], record: OutageRecord) -> Moment | None:
+    """Return the same from the target's observations that the outage spans, in order."""
     kind = PROVEN_AFTERWARDS if record.proven_afterwards else ""
-    for entry in reader.entries(
-        target=record.target, kinds=["observation"], from_index=record.first_index, to_index=record.last_index + 1
-    ):
+    for entry in observations:
         first_payload = entry.payload
         if outage_id_of(kind, record.target, entry.index, first_payload["start"]) == record.id:
             clock = clock_from(first_payload)
@@ -345,8 +268,8 @@ class RecordedChange(NamedTuple):
     fact: TargetChange
 
 
-def recorded_change_at(reader: Reader, target: str, at: Millis) -> RecordedChange | None:
-    """Return the target's latest change before `at`, None if there is none on record."""
+def recorded_change_at(reader: Reader, target: str, at: Millis | None) -> RecordedChange | None:
+    """Return the target's latest change, by default of all, else before `at`; None if there is none on record."""
     for entry in reader.entries(target=target, kinds=["watch"], end_ms=at, descending=True, limit=1):
         if isinstance(fact := entry.fact, TargetChange):
             return RecordedChange(entry.index, fact)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import heapq
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
+from mailwatch.ledger.merkle import Subtree, leaf_hash
 from mailwatch.ledger.payloads import FACT_KINDS, fact_from
 from mailwatch.model import Fact, Outcome
+from mailwatch.store.acknowledgements import Acknowledged, read_acknowledgements
 from mailwatch.store.errors import (
     StoreDamagedError,
     StoreError,
@@ -23,7 +30,23 @@ from mailwatch.store.errors import (
     entry_mismatch,
 )
 from mailwatch.store.first_start import check_not_missing, ledger_exists
-from mailwatch.store.schema import checkpoints, database, engine, entries
+from mailwatch.store.kept_states import KeptState, read_kept
+from mailwatch.store.outage_index import OutageHead, OutageIndex, read_heads
+from mailwatch.store.packs import (
+    PACKED_KINDS,
+    PackCache,
+    PackReader,
+    PackSubtree,
+    PrunedSubtree,
+    Selection,
+    distinct,
+    ledger_size,
+    merge,
+    subtrees,
+)
+from mailwatch.store.place import Place, place_of
+from mailwatch.store.run_format import Row
+from mailwatch.store.schema import checkpoints, entries
 from mailwatch.times import Millis
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
@@ -31,6 +54,16 @@ UNREADABLE = (OSError, StoreError, sa.exc.SQLAlchemyError, ValueError, KeyError)
 """Exceptions of reading a ledger that is missing, forbidden or invalid."""
 MAX_INTEGRITY_FINDINGS = 20
 """Most findings to request from SQLite's integrity check."""
+PAYLOADS_PER_STEP = 1000
+_STREAMED = {"yield_per": 1000}
+_PAYLOADS = (
+    "SELECT count(*), {join}(time_ms || ' ' || idx || {line}(10) || header || {line}(10) || payload, {line}(10)) "
+    "FROM (SELECT time_ms, idx, header, payload FROM entries WHERE target = :target AND time_ms < :end "
+    "AND (time_ms, idx) > (:time, :index) AND kind = 'observation' ORDER BY time_ms, idx LIMIT :limit) AS found"
+)
+_JOINED_PAYLOADS = sa.text(_PAYLOADS.format(join="group_concat", line="char"))
+_POSTGRES_PAYLOADS = sa.text(_PAYLOADS.format(join="string_agg", line="chr"))
+"""Canonical JSON has no line breaks."""
 PROGRESS_STEPS = 100_000
 """Steps of SQLite's virtual machine between two chances to stop its integrity check."""
 
@@ -96,12 +129,40 @@ def entry_from_row(row: Sequence[Any]) -> Entry:
     return entry
 
 
-def _is_consistent(row: Sequence[Any]) -> bool:
-    """Return whether the header of a `RawEntry` has the digest of its payload."""
+def _is_consistent(header: str, payload: str) -> bool:
+    """Return whether a header has the digest of a payload; neither need be text in a damaged database."""
     try:
-        return f'"payload":"{hashlib.sha256(row[5].encode()).hexdigest()}"' in row[4]
+        return f'"payload":"{hashlib.sha256(payload.encode()).hexdigest()}"' in header
     except (AttributeError, TypeError, UnicodeError):
         return False
+
+
+def _row_bounds(
+    connection: sa.Connection, target: str, start_ms: Millis | None, end_ms: Millis | None
+) -> tuple[int, int]:
+    """Return the lowest and highest index of a target's rows in that time; (0, -1) if there are none."""
+    column = entries.c
+    query = sa.select(sa.func.min(column.idx), sa.func.max(column.idx)).where(column.target == target)
+    if start_ms is not None:
+        query = query.where(column.time_ms >= start_ms)
+    if end_ms is not None:
+        query = query.where(column.time_ms < end_ms)
+    low, high = connection.execute(query).one()
+    return (0, -1) if low is None else (low, high)
+
+
+def _unchecked(row: Sequence[Any]) -> Entry:
+    return Entry(*row)
+
+
+def _packed(row: Row) -> Entry:
+    """Return an entry out of a pack, whose header was remade from its payload."""
+    return Entry(row.idx, row.kind, row.time_ms, row.target, row.number, row.header, row.payload)
+
+
+_INDEX = attrgetter("index")
+_packed_raw: Callable[[Row], RawEntry] = itemgetter(0, 1, 2, 3, 6, 7)
+_FIRST: Callable[[Sequence[Any]], int] = itemgetter(0)
 
 
 class Reader:
@@ -110,29 +171,31 @@ class Reader:
     Each query raises StoreDamagedError if the disk does not hold what was written, and StoreUnavailableError.
     """
 
-    def __init__(self, made: sa.Engine, health: StoreHealth | None = None) -> None:
+    def __init__(self, made: sa.Engine, health: StoreHealth | None = None, name: str = "") -> None:
         self._engine = made
-        self._path = Path(made.url.database or "")
+        self._name = name or made.url.database or ""
+        self._is_sqlite = made.dialect.name == "sqlite"
         self._health = health or StoreHealth()
+        self._cache: PackCache | None = None
 
     @classmethod
-    def open(cls, data_dir: Path, health: StoreHealth | None = None) -> Reader:
-        """Open a data_dir for reading.
+    def open(cls, where: Path | Place, health: StoreHealth | None = None) -> Reader:
+        """Open a ledger for reading.
 
         Raises FileNotFoundError if there is no ledger yet, LedgerMissingError if there was one.
         """
-        check_not_missing(data_dir)
-        path, health = database(data_dir), health or StoreHealth()
-        if path.exists() and path.stat().st_size > 0:
-            made = engine(data_dir, read_only=True, health=health)
+        place, health = place_of(where), health or StoreHealth()
+        check_not_missing(place)
+        if not place.absence():
+            made = place.engine(read_only=True, health=health)
             try:
-                if ledger_exists(data_dir, made):
-                    return cls(made, health)
+                if ledger_exists(place.data_dir, made):
+                    return cls(made, health, str(place))
             except StoreError:
                 # The query that fails will report the error.
-                return cls(made, health)
+                return cls(made, health, str(place))
             made.dispose()
-        raise FileNotFoundError(f"{data_dir} contains no ledger yet; `mailwatch run` creates it")
+        raise FileNotFoundError(f"{place.data_dir} contains no ledger yet; `mailwatch run` creates it")
 
     def entries(
         self,
@@ -167,9 +230,10 @@ class Reader:
         if target is not None and (start_ms is not None or end_ms is not None):
             # First find the index bounds in the index by time alone: rows read by that index would have to be
             # sorted.
-            low, high = self._bounds(target, start_ms, end_ms)
+            with self._engine.connect() as connection:
+                low, high = _row_bounds(connection, target, start_ms, end_ms)
             query = query.where(column.idx.between(low, high))
-        time = sa.literal_column("+time_ms") if target is not None else column.time_ms
+        time = self._unindexed(column.time_ms) if target is not None else column.time_ms
         if start_ms is not None:
             query = query.where(time >= start_ms)
         if end_ms is not None:
@@ -179,9 +243,43 @@ class Reader:
         if to_index is not None:
             query = query.where(column.idx < to_index)
         query = query.order_by(column.idx.desc() if descending else column.idx).limit(limit)
-        with self._engine.connect() as connection:
-            for row in connection.execution_options(yield_per=1000).execute(query):
-                yield self._entry(row) if checked else Entry(*row)
+        wanted = Selection(
+            target=target, kinds=kinds, outcome=outcome, start_ms=start_ms, end_ms=end_ms, from_index=from_index,
+            to_index=to_index,
+        )  # fmt: skip
+        with (
+            self.snapshot() as connection,
+            connection.execute(query, execution_options=_STREAMED) as rows,
+            closing(
+                PackReader(connection, self._health, self._cache).chunks(wanted, descending=descending)
+            ) as chunks,
+        ):
+            made = map(self._entry if checked else _unchecked, rows)
+            yield from islice(merge(made, chunks, _packed, _INDEX, descending=descending), limit)
+
+    @contextmanager
+    def keeping_packs(self) -> Iterator[None]:
+        """Keep the pack that was read last, for a reading of many short ranges in order."""
+        self._cache = PackCache()
+        try:
+            yield
+        finally:
+            self._cache = None
+
+    def subtrees(self) -> list[PackSubtree]:
+        """Return the packs with their roots, without pruned ones."""
+        with self.snapshot() as connection:
+            return PackReader(connection, self._health).subtrees()
+
+    def snapshot(self) -> sa.Connection:
+        """Return a connection whose statements all see the same moment of the ledger."""
+        connection = self._engine.connect()
+        # In SQLite every transaction is like that.
+        return connection if self._is_sqlite else connection.execution_options(isolation_level="REPEATABLE READ")
+
+    def _unindexed(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """Return a column so that SQLite uses no index of it; PostgreSQL chooses by its statistics."""
+        return sa.literal_column(f"+{column.key}") if self._is_sqlite else column
 
     def _entry(self, row: Sequence[Any]) -> Entry:
         try:
@@ -195,11 +293,15 @@ class Reader:
 
         It searches the target's entries backwards, no further than the first entry of that kind.
         """
+        if kind in PACKED_KINDS:
+            to_index = None if at_most is None else at_most + 1
+            newest = self.entries(target=target, kinds=[kind], to_index=to_index, descending=True, limit=1)
+            return next(newest, None)
         column = entries.c
         query = sa.select(*(column[name] for name in _COLUMNS)).where(column.target == target)
         first = sa.select(sa.func.min(column.idx)).where(column.kind == kind, sa.text("kind <> 'observation'"))
         # Use the index by target: the index by kind would scan the entries of all other targets.
-        query = query.where(sa.literal_column("+kind") == kind, column.idx >= first.scalar_subquery())
+        query = query.where(self._unindexed(column.kind) == kind, column.idx >= first.scalar_subquery())
         query = query.order_by(column.idx.desc()).limit(1)
         if at_most is not None:
             query = query.where(column.idx <= at_most)
@@ -209,7 +311,13 @@ class Reader:
 
     def between(self, target: str, start_ms: Millis, end_ms: Millis) -> tuple[int, int]:
         """Return the index of a target's first entry in that time, and one past its last; (0, 0) for none."""
-        low, high = self._bounds(target, start_ms, end_ms)
+        wanted = Selection(target=target, start_ms=start_ms, end_ms=end_ms)
+        with self.snapshot() as connection:
+            bounds = _row_bounds(connection, target, start_ms, end_ms)
+            packed = PackReader(connection, self._health).index_bounds(wanted)
+        low, high = bounds if packed is None else packed
+        if bounds[0] <= bounds[1]:
+            low, high = min(low, bounds[0]), max(high, bounds[1])
         return (low, high + 1) if high >= low >= 0 else (0, 0)
 
     def latest_time(self, from_index: int, to_index: int) -> Millis:
@@ -217,20 +325,12 @@ class Reader:
         Raises ValueError if there are none.
         """
         query = sa.select(sa.func.max(entries.c.time_ms)).where(entries.c.idx.between(from_index, to_index - 1))
-        if (found := self._scalar(query)) is None:
+        with self.snapshot() as connection:
+            found = connection.execute(query).scalar()
+            packed = PackReader(connection, self._health).latest_time(from_index, to_index)
+        if (latest := max((at for at in (found, packed) if at is not None), default=None)) is None:
             raise ValueError(f"there are no entries from {from_index} to {to_index}")
-        return found
-
-    def _bounds(self, target: str, start_ms: Millis | None, end_ms: Millis | None) -> tuple[int, int]:
-        column = entries.c
-        query = sa.select(sa.func.min(column.idx), sa.func.max(column.idx)).where(column.target == target)
-        if start_ms is not None:
-            query = query.where(column.time_ms >= start_ms)
-        if end_ms is not None:
-            query = query.where(column.time_ms < end_ms)
-        with self._engine.connect() as connection:
-            low, high = connection.execute(query).one()
-        return (0, -1) if low is None else (low, high)
+        return latest
 
     def raw_entries(self, from_index: int, to_index: int) -> Iterator[RawEntry]:
         """Yield entries as stored, in half the time of `entries`."""
@@ -238,37 +338,126 @@ class Reader:
         names = ("idx", "kind", "time_ms", "target", "header", "payload")
         query = sa.select(*(column[name] for name in names)).order_by(column.idx)
         query = query.where(column.idx >= from_index, column.idx < to_index)
-        with self._engine.connect() as connection:
-            for part in connection.execution_options(yield_per=1000).execute(query).partitions():
-                for row in part:
-                    if not _is_consistent(row):
-                        self._health.note(error := entry_mismatch(row[0]))
-                        raise error
-                yield from part
+        with self.snapshot() as connection, connection.execute(query, execution_options=_STREAMED) as rows:
+            packed = PackReader(connection, self._health)
+            packed.check_unpruned(from_index, to_index)
+            with closing(packed.chunks(Selection(from_index=from_index, to_index=to_index))) as chunks:
+                yield from merge(self._consistent(rows.partitions()), chunks, _packed_raw, _FIRST)
 
-    def last_index(self, *, target: str, outcome: Outcome, before: int | None = None) -> int | None:
-        """Return the index of the newest observation with that outcome, before index `before` if given."""
+    def _consistent(self, parts: Iterable[Sequence[Sequence[Any]]]) -> Iterator[Any]:
+        for part in parts:
+            for row in part:
+                if not _is_consistent(row[4], row[5]):
+                    self._health.note(error := entry_mismatch(row[0]))
+                    raise error
+            yield from part
+
+    def tree_parts(self, from_index: int, to_index: int) -> Iterator[bytes | Subtree]:
+        """Yield the hashes of the leaves [from_index, to_index), in order, and of pruned packs their subtrees.
+
+        Raises EntriesPrunedError if one of the ends is inside a pruned pack.
+        """
+        with self.snapshot() as connection:
+            for found in subtrees(connection, from_index, to_index, self._health):
+                if isinstance(found, PrunedSubtree):
+                    yield Subtree(found.root, found.level)
+                else:
+                    yield leaf_hash(found[1].encode())
+
+    def leaf_hashes(self, from_index: int, to_index: int) -> Iterator[bytes]:
+        """Yield the hashes of the leaves [from_index, to_index), in order."""
+        with self.snapshot() as connection:
+            PackReader(connection).check_unpruned(from_index, to_index)
+            for found in subtrees(connection, from_index, to_index, self._health):
+                assert not isinstance(found, PrunedSubtree)
+                yield leaf_hash(found[1].encode())
+
+    def observation_payloads(self, target: str, start_ms: Millis, end_ms: Millis) -> Iterator[dict[str, Any]]:
+        """Yield the payloads of a target's observations whose own time is in [start_ms, end_ms), by their time.
+
+        Each step of SQLite gives many of them: a thread that works would delay each step by the interpreter's
+        switch interval.
+        """
+        latest: tuple[Millis, int] | None = None
+        with self.snapshot() as connection:
+            rows = self._row_payloads(connection, target, start_ms, end_ms)
+            packed = PackReader(connection, self._health).payloads(target, start_ms, end_ms)
+            for found in heapq.merge(rows, packed, key=itemgetter(0, 1)):
+                if latest != (found[0], found[1]):
+                    yield orjson.loads(found[2])
+                latest = (found[0], found[1])
+
+    def _row_payloads(
+        self, connection: sa.Connection, target: str, start_ms: Millis, end_ms: Millis
+    ) -> Iterator[tuple[Millis, int, str]]:
+        joined = _JOINED_PAYLOADS if self._is_sqlite else _POSTGRES_PAYLOADS
+        time, index, many = start_ms, -1, PAYLOADS_PER_STEP
+        while many == PAYLOADS_PER_STEP:
+            bounds = {"target": target, "time": time, "index": index, "end": end_ms, "limit": PAYLOADS_PER_STEP}
+            many, text = connection.execute(joined, bounds).one()
+            lines = text.split("\n") if many else []
+            if len(lines) != 3 * many:
+                raise self._mismatch_after(target, time)
+            for place, header, payload in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
+                if not _is_consistent(header, payload):
+                    raise self._mismatch_after(target, time)
+                time, index = map(int, place.split())
+                yield time, index, payload
+
+    def _mismatch_after(self, target: str, time: Millis) -> StoreDamagedError:
+        """Return the error for the first entry of a target from a time on that does not match its header."""
+        column = entries.c
+        query = sa.select(column.idx, column.header, column.payload).where(column.target == target)
+        query = query.where(column.time_ms >= time).order_by(column.time_ms, column.idx)
+        with self._engine.connect() as connection:
+            rows = connection.execution_options(yield_per=1000).execute(query)
+            wrong = next((row.idx for row in rows if not _is_consistent(row.header, row.payload)), 0)
+        self._health.note(error := entry_mismatch(wrong))
+        return error
+
+    def observation_times(self, target: str, from_index: int) -> Iterator[Millis]:
+        """Yield the times of a target's observations from an index on, in ledger order."""
+        column = entries.c
+        query = sa.select(column.idx, column.time_ms).where(column.target == target, column.idx >= from_index)
+        query = query.where(column.kind == "observation").order_by(column.idx)
+        latest = -1
+        with self.snapshot() as connection, connection.execute(query, execution_options=_STREAMED) as rows:
+            packed = PackReader(connection, self._health).times(target, from_index)
+            for index, time in heapq.merge(map(tuple, rows), packed):
+                if index != latest:
+                    yield time
+                latest = index
+
+    def last_index(
+        self, *, target: str, outcome: Outcome, before: int | None = None, after: int | None = None
+    ) -> int | None:
+        """Return the index of the newest observation with that outcome, before index `before` if given.
+
+        `after`: search no further back than the entry after that index.
+        """
         column = entries.c
         query = sa.select(column.idx).where(column.target == target, column.outcome == outcome.value)
+        if after is not None:
+            query = query.where(column.idx > after)
         if before is not None:
             query = query.where(column.idx < before)
-        return self._scalar(query.order_by(column.idx.desc()).limit(1))
+        with self.snapshot() as connection:
+            found: int | None = connection.execute(query.order_by(column.idx.desc()).limit(1)).scalar()
+            lowest = max(-1 if found is None else found, -1 if after is None else after) + 1
+            wanted = Selection(target=target, outcome=outcome, from_index=lowest, to_index=before)
+            packed = PackReader(connection, self._health).last_index(wanted)
+        return found if packed is None else packed
 
     def targets(self) -> list[str]:
         """Return the names of all targets on record, each found by one index lookup."""
-        column, found = entries.c, list[str]()
-        with self._engine.connect() as connection:
-            while True:
-                after = column.target > found[-1] if found else column.target.is_not(None)
-                name = connection.execute(sa.select(sa.func.min(column.target)).where(after)).scalar()
-                if name is None:
-                    return found
-                found.append(name)
+        with self.snapshot() as connection:
+            in_rows = distinct(connection, entries.c.target)
+            return sorted({*in_rows, *PackReader(connection, self._health).targets()})
 
     def size(self) -> int:
         """Return the number of committed entries."""
-        newest = self._scalar(sa.select(sa.func.max(entries.c.idx)))
-        return 0 if newest is None else newest + 1
+        with self.snapshot() as connection:
+            return ledger_size(connection)
 
     def checkpoints(self, first: int = 0, last: int | None = None) -> Iterator[CheckpointRow]:
         """Yield the checkpoints of `first` to `last` entries, both inclusive, oldest first; by default all."""
@@ -300,10 +489,6 @@ class Reader:
             row = connection.execute(query.order_by(checkpoints.c.size.desc()).limit(1)).one_or_none()
         return None if row is None else CheckpointRow(*row)
 
-    def _scalar(self, query: sa.Select[tuple[Any]]) -> int | None:
-        with self._engine.connect() as connection:
-            return connection.execute(query).scalar()
-
     @property
     def is_damaged(self) -> bool:
         """Whether damage was found, by this reader or by others of the same store."""
@@ -311,12 +496,14 @@ class Reader:
 
     def note_damage(self, what: str) -> None:
         """Record damage found in the database."""
-        self._health.note(damaged(self._path, what.removeprefix("the database is damaged: ")))
+        self._health.note(damaged(self._name, what.removeprefix("the database is damaged: ")))
 
     def integrity(self, stopped: Callable[[], bool]) -> list[str]:
         """Return the findings of SQLite's integrity check; [] if there are none, or once `stopped` returns
-        True.
+        True. PostgreSQL checks its pages itself, as they are read, where its data checksums are on.
         """
+        if not self._is_sqlite:
+            return []
         with self._engine.connect() as connection:
             raw = connection.connection.dbapi_connection
             assert isinstance(raw, sqlite3.Connection)
@@ -333,6 +520,33 @@ class Reader:
                 raw.set_progress_handler(None, 0)
         lines = [line.strip() for text in found for line in str(text).splitlines()]
         return [line for line in lines if line != "ok" and not line.startswith("***")][:MAX_INTEGRITY_FINDINGS]
+
+    def acknowledgements(self) -> Acknowledged:
+        """Return the acknowledged outages and incidents by their ids."""
+        with self._engine.connect() as connection:
+            return read_acknowledgements(connection)
+
+    @functools.cached_property
+    def outages(self) -> OutageIndex:
+        """The index of the outages on record."""
+        return OutageIndex(self)
+
+    def kept_outages(self) -> tuple[list[OutageHead], int]:
+        """Return the heads of outages that are kept, and the entry from which on the ledger has more."""
+        with self._engine.connect() as connection:
+            return read_heads(connection)
+
+    def entries_at(self, indices: Sequence[int]) -> Iterator[Entry]:
+        """Yield the entries (not observations) with these indices, in ledger order."""
+        query = sa.select(*(entries.c[name] for name in _COLUMNS)).order_by(entries.c.idx)
+        with self._engine.connect() as connection:
+            for row in connection.execute(query.where(entries.c.idx.in_(list(indices)))):
+                yield self._entry(row)
+
+    def kept(self, kind: str, subject: str) -> KeptState | None:
+        """Return a state that is kept beside the ledger, None without one that is whole."""
+        with self._engine.connect() as connection:
+            return read_kept(connection, kind, subject)
 
     def close(self) -> None:
         """Close all connections."""

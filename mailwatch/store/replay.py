@@ -1,13 +1,13 @@
-"""Restores the detector's state by replaying the ledger; the state is never stored separately."""
+"""Restores the detector's state by replaying the ledger, from a kept state on where the replay would be long."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.analysis.detector import Detector, IndexedFact
+from mailwatch.analysis.detector import Detector
 from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule
 from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.outage_record import OutageRecord, follows_from_replay, outage_from_payload
@@ -15,8 +15,14 @@ from mailwatch.analysis.recurrence import InvalidRuleError
 from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.payloads import FACT_KINDS
 from mailwatch.ledger.settings_payloads import rules_from, rules_payload, settings_payload
-from mailwatch.model import Fact, Gap, Observation, Outcome, Rules, TargetChange, TargetEvent, TargetSettings
+from mailwatch.model import Fact, Gap, Observation, Outcome, Rules, TargetChange, TargetSettings
 from mailwatch.store import Entry, Finding, Reader
+from mailwatch.store.detector_states import KEEP_AFTER, TargetHistory, keep_detector, read_detector
+from mailwatch.store.kept_states import KeptState
+from mailwatch.store.outage_index import audit_heads
+
+RECENT_OUTAGES = 50
+"""The number of outages of a target that a start reads: a page shows fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +94,32 @@ def audit_maintenance(reader: Reader) -> list[Finding]:
 class RestoredState:
     """The state of one target after its last entry.
 
-    `recorded`: outages on record by id, from the latest entry of each. `unrecorded`: changes decided by committed
-    observations whose outage entry was not committed (a crash came between); `unrecorded_settings`: the target's
-    settings at each. `latest`: None if nothing was observed since monitoring began. `settings`: those in force.
-    `trailing_gap`: the latest gap after the latest observation, if any.
+    `history`: its detector, and its latest observation and gap. `recorded`: the RECENT_OUTAGES latest outages on
+    record and those that are open, by id, from the latest entry of each. `unrecorded`: changes decided by
+    committed observations whose outage entry was not committed (a crash came between); `unrecorded_settings`: the
+    target's settings at each. `settings`: those in force.
     """
 
-    detector: Detector
-    latest: Observation | None
+    history: TargetHistory
     recorded: dict[str, OutageRecord]
     unrecorded: tuple[Outage, ...]
     unrecorded_settings: tuple[TargetSettings | None, ...] = ()
     settings: TargetSettings | None = None
-    trailing_gap: Gap | None = None
+
+    @property
+    def detector(self) -> Detector:
+        """The target's detector."""
+        return self.history.detector
+
+    @property
+    def latest(self) -> Observation | None:
+        """The latest observation; None if nothing was observed since monitoring began."""
+        return self.history.latest_fact
+
+    @property
+    def trailing_gap(self) -> Gap | None:
+        """The latest gap after the latest observation, if any."""
+        return self.history.gap_fact
 
 
 def restore_state(
@@ -110,42 +129,75 @@ def restore_state(
     progress: Callable[[int], None] = lambda _index: None,
     *,
     size: int | None = None,
+    use_kept: bool = True,
 ) -> RestoredState:
     """Replay the target's entries from the last point without an open outage; `progress` gets the index.
 
     1. An open outage is replayed from the up observation before it, its `last_good`.
     2. Otherwise the last up observation holds the whole state. The replay starts at the one before it, since a
        login outage that the last one proved (login_outages.py) may not be on record.
+    3. A kept state (detector_states.py) that is later than that point takes its place, if `use_kept`. Evidence is
+       made without it.
 
     Only the first `size` entries of the ledger are read, if given.
     """
-    recorded: dict[str, OutageRecord] = {}
-    for entry in reader.entries(target=target, kinds=["outage"], to_index=size):
-        record = outage_from_payload(entry.payload)
-        recorded[record.id] = record
+    recorded = recorded_outages(reader, target, size)
     still_open = next((record for record in reversed(recorded.values()) if record.state == "open"), None)
-    before = still_open.first_index + 1 if still_open else size
-    start = reader.last_index(target=target, outcome=Outcome.UP, before=before) or 0
-    if not still_open:
-        start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
-    detector, missing, under = Detector(), list[Outage](), list[TargetSettings | None]()
-    last: Observation | None = None
-    blind: Gap | None = None
-    for number, (entry, fact) in enumerate(_facts(reader, target, start, size)):
-        if number % 1000 == 0:
+    kept = read_detector(reader, target, book.at, size) if use_kept else None
+    if kept is not None and not _is_on_record(kept, recorded):
+        kept = None
+    start = _replay_start(
+        reader, target, size if still_open is None else still_open.first_index + 1, kept, still_open
+    )
+    history = kept if start is None and kept is not None else TargetHistory()
+    missing, under = list[Outage](), list[TargetSettings | None]()
+    for entry, fact in _facts(reader, target, history.index + 1 if start is None else start, size):
+        if history.facts % 1000 == 0:
             progress(entry.index)
-        detector, changed = detector.feed(IndexedFact(entry.index, fact), book.at(entry.index))
-        last = fact if isinstance(fact, Observation) else last
-        blind = fact if isinstance(fact, Gap) else None if isinstance(fact, Observation) else blind
-        if isinstance(fact, TargetChange) and fact.event in (TargetEvent.BEGIN, TargetEvent.END):
-            last = blind = None
-        for outage in changed:
+        for outage in history.feed(entry.index, fact, book.at(entry.index)):
             known = recorded.get(outage.id)
             if known is None or known.state not in ("closed", "unwatched", outage.state):
                 missing.append(outage)
                 under.append(_settings_at(reader, target, entry.index))
     settings = _settings_at(reader, target, None if size is None else size - 1)
-    return RestoredState(detector, last, recorded, tuple(missing), tuple(under), settings, blind)
+    return RestoredState(history, recorded, tuple(missing), tuple(under), settings)
+
+
+def recorded_outages(reader: Reader, target: str, size: int | None = None) -> dict[str, OutageRecord]:
+    """Return the latest outages of a target and those that are open, by id, in the order of recording."""
+    if size is None:
+        heads = reader.outages.of_target(target)
+        known = [head for head in heads[:-RECENT_OUTAGES] if head.state == "open"] + heads[-RECENT_OUTAGES:]
+        return {record.id: record for record, _ in reader.outages.records(known)}
+    entries = reader.entries(target=target, kinds=["outage"], to_index=size)
+    return {record.id: record for record in (outage_from_payload(entry.payload) for entry in entries)}
+
+
+def _is_on_record(kept: TargetHistory, recorded: Mapping[str, OutageRecord]) -> bool:
+    """Return whether the outage that a kept state has open is on record: it is kept only after that."""
+    outage = kept.detector.state.outage
+    return outage is None or outage.id in recorded
+
+
+def _replay_start(
+    reader: Reader, target: str, size: int | None, kept: TargetHistory | None, still_open: OutageRecord | None
+) -> int | None:
+    """Return the entry from which to replay, None for the kept state if it is later, or the first entry."""
+    after = None if kept is None else kept.index
+    before = size if still_open is None else still_open.first_index + 1
+    start = reader.last_index(target=target, outcome=Outcome.UP, before=before, after=after)
+    if start is not None and still_open is None:
+        start = reader.last_index(target=target, outcome=Outcome.UP, before=start, after=after)
+    return start
+
+
+def state_to_keep(reader: Reader, target: str, book: RuleBook, restored: RestoredState) -> KeptState | None:
+    """Return the state to keep of a target, None where its replay was short, or an outage is not on record yet."""
+    history = restored.history
+    if history.facts < KEEP_AFTER or restored.unrecorded:
+        return None
+    last = next(reader.entries(from_index=history.index, to_index=history.index + 1))
+    return keep_detector(target, history, last.header, book.at(history.index))
 
 
 def _settings_at(reader: Reader, target: str, index: int | None = None) -> TargetSettings | None:
@@ -171,7 +223,8 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
     """
     recorded = list(reader.entries(target=target, kinds=["outage"], to_index=size))
     expected: list[tuple[Outage, TargetSettings | None]] = []
-    detector, settings = Detector(), None
+    history, settings, kept = TargetHistory(), None, read_detector(reader, target, book.at, size)
+    found: list[Finding] = []
     for entry in reader.entries(target=target, kinds=FACT_KINDS, to_index=size):
         try:
             fact = entry.fact
@@ -181,10 +234,12 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
             )
             return [Finding(entry.index, what[:200])]
         assert fact is not None
-        detector, changed = detector.feed(IndexedFact(entry.index, fact), book.at(entry.index))
+        changed = history.feed(entry.index, fact, book.at(entry.index))
         settings = fact.settings if isinstance(fact, TargetChange) else settings
         expected += [(outage, settings) for outage in changed]
-    findings = [
+        if kept is not None and kept.index == entry.index and not history.describes(kept):
+            found += _compare_kept(reader, book, target, kept)
+    findings = found + [
         finding
         for entry, (outage, settings) in zip(recorded, expected, strict=False)
         for finding in _compare_recorded(entry, outage, settings, book.at(entry.index))
@@ -194,6 +249,22 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
     return findings + _audit_missing(
         reader, book, target, size, [outage for outage, _ in expected[len(recorded) :]]
     )
+
+
+def audit_outage_index(reader: Reader) -> list[Finding]:
+    """Compare the kept index of outages with the entries of the outages."""
+    wrong = audit_heads(reader)
+    if not wrong:
+        return []
+    names = ", ".join(wrong[:3])
+    return [Finding(None, f"the index of outages differs from their entries in {len(wrong)} of them: {names}")]
+
+
+def _compare_kept(reader: Reader, book: RuleBook, target: str, kept: TargetHistory) -> list[Finding]:
+    """Return a finding if a kept state is not what a start replays up to its entry either."""
+    if restore_state(reader, target, book, size=kept.index + 1, use_kept=False).history.describes(kept):
+        return []
+    return [Finding(None, f"the state of {target} kept with entry {kept.index} differs from the replay")]
 
 
 def _compare_recorded(
@@ -216,7 +287,8 @@ def _audit_missing(
     """Return a finding for each outage without an entry, pending if the next start would record it."""
     if not missing:
         return []
-    recovered = {(o.id, o.state) for o in restore_state(reader, target, book, size=size).unrecorded}
+    replayed = restore_state(reader, target, book, size=size, use_kept=False)
+    recovered = {(o.id, o.state) for o in replayed.unrecorded}
     findings = []
     for outage in missing:
         what = f"outage {outage.id} of {target} is"

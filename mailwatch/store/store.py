@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,37 +25,33 @@ from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Fact, Observation
 from mailwatch.monotonic import Origin
 from mailwatch.progress import StartupProgress, StartupStep
-from mailwatch.store.data_dir import DataDirLock
+from mailwatch.store.closed_ledger import check_not_closed, complete_succession
 from mailwatch.store.errors import (
     DAMAGE_ADVICE,
     FULL_ERRNOS,
+    CommitInDoubtError,
+    KeysDifferError,
     StoreDamagedError,
     StoreHealth,
-    StoreMovedError,
     damaged,
     disk_full,
 )
 from mailwatch.store.first_start import (
     check_not_missing,
-    check_not_truncated,
+    check_not_rolled_back,
     migrate_database,
     prepare_database,
     save_signed_checkpoint,
 )
+from mailwatch.store.kept_states import KeptState, write_kept
 from mailwatch.store.keys import Keys, remove_partial_files
-from mailwatch.store.reader import Entry
-from mailwatch.store.schema import (
-    checkpoints,
-    database,
-    empty_log,
-    engine,
-    entries,
-    file_moved,
-    log_restored,
-    make_database,
-    same_file,
-    write_ahead_log,
-)
+from mailwatch.store.outage_index import index_outages
+from mailwatch.store.packing import PreparedPack, Sweeper, write_pack
+from mailwatch.store.packs import PackReader, PrunedSubtree, ledger_size, subtrees
+from mailwatch.store.place import Hold, Place, place_of
+from mailwatch.store.pruning import prune_pack
+from mailwatch.store.reader import Entry, entry_from_row
+from mailwatch.store.schema import checkpoints, entries
 from mailwatch.times import Millis, now
 
 
@@ -68,81 +65,93 @@ class NewEntry:
     payload: Fact | Mapping[str, object]
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Entries sealed for one commit, and the tree with them."""
+
+    new: Sequence[NewEntry]
+    tree: CompactRange
+    numbers: dict[str, int]
+    written: list[Entry]
+    rows: list[dict[str, Any]]
+
+
 class Store:
     """An open ledger. `findings`: what start-up found and repaired. `health`: shared with its readers."""
 
-    def __init__(
-        self, data_dir: Path, lock: DataDirLock, keys: Keys, made: sa.Engine, health: StoreHealth
-    ) -> None:
+    def __init__(self, place: Place, hold: Hold, keys: Keys, health: StoreHealth) -> None:
         self.keys = keys
         self.health = health
         self.findings: list[str] = []
-        self._data_dir = data_dir
-        self._lock = lock
-        self._engine = made
-        self._connection = made.connect()
+        self._place = place
+        self._hold = hold
         self._closed = False
-        self._insert = sa.insert(entries)
         self._ids: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
         self._tree = CompactRange()
+        self._doubtful: _Batch | None = None
+        self._unanswered: dict[int, tuple[NewEntry, Entry]] = {}
         self._checkpointed = -1
-        self._database = database(data_dir).stat()
+        self._sweeper = Sweeper()
         self.read_clock: Callable[[], Millis] = monotonic.milliseconds
         """Reads the steady clock, once for each batch."""
 
     @classmethod
     def open(
         cls,
-        data_dir: Path,
+        where: Path | Place,
         progress: StartupProgress | None = None,
         *,
         keys: Keys | None = None,
         health: StoreHealth | None = None,
     ) -> Store:
-        """Lock, migrate and check a data_dir, created if missing. `progress` receives the progress.
+        """Hold, migrate and check a ledger, created if missing. `progress` receives the progress.
 
         `keys`: the keys of a copy that has none beside it. Raises DataDirLockedError, StoreError (damaged, keys or
         database missing, unavailable), OSError; DiskFullError if a retry is worthwhile.
 
         1. The last checkpoint must have our signature and match its tree.
         2. The entries after it must have consecutive indices; the tree grows over them.
-        3. There must be at least as many entries as the checkpoint beside the keys covers.
+        3. The checkpoint beside the keys must be in the database.
+
+        A succession that was interrupted is completed first (closed_ledger.py). Raises LedgerClosedError for a
+        ledger that has a successor.
         """
         progress = progress or StartupProgress()
         progress.update(StartupStep.OPENING)
+        place = place_of(where)
         try:
-            return cls._open(data_dir, progress, keys, health or StoreHealth())
+            return cls._open(place, progress, keys, health or StoreHealth())
         except OSError as error:
             if error.errno in FULL_ERRNOS:
-                raise disk_full(data_dir) from None
+                raise disk_full(place.data_dir) from None
             raise
 
     @classmethod
-    def _open(cls, data_dir: Path, progress: StartupProgress, keys: Keys | None, health: StoreHealth) -> Store:
+    def _open(cls, place: Place, progress: StartupProgress, keys: Keys | None, health: StoreHealth) -> Store:
+        data_dir = place.data_dir
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
-            lock = DataDirLock(data_dir)
-            undo.callback(lock.release)
+            hold = place.hold(health)
+            undo.callback(hold.release)
+            check_not_closed(data_dir)
+            completed = complete_succession(data_dir)
             remove_partial_files(data_dir)
-            check_not_missing(data_dir)
-            if not database(data_dir).exists():
-                make_database(data_dir)
-            made = engine(data_dir, health=health)
-            undo.callback(made.dispose)
+            check_not_missing(place)
+            made = hold.open()
             if keys is None:
-                keys = prepare_database(data_dir, made, progress)
+                keys = prepare_database(place, made, progress)
             else:
-                migrate_database(data_dir, made, progress)
-            store = cls(data_dir, lock, keys, made, health)
-            undo.callback(store._connection.close)
+                migrate_database(place, made, progress)
+            hold.begin()
+            store = cls(place, hold, keys, health)
+            if completed:
+                store.findings.append("the succession of an earlier ledger was interrupted, and is completed")
             try:
                 store._check(progress)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise damaged(
-                    database(data_dir), f"what it holds cannot be read: {type(error).__name__}"
-                ) from error
-            store._remember_files()
+                raise damaged(place, f"what it holds cannot be read: {type(error).__name__}") from error
+            hold.settle(keys.origin, store._tree)
             undo.pop_all()
         return store
 
@@ -159,9 +168,34 @@ class Store:
     def append_batch(self, new_entries: Sequence[NewEntry]) -> list[Entry]:
         """Append entries in one transaction; they are on disk on return.
 
-        Raises StoreError, and any exception of an entry that cannot be written; then nothing is appended.
+        Raises StoreError, and any exception of an entry that cannot be written; then nothing is appended. After
+        CommitInDoubtError they are appended before all others, and who asks for them again gets them, once each.
         """
         self.check_files()
+        if self._doubtful is not None:
+            self._commit(self._doubtful)
+            pairs = zip(self._doubtful.new, self._doubtful.written, strict=True)
+            self._unanswered |= {id(new): (new, entry) for new, entry in pairs}
+            self._doubtful = None
+        written: list[Entry] = []
+        for new in new_entries if self._unanswered else ():
+            if (answer := self._unanswered.get(id(new))) is None:
+                break
+            written.append(answer[1])
+        if len(written) < len(new_entries):
+            batch = self._seal(new_entries[len(written) :])
+            try:
+                self._commit(batch)
+            except CommitInDoubtError:
+                self._doubtful = batch
+                raise
+            written += batch.written
+        for new in new_entries if self._unanswered else ():
+            self._unanswered.pop(id(new), None)
+        return written
+
+    def _seal(self, new_entries: Sequence[NewEntry]) -> _Batch:
+        """Seal entries as the next ones of the ledger."""
         tree = self._tree.copy()
         numbers: dict[str, int] = {}
         clock, origin = self.read_clock(), monotonic.origin()
@@ -184,12 +218,31 @@ class Store:
                     "payload": entry.text,
                 }
             )
-        with self._connection.begin():
-            self._connection.execute(self._insert, rows)
+        return _Batch(new_entries, tree, numbers, written, rows)
+
+    def _commit(self, batch: _Batch) -> None:
+        """Commit a batch, sealed anew where others appended first. Raises StoreError; then it is not committed,
+        or in doubt.
+        """
+        while not self._hold.append(self._tree, batch.tree, batch.rows):
+            self._catch_up()
+            again = self._seal(batch.new)
+            batch.tree, batch.numbers = again.tree, again.numbers
+            batch.written, batch.rows = again.written, again.rows
         # Only after the commit: a failed transaction must leave no trace in memory.
+        self._tree = batch.tree
+        self._numbers.update(batch.numbers)
+
+    def _catch_up(self) -> None:
+        """Grow the tree over the entries that others committed. Raises StoreError."""
+        tree = self._tree.copy()
+        with self._hold.transaction() as connection:
+            _grow(connection, tree, ledger_size(connection), StartupProgress())
+        if tree.size <= self._tree.size:
+            what = f"the entries after {tree.size} are gone"
+            raise StoreDamagedError(f"{self._place}: {what}; {DAMAGE_ADVICE}", what)
         self._tree = tree
-        self._numbers.update(numbers)
-        return written
+        self._numbers.clear()
 
     def _entry(self, new: NewEntry, index: int, numbers: dict[str, int], clock: Millis, origin: Origin) -> Entry:
         payload: Mapping[str, object] = (
@@ -213,8 +266,29 @@ class Store:
             if target in known:
                 return known[target]
         newest = sa.select(entries.c.number).where(entries.c.target == target).order_by(entries.c.idx.desc())
-        with self._connection.begin():
-            return int(self._connection.execute(newest.limit(1)).scalar() or 0)
+        with self._hold.transaction() as connection:
+            in_rows = int(connection.execute(newest.limit(1)).scalar() or 0)
+            return max(in_rows, PackReader(connection, self.health).last_number(target))
+
+    def save_pack(self, prepared: PreparedPack) -> None:
+        """Write a pack that was prepared (packing.py); its rows stay until they are swept. Raises StoreError."""
+        self.check_files()
+        with self._hold.writing() as connection:
+            write_pack(connection, prepared)
+
+    def sweep_packs(self, limit: int = 500) -> int:
+        """Delete rows that packs hold, run by run, until there are `limit`; return how many, 0 for none left.
+
+        Some 1,500 rows at most, and some 50 ms. Raises StoreError.
+        """
+        self.check_files()
+        try:
+            with self._hold.writing() as connection:
+                return self._sweeper.sweep(connection, limit)
+        except BaseException:
+            # It went on over rows whose deletion was rolled back.
+            self._sweeper = Sweeper()
+            raise
 
     def checkpoint(self) -> Checkpoint | None:
         """Sign the current tree. Returns None if nothing was added since the last checkpoint.
@@ -227,47 +301,49 @@ class Store:
         made = Checkpoint(self.keys.origin, self._tree.size, self._tree.root())
         note = notes.sign(made, self.keys.private)
         row = {"size": made.size, "time_ms": now(), "note": note, "hashes": self._tree.to_bytes()}
-        with self._connection.begin():
-            self._connection.execute(sa.insert(checkpoints), [row])
+        with self._hold.writing() as connection:
+            connection.execute(sa.insert(checkpoints), [row])
         self._checkpointed = made.size
-        save_signed_checkpoint(self._data_dir, note)
+        save_signed_checkpoint(self._place.data_dir, note)
         return made
+
+    def keep(self, states: Sequence[KeptState]) -> None:
+        """Keep states that follow from committed entries, each in place of the one before. Raises StoreError."""
+        self.check_files()
+        with self._hold.writing() as connection:
+            write_kept(connection, states)
+
+    def index_outages(self) -> int:
+        """Bring the index of outages up to date by some entries; return how many. Raises StoreError."""
+        self.check_files()
+        with self._hold.transaction() as connection:
+            return index_outages(connection, entry_from_row)
 
     def _check(self, progress: StartupProgress) -> None:
         progress.update(StartupStep.CHECKING)
-        with self._connection.begin():
-            last = self._connection.execute(
+        with self._hold.transaction() as connection:
+            last = connection.execute(
                 sa.select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)
             ).one_or_none()
-            tree = CompactRange() if last is None else self._verified(last, progress)
-            newest = self._connection.execute(sa.select(sa.func.max(entries.c.idx))).scalar()
-            have = 0 if newest is None else newest + 1
-            self._grow(tree, have, progress)
+            tree = CompactRange() if last is None else self._verified(connection, last, progress)
+            have = ledger_size(connection)
+            _grow(connection, tree, have, progress)
         if have < tree.size:
             what = f"the last checkpoint covers {tree.size} entries, but there are {have}"
             raise StoreDamagedError(f"{what}; {DAMAGE_ADVICE}", what)
-        check_not_truncated(self._data_dir, self.keys, tree.size)
+        check_not_rolled_back(self._place.data_dir, self.keys, tree.size, self._note_at)
         if last is not None:
             self._checkpointed = last.size
             if tree.size > last.size:
                 self.findings.append(f"{tree.size - last.size} entries after the last checkpoint checked")
         self._tree = tree
 
-    def _grow(self, tree: CompactRange, end: int, progress: StartupProgress) -> None:
-        """Grow a tree over the entries before `end`, whose indices must be consecutive."""
-        begun = tree.size
-        query = sa.select(entries.c.idx, entries.c.header).where(entries.c.idx >= begun, entries.c.idx < end)
-        found = self._connection.execution_options(yield_per=1000).execute(query.order_by(entries.c.idx))
-        for index, header in found:
-            if tree.size % 1000 == 0:
-                progress.update(StartupStep.CHECKING, tree.size - begun, end - begun)
-            if index != tree.size or json.loads(header)["index"] != index:
-                raise StoreDamagedError(
-                    f"entry {tree.size} is missing; {DAMAGE_ADVICE}", f"entry {tree.size} is missing"
-                )
-            tree.append(leaf_hash(header.encode()))
+    def _note_at(self, size: int) -> str | None:
+        with self._hold.transaction() as connection:
+            query = sa.select(checkpoints.c.note).where(checkpoints.c.size == size)
+            return connection.execute(query).scalar()
 
-    def _verified(self, row: sa.Row[Any], progress: StartupProgress) -> CompactRange:
+    def _verified(self, connection: sa.Connection, row: sa.Row[Any], progress: StartupProgress) -> CompactRange:
         """Return the tree of the last checkpoint, which must have the signed root hash.
 
         If the stored subtrees do not give that root, they are recomputed from the entries: the root is signed.
@@ -275,13 +351,16 @@ class Store:
         try:
             note = notes.verify(row.note, self.keys.public)
         except CheckpointError as error:
-            raise StoreDamagedError(f"the last checkpoint: {error}; restore keys and database together") from None
+            of_other = re.fullmatch(r"mailwatch/[0-9a-f]{16}", str(row.note).partition("\n")[0])
+            differs = of_other is not None and of_other[0] != self.keys.origin
+            kind = KeysDifferError if differs else StoreDamagedError
+            raise kind(f"the last checkpoint: {error}; restore keys and database together") from None
         with contextlib.suppress(ValueError, TypeError):
             tree = CompactRange.from_bytes(row.size, row.hashes)
             if (note.size, note.root) == (tree.size, tree.root()):
                 return tree
         tree = CompactRange()
-        self._grow(tree, row.size, progress)
+        _grow(connection, tree, row.size, progress)
         if (note.size, note.root) != (tree.size, tree.root()):
             raise StoreDamagedError(
                 f"the last checkpoint signs {note.size} entries with root {note.root.hex()}, "
@@ -292,53 +371,48 @@ class Store:
         )
         return tree
 
+    def prune_packs(self, firsts: Sequence[int], at: Millis) -> None:
+        """Drop the runs of packs, by the index of their first entry, for good. Raises StoreError."""
+        self.check_files()
+        for first in firsts:
+            with self._hold.transaction() as connection:
+                prune_pack(connection, first, at)
+
+    def sweep_findings(self) -> list[str]:
+        """Return which rows differ from their copy in a pack; they stay."""
+        return list(self._sweeper.findings)
+
+    def give_back(self, keep: int, pages: int) -> int:
+        """Give up to `pages` free pages back to the disk, but leave `keep` bytes; return how many.
+
+        Raises StoreError.
+        """
+        self.check_files()
+        return self._hold.give_back(keep, pages)
+
     def check_files(self) -> None:
-        """Check that the open files are still those at the ledger's paths. Raises StoreError, OSError.
-
-        Otherwise commits would succeed into a file that nobody can open any more.
-        """
-        try:
-            if not same_file(database(self._data_dir), self._database):
-                raise file_moved(database(self._data_dir))
-            self._lock.hold()
-            if self.health.log and not same_file(write_ahead_log(self._data_dir), self.health.log):
-                self._heal_log(write_ahead_log(self._data_dir))
-        except StoreMovedError as error:
-            self.health.note(error)
-            raise
-
-    def _heal_log(self, log: Path) -> None:
-        try:
-            self._restore_log()
-        except BaseException:
-            self.health.note(file_moved(log))
-            raise
-        self.health.note(log_restored(log))
-
-    def _restore_log(self) -> None:
-        """Recover from a removed write-ahead log: its content is still readable, and is moved into the
-        database.
-        """
-        empty_log(self._connection, database(self._data_dir))
-        self._connection.close()
-        self.health.log = None
-        self._engine.dispose()
-        self._connection = self._engine.connect()
-        self._remember_files()
-
-    def _remember_files(self) -> None:
-        """Remember the identity of the open files."""
-        with self._connection.begin():
-            # A read creates the write-ahead log.
-            self._connection.execute(sa.select(sa.func.max(checkpoints.c.size))).scalar()
-        self._database = database(self._data_dir).stat()
-        self.health.log = write_ahead_log(self._data_dir).stat()
-        self._connection.info["log"] = self.health.log
+        """Check that the database is still the one that was opened. Raises StoreError, OSError."""
+        self._hold.check()
 
     def close(self) -> None:
         """Close the database and release the lock. Calling it twice does no harm."""
         if not self._closed:
             self._closed = True
-            self._connection.close()
-            self._engine.dispose()
-            self._lock.release()
+            self._hold.release()
+
+
+def _grow(connection: sa.Connection, tree: CompactRange, end: int, progress: StartupProgress) -> None:
+    """Grow a tree over the entries before `end`, whose indices must be consecutive."""
+    begun = tree.size
+    for found in subtrees(connection, begun, end):
+        if isinstance(found, PrunedSubtree):
+            tree.append_subtree(found.root, found.level)
+            continue
+        index, header = found
+        if tree.size % 1000 == 0:
+            progress.update(StartupStep.CHECKING, tree.size - begun, end - begun)
+        if index != tree.size or json.loads(header)["index"] != index:
+            raise StoreDamagedError(
+                f"entry {tree.size} is missing; {DAMAGE_ADVICE}", f"entry {tree.size} is missing"
+            )
+        tree.append(leaf_hash(header.encode()))

@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from mailwatch.ledger.checkpoint import Checkpoint
-from mailwatch.store.errors import StoreError
+from mailwatch.store.errors import EvictedError, StoreError
+from mailwatch.store.kept_states import KeptState
 from mailwatch.store.reader import Entry
 from mailwatch.store.store import NewEntry, Store
 
@@ -48,7 +49,8 @@ class Writer:
     """Appends to a store as its only user. A failed commit is retried until it succeeds.
 
     `failure`: why the latest commit failed, "" if it succeeded. A damaged database is handled alike: entries wait
-    in memory, so that one lost disk page does not stop the detection and notification of outages.
+    in memory, so that one lost disk page does not stop the detection and notification of outages. Once another
+    node has taken over, all that waits is dropped, and nothing more is accepted (EvictedError).
     """
 
     def __init__(self, store: Store, on_commit: Callable[[float, int], None] = lambda *_: None) -> None:
@@ -60,8 +62,19 @@ class Writer:
         # One thread: SQLite's connection and the tree are never used by two threads at once.
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        """The loop that `start` was called in."""
+        self._keeping: set[asyncio.Task[bool]] = set()
         self._logged_failure = float("-inf")
         self.failure = ""
+        self.failing, self.working = asyncio.Event(), asyncio.Event()
+        """Set while commits fail, and while they do not."""
+        self.working.set()
+        self.is_hurried = False
+        """Whether a batch waits for no others: many entries wait for their turn."""
+        self._evicted: EvictedError | None = None
+        self.on_checkpoint: list[Callable[[], None]] = []
+        """Callbacks, called when a checkpoint was signed."""
 
     @property
     def healthy(self) -> bool:
@@ -85,10 +98,13 @@ class Writer:
 
     async def start(self) -> None:
         """Start the task that commits."""
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run())
 
     def submit(self, new: NewEntry) -> asyncio.Future[Entry]:
-        """Submit a new entry. The future resolves once the entry is on disk. Raises StoreFullError."""
+        """Submit a new entry. The future resolves once it is on disk. Raises StoreFullError, EvictedError."""
+        if self._evicted is not None:
+            raise self._evicted
         if len(self._waiting) >= MAX_PENDING:
             raise StoreFullError(f"{len(self._waiting)} entries wait for the disk; is it full?")
         future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
@@ -99,7 +115,12 @@ class Writer:
     async def checkpoint(self) -> Checkpoint | None:
         """Sign the committed entries. Returns None if there are no new entries, or the write fails."""
         try:
-            return await self._in_thread(self._store.checkpoint)
+            made = await self._in_thread(self._store.checkpoint)
+            for notify in self.on_checkpoint if made else ():
+                notify()
+            return made
+        except EvictedError as error:
+            self._drop(error)
         except StoreError as error:
             logger.error("the checkpoint cannot be written: %s; the next one will cover it", error)
         except OSError as error:
@@ -109,6 +130,41 @@ class Writer:
             logger.exception("the checkpoint failed: internal error")
         return None
 
+    async def index_outages(self) -> None:
+        """Bring the index of outages up to date. Without it a list of outages only takes longer."""
+        try:
+            while await self._in_thread(self._store.index_outages):
+                pass
+        except (StoreError, OSError) as error:
+            logger.warning("the index of outages was not brought up to date: %s", error)
+        except (ValueError, KeyError, TypeError):
+            # An entry that is no outage: the audit reports it, and lists read the entries.
+            logger.exception("the index of outages was not brought up to date: internal error")
+
+    async def keep(self, states: Sequence[KeptState]) -> bool:
+        """Keep states beside the ledger; return whether they are on disk. Without them a start takes longer."""
+        try:
+            await self._in_thread(self._store.keep, states)
+        except (StoreError, OSError) as error:
+            logger.warning("the states that shorten a start were not kept: %s", error)
+            return False
+        return True
+
+    async def in_turn(self, work: Callable[[Store], R]) -> R:
+        """Work with the store in the thread that commits, between two commits; keep it short."""
+        return await self._in_thread(work, self._store)
+
+    def keep_soon(self, state: KeptState) -> None:
+        """Keep a state as soon as possible. May be called from any thread; nothing waits for it."""
+        with contextlib.suppress(RuntimeError):
+            # Else the loop has ended, and MailWatch with it.
+            self._loop.call_soon_threadsafe(self._keep_in_background, state)
+
+    def _keep_in_background(self, state: KeptState) -> None:
+        task = asyncio.create_task(self.keep([state]))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
     async def close(self) -> None:
         """Commit the waiting entries, sign a checkpoint, close the store. Gives up if the write fails; see
         `unwritten`.
@@ -117,7 +173,7 @@ class Writer:
         self._wake.set()
         if self._task:
             await self._task
-        if not self.failure:
+        if not self.failure and self._evicted is None:
             await self.checkpoint()
         await self._in_thread(self._store.close)
         self._thread.shutdown()
@@ -140,7 +196,7 @@ class Writer:
         while True:
             await self._wake.wait()
             if not self._closing.is_set() and not apart:
-                await asyncio.sleep(BATCH_SECONDS)
+                await asyncio.sleep(0.0 if self.is_hurried else BATCH_SECONDS)
             batch = self._waiting[: 1 if apart else MAX_BATCH]
             try:
                 if batch and not await self._commit(batch):
@@ -148,6 +204,9 @@ class Writer:
                         return
                     await self._pause()
                     continue
+            except EvictedError as error:
+                self._drop(error)
+                return
             except _InvalidEntryError as error:
                 if len(batch) > 1:
                     apart = len(batch)
@@ -164,10 +223,12 @@ class Writer:
                     return
 
     async def _commit(self, batch: PendingEntries) -> bool:
-        """Commit a batch; return False if the disk cannot take it now. Raises _InvalidEntryError."""
+        """Commit a batch; return False if the disk cannot take it now. Raises _InvalidEntryError, EvictedError."""
         began = time.monotonic()
         try:
             written = await self._in_thread(self._store.append_batch, [draft for draft, _ in batch])
+        except EvictedError:
+            raise
         except (StoreError, OSError, MemoryError) as error:
             self._failed(error)
             return False
@@ -181,6 +242,8 @@ class Writer:
             return False
         if self.failure:
             self.failure, self._logged_failure = "", float("-inf")
+            self.failing.clear()
+            self.working.set()
             logger.warning("the ledger can be written again")
         self._on_commit(time.monotonic() - began, len(written))
         for entry, (_, future) in zip(written, batch, strict=True):
@@ -188,6 +251,16 @@ class Writer:
             if not future.done():
                 future.set_result(entry)
         return True
+
+    def _drop(self, error: EvictedError) -> None:
+        """Drop all that waits: another node writes the ledger."""
+        self._evicted, self.failure = error, ""
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(error)
+                # Who asked may be gone with its term.
+                future.exception()
+        self._waiting.clear()
 
     async def _files_in_place(self) -> bool:
         """Wait until the committed file is at the ledger's path; return False if closing comes first."""
@@ -218,6 +291,8 @@ class Writer:
             words = str(error) if isinstance(error, StoreError) else why
             logger.error("the ledger cannot be written: %s; %d entries wait in memory", words, self.pending)
         self.failure = why
+        self.failing.set()
+        self.working.clear()
 
     async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))

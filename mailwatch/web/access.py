@@ -12,15 +12,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
-import hmac
 import logging
 import re
-import secrets
-import time
-from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI
@@ -29,92 +25,20 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mailwatch.config.access import WebAccess
+from mailwatch.web.credentials import COOKIE, SESSION_SECONDS, Credentials, Sessions
 from mailwatch.web.errors import error_response
-from mailwatch.web.hosts import client_address, is_forwarded, is_known_host
+from mailwatch.web.hosts import client_address, is_forwarded, is_known_host, is_metrics_host
+from mailwatch.web.manage.app import ManageApp
+from mailwatch.web.manage.mailbox_pages import root_of
+from mailwatch.web.manage.sessions import is_secure
 from mailwatch.web.pages import Pages
 from mailwatch.web.rate_limit import LoginRateLimit, peer_key
-
-
-class Credentials:
-    """Keeps valid secrets only as digests, keyed for this process. argon2 verifies a password once per start."""
-
-    def __init__(self, access: WebAccess) -> None:
-        self._key = secrets.token_bytes(32)
-        self._hash = access.password_hash.get_secret_value() if access.password_hash else ""
-        words = (access.password, access.token)
-        self._right = [self._digest_of(word.get_secret_value().encode()) for word in words if word]
-        self._one_at_a_time = asyncio.Lock()
-
-    def is_verified(self, word: bytes) -> bool:
-        """Return whether `word` has already been verified as a valid secret. Costs next to nothing."""
-        digest = self._digest_of(word)
-        # A sum, so that the time taken does not reveal which secret matched.
-        return sum(hmac.compare_digest(digest, right) for right in self._right) > 0
-
-    async def verify(self, word: bytes) -> bool:
-        """Return whether `word` is the password or the token. argon2 runs in a thread, one call at a time."""
-        if not self._hash:
-            return self.is_verified(word)
-        async with self._one_at_a_time:
-            if self.is_verified(word):
-                return True
-            if not await asyncio.to_thread(_verify_hash, self._hash, word):
-                return False
-            self._right.append(self._digest_of(word))
-            return True
-
-    def _digest_of(self, word: bytes) -> bytes:
-        return hmac.digest(self._key, word, hashlib.sha256)
-
-
-def _verify_hash(hashed: str, word: bytes) -> bool:
-    # Imported here: only installations with a password hash pay for loading argon2.
-    from argon2 import PasswordHasher
-    from argon2.exceptions import Argon2Error
-
-    try:
-        return PasswordHasher().verify(hashed, word)
-    except Argon2Error:
-        return False
-
-
-COOKIE = "mailwatch_session"
-SESSION_SECONDS = 7 * 86400.0
-"""Seconds a session lasts from its login. A restart of MailWatch ends all sessions."""
-_MAX_SESSIONS = 1000
-
-
-class Sessions:
-    """The open sessions."""
-
-    def __init__(self) -> None:
-        self._ends: OrderedDict[bytes, float] = OrderedDict()
-
-    def open(self) -> str:
-        """Open a session and return the value of its cookie."""
-        word = secrets.token_urlsafe(32)
-        self._ends[_digest(word)] = time.monotonic() + SESSION_SECONDS
-        while len(self._ends) > _MAX_SESSIONS:
-            self._ends.popitem(last=False)
-        return word
-
-    def is_open(self, word: str) -> bool:
-        """Return whether the session with this cookie is open. Sought by digest, so that the time taken reveals
-        nothing.
-        """
-        return self._ends.get(_digest(word), 0.0) > time.monotonic()
-
-    def end(self, word: str) -> None:
-        """End the session with this cookie, if there is one."""
-        self._ends.pop(_digest(word), None)
-
-
-def _digest(word: str) -> bytes:
-    return hashlib.sha256(word.encode()).digest()
-
+from mailwatch.web.static_files import OPEN_PATHS as PUBLISHED_PATHS
 
 logger = logging.getLogger(__name__)
 USER = "mailwatch"
+METRICS_ONLY = "mailwatch.metrics_only"
+"""The key in a request's scope that marks it as one of `web.metrics_listen`; no request can set it."""
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 MAX_ANONYMOUS = 4
 """Answers in progress for anonymous clients, so that a crowd of them takes no time from the probes."""
@@ -143,9 +67,10 @@ class AccessControl:
         pages: Pages,
         access: WebAccess,
         only_public_targets: Callable[[], bool],
+        manage: ManageApp | None = None,
     ) -> None:
         self._full, self._public, self._pages, self._access = full, public, pages, access
-        self._only_public_targets = only_public_targets
+        self._only_public_targets, self._manage = only_public_targets, manage
         self._credentials = Credentials(access)
         self._sessions = Sessions()
         self._rate_limit = LoginRateLimit()
@@ -166,28 +91,67 @@ class AccessControl:
     async def _choose(self, request: Request) -> ASGIApp:
         path = request.scope["path"]
         request.state.peer = self._peer(request)
+        if request.scope.get(METRICS_ONLY):
+            return self._metrics_answer(request)
         if path in OPEN_PATHS:
             return self._full
-        if re.fullmatch(r"/static/[a-z.]+", path):
+        if path in PUBLISHED_PATHS or re.fullmatch(r"/static/[a-z0-9.-]+", path):
             # Static files are published with the source, so anyone may have them.
             return self._public
         if not is_known_host(self._access, request.headers.get("host", "")):
             return error_response(self._pages, request, 421, _UNKNOWN_HOST, advice=_HOSTS)
         if request.method == "POST" and path in ("/login", "/logout"):
             return await (self._log_in if path == "/login" else self._log_out)(request)
+        if self._manage is not None and self._manage.has(path):
+            return await self._choose_manage(request, self._manage)
+        if path.startswith("/share/"):
+            # The link itself opens one outage: web/share.py.
+            return partial(self._limited, self._full)
         who = await self._authenticate(request)
         if who is AuthResult.RATE_LIMITED:
-            reason = "too many wrong passwords; wait a minute"
-            return error_response(self._pages, request, 429, reason, {"retry-after": "60"})
+            return self._rate_limited(request)
         if who is AuthResult.AUTHENTICATED:
             return RedirectResponse("./", 303) if path == "/login" else self._full
         if who is AuthResult.ANONYMOUS and path == "/login" and self._access.requires_login:
             return self._pages.login(request)
         if who is AuthResult.ANONYMOUS and (self._access.public or not self._access.requires_login):
-            return self._public if path == "/live" else self._anonymous_request
+            return self._public if path == "/live" else partial(self._limited, self._public)
         return self._ask_login
 
-    async def _anonymous_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _choose_manage(self, request: Request, manage: ManageApp) -> ASGIApp:
+        """Return what answers a request for the set-up or for management.
+
+        While the set-up is open, everyone may enter its one-time code. Management is for those who know the
+        password, or for this machine if the pages are for it alone: a token is for programs that read.
+        """
+        request.state.hosts = self._access.hosts
+        if manage.is_setup(request.scope["path"]):
+            if not manage.may_set_up(request):
+                return RedirectResponse(root_of(request), 303)
+            if self._access.requires_login:
+                request.state.log_in = lambda answer: self._give_session(request, answer)
+            return manage.app
+        who = await self._authenticate(request)
+        if who is AuthResult.RATE_LIMITED:
+            return self._rate_limited(request)
+        if who is AuthResult.AUTHENTICATED and request.state.manages:
+            return manage.app
+        if who is AuthResult.AUTHENTICATED or not self._access.requires_login:
+            return error_response(self._pages, request, 403, _UNMANAGED, text_name="unmanaged")
+        return self._ask_login
+
+    def _rate_limited(self, request: Request) -> Response:
+        reason = "too many wrong passwords; wait a minute"
+        return error_response(self._pages, request, 429, reason, {"retry-after": "60"})
+
+    def _metrics_answer(self, request: Request) -> ASGIApp:
+        if request.scope["path"] != "/metrics":
+            return PlainTextResponse("this port answers /metrics only\n", 404)
+        if not is_metrics_host(self._access, request.headers.get("host", "")):
+            return PlainTextResponse("MailWatch does not answer to this name: add it to web.hosts\n", 421)
+        return self._full
+
+    async def _limited(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         await self._anonymous_limit.acquire()
         held = True
 
@@ -200,7 +164,7 @@ class AccessControl:
             await send(message)
 
         try:
-            await self._public(scope, receive, begun)
+            await app(scope, receive, begun)
         finally:
             if held:
                 self._anonymous_limit.release()
@@ -209,11 +173,13 @@ class AccessControl:
         if not self._access.requires_login:
             # A request passed on by a proxy may come from anywhere, even if the proxy is on loopback.
             near = self._access.loopback and not is_forwarded(request.headers)
+            request.state.manages = near and not self._access.public
             trusted = not self._access.public and (
                 near or self._access.trust_network or self._only_public_targets()
             )
             return AuthResult.AUTHENTICATED if trusted else AuthResult.ANONYMOUS
-        if self._sessions.is_open(request.cookies.get(COOKIE, "")):
+        if self._sessions.is_open(cookie := request.cookies.get(COOKIE, "")):
+            request.state.manages = self._sessions.manages(cookie)
             return AuthResult.AUTHENTICATED
         given = request.headers.get("authorization", "")
         return await self._check_password(request, _credential(given)) if given else AuthResult.ANONYMOUS
@@ -233,6 +199,7 @@ class AccessControl:
                 return AuthResult.WRONG
             self._rate_limit.undo(peer, begun)
         self._rate_limit.note_success(peer)
+        request.state.manages = word is not None and not self._credentials.is_only_token(word)
         return AuthResult.AUTHENTICATED
 
     async def _log_in(self, request: Request) -> Response:
@@ -262,18 +229,21 @@ class AccessControl:
                 request, to=safe_redirect(to), who=who.value, status=429 if who is AuthResult.RATE_LIMITED else 401
             )
         answer = RedirectResponse(f"./{safe_redirect(to)}", 303)
-        secure = "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto"))
+        self._give_session(request, answer)
+        return answer
+
+    def _give_session(self, request: Request, answer: Response) -> None:
+        """Open a session, and give its cookie to the browser."""
         # Without a path the cookie covers everything beside /login, also below a proxy's prefix.
         answer.set_cookie(
             COOKIE,
-            self._sessions.open(),
+            self._sessions.open(manages=getattr(request.state, "manages", True)),
             max_age=int(SESSION_SECONDS),
             path=None,
             httponly=True,
             samesite="strict",
-            secure=secure,
+            secure=is_secure(request),
         )
-        return answer
 
     async def _log_out(self, request: Request) -> Response:
         if _is_cross_site(request):
@@ -296,7 +266,9 @@ class AccessControl:
             answer = self._pages.login(request, to=safe_redirect(wanted), status=401)
             answer.headers["www-authenticate"] = 'Bearer realm="MailWatch"'
             return answer
-        ask = {"www-authenticate": 'Basic realm="MailWatch", charset="UTF-8"'}
+        # A script of our page in a browser, whose session is over: Basic would open a dialog of the browser's own.
+        scheme = "Bearer" if "sec-fetch-mode" in request.headers else "Basic"
+        ask = {"www-authenticate": f'{scheme} realm="MailWatch", charset="UTF-8"'}
         return error_response(self._pages, request, 401, "a password or a token is needed", ask)
 
 
@@ -305,6 +277,7 @@ _UNKNOWN_HOST = (
     "If the name is yours, add it to config.yaml:"
 )
 _HOSTS = "web:\n  hosts: [the.name.you.typed]"
+_UNMANAGED = "to manage MailWatch here, set web.password_file in config.yaml, and log in with the password"
 _PUBLIC_ONLY = "this is not public; to see it set web.password_file in config.yaml, and log in"
 
 
@@ -315,7 +288,10 @@ def _is_cross_site(request: Request) -> bool:
 
 def safe_redirect(text: str) -> str:
     """Return `text` if it is a path below ours to go to after login, never another site; else ""."""
-    return text if re.fullmatch(r"[a-z0-9]+(/[A-Za-z0-9_-]+)*(\?[A-Za-z0-9%=&._+~-]*)?", text) else ""
+    below = re.fullmatch(r"[a-z0-9]+(/[A-Za-z0-9_@.+-]+)*(\?[A-Za-z0-9%=&._+~-]*)?", text)
+    # A part of dots would lead up again.
+    dots = re.search(r"/\.+(/|\?|$)", text)
+    return text if below and not dots else ""
 
 
 def _credential(header: str) -> bytes | None:

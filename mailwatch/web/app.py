@@ -19,31 +19,51 @@ from mailwatch.web.access import AccessControl
 from mailwatch.web.api import Api
 from mailwatch.web.cache import ResponseCache, accepts_gzip
 from mailwatch.web.errors import install_error_handlers
+from mailwatch.web.frame import Audience
 from mailwatch.web.headers import SecurityHeaders
-from mailwatch.web.pages import Audience, Pages
+from mailwatch.web.manage.app import ManageApp, ManageState
+from mailwatch.web.pages import Pages
 from mailwatch.web.public import PublicReadModel
 from mailwatch.web.query_parameters import refuse_unknown_parameters
 from mailwatch.web.read_model import ReadModel
+from mailwatch.web.templating import provider_name
 
 
 def create_app(
-    read_model: ReadModel, access: WebAccess, secret: bytes, only_public_targets: Callable[[], bool]
+    read_model: ReadModel,
+    access: WebAccess,
+    secret: bytes,
+    only_public_targets: Callable[[], bool],
+    manage: ManageState | None = None,
 ) -> ASGIApp:
-    """Build both apps behind the access control.
+    """Build the apps behind the access control.
 
     `secret` is the key of the public ids; `only_public_targets` returns whether every target shown is public.
+    `manage`: the state of the set-up and management pages, None for none.
     """
+    setup = manage.management.setup_is_open if manage else lambda: False
     public_model = PublicReadModel(read_model, secret)
     anonymous = Audience(
         public=True,
         account="login" if access.requires_login else "",
         hint=not (access.requires_login or access.public),
+        setup=setup,
+        appearance=access.appearance,
     )
-    pages = Pages(public_model, anonymous)
-    full = full_app(read_model, Audience(account="logout" if access.requires_login else ""))
-    return SecurityHeaders(
-        AccessControl(full, public_app(public_model, pages), pages, access, only_public_targets)
+    # The API keeps the keys of the providers, which programs know; people read their names.
+    public_pages_model = PublicReadModel(read_model, secret, provider_name)
+    pages = Pages(public_pages_model, anonymous)
+    owner = Audience(
+        public_view=public_pages_model,
+        account="logout" if access.requires_login else "",
+        manages=manage is not None and (access.has_password or (access.is_for_this_machine and not access.public)),
+        setup=setup,
+        appearance=access.appearance,
     )
+    full = full_app(read_model, owner)
+    managing = ManageApp(read_model, manage, access, owner) if manage else None
+    control = AccessControl(full, public_app(public_model, pages), pages, access, only_public_targets, managing)
+    return SecurityHeaders(control, access.appearance, badges_for_all=access.public and access.appearance.badges)
 
 
 def public_app(read_model: ReadModel, pages: Pages) -> FastAPI:
@@ -87,7 +107,8 @@ def _add_health(app: FastAPI, read_model: ReadModel) -> None:
     @app.get("/readyz", response_class=PlainTextResponse, summary="Is it probing and writing?")
     async def readyz() -> Response:
         problems = read_model.unready_reasons()
-        return PlainTextResponse("".join(f"{line}\n" for line in problems) or "ok\n", 503 if problems else 200)
+        lines = problems or ["ok", *read_model.storage_notes()]
+        return PlainTextResponse("".join(f"{line}\n" for line in lines), 503 if problems else 200)
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:

@@ -70,6 +70,8 @@ class ResponseCache:
         if task is None:
             task = self._making[key] = asyncio.create_task(self._make(key, make))
         if made is not None and age < 2 * COST_MULTIPLE * made.cost:
+            # No one may wait for the new one: its error is read here, or asyncio logs it.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
             return made
         # A client that stops waiting does not cancel the answer for the others.
         return await asyncio.shield(task)

@@ -1,4 +1,4 @@
-"""Layout of the pages' charts: an outage as a timeline, and days as bars.
+"""Layout of the pages' charts: an outage as a timeline, days as bars, and response times as a line.
 
 A timeline shows each of an outage's four times, far enough apart to be read. A day has one of five states, shown
 by the bar's height and outline as well as its colour. Days run from midnight to midnight, UTC. The first that
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 
 from mailwatch.analysis.rolling_availability import DayAvailability
 from mailwatch.times import Millis
@@ -48,35 +49,101 @@ def day_state(day: DayAvailability) -> str:
     return "up" if day.up else "nodata"
 
 
+def is_thin(day: DayAvailability) -> bool:
+    """Return whether less than nine tenths of a day without failure was observed, maintenance aside."""
+    return day_state(day) in ("up", "unknown") and _share_seen(day) < FULL_COVERAGE
+
+
+def _share_seen(day: DayAvailability) -> float:
+    asked = day.length - day.maintenance
+    return min(1.0, (day.up + day.down + day.indeterminate) / asked) if asked > 0 else 0.0
+
+
 def day_bars(days: Iterable[DayAvailability]) -> list[DayBar]:
     """Return the bars of days, laid out from left to right."""
     drawn = []
     for number, day in enumerate(days):
-        kind = day_state(day)
-        asked = day.length - day.maintenance
-        observed = day.up + day.down + day.indeterminate
-        share = min(1.0, observed / asked) if asked > 0 else 0.0
-        narrow = kind in ("up", "unknown") and share < FULL_COVERAGE
+        kind, narrow = day_state(day), is_thin(day)
         y, height = _SHAPES[kind]
-        date = f"{datetime.fromtimestamp(day.start / 1000, UTC):%Y-%m-%d}"
         drawn.append(
             DayBar(
                 kind,
-                date,
+                f"{datetime.fromtimestamp(day.start / 1000, UTC):%Y-%m-%d}",
                 number * DAY_WIDTH + (0.9 if narrow else 0),
                 y,
                 1.4 if narrow else 3.2,
                 height,
-                day.down / 1000 if observed else None,
-                int(share * 100),
+                day.down / 1000 if day.up + day.down + day.indeterminate else None,
+                int(_share_seen(day) * 100),
             )
         )
     return drawn
 
 
-WIDTH = 600.0
-_EDGE = 70.0
-_MIN_DISTANCE = 26.0
+@dataclass(frozen=True, slots=True)
+class BarPath:
+    """All bars of one state as one path: each run of equal days is a line, drawn as dashes of a day each."""
+
+    state: str
+    is_thin: bool
+    """Whether less than nine tenths of these days was observed."""
+    path: str
+
+
+_LETTERS = {"up": "u", "down": "d", "unknown": "k", "maintenance": "m", "nodata": "n"}
+
+
+def bar_paths(days: Iterable[DayAvailability]) -> tuple[list[BarPath], str]:
+    """Return the bars of days as paths, a tenth of the size of a rectangle for each; and the days as text, for
+    the script that names the day under the pointer.
+
+    The text "u44 d1.3600 u45" has a state, a number of days, and of a single day down its seconds.
+    """
+    lines: dict[tuple[str, bool], list[str]] = {}
+    runs: list[str] = []
+    first = 0
+    for (state, thin, down), run in groupby((day_state(day), is_thin(day), day.down) for day in days):
+        count = sum(1 for _ in run)
+        x, (y, height) = first * DAY_WIDTH, _SHAPES[state]
+        path = lines.setdefault((state, thin), [])
+        if state == "maintenance":
+            shape = f"{y + 0.4:g}h2.4v{height - 0.8:g}h-2.4z"
+            path += [f"M{x + number * DAY_WIDTH + 0.4:g} {shape}" for number in range(count)]
+        else:
+            # The last dash ends with its day.
+            begin, width = (x + 0.9, 1.4) if thin else (x, 3.2)
+            path.append(f"M{begin:g} {y + height / 2:g}h{(count - 1) * DAY_WIDTH + width:g}")
+        runs += [f"d1.{down // 1000}"] * count if state == "down" else [f"{_LETTERS[state]}{count}"]
+        first += count
+    return [BarPath(state, thin, "".join(path)) for (state, thin), path in lines.items()], " ".join(runs)
+
+
+SPARK_WIDTH, SPARK_HEIGHT = 94, 20
+
+
+def spark_path(series: Sequence[Millis | None]) -> str:
+    """Return the path of a line of response times from zero up, two units for each; "" if none is known.
+
+    A gap interrupts the line, and a point between two gaps is a short stroke.
+    """
+    most = max((value for value in series if value is not None), default=0)
+    path: list[str] = []
+    before: Millis | None = None
+    for number, value in enumerate(series):
+        if value is not None:
+            y = SPARK_HEIGHT - 1 - (SPARK_HEIGHT - 2) * value / max(most, 1)
+            path.append(f"{'M' if before is None else 'L'}{2 * number} {round(y, 1):g}")
+            after = series[number + 1] if number + 1 < len(series) else None
+            if before is None and after is None:
+                path.append("h.1")
+        before = value
+    return "".join(path)
+
+
+WIDTH = 400.0
+_EDGE = 92.0
+"""Room for the time of the outer marks."""
+_MIN_DISTANCE = 22.0
 TIMES = ("last_good", "first_bad", "last_bad", "first_good")
 
 

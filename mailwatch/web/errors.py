@@ -13,8 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from mailwatch.store import StoreError
+from mailwatch.web.read_model import TargetGoneError
 
 if TYPE_CHECKING:
+    from mailwatch.web.frame import Frame
     from mailwatch.web.pages import Pages
 
 TEXTS_BY_STATUS = {
@@ -22,7 +24,7 @@ TEXTS_BY_STATUS = {
     403: "closed",
     404: "missing",
     405: "method",
-    409: "missing",
+    409: "unmade",
     421: "name",
     422: "asked",
     429: "wait",
@@ -41,7 +43,7 @@ def wants_html(request: Request) -> bool:
 
 
 def error_response(
-    pages: Pages,
+    pages: Pages | Frame,
     request: Request,
     status: int,
     text: str,
@@ -64,13 +66,15 @@ def error_response(
     return PlainTextResponse(f"{whole}\n", status, headers)
 
 
-def install_error_handlers(app: FastAPI, pages: Pages) -> None:
+def install_error_handlers(app: FastAPI, pages: Pages | Frame) -> None:
     """Make `app` answer errors with these responses."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if wants_html(request):
-            answer = pages.problem(request, error.status_code)
+            why = error.status_code == 409 and not request.scope["path"].startswith("/share/")
+            reason = (str(error.detail), "unmade_why") if why else ("", "")
+            answer = pages.problem(request, error.status_code, *reason)
             answer.headers.update(error.headers or {})
             return answer
         return await http_exception_handler(request, error)
@@ -87,6 +91,9 @@ def install_error_handlers(app: FastAPI, pages: Pages) -> None:
         text = f"the ledger cannot be read: {error.public_reason}; the log and `mailwatch ledger audit` say more"
         return error_response(pages, request, 503, text, {"retry-after": "60"}, text_name=UNREADABLE)
 
+    async def gone(request: Request, _error: Exception) -> Response:
+        return error_response(pages, request, 404, "a reload of the config has just removed this target")
+
     async def failed(request: Request, _error: Exception) -> Response:
         # Starlette raises the exception again afterwards, so it reaches the log.
         return error_response(pages, request, 500, "internal error; see the log")
@@ -94,4 +101,5 @@ def install_error_handlers(app: FastAPI, pages: Pages) -> None:
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, misunderstood)
     app.add_exception_handler(StoreError, unreadable)
+    app.add_exception_handler(TargetGoneError, gone)
     app.add_exception_handler(Exception, failed)

@@ -21,16 +21,31 @@ _FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-for
 
 def is_known_host(access: WebAccess, header: str) -> bool:
     """Return whether `access` accepts a request with this Host header."""
-    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/?#@\s]+)(:[0-9]{1,5})?", header)
-    if found is None:
+    name = _host_name(header)
+    if name is None:
         return False
-    name = found[1].strip("[]").casefold().rstrip(".")
     if is_loopback(name) or name in access.hosts:
         return True
     if access.loopback:
         return False
     if not access.hosts and (access.requires_login or access.public or not access.trust_network):
         return True
+    return _names_this_machine(name)
+
+
+def is_metrics_host(access: WebAccess, header: str) -> bool:
+    """Return whether the listener for metrics, which asks for no password, accepts a Host header."""
+    name = _host_name(header)
+    return name is not None and (is_loopback(name) or name in access.hosts or _names_this_machine(name))
+
+
+def _host_name(header: str) -> str | None:
+    """Return the name or address of a Host header; None if it is malformed."""
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]/?#@\s]+)(:[0-9]{1,5})?", header)
+    return found and found[1].strip("[]").casefold().rstrip(".")
+
+
+def _names_this_machine(name: str) -> bool:
     own = socket.gethostname().casefold()
     return is_address(name) or name in (own, f"{own}.local")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from mailwatch.analysis.public_json import ObservationJson
 from mailwatch.model import Outcome
@@ -13,6 +14,7 @@ from mailwatch.times import Millis, check_bounds, rfc3339
 from mailwatch.web.read_model import ObservationQuery
 
 OBSERVATIONS_PER_PAGE = 100
+_UTC = ZoneInfo("UTC")
 MAX_SCANNED_ENTRIES = 500_000
 """Entries read to find a page of one outcome: no index covers outcomes, and ten million entries take too long."""
 
@@ -25,16 +27,22 @@ class ObservationFilter:
     outcome: str
     from_: str
     to: str
+    zone: ZoneInfo = _UTC
+    """The zone of times without an offset."""
 
     def times(self) -> tuple[Millis | None, Millis | None]:
         """Return start and end; None for an empty or unreadable time."""
-        start, end = (_moment(text) for text in (self.from_, self.to))
-        return start, end
+        return self._moment(self.from_), self._moment(self.to)
+
+    def field(self, text: str) -> str:
+        """Return a time as the form's field for local times wants it; "" for an unreadable one."""
+        at = self._moment(text)
+        return "" if at is None else f"{datetime.fromtimestamp(at // 1000, self.zone):%Y-%m-%dT%H:%M}"
 
     @property
     def bad(self) -> bool:
         """Whether a time is unreadable."""
-        return any(text and _moment(text) is None for text in (self.from_, self.to))
+        return any(text and self._moment(text) is None for text in (self.from_, self.to))
 
     @property
     def backwards(self) -> bool:
@@ -54,6 +62,16 @@ class ObservationFilter:
         fields = {"target": self.target, "outcome": self.outcome, "from": self.from_, "to": self.to}
         fields["before"] = "" if before is None else str(before)
         return urlencode({key: text for key, text in fields.items() if text})
+
+    def _moment(self, text: str) -> Millis | None:
+        if not text:
+            return None
+        try:
+            moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=self.zone)
+            return check_bounds(round(moment.timestamp() * 1000), text)
+        except (ValueError, OverflowError):
+            return None
 
 
 def page_of(
@@ -84,14 +102,3 @@ def page_of(
     if len(found) > OBSERVATIONS_PER_PAGE:
         return found[:OBSERVATIONS_PER_PAGE], found[OBSERVATIONS_PER_PAGE - 1]["index"]
     return found, after or None
-
-
-def _moment(text: str) -> Millis | None:
-    if not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-        at = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-        return check_bounds(at, text)
-    except (ValueError, OverflowError):
-        return None

@@ -1,7 +1,8 @@
 """The public view: states and outages with their bounds, under pseudonyms.
 
 Each answer is built from the keys that its public shape names, so that keys added elsewhere stay private. A target
-is named by its provider and channel, numbered if there are several. An outage gets another id than on record,
+is named by its provider and channel, numbered if there are several; all that are on record only share the name
+that ends in FORMER. An outage gets another id than on record,
 since that id is a hash of the target's name, which could be guessed and tested.
 """
 
@@ -10,50 +11,78 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
+from zoneinfo import ZoneInfo
 
+from mailwatch.analysis.incident_json import StageJson
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, OfflineJson
+from mailwatch.analysis.response_times import Period, ResponseHistory
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
+from mailwatch.model import Kind
+from mailwatch.store.outage_index import OutageHead
+from mailwatch.store.queries import ALL, Part
 from mailwatch.times import Millis
-from mailwatch.web.read_model import (
+from mailwatch.web.public_shapes import (
     AnyIncidentJson,
-    EvidenceUnavailableError,
-    GuardAnswer,
     IncidentFacts,
-    LedgerSummary,
     MemberFacts,
-    ObservationQuery,
-    OutageDetail,
     OutageFacts,
-    OutageTransition,
     PublicIncidentJson,
     PublicOutageJson,
+    PublicStageJson,
     PublicTargetJson,
-    ReadModel,
     StageFacts,
-    TargetCard,
     TargetFacts,
 )
+from mailwatch.web.read_model import (
+    ALL_OUTAGES,
+    DocumentRequest,
+    EvidenceUnavailableError,
+    LedgerSummary,
+    LetterPreview,
+    Named,
+    ObservationQuery,
+    OutageDetail,
+    OutageNeighbours,
+    OutageQuery,
+    OutageTransition,
+    ReadModel,
+    TargetCard,
+    TargetGoneError,
+    own_name,
+)
+from mailwatch.web.target_detail import TargetDetail
 
 T = TypeVar("T")
+MAX_OUTAGES = 200
+"""The number of outages of a former target that its page has, the newest."""
+FORMER = "(ex)"
+"""What the name of a target ends in that is no longer watched: understood in each language of the pages."""
 
 
 class PublicReadModel:
     """The read model of anonymous visitors, over the full one. Whatever is not public comes back empty.
 
-    `secret` belongs to the ledger, so that public ids survive restarts.
+    `secret` belongs to the ledger, so that public ids survive restarts. `provider_name` returns how a provider is
+    named to the reader, from its key.
     """
 
     vantage_point = ""
     place = ""
 
-    def __init__(self, full: ReadModel, secret: bytes) -> None:
-        self._full, self._secret = full, secret
+    def __init__(self, full: ReadModel, secret: bytes, provider_name: Callable[[str], str] = str) -> None:
+        self._full, self._secret, self._provider_name = full, secret, provider_name
         self._real_names: Mapping[str, str] = {}
         """Real names of the targets last shown, by pseudonym: replaced as a whole, so that no lock is needed."""
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the pages' local times: the same for all."""
+        return self._full.zone
 
     def is_unguarded(self) -> bool:
         """Return nothing: not public."""
@@ -74,30 +103,115 @@ class PublicReadModel:
         ]
 
     def target_card(self, name: str, at: Millis) -> TargetCard:
-        """Return availability and days, without the latest observation."""
-        card = self._full.target_card(self._real_names[name], at)
+        """Return availability and days, without the latest observation. Raises TargetGoneError."""
+        if (real := self._real_names.get(name)) is None:
+            raise TargetGoneError(name)
+        card = self._full.target_card(real, at)
         return TargetCard(phases={}, duration=0.0, ratio=card.ratio, days=card.days, is_filling=card.is_filling)
+
+    def response_series(self, name: str, at: Millis) -> Sequence[Millis | None]:
+        """Return nothing: not public."""
+        return ()
+
+    def target_detail(self, name: str, at: Millis) -> TargetDetail | None:
+        """Return the state, the availability and the outages of a target, and nothing else."""
+        shown = {target["target"]: target for target in self.targets()}
+        real = self._real_names.get(name)
+        found = self._full.target_detail(real, at) if real and name in shown else None
+        if found is None:
+            return self._former_detail(name)
+        return TargetDetail(
+            target=shown[name],
+            is_watched=True,
+            since=found.since,
+            first_seen=found.first_seen,
+            last_seen=found.last_seen,
+            phases={},
+            ratios=found.ratios,
+            outages=self._outages(found.outages),
+            more_outages=found.more_outages,
+        )
+
+    def _former_detail(self, name: str) -> TargetDetail | None:
+        """Return the outages of targets that are on record only, which share a name."""
+        query = OutageQuery(target=name)
+        outages = self.outages(query, Part(MAX_OUTAGES))
+        if not outages:
+            return None
+        target: PublicTargetJson = {
+            "target": name, "provider": outages[0]["provider"], "kind": Kind(outages[0]["kind"]),
+            "state": "unwatched", "last_observation": None, "outcome": None, "cause": None, "failed_phase": None,
+            "outage": None,
+        }  # fmt: skip
+        return TargetDetail(
+            target=target, is_watched=False, phases={}, ratios={}, outages=outages,
+            more_outages=max(0, self.count_outages(query) - MAX_OUTAGES),
+        )  # fmt: skip
+
+    def response_times(self, name: str, period: Period, at: Millis) -> ResponseHistory | None:
+        """Return nothing: not public."""
+        return None
+
+    def open_since(self) -> Mapping[str, Millis]:
+        """Return the first failed check of each target that is down, under its pseudonym."""
+        since = self._full.open_since()
+        return {public: since[real] for public, real in self._real_names.items() if real in since}
+
+    def offline_since(self) -> Millis | None:
+        """Return when our own line was found down."""
+        return self._full.offline_since()
 
     def unknown_reason(self, asked: str) -> str:
         """Return why a name is not public; only public names may be suggested."""
         name = self._names()
-        shown = [*self._full.targets(), *self._full.outages()]
-        known = {name(one["target"], one["provider"], one["kind"]) for one in shown}
+        shown = {(one["target"], one["provider"], str(one["kind"])) for one in self._full.targets()}
+        known = {name(*one) for one in shown.union(self._full.outage_subjects())}
         return "" if asked in known else str(UnknownTargetError(asked, known, where="", see=SEE_API))
 
     def outages(
-        self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+        self, query: OutageQuery = ALL_OUTAGES, part: Part = ALL, named: Named = own_name
     ) -> Sequence[PublicOutageJson]:
-        """Return the outages under their pseudonyms."""
-        return self._outages(self._full.outages(only_open=only_open, start=start, end=end))
+        """Return a part of the outages under their pseudonyms. Raises NotInListError."""
+        if part.after:
+            part = replace(part, after=self._real_id(part.after, self._full.outage_ids()) or part.after)
+        return self._outages(self._full.outages(query, part, self._named()))
 
-    def recent_outages(self) -> Sequence[PublicOutageJson]:
-        """Return the outages in memory, under their pseudonyms."""
-        return self._outages(self._full.recent_outages())
+    def count_outages(self, query: OutageQuery = ALL_OUTAGES, named: Named = own_name) -> int:
+        """Return how many outages match the query."""
+        return self._full.count_outages(query, self._named())
+
+    def outage_subjects(self) -> Collection[tuple[str, str, str]]:
+        """Return the targets with outages on record under their pseudonyms."""
+        name = self._names()
+        return {(name(*one), one[1], one[2]) for one in self._full.outage_subjects()}
+
+    def outage_ids(self) -> Iterable[str]:
+        """Return the public ids of all outages on record."""
+        return (self._pseudonym(real) for real in self._full.outage_ids())
+
+    def neighbours(self, asked: str) -> OutageNeighbours:
+        """Return what is beside an outage, under pseudonyms."""
+        real = self._real_id(asked, self._full.outage_ids())
+        found = self._full.neighbours(real) if real else OutageNeighbours()
+        return OutageNeighbours(
+            None if found.incident is None else self._incident(found.incident),
+            found.older and self._pseudonym(found.older),
+            found.newer and self._pseudonym(found.newer),
+        )
+
+    def outage_json(self, asked: str) -> PublicOutageJson | None:
+        """Return one outage under its pseudonym."""
+        real = self._real_id(asked, self._full.outage_ids())
+        found = self._full.outage_json(real) if real else None
+        return None if found is None else self._outages([found])[0]
+
+    def recent_outages(self, limit: int) -> Sequence[PublicOutageJson]:
+        """Return the newest outages in memory, under their pseudonyms."""
+        return self._outages(self._full.recent_outages(limit))
 
     def outage(self, asked: str) -> OutageDetail | None:
         """Return one outage, without the texts of servers and control servers."""
-        real = self._real_id(asked, (outage["id"] for outage in self._full.outages()))
+        real = self._real_id(asked, self._full.outage_ids())
         found = real and self._full.outage(real)
         if not found:
             return None
@@ -107,20 +221,33 @@ class PublicReadModel:
                 OutageTransition(change.at, change.outcome, change.cause, change.phase, detail="")
                 for change in found.transitions
             ],
-            guard=None if found.guard is None else GuardAnswer(found.guard.online, {}),
+            guard=None if found.guard is None else replace(found.guard, controls={}),
             clock_bound=found.clock_bound,
             range=None,
+            is_cut=found.is_cut,
         )
 
     def incidents(
-        self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+        self,
+        *,
+        only_open: bool = False,
+        start: Millis | None = None,
+        end: Millis | None = None,
+        part: Part = ALL,
     ) -> Sequence[PublicIncidentJson]:
-        """Return the incidents under pseudonyms."""
-        return [self._incident(one) for one in self._full.incidents(only_open=only_open, start=start, end=end)]
+        """Return a part of the incidents under pseudonyms. Raises NotInListError."""
+        if part.after:
+            part = replace(part, after=self._real_id(part.after, self._full.incident_ids()) or part.after)
+        found = self._full.incidents(only_open=only_open, start=start, end=end, part=part)
+        return [self._incident(one) for one in found]
+
+    def incident_ids(self) -> Sequence[str]:
+        """Return the public ids of all incidents."""
+        return [self._pseudonym(real) for real in self._full.incident_ids()]
 
     def incident(self, asked: str) -> PublicIncidentJson | None:
         """Return one incident under pseudonyms."""
-        real = self._real_id(asked, (incident["id"] for incident in self._full.incidents()))
+        real = self._real_id(asked, self._full.incident_ids())
         found = real and self._full.incident(real)
         return self._incident(found) if found else None
 
@@ -148,6 +275,14 @@ class PublicReadModel:
         """Return nothing: not public."""
         return []
 
+    def storage_notes(self) -> list[str]:
+        """Return nothing: not public."""
+        return []
+
+    def standby(self) -> str | None:
+        """Return "" if this node stands by: names of machines are not public."""
+        return None if self._full.standby() is None else ""
+
     def stale_reasons(self) -> list[str]:
         """Return whether the data may be stale, without the reasons."""
         return ["ill"] if self._full.stale_reasons() else []
@@ -156,9 +291,17 @@ class PublicReadModel:
         """Return nothing: not public."""
         return iter(())
 
-    async def evidence(self, identity: str, language: str) -> Path:
-        """Raise EvidenceUnavailableError: evidence is never public."""
-        raise EvidenceUnavailableError("evidence is not public; log in")
+    def share_key(self) -> bytes:
+        """Return no secret."""
+        return b""
+
+    async def document(self, wanted: DocumentRequest) -> Path:
+        """Raise EvidenceUnavailableError: documents are never public."""
+        raise EvidenceUnavailableError("documents are not public; log in")
+
+    async def letter_preview(self, outage: str, language: str, formal: bool) -> LetterPreview:
+        """Raise EvidenceUnavailableError: letters are never public."""
+        raise EvidenceUnavailableError("letters are not public; log in")
 
     def _outages(self, outages: Iterable[PublicOutageJson]) -> list[PublicOutageJson]:
         name = self._names()
@@ -216,14 +359,7 @@ class PublicReadModel:
                 }
                 for member in incident["outages"]
             ],
-            "stages": [
-                {
-                    **_only(stage, StageFacts),
-                    "failed": [names[one] for one in stage["failed"]],
-                    "restored": [names[one] for one in stage["restored"]],
-                }
-                for stage in incident["stages"]
-            ],
+            "stages": [_public_stage(stage, names) for stage in incident["stages"]],
         }
 
     def _pseudonym(self, real: str) -> str:
@@ -233,18 +369,26 @@ class PublicReadModel:
     def _real_id(self, public_id: str, candidates: Iterable[str]) -> str | None:
         return next((real for real in candidates if self._pseudonym(real) == public_id), None)
 
+    def _named(self) -> Callable[[OutageHead], str]:
+        name = self._names()
+        return lambda head: name(head.target, head.provider, head.kind)
+
     def _names(self) -> Callable[[str, str, str], str]:
         """Return a function that names a target, given its real name, by its provider and channel."""
         known = self._full.targets()
-        several = Counter((target["provider"], target["kind"]) for target in known)
-        counted: Counter[tuple[str, str]] = Counter()
+        several = Counter(self._name(target["provider"], target["kind"]) for target in known)
+        counted: Counter[str] = Counter()
         named: dict[str, str] = {}
         for target in known:
-            place = target["provider"], target["kind"]
-            counted[place] += 1
-            named[target["target"]] = _name(*place) + (f" {counted[place]}" if several[place] > 1 else "")
-        # A target that is no longer watched has no number.
-        return lambda real, provider, kind: named.get(real) or _name(provider, kind)
+            name = self._name(target["provider"], target["kind"])
+            counted[name] += 1
+            named[target["target"]] = name + (f" {counted[name]}" if several[name] > 1 else "")
+        # A target that is no longer watched has no number, and no outage of it is one of those that are watched.
+        return lambda real, provider, kind: named.get(real) or f"{self._name(provider, kind)} {FORMER}"
+
+    def _name(self, provider: str, kind: str) -> str:
+        # A name with a slash would be two parts of a path.
+        return f"{self._provider_name(provider)} {kind}".replace("/", "-").strip()
 
 
 def _only(json: Mapping[str, object], facts: type[T]) -> T:
@@ -252,5 +396,17 @@ def _only(json: Mapping[str, object], facts: type[T]) -> T:
     return cast(T, {key: json[key] for key in facts.__annotations__ if key in json})
 
 
-def _name(provider: str, kind: str) -> str:
-    return f"{provider} {kind}".strip()
+def _public_stage(stage: StageJson | PublicStageJson, names: Mapping[str, str]) -> PublicStageJson:
+    """Return a stage under the public names of its targets."""
+    facts = _only(stage, StageFacts)
+    found: PublicStageJson = {
+        "at": facts["at"],
+        "targets_down": facts["targets_down"],
+        "channels_down": facts["channels_down"],
+        "trouble": facts["trouble"],
+        "failed": [names[one] for one in stage["failed"]],
+        "restored": [names[one] for one in stage["restored"]],
+    }
+    if paused := stage.get("paused"):
+        found["paused"] = [names[one] for one in paused]
+    return found

@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import HTTPException, Query, Request
 from fastapi.dependencies.models import Dependant
 
+from mailwatch.i18n import LANGUAGES
 from mailwatch.model import Outcome
 from mailwatch.times import Millis, check_bounds, parse_rfc3339, rfc3339
 from mailwatch.web.read_model import ObservationQuery
@@ -31,7 +32,17 @@ OpenOutagesParameter = Annotated[bool, Query(description="only those that are op
 OpenIncidentsParameter = Annotated[bool, Query(description="only those in which something is down")]
 LimitParameter = Annotated[int, Query(ge=1, le=10_000)]
 BeforeParameter = Annotated[int | None, Query(ge=0, le=MAX_NUMBER, description="only those of a lower index")]
-LanguageParameter = Annotated[str, Query(pattern="^(en|it)$")]
+ListLimitParameter = Annotated[
+    int | None, Query(ge=1, le=10_000, description="at most so many; the header Link names the next ones")
+]
+BeforeOutageParameter = Annotated[
+    str | None, Query(pattern="^[0-9a-f]{12}$", description="only what the list has after the outage with this id")
+]
+BeforeIncidentParameter = Annotated[
+    str | None,
+    Query(pattern="^[0-9a-f]{12}$", description="only what the list has after the incident with this id"),
+]
+LanguageParameter = Annotated[str, Query(pattern=f"^({'|'.join(sorted(LANGUAGES))})$")]
 
 
 def observation_query(

@@ -7,141 +7,76 @@ StartingApp answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import NotRequired, Protocol
+from typing import Protocol
+from zoneinfo import ZoneInfo
 
 from typing_extensions import TypedDict
 
-from mailwatch.analysis.incident_json import IncidentJson
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import (
     AvailabilityJson,
-    BoundsJson,
-    ClockJson,
-    CountsJson,
-    DurationJson,
     ObservationJson,
     OfflineJson,
 )
+from mailwatch.analysis.response_times import Period, ResponseHistory
 from mailwatch.analysis.rolling_availability import AvailabilityRatio, DayAvailability
-from mailwatch.model import Cause, Kind, Outcome, Phase
+from mailwatch.analysis.storage_budget import StorageBudget
+from mailwatch.ledger.succession import LinkPayload
+from mailwatch.model import Cause, Outcome, Phase
+from mailwatch.store.outage_index import OutageHead
+from mailwatch.store.queries import ALL, Part
 from mailwatch.times import Millis
-
-
-class TargetFacts(TypedDict):
-    """The public facts of a target."""
-
-    provider: str
-    kind: Kind
-    state: str
-    last_observation: str | None
-    outcome: Outcome | None
-    cause: Cause | None
-    failed_phase: Phase | None
-
-
-class PublicTargetJson(TargetFacts):
-    """A target as returned to anonymous visitors; the full read model adds keys."""
-
-    target: str
-    outage: str | None
-
-
-class OutageFacts(TypedDict):
-    """The public facts of an outage."""
-
-    provider: str
-    kind: str
-    state: str
-    last_good: str | None
-    first_bad: str
-    last_bad: str
-    first_good: str | None
-    duration: DurationJson
-    observations: CountsJson
-    largest_gap: float
-    unobserved: float
-    causes: Mapping[str, int]
-    phases: Mapping[str, int]
-    proven_afterwards: NotRequired[bool]
-    maintenance: NotRequired[float]
-    clock: NotRequired[ClockJson]
-
-
-class PublicOutageJson(OutageFacts):
-    """An outage as returned to anonymous visitors; the full read model adds keys."""
-
-    id: str
-    target: str
-
-
-class MemberFacts(TypedDict):
-    """The public facts of an outage in an incident."""
-
-    kind: str
-    state: str
-    last_good: str | None
-    first_bad: str
-    last_bad: str
-    first_good: str | None
-    duration: BoundsJson
-    causes: Mapping[str, int]
-    trouble: str
-    proven_afterwards: NotRequired[bool]
-    maintenance: NotRequired[float]
-
-
-class PublicMemberJson(MemberFacts):
-    """An outage in an incident for anonymous visitors."""
-
-    id: str
-    target: str
-
-
-class StageFacts(TypedDict):
-    """The public facts of a stage of an incident."""
-
-    at: str
-    targets_down: int
-    channels_down: Mapping[str, int]
-    trouble: list[str]
-
-
-class PublicStageJson(StageFacts):
-    """A stage of an incident for anonymous visitors."""
-
-    failed: list[str]
-    restored: list[str]
-
-
-class IncidentFacts(TypedDict):
-    """The public facts of an incident."""
-
-    provider: str
-    state: str
-    last_good: str | None
-    first_bad: str
-    last_bad: str
-    first_good: str | None
-    duration: BoundsJson
-    surely_down: float
-
-
-class PublicIncidentJson(IncidentFacts):
-    """An incident for anonymous visitors."""
-
-    id: str
-    outages: list[PublicMemberJson]
-    stages: list[PublicStageJson]
-
-
-AnyIncidentJson = IncidentJson | PublicIncidentJson
+from mailwatch.web.public_shapes import AnyIncidentJson, PublicOutageJson, PublicTargetJson
+from mailwatch.web.target_detail import TargetDetail
 
 
 class EvidenceUnavailableError(Exception):
-    """The evidence file cannot be made; the message says why."""
+    """A document cannot be made; the message says why."""
+
+
+class DocumentKind(StrEnum):
+    """The documents that the pages offer."""
+
+    EVIDENCE = "evidence"
+    """The evidence of an outage, as zip."""
+    REPORT = "report"
+    """Its report alone, as pdf."""
+    LETTER = "letter"
+    """The letter to the provider, as pdf or docx."""
+    PERIOD = "period"
+    """The report of a month or a year with its evidence, as zip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentRequest:
+    """A document: of an outage, or of a `period` (2026-11 or 2026, local time). `suffix`: zip, pdf or docx."""
+
+    kind: DocumentKind
+    language: str
+    suffix: str
+    outage: str = ""
+    period: str = ""
+    formal: bool = False
+
+
+class BlankJson(TypedDict):
+    """A blank of a letter, and the part of the letter that has it."""
+
+    heading: str
+    label: str
+
+
+class LetterPreview(TypedDict):
+    """What a letter still needs, and what makes it weak."""
+
+    addressee: str
+    """The company that the letter goes to, "" if the catalogue does not know it."""
+    blanks: list[BlankJson]
+    warnings: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +90,41 @@ class ObservationQuery:
     before: int | None = None
     after: int | None = None
     limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutageQuery:
+    """A query for outages: those that overlap [start, end), of a target, a provider, in a state; "" for all."""
+
+    target: str = ""
+    provider: str = ""
+    state: str = ""
+    start: Millis | None = None
+    end: Millis | None = None
+
+    def matches(self, target: str, provider: str, state: str) -> bool:
+        """Return whether an outage is one of those, by its target's name, its provider and its state."""
+        return self.target in ("", target) and self.provider in ("", provider) and self.state in ("", state)
+
+
+ALL_OUTAGES = OutageQuery()
+Named = Callable[[OutageHead], str]
+
+
+def own_name(head: OutageHead) -> str:
+    """Return the name of an outage's target on record."""
+    return head.target
+
+
+@dataclass(frozen=True, slots=True)
+class OutageNeighbours:
+    """What is beside an outage: the incident that it is part of with others, and the ids of the outages of its
+    target before and after it, "" without one.
+    """
+
+    incident: AnyIncidentJson | None = None
+    older: str = ""
+    newer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +170,30 @@ class AuditSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessSummary:
+    """A witness: how many entries it cosigned last and when, 0 and None before that.
+
+    `problem`: why its last answer was no cosignature, "" if it was. `conflict`: it has seen another history.
+    """
+
+    name: str
+    size: int
+    at: Millis | None
+    problem: str
+    conflict: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSummary:
+    """A node: its name, its state (active, standby or gone), when it was seen last, why it would not take over."""
+
+    name: str
+    state: str
+    seen: Millis
+    refusal: str
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerSummary:
     """The data of the ledger page."""
 
@@ -207,6 +201,15 @@ class LedgerSummary:
     checkpoint: CheckpointSummary | None
     token: TokenSummary | None
     audit: AuditSummary | None
+    witnesses: Sequence[WitnessSummary] = ()
+    own_witness: str = ""
+    """The key with which this MailWatch cosigns ledgers of others, "" without one."""
+    predecessors: Sequence[LinkPayload] = ()
+    """The ledgers that this one goes on for, latest first."""
+    storage: StorageBudget | None = None
+    """What the ledger takes on disk; None until it is measured."""
+    nodes: Sequence[NodeSummary] = ()
+    """The nodes that share the ledger, by name; none with SQLite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +225,14 @@ class OutageTransition:
 
 @dataclass(frozen=True, slots=True)
 class GuardAnswer:
-    """The state of our own line when an outage began, and the result of each control server."""
+    """The state of our own line when an outage began, and the result of each control server.
+
+    `only_ours`: all that answered are in our own network, which says nothing of the line to the internet.
+    """
 
     online: bool | None
     controls: Mapping[str, str]
+    only_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +255,12 @@ class OutageDetail:
     clock_bound: float | None
     """Bound of the wall clock's error, in seconds."""
     range: SealedRange | None
+    is_cut: bool = False
+    """Whether there were more transitions."""
+
+
+class TargetGoneError(Exception):
+    """A target is no longer watched: a reload removed it while it was asked for."""
 
 
 class ReadModel(Protocol):
@@ -261,6 +274,10 @@ class ReadModel(Protocol):
     def place(self) -> str:
         """The location of this vantage point."""
 
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the pages' local times."""
+
     def is_unguarded(self) -> bool:
         """Return whether the guard is off, so that failures of our own line count as the providers'."""
 
@@ -268,26 +285,75 @@ class ReadModel(Protocol):
         """Return the watched targets."""
 
     def target_card(self, name: str, at: Millis) -> TargetCard:
-        """Return the card of a target in `targets`, from memory, whatever the ledger's size."""
+        """Return the card of a target in `targets`, from memory, whatever the ledger's size.
+
+        Raises TargetGoneError.
+        """
+
+    def response_series(self, name: str, at: Millis) -> Sequence[Millis | None]:
+        """Return the median response times of the 48 half hours before `at`, in milliseconds, from memory: None
+        for a half hour without any; empty if they are not public. Raises TargetGoneError.
+        """
+
+    def target_detail(self, name: str, at: Millis) -> TargetDetail | None:
+        """Return the data of the page of a target, watched or on record; None if it is neither."""
+
+    def response_times(self, name: str, period: Period, at: Millis) -> ResponseHistory | None:
+        """Return the response times of the period up to `at`; None if they are not public."""
+
+    def open_since(self) -> Mapping[str, Millis]:
+        """Return the first failed check of each target in `targets` with an open outage."""
+
+    def offline_since(self) -> Millis | None:
+        """Return when our own line was found down; None unless it is down now."""
 
     def unknown_reason(self, name: str) -> str:
         """Return why a name is not a target, watched or on record; "" if it is one."""
 
     def outages(
-        self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+        self, query: OutageQuery = ALL_OUTAGES, part: Part = ALL, named: Named = own_name
     ) -> Sequence[PublicOutageJson]:
-        """Return the outages on record, newest first; only those that overlap [start, end), if given."""
+        """Return a part of the outages on record, newest first. Raises NotInListError.
 
-    def recent_outages(self) -> Sequence[PublicOutageJson]:
-        """Return the outages in memory, newest first."""
+        `named` returns how the query names the target of an outage.
+        """
+
+    def count_outages(self, query: OutageQuery = ALL_OUTAGES, named: Named = own_name) -> int:
+        """Return how many outages on record match the query."""
+
+    def outage_subjects(self) -> Collection[tuple[str, str, str]]:
+        """Return the targets (name, provider, kind) that have outages on record."""
+
+    def outage_ids(self) -> Iterable[str]:
+        """Return the ids of all outages on record, newest first."""
+
+    def neighbours(self, identity: str) -> OutageNeighbours:
+        """Return what is beside an outage on record."""
+
+    def recent_outages(self, limit: int) -> Sequence[PublicOutageJson]:
+        """Return the newest outages in memory, newest first."""
 
     def outage(self, identity: str) -> OutageDetail | None:
         """Return one outage with its transitions, guard, clock and integrity; None if unknown."""
 
+    def outage_json(self, identity: str) -> PublicOutageJson | None:
+        """Return one outage in the JSON of the API; None if unknown."""
+
     def incidents(
-        self, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+        self,
+        *,
+        only_open: bool = False,
+        start: Millis | None = None,
+        end: Millis | None = None,
+        part: Part = ALL,
     ) -> Sequence[AnyIncidentJson]:
-        """Return the incidents, newest first; only those that overlap [start, end), if given."""
+        """Return a part of the incidents, newest first; only those that overlap [start, end), if given.
+
+        Raises NotInListError.
+        """
+
+    def incident_ids(self) -> Sequence[str]:
+        """Return the ids of all incidents, newest first."""
 
     def incident(self, identity: str) -> AnyIncidentJson | None:
         """Return one incident with each change of its trouble; None if unknown."""
@@ -310,13 +376,23 @@ class ReadModel(Protocol):
     def unready_reasons(self) -> list[str]:
         """Return why /readyz must fail; empty if it succeeds."""
 
+    def storage_notes(self) -> list[str]:
+        """Return when the disk of the ledger is full, for /readyz; empty while that is not known."""
+
+    def standby(self) -> str | None:
+        """Return the name of the active node, "" without one, if this one stands by; None if it does not."""
+
     def stale_reasons(self) -> list[str]:
-        """Return why the data may be stale: not ready, or no observation was recorded for long."""
+        """Return why the data may be stale: checks or their recording fail, or none was recorded for long."""
 
     def metrics(self) -> Iterator[bytes]:
         """Yield the text of /metrics in parts."""
 
-    async def evidence(self, identity: str, language: str) -> Path:
-        """Make the evidence file of an outage in a language. The caller deletes it. Raises
-        EvidenceUnavailableError.
-        """
+    def share_key(self) -> bytes:
+        """Return the secret that links to one outage are made with; b"" if none are."""
+
+    async def document(self, wanted: DocumentRequest) -> Path:
+        """Make a document; the caller deletes the file. Raises EvidenceUnavailableError."""
+
+    async def letter_preview(self, outage: str, language: str, formal: bool) -> LetterPreview:
+        """Return what a letter about an outage still needs from its owner. Raises EvidenceUnavailableError."""

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mailwatch.config.access import Networks
 from mailwatch.errors import OperationError
+from mailwatch.web.access import METRICS_ONLY
 from mailwatch.web.connections import MAX_HANDLES, Connection, Connections, RequestLimit
 
 # An attacker could fill the log with malformed requests.
@@ -45,11 +46,12 @@ async def serving(
     port: int,
     proxies: Callable[[], Networks] = tuple,
     handles: Callable[[], int] = lambda: MAX_HANDLES,
+    key: str = "web.listen",
 ) -> AsyncIterator[None]:
     """Serve `app` while the context lasts. `proxies` returns the trusted proxies, `handles` the file handles that
-    all connections together may hold. Raises ListenError.
+    all connections together may hold, `key` the config key of the address. Raises ListenError.
     """
-    listener = await asyncio.to_thread(open_listener, host, port)
+    listener = await asyncio.to_thread(open_listener, host, port, key)
     connections = Connections(proxies, handles)
     # uvicorn would trust X-Forwarded-For from any process on this machine; web/hosts.py trusts configured proxies
     # only.
@@ -73,6 +75,17 @@ async def serving(
         tasks[1].cancel()
 
 
+class MetricsOnly:
+    """Marks requests as those of the listener for metrics, which AccessControl then treats as such."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._app({**scope, METRICS_ONLY: True}, receive, send)
+
+
 class _Server(uvicorn.Server):
     """A server that leaves signal handling to `mailwatch run`."""
 
@@ -81,13 +94,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def open_listener(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on `host` and `port`. Raises ListenError."""
+def open_listener(host: str, port: int, key: str = "web.listen") -> socket.socket:
+    """Return a socket that listens on `host` and `port`, the value of `key`. Raises ListenError."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, proto)
     except OSError as error:
-        raise ListenError(f"web.listen: {_listen_error_text(error, host, port)}") from None
+        raise ListenError(f"{key}: {_listen_error_text(error, host, port, key)}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted sockets inherit these options.
@@ -100,18 +113,18 @@ def open_listener(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        raise ListenError(f"web.listen: {_listen_error_text(error, host, port)}") from None
+        raise ListenError(f"{key}: {_listen_error_text(error, host, port, key)}") from None
     return listener
 
 
-def _listen_error_text(error: OSError, host: str, port: int) -> str:
+def _listen_error_text(error: OSError, host: str, port: int, key: str) -> str:
     """Return what is wrong with the address and what to change."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     everywhere = "use 127.0.0.1 for this machine only, 0.0.0.0 for all its addresses"
     if isinstance(error, socket.gaierror):
         return f"{host} does not resolve to an address here; {everywhere}"
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} is used by another program on {host}; stop it, or change web.listen ({address})"
+        return f"port {port} is used by another program on {host}; stop it, or change {key} ({address})"
     if error.errno in (errno.EACCES, errno.EPERM):
         if port < 1024:
             return (

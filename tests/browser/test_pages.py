@@ -8,49 +8,35 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from mailwatch.web.access import COOKIE
+from mailwatch.web.credentials import COOKIE
 from mailwatch.web.templating import texts
+from tests.helpers.chromium import SIZES
 from tests.helpers.leak_check import PASSWORD, running_with_canaries
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
-from tests.helpers.requirements import need
 from tests.servers.authority import Authority
 
-CHROMIUM = "/usr/bin/chromium"
-SIZES: dict[str, ViewportSize] = {
-    "phone": {"width": 360, "height": 740},
-    "desk": {"width": 1280, "height": 900},
-}
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 CONTRAST = ["color-contrast"]
 _AXE = (resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    need(Path(CHROMIUM))
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield made
-        made.close()
-
-
-@pytest.fixture(scope="module")
 def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tuple[MailWatchProcess, str]]:
     process, _, identity = recorded_outage
     with process.running():
-        process.wait_until(lambda: process.count("lab-imap", "up") > 3, "looks")
+        process.wait_until(lambda: process.count("lab-imap", "up") > 3, "observations")
         yield process, identity
 
 
@@ -66,6 +52,7 @@ def anonymous_pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
         yield process, {
             "public": "/", "public-outages": "/outages", "public-outage": f"/outages/{identity}",
             "public-incidents": "/incidents", "public-about": "/about", "login": "/login", "asked": "/ledger",
+            "public-target": "/targets/lab%20imap%201",
         }  # fmt: skip
 
 
@@ -73,7 +60,7 @@ def _pages(identity: str) -> dict[str, str]:
     return {
         "overview": "/", "outages": "/outages", "outage": f"/outages/{identity}", "incidents": "/incidents",
         "observations": "/observations", "ledger": "/ledger", "about": "/about", "api": "/api/docs",
-        "missing": "/outages/none",
+        "missing": "/outages/none", "target": "/targets/lab-imap",
     }  # fmt: skip
 
 
@@ -191,9 +178,9 @@ def test_login_and_logout_work_without_javascript(
     assert page.url.endswith("/ledger")
     assert page.get_by_role("heading", name="Ledger").is_visible()
     page.get_by_role("link", name="Overview").click()
-    assert page.get_by_role("heading", name="canary-address-1@example.org/imap").is_visible()
+    assert page.locator(".list").get_by_role("rowheader", name="canary-address-1@example.org/imap").is_visible()
     page.get_by_role("button", name="Log out").click()
-    assert page.get_by_role("heading", name="lab imap 1").is_visible()
+    assert page.locator(".list").get_by_role("rowheader", name="lab imap 1").is_visible()
     assert page.get_by_text("canary").count() == 0
     context.close()
 
@@ -241,7 +228,7 @@ def test_login_works_below_the_prefix_of_a_proxy(
         page.goto(home + "observations", wait_until="domcontentloaded")
         page.get_by_label("Password or token").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
-        page.get_by_role("heading", name="Observations").wait_for()
+        page.get_by_role("heading", name="Checks").wait_for()
         assert page.url == home + "observations"
         assert (
             page.evaluate(f"{_AXE}\naxe.run({{runOnly: {TAGS!r}, resultTypes: ['violations']}})")["violations"]
@@ -252,7 +239,7 @@ def test_login_works_below_the_prefix_of_a_proxy(
         # Others who share the host with us are not sent our cookie.
         assert [cookie["path"] for cookie in context.cookies() if cookie["name"] == COOKIE] == ["/mail"]
         page.get_by_role("button", name="Log out").click()
-        page.get_by_role("heading", name="lab imap 1").wait_for()
+        page.locator(".list").get_by_role("rowheader", name="lab imap 1").wait_for()
         assert page.url == home
         assert [cookie for cookie in context.cookies() if cookie["name"] == COOKIE] == []
         context.close()
@@ -267,13 +254,27 @@ def test_all_can_be_read_without_javascript(web: tuple[MailWatchProcess, str], b
         page.goto(f"http://127.0.0.1:{process.port}{path}", wait_until="domcontentloaded")
         assert page.locator("main h1").first.is_visible()
     page.goto(f"http://127.0.0.1:{process.port}/", wait_until="domcontentloaded")
-    page.locator("summary").first.click()
-    assert page.locator("details[open]").count() == 1
-    # What would do nothing is not there.
-    assert page.get_by_role("button").count() == 0
+    # What would do nothing is not there: only the search, which is a form.
+    assert page.get_by_role("button").all_inner_texts() == [texts("en")["find"]]
+    page.get_by_role("searchbox").fill("lab-imap")
+    page.get_by_role("button").click()
+    assert page.url.endswith("/?q=lab-imap")
+    assert page.locator(".list tbody tr").count() == 1
+    page.get_by_role("link", name=texts("en")["show_all"]).click()
+    assert page.locator(".list tbody tr").count() == 2
+    page.get_by_role("link", name=texts("en")["theme"]["dark"]).click()
+    page.wait_for_url("**/?theme=dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+    page.set_viewport_size(SIZES["phone"])
+    page.locator(".menu summary").click()
+    page.get_by_role("link", name="Ledger").click()
+    assert page.get_by_role("heading", name="Ledger").is_visible()
+    # The choice is remembered.
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(13, 17, 23)"
+    page.set_viewport_size(SIZES["desk"])
     page.goto(f"http://127.0.0.1:{process.port}/outages/{identity}", wait_until="domcontentloaded")
     with page.expect_download() as download:
-        page.locator("a.button").click()
+        page.locator("a.button").first.click()
     assert download.value.suggested_filename == f"outage-{identity}.zip"
     context.close()
 
@@ -287,11 +288,12 @@ def test_pages_work_by_keyboard_and_show_local_time(web: tuple[MailWatchProcess,
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-    assert page.locator("time").first.inner_text().split()[-1] == "UTC"
-    own, utc = (page.locator(f"time .{which}").first.inner_text() for which in ("own", "utc"))
-    assert own.endswith("GMT+9")
-    assert (int(own.split()[3][:2]) - int(utc.split()[1][:2])) % 24 == 9
-    page.wait_for_function("document.getElementById('live').textContent === 'In diretta'")
+    zone = page.locator("#zone")
+    assert "fuso orario di questo dispositivo: Asia/Tokyo (UTC+9)" in zone.inner_text()
+    time = page.locator("main time").first
+    at = datetime.fromisoformat(time.get_attribute("datetime") or "").astimezone(ZoneInfo("Asia/Tokyo"))
+    assert f"{at:%H:%M:%S}" in time.inner_text()
+    page.wait_for_function("() => document.getElementById('live').textContent === 'In diretta'")
     context.close()
 
 
@@ -304,8 +306,8 @@ BEYOND = """edge => [...document.querySelectorAll("main *:not(option)")]
 def test_the_longest_name_fits_the_narrowest_window(tmp_path: Path, browser: Browser) -> None:
     """320 pixels: what WCAG 1.4.10 asks for."""
     name = "un.nome.lunghissimo." * 3 + "di.una.persona@" + "esempio" * 3 + ".it"
-    nobody = {"name": name, "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1s"}
-    process = MailWatchProcess(tmp_path, [nobody], detection={"recheck": ["200ms"]})
+    unreachable = {"name": name, "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1s"}
+    process = MailWatchProcess(tmp_path, [unreachable], detection={"recheck": ["200ms"]})
     page = browser.new_page(locale="it", viewport={"width": 320, "height": 640})
     with process.running():
         process.wait_until(lambda: process.api("outages"), "an outage")
@@ -317,7 +319,22 @@ def test_the_longest_name_fits_the_narrowest_window(tmp_path: Path, browser: Bro
         page.set_viewport_size(SIZES["desk"])
         # Nor are words cut to pieces where they fit.
         assert page.evaluate("document.querySelector('thead').getBoundingClientRect().height") < 60
+        # A name breaks after its signs only.
+        page.set_viewport_size({"width": 320, "height": 640})
+        _opened(page, process, "/")
+        assert page.evaluate(BROKEN) == []
     page.close()
+
+
+BROKEN = """() => [...document.querySelectorAll(".list th[scope=row] > :last-child")].flatMap((name) => {
+    const nodes = [...name.childNodes].filter((one) => one.nodeType === Node.TEXT_NODE);
+    return nodes.filter((node) => {
+        const range = document.createRange();
+        range.selectNodeContents(node);
+        return range.getClientRects().length > 1;
+    }).map((node) => node.data);
+})"""
+"""The parts of names that a line break divides."""
 
 
 CHANGED = "b => document.querySelector('main time').dateTime !== b"
@@ -327,22 +344,52 @@ def _first_time(page: Page) -> str | None:
     return page.locator("main time").first.get_attribute("datetime")
 
 
-def test_the_page_updates_itself_and_leaves_open_sections_open(
+def test_the_page_updates_itself_and_leaves_focus_and_search_where_they_are(
     web: tuple[MailWatchProcess, str], browser: Browser
 ) -> None:
     process, _ = web
     page = browser.new_page(locale="en")
     _opened(page, process, "/")
-    page.wait_for_function("document.querySelectorAll('svg.bars').length === 2")
-    summary = page.locator("summary").nth(1)
-    summary.focus()
-    page.keyboard.press("Enter")
-    text = summary.inner_text()
+    page.wait_for_function("() => document.querySelectorAll('svg.bars').length === 2")
+    link = page.locator(".tabs a").last
+    link.focus()
+    text = link.inner_text()
     before = _first_time(page)
     page.wait_for_function(CHANGED, arg=before)
-    assert page.locator("details[open] summary").all_inner_texts() == [text]
     assert page.evaluate("document.activeElement.innerText") == text
-    assert page.locator("time:not(:has(.own))").count() == 0
+    # What is typed in the search stays, and the list goes on being renewed.
+    field = page.get_by_role("searchbox")
+    field.fill("lab")
+    page.wait_for_function("() => location.search === '?q=lab'")
+    before = _first_time(page)
+    page.wait_for_function(CHANGED, arg=before)
+    assert (field.input_value(), page.evaluate("document.activeElement.id")) == ("lab", "q")
+    page.close()
+
+
+def test_the_list_follows_the_search_and_the_tabs_without_loading_the_page(
+    web: tuple[MailWatchProcess, str], browser: Browser
+) -> None:
+    process, _ = web
+    page = browser.new_page(locale="en")
+    assert _opened(page, process, "/") == []
+    page.evaluate("window.mark = true")
+    page.keyboard.press("/")
+    page.keyboard.type("nothing")
+    page.get_by_text(texts("en")["nothing_found"]).wait_for()
+    assert page.url.endswith("/?q=nothing")
+    page.get_by_role("link", name=texts("en")["show_all"]).click()
+    page.wait_for_function("() => document.querySelectorAll('.list tbody tr').length === 2")
+    assert page.get_by_role("searchbox").input_value() == ""
+    page.locator(".tabs a").last.click()
+    page.wait_for_function("() => location.search === '?state=up'")
+    assert page.locator(".tabs [aria-current]").inner_text().startswith(texts("en")["tab"]["up"])
+    # The pointer names the day: here the first of the ninety, of which nothing is known.
+    page.locator("svg.bars").first.hover(position={"x": 2, "y": 12})
+    assert page.locator("#day").inner_text().endswith(f": {texts('en')['day_state']['nodata']}")
+    page.get_by_role("link", name=texts("en")["theme"]["dark"]).click()
+    page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+    assert page.evaluate("window.mark")
     page.close()
 
 
@@ -353,9 +400,9 @@ def test_a_page_stays_unchanged_while_paused_or_while_a_filter_is_edited(
     page = browser.new_page(locale="en")
     _opened(page, process, "/observations")
     field = page.get_by_label("From")
-    field.fill("2026")
+    field.fill("2026-01-31T12:00")
     page.get_by_text(texts("en")["live_held"]).wait_for()
-    assert field.input_value() == "2026"
+    assert field.input_value() == "2026-01-31T12:00"
     before = _first_time(page)
     page.locator("nav a").first.focus()
     page.wait_for_function(CHANGED, arg=before)
@@ -364,7 +411,7 @@ def test_a_page_stays_unchanged_while_paused_or_while_a_filter_is_edited(
     page.get_by_text(texts("en")["live_paused"], exact=True).wait_for()
     before = _first_time(page)
     count = process.count("lab-imap", "up")
-    process.wait_until(lambda: process.count("lab-imap", "up") > count + 2, "looks while it is stopped")
+    process.wait_until(lambda: process.count("lab-imap", "up") > count + 2, "observations while it is stopped")
     assert _first_time(page) == before
     pause.click()
     page.wait_for_function(CHANGED, arg=before)
@@ -374,14 +421,21 @@ def test_a_page_stays_unchanged_while_paused_or_while_a_filter_is_edited(
 def test_the_page_comes_back_after_a_restart_and_after_an_answer_that_is_no_stream(
     tmp_path: Path, browser: Browser
 ) -> None:
-    nobody = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1h"}
-    process = MailWatchProcess(tmp_path, [nobody], detection={"recheck": ["1h"]})
+    unreachable = {
+        "name": "nobody",
+        "kind": "imap",
+        "host": "127.0.0.1",
+        "port": 1,
+        "tls": "none",
+        "interval": "1h",
+    }
+    process = MailWatchProcess(tmp_path, [unreachable], detection={"recheck": ["1h"]})
     stream = re.compile(r"/live\?")
     page = browser.new_page(locale="en")
     # What a proxy says while MailWatch is away; a browser never asks again by itself after that.
     page.route(stream, lambda route: route.fulfill(status=502))
     with process.running():
-        process.wait_until(lambda: process.count("nobody", "down") == 1, "a look")
+        process.wait_until(lambda: process.count("nobody", "down") == 1, "an observation")
         with page.expect_response(stream):
             _opened(page, process, "/")
         page.unroute(stream)
@@ -400,19 +454,19 @@ def test_the_page_shows_progress_while_evidence_is_made(
     process, identity = web
     page = browser.new_page(locale="it")
     result = _opened(page, process, f"/outages/{identity}")
-    button, progress = page.locator("a.button"), page.locator("#making")
+    button, progress = page.locator("a.button").first, page.locator("#making")
     with page.expect_download() as download:
         button.click()
         page.get_by_role("progressbar").wait_for()
-        assert progress.inner_text() == texts("it")["evidence_making"]
+        assert progress.inner_text() == texts("it")["document"]["making"]
     assert download.value.suggested_filename == f"outage-{identity}.zip"
     download.value.save_as(process.folder / "seen.zip")
     assert process.command("verify", str(process.folder / "seen.zip")).returncode == 0
-    page.get_by_text(texts("it")["evidence_made"]).wait_for()
+    page.get_by_text(texts("it")["document"]["made"]).wait_for()
     assert page.get_by_role("progressbar").count() == 0
     page.evaluate("document.querySelector('a.button').href = '000000000000/../../api/v1/outages/0/evidence.zip'")
     button.click()
-    page.get_by_text(texts("it")["evidence_failed"]).wait_for()
+    page.get_by_text(texts("it")["document"]["failed"]).wait_for()
     assert "no such outage" in progress.inner_text()
     assert not [one for one in result if "Policy" in one]
     page.close()

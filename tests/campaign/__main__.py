@@ -23,11 +23,11 @@ from tests.campaign.worlds import WEEKS, Campaign, results
 SHOWN = 5
 """Failures shown of each world."""
 ROWS = (
-    "looks",
-    "looks booked up",
-    "looks booked down",
-    "looks booked unknown",
-    "looks lost on the way",
+    "probes",
+    "probes booked up",
+    "probes booked down",
+    "probes booked unknown",
+    "probes lost on the way",
     "entries",
     "gaps",
     "starts",

@@ -28,7 +28,7 @@ class Accounts:
     def __init__(
         self, run: Run, reader: Reader, facts: Mapping[str, Facts], probes: Mapping[int, TrueProbe]
     ) -> None:
-        self._run, self._reader, self._facts, self._looks = run, reader, facts, probes
+        self._run, self._reader, self._facts, self._probes = run, reader, facts, probes
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong."""
@@ -76,34 +76,34 @@ class Accounts:
                 self._own(spent, before, reply, side, None)
                 before = reply = side = None
                 continue
-            observation, between = self._looks[index], None
-            if before is not None and self._adjoin(before, observation, max(reach, reached)):
+            probe, between = self._probes[index], None
+            if before is not None and self._adjoin(before, probe, max(reach, reached)):
                 between = fact.outcome if fact.outcome is reply else Outcome.UNKNOWN
-                spent[between] += observation.start - before.end
+                spent[between] += probe.start - before.end
                 pieces += between is not side
             self._own(spent, before, reply, side, between)
-            before, reply, side, reached = observation, fact.outcome, between, reach
+            before, reply, side, reached = probe, fact.outcome, between, reach
         return spent[Outcome.DOWN], spent[Outcome.UNKNOWN], sum(spent.values()), 2 * pieces
 
-    def _adjoin(self, before: TrueProbe, look: TrueProbe, reach: float) -> bool:
-        near = look.start - before.end <= reach
-        return near and not self._run.clocks.booted_between(before.start, look.end)
+    def _adjoin(self, before: TrueProbe, probe: TrueProbe, reach: float) -> bool:
+        near = probe.start - before.end <= reach
+        return near and not self._run.clocks.booted_between(before.start, probe.end)
 
     @staticmethod
     def _own(
         spent: dict[Outcome, float],
-        look: TrueProbe | None,
-        said: Outcome | None,
+        probe: TrueProbe | None,
+        outcome: Outcome | None,
         before: Outcome | None,
         after: Outcome | None,
     ) -> None:
         """Count what a probe itself took, by what was on its two sides."""
-        if look is None or said is None:
+        if probe is None or outcome is None:
             return
         if Outcome.UNKNOWN in (before, after):
-            spent[Outcome.UNKNOWN] += look.end - look.start
+            spent[Outcome.UNKNOWN] += probe.end - probe.start
         elif before is not None and after is not None:
-            spent[said] += look.end - look.start
+            spent[outcome] += probe.end - probe.start
 
 
 def _seconds(reported: Mapping[str, Any]) -> dict[str, float]:

@@ -55,8 +55,8 @@ class _Comparison:
         for entry in reader.entries(kinds=FACT_KINDS):
             if entry.fact is not None:
                 self.named.setdefault(entry.fact.target, []).append((entry.index, entry.fact))
-        self.looks = {
-            index: self._look(fact)
+        self.probes = {
+            index: self._true_probe(fact)
             for facts in self.named.values()
             for index, fact in facts
             if isinstance(fact, Observation)
@@ -81,7 +81,7 @@ class _Comparison:
             for reported in self.reported[service.key]:
                 self._honest(reported)
         self.result.failures += Bookkeeping(self.run, self.truth, self.facts, self.clock, self.figures).faults()
-        self.result.failures += Accounts(self.run, self.reader, self.named, self.looks).faults()
+        self.result.failures += Accounts(self.run, self.reader, self.named, self.probes).faults()
         return self.result
 
     def _by_service(self, facts: list[tuple[int, Fact]]) -> None:
@@ -96,9 +96,9 @@ class _Comparison:
     def _fail(self, what: str) -> None:
         self.result.failures.append(what)
 
-    def _look(self, fact: Observation) -> TrueProbe:
+    def _true_probe(self, fact: Observation) -> TrueProbe:
         assert fact.facts
-        number: int = fact.facts["look"]  # type: ignore[typeddict-item]
+        number: int = fact.facts["probe"]  # type: ignore[typeddict-item]
         return self.run.probes.probes[number]
 
     def _reported(self, payload: OutageJson) -> ReportedOutage:
@@ -116,10 +116,10 @@ class _Comparison:
         ]
         return ReportedOutage(
             payload,
-            good=self.looks[first] if payload["last_good"] else None,
-            bad=self.looks[bad[0]],
-            last=self.looks[bad[-1]],
-            end=self.looks[last] if payload["first_good"] else None,
+            good=self.probes[first] if payload["last_good"] else None,
+            bad=self.probes[bad[0]],
+            last=self.probes[bad[-1]],
+            end=self.probes[last] if payload["first_good"] else None,
             first_index=bad[0],
             last_index=bad[-1],
         )
@@ -145,12 +145,12 @@ class _Comparison:
         segments, lost = self.truth.stretches(service, fault)
         met, cut = None, False
         for segment in segments:
-            looks = self.truth.within(service.target.name, segment.start, min(segment.end, self.world.end))
+            probes = self.truth.within(service.target.name, segment.start, min(segment.end, self.world.end))
             due = segment.start + self.truth.probe_due(service, segment.start)
-            if due < min(segment.end, self.world.end) and not (looks and looks[0].start <= due):
-                self._fail(f"{service.target.name}: no look from {segment.start:.1f} to {due:.1f} ({fault})")
+            if due < min(segment.end, self.world.end) and not (probes and probes[0].start <= due):
+                self._fail(f"{service.target.name}: no probe from {segment.start:.1f} to {due:.1f} ({fault})")
                 return
-            if here := next((observation for observation in looks if fault in observation.faults_met), None):
+            if here := next((probe for probe in probes if fault in probe.faults_met), None):
                 met, cut = here, segment.end < end
                 if met.end + self.truth.rest_needed(service, met) < segment.end:
                     self._fail(f"{service.target.name}: {fault} was met at {met.end:.1f} and is not on record")
@@ -158,14 +158,14 @@ class _Comparison:
         if lost and (cut or sum(lost.values()) > (end - fault.start) / 2):
             self._excuse(max(lost, key=lambda why: lost[why]))
         else:
-            self._excuse("over before its rechecks were" if met else "between two looks")
+            self._excuse("over before its rechecks were" if met else "between two probes")
 
     def _is_found(self, service: Service, fault: Span) -> bool:
         for reported in self.reported[service.key]:
             for index, fact in self.named[reported.json["target"]]:
                 if not reported.first_index <= index <= reported.last_index or not isinstance(fact, Observation):
                     continue
-                if fault in self.looks[index].faults_met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
+                if fault in self.probes[index].faults_met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
                     self.figures["found afterwards"] += reported.json.get("proven_afterwards", False)
                     return True
         return False
@@ -178,15 +178,15 @@ class _Comparison:
                 accepted, rejected = "", ""
             if not isinstance(fact, Observation) or not fact.with_login:
                 continue
-            if fault in self._look(fact).faults_met and fact.cause is Cause.CREDENTIALS:
+            if fault in self._true_probe(fact).faults_met and fact.cause is Cause.CREDENTIALS:
                 rejected = fact.secret if fact.secret == accepted else rejected
             elif fact.outcome is Outcome.UP:
                 if rejected and fact.secret == rejected:
-                    self._fail(f"{service.target.name}: {fault}: rejected and accepted again, and not told")
+                    self._fail(f"{service.target.name}: {fault}: rejected and accepted again, and not reported")
                     return
                 accepted, rejected = fact.secret, ""
         _, lost = self.truth.stretches(service, fault)
-        self._excuse(max(lost, key=lambda why: lost[why]) if lost else "between two looks")
+        self._excuse(max(lost, key=lambda why: lost[why]) if lost else "between two probes")
 
     def _excuse(self, why: str) -> None:
         self.result.excused[why] += 1
@@ -198,7 +198,7 @@ class _Comparison:
         self.figures["reported"] += 1
         self.figures["proven afterwards"] += proven
         self.figures["reported, of a login"] += not proven and "credentials" in reported.json["causes"]
-        faults = [fault for look in (reported.bad, reported.last) for fault in look.faults_met]
+        faults = [fault for probe in (reported.bad, reported.last) for fault in probe.faults_met]
         if (
             not reported.bad.faults_met
             or not reported.last.faults_met
@@ -215,7 +215,7 @@ class _Comparison:
         bounds = Bounds(reported, facts, self.run.clocks)
         wrong += bounds.faults()
         if not proven:
-            wrong += Unseen(reported, facts, self.looks, self.run.clocks).faults(bounds.known_throughout)
+            wrong += Unseen(reported, facts, self.probes, self.run.clocks).faults(bounds.known_throughout)
         self.figures["over a step of the clock"] += bounds.stepped
         self.figures["over a reboot"] += bounds.rebooted
         self.figures["over a reboot that nobody can date"] += bounds.rebooted and not bounds.known
@@ -227,7 +227,7 @@ class _Comparison:
 
     def _of_one(self, reported: ReportedOutage, facts: Sequence[tuple[int, Fact]]) -> Iterator[str]:
         """Say whether it is of more than one service, or its state is not that of its watching."""
-        met = {self.looks[index].target for index, _ in facts if index in self.looks}
+        met = {self.probes[index].target for index, _ in facts if index in self.probes}
         if len(met) > 1:
             yield f"it has probes of {met}"
         later = [fact for index, fact in self.named[reported.json["target"]] if index > reported.last_index]

@@ -36,22 +36,22 @@ class Bounds:
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong."""
-        reported, lasted = self._reported, self._reported.json["duration"]
+        reported, duration = self._reported, self._reported.json["duration"]
         inner = max(0, _millis(reported.last.start - reported.bad.end))
-        least = _millis(lasted["min"])
+        least = _millis(duration["min"])
         if least > inner + ROUNDING or (not self.rebooted and least < inner - ROUNDING):
             yield f"at least {least} ms, but {inner} passed from its first to its last failure"
         if self.rebooted and least < self._observed() - ROUNDING:
             yield f"at least {least} ms, but {self._observed()} were observed inside of boots"
-        most = None if lasted["max"] is None else _millis(lasted["max"])
+        most = None if duration["max"] is None else _millis(duration["max"])
         if reported.good is None or reported.end is None:
             if most is not None:
                 yield f"at most {most} ms, but one of its ends is open"
         else:
             yield from self._most(most, _millis(reported.end.end - reported.good.start))
-        estimate = lasted["estimate"]
+        estimate = duration["estimate"]
         if most is not None and (estimate is None or not least <= _millis(estimate) <= most):
-            yield f"its estimate is not between its bounds: {lasted}"
+            yield f"its estimate is not between its bounds: {duration}"
         yield from self._clock()
         yield from self._times()
 
@@ -144,12 +144,10 @@ class Unseen:
             if isinstance(fact, Gap) or fact.outcome is Outcome.UNKNOWN:
                 blind = True
                 continue
-            observation = probes[index]
+            probe = probes[index]
             if before is not None:
-                self._stretch(
-                    observation.start - before.end, blind, clocks.booted_between(before.end, observation.start)
-                )
-            before, blind = observation, False
+                self._stretch(probe.start - before.end, blind, clocks.booted_between(before.end, probe.start))
+            before, blind = probe, False
 
     def _stretch(self, seconds: float, blind: bool, rebooted: bool) -> None:
         self.largest = max(self.largest, seconds)

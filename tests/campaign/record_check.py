@@ -49,38 +49,38 @@ class Bookkeeping:
         """Yield what is wrong, and count."""
         history = self._run.history
         if history.errors:
-            yield f"{history.errors:.0f} looks failed by MailWatch's own fault"
+            yield f"{history.errors:.0f} probes failed by MailWatch's own fault"
         yield from self._noticed()
         yield from self._summed()
         for name, service in self._run.world.services.items():
             for _, fact in self._facts[name]:
                 if isinstance(fact, Observation):
-                    yield from self._booked(service, fact, self._look(fact))
+                    yield from self._booked(service, fact, self._true_probe(fact))
             yield from self._gaps(service)
         for account in {id(s.account): s.account for s in self._run.world.services.values() if s.account}.values():
             yield from self._logins(account)
-        self._figures["looks"] += len(self._run.probes.probes)
+        self._figures["probes"] += len(self._run.probes.probes)
         self._figures["starts"] += len(history.off)
         self._figures["kills"] += history.kills
         self._figures["reboots"] += history.reboots
         self._figures["reloads"] += history.reloads
 
-    def _look(self, fact: Observation) -> TrueProbe:
+    def _true_probe(self, fact: Observation) -> TrueProbe:
         assert fact.facts
-        number: int = fact.facts["look"]  # type: ignore[typeddict-item]
+        number: int = fact.facts["probe"]  # type: ignore[typeddict-item]
         return self._run.probes.probes[number]
 
-    def _booked(self, service: Service, fact: Observation, look: TrueProbe) -> Iterator[str]:
-        self._figures[f"looks booked {fact.outcome}"] += 1
-        if fact.outcome is Outcome.DOWN and not look.faults_met:
-            self._figures["looks lost on the way"] += look.why == "lost"
-            if look.why != "lost":
-                yield f"booked as down: {look}"
-        ours = look.why in ("throttled", "password") or _is_login(look) or self._truth.is_disturbed(look)
-        if fact.outcome is Outcome.UNKNOWN and not ours and (service.account is None or look.with_login):
-            yield f"booked as unknown: {look} {fact.cause} {fact.detail}"
-        if fact.outcome is Outcome.UP and look.raw is not Outcome.UP:
-            yield f"booked as up: {look}"
+    def _booked(self, service: Service, fact: Observation, probe: TrueProbe) -> Iterator[str]:
+        self._figures[f"probes booked {fact.outcome}"] += 1
+        if fact.outcome is Outcome.DOWN and not probe.faults_met:
+            self._figures["probes lost on the way"] += probe.why == "lost"
+            if probe.why != "lost":
+                yield f"booked as down: {probe}"
+        ours = probe.why in ("throttled", "password") or _is_login(probe) or self._truth.is_disturbed(probe)
+        if fact.outcome is Outcome.UNKNOWN and not ours and (service.account is None or probe.with_login):
+            yield f"booked as unknown: {probe} {fact.cause} {fact.detail}"
+        if fact.outcome is Outcome.UP and probe.raw is not Outcome.UP:
+            yield f"booked as up: {probe}"
 
     def _summed(self) -> Iterator[str]:
         """The metrics must have the sum of a life's gaps, each of which `_between` holds against the truth."""
@@ -163,7 +163,7 @@ class Bookkeeping:
     def _between(
         self, service: Service, interval: float, last: Observation, fact: Observation, gaps: list[Gap]
     ) -> Iterator[str]:
-        start, end = self._look(last).end, self._look(fact).start
+        start, end = self._true_probe(last).end, self._true_probe(fact).start
         covered = [true_span(gap, self._run.clocks, start) for gap in gaps]
         where = f"{service.target.name} from {start:.1f} to {end:.1f}: {[gap.reason for gap in gaps]}"
         if end - start > interval * 1.5 + 1 + SLACK:
@@ -173,7 +173,7 @@ class Bookkeeping:
                 if known > true + 0.002 or (exact and known < true - 0.002):
                     yield f"a gap of {true:.3f} s is taken for {known:.3f}: {where}"
             if sum(until - since for since, until in covered) < end - start - 0.1:
-                yield f"no gap in a long time without a look: {where}"
+                yield f"no gap in a long time without a probe: {where}"
             return
         unseen = [span for span in self._unseen() if span.overlaps(start, end)]
         for span in unseen:
@@ -189,33 +189,39 @@ class Bookkeeping:
         return [*self._run.history.off, *(span for span in self._run.history.disturbed if span.kind != "step")]
 
     def _logins(self, account: Account) -> Iterator[str]:
-        observations = sorted(
-            (look for look in self._run.probes.probes if self._run.world.services[look.target].account is account),
-            key=lambda look: look.start,
+        probes = sorted(
+            (
+                probe
+                for probe in self._run.probes.probes
+                if self._run.world.services[probe.target].account is account
+            ),
+            key=lambda probe: probe.start,
         )
         rejections = sorted(
-            (look for look in observations if look.with_login and look.cause is Cause.CREDENTIALS),
-            key=lambda look: look.end,
+            (probe for probe in probes if probe.with_login and probe.cause is Cause.CREDENTIALS),
+            key=lambda probe: probe.end,
         )
-        rejected = [look.end for look in rejections]
+        rejected = [probe.end for probe in rejections]
         # One that a kill kept from the record is unknown to the next start.
-        recorded = {id(look) for name in self._facts for look in self._recorded(name)}
-        known = [look.end for look in rejections if id(look) in recorded]
+        recorded = {id(probe) for name in self._facts for probe in self._recorded(name)}
+        known = [probe.end for probe in rejections if id(probe) in recorded]
         self._figures["rejected logins"] += len(rejected)
         for first, fourth in zip(known, known[REJECTIONS:], strict=False):
             if fourth - first < HOUR - SLACK and not self._times_are_in_doubt(first, fourth):
                 yield f"{account.username}: rejected four times from {first:.1f} to {fourth:.1f}"
-        for look in observations:
-            if look.with_login or self._times_are_in_doubt(look.start - 5 * HOUR, look.start):
+        for probe in probes:
+            if probe.with_login or self._times_are_in_doubt(probe.start - 5 * HOUR, probe.start):
                 continue
             recent = any(
-                at <= look.start + SLACK and self._awake(at, look.start) < HOUR + SLACK for at in rejected
+                at <= probe.start + SLACK and self._awake(at, probe.start) < HOUR + SLACK for at in rejected
             )
-            if not recent and not any(o.with_login and o.start <= look.start <= o.end for o in observations):
-                yield f"{account.username}: its login was held back for nothing: {look}"
+            if not recent and not any(
+                other.with_login and other.start <= probe.start <= other.end for other in probes
+            ):
+                yield f"{account.username}: its login was held back for nothing: {probe}"
 
     def _recorded(self, name: str) -> list[TrueProbe]:
-        return [self._look(fact) for _, fact in self._facts[name] if isinstance(fact, Observation)]
+        return [self._true_probe(fact) for _, fact in self._facts[name] if isinstance(fact, Observation)]
 
     def _awake(self, start: float, end: float) -> float:
         suspends = [
@@ -229,6 +235,6 @@ class Bookkeeping:
         return clocks.booted_between(start, end) and clocks.offset_at(start) != clocks.offset_at(end)
 
 
-def _is_login(look: TrueProbe) -> bool:
+def _is_login(probe: TrueProbe) -> bool:
     """Whether it met a broken login, which nobody can tell from a wrong password until it is accepted again."""
-    return any(fault.kind == "login" for fault in look.faults_met)
+    return any(fault.kind == "login" for fault in probe.faults_met)

@@ -223,7 +223,7 @@ class _Life:
         monitor.attribution._diagnosis = NoDiagnosis()
         first = self._reader.size()
         await self._node("start")
-        await self._watch(begin=True)
+        await self._read_config(begin=True)
         run.history.findings += check_ledger(self._reader, self._store.keys, monitor)
         monitor.schedule.start()
         for number, name in enumerate(monitor.targets):
@@ -246,7 +246,7 @@ class _Life:
         await writer.close()
         self._reader.close()
 
-    async def _watch(self, *, begin: bool) -> None:
+    async def _read_config(self, *, begin: bool) -> None:
         """Take over what the config says, at the start and at a reload, as the daemon does."""
         run, monitor, start = self._run, self.monitor, self._clocks.true
         targets = run.targets()
@@ -299,7 +299,7 @@ class _Life:
                 if event.killed:
                     self._why = MachineEvent(event.at, "kill", 60.0)
                     self._loop.call_later(run.world.chance.uniform(0, 0.1), self._kill)
-                await self._watch(begin=False)
+                await self._read_config(begin=False)
             else:
                 self._apply_event(event)
 

@@ -126,7 +126,7 @@ class SimulatedProbes:
             attempts=(made,),
             addresses=(service.address,),
             with_login=logged_in,
-            facts={"look": len(self.probes) - 1},  # type: ignore[arg-type]
+            facts={"probe": len(self.probes) - 1},  # type: ignore[arg-type]
         )
 
     def _is_lost(self, service: Service) -> bool:
@@ -144,7 +144,7 @@ class SimulatedProbes:
 
 def limit_phase(limit: Span, phases: Sequence[Phase]) -> Phase:
     """Return where a limit turns us away: at the greeting, or some of them at the login."""
-    return Phase.AUTH if limit.lasting and Phase.AUTH in phases else Phase.GREETING
+    return Phase.AUTH if limit.breaks_connections and Phase.AUTH in phases else Phase.GREETING
 
 
 class _SimulatedConnection:
@@ -211,7 +211,7 @@ class _SimulatedConnection:
         self.why = "line"
         if down.kind == "unreachable" and phase is Phase.CONNECT:
             raise _Failed(Cause.UNREACHABLE, "no route to host")
-        await self._hang(down, down.lasting and phase in _CONNECTED)
+        await self._hang(down, down.breaks_connections and phase in _CONNECTED)
 
     async def _resolve(self) -> None:
         """The system's resolver asks twice, five seconds apart."""
@@ -232,7 +232,7 @@ class _SimulatedConnection:
         self.faults_met.append(fault)
         await asyncio.sleep(0.03)
         if fault.kind == "timeout" or (fault.kind == "unreachable" and phase in _CONNECTED):
-            await self._hang(fault, fault.lasting)
+            await self._hang(fault, fault.breaks_connections)
         elif fault.kind == "slow":
             await asyncio.sleep(self._target.timeout * 1.5)
         elif fault.kind == "refused" and phase in _CONNECTED:
@@ -242,10 +242,10 @@ class _SimulatedConnection:
         else:
             self._say(cause_of(fault.kind), phase, fault.start)
 
-    async def _hang(self, trouble: Span, lasting: bool) -> None:
+    async def _hang(self, trouble: Span, connection_broke: bool) -> None:
         """Wait for an answer until the trouble ends, or for good where the connection died of it."""
         while self._clocks.true < trouble.end:
             await asyncio.sleep(trouble.end - self._clocks.true)
-        if lasting:
+        if connection_broke:
             await asyncio.sleep(FOREVER)
         await asyncio.sleep(self._world.chance.uniform(0, 1))

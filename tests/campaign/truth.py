@@ -30,7 +30,7 @@ from tests.campaign.world import Service, Span, World
 
 OVERHEAD = 1.0
 """Seconds from the end of a probe to its being on disk."""
-FIRST_LOOKS = 2.0
+FIRST_PROBE_WITHIN = 2.0
 """Seconds from the start of MailWatch to its first probe of each target."""
 LOGINS_AT_ONCE = 3
 
@@ -41,12 +41,10 @@ class Truth:
     def __init__(self, world: World, history: History, taken: Iterable[TrueProbe]) -> None:
         self.world = world
         self.probes: dict[str, list[TrueProbe]] = {name: [] for name in world.services}
-        for observation in taken:
-            self.probes[observation.target].append(observation)
-        self._starts = {
-            name: [observation.start for observation in probes] for name, probes in self.probes.items()
-        }
-        ours = [Span(off.start, off.end + FIRST_LOOKS, "not running") for off in history.off]
+        for probe in taken:
+            self.probes[probe.target].append(probe)
+        self._starts = {name: [probe.start for probe in probes] for name, probes in self.probes.items()}
+        ours = [Span(off.start, off.end + FIRST_PROBE_WITHIN, "not running") for off in history.off]
         for span in history.disturbed:
             ours.append(
                 Span(span.start, span.end + 2 * TICK_SECONDS, "clock" if span.kind == "step" else "asleep")
@@ -75,15 +73,11 @@ class Truth:
     def within(self, name: str, start: float, end: float) -> list[TrueProbe]:
         """Return the probes that began at or after `start` and ended by `end`."""
         probes, first = self.probes[name], bisect_left(self._starts[name], start)
-        return [
-            observation
-            for observation in probes[first : bisect_left(self._starts[name], end)]
-            if observation.end <= end
-        ]
+        return [probe for probe in probes[first : bisect_left(self._starts[name], end)] if probe.end <= end]
 
-    def is_disturbed(self, look: TrueProbe) -> bool:
+    def is_disturbed(self, probe: TrueProbe) -> bool:
         """Whether our line, our machine or our clock was in trouble at any time of the probe."""
-        troubles = (span for span in self._ours if span.start <= look.end and look.start <= span.end)
+        troubles = (span for span in self._ours if span.start <= probe.end and probe.start <= span.end)
         return next(troubles, None) is not None
 
     def probe_due(self, service: Service, start: float) -> float:
@@ -96,8 +90,8 @@ class Truth:
     def rest_needed(self, service: Service, met: TrueProbe) -> float:
         """Return the seconds that must remain after a probe that met a fault, for it to be found for sure."""
         doubts, probes = 1, self.probes[service.target.name]
-        for observation in reversed(probes[: self._starts[service.target.name].index(met.start)]):
-            if observation.cause is None:
+        for probe in reversed(probes[: self._starts[service.target.name].index(met.start)]):
+            if probe.cause is None:
                 break
             doubts += 1
         rules = self.world.rules
@@ -134,7 +128,7 @@ class Truth:
                 # Another name is another target: what was seen under the old one does not count for it.
                 since = applied.start if name else since
                 if here:
-                    found.append(Span(since, applied.end + FIRST_LOOKS, "not watched"))
+                    found.append(Span(since, applied.end + FIRST_PROBE_WITHIN, "not watched"))
                 name = here
         return found if name else [*found, Span(since, self.world.end, "not watched")]
 
@@ -142,7 +136,7 @@ class Truth:
         found = []
         for span in service.throttled.all:
             end = span.end
-            if any(look.why == "throttled" for look in self._around(service, span)):
+            if any(probe.why == "throttled" for probe in self._around(service, span)):
                 longest = span.end + 16 * service.longest + self._one_probe(service)
                 end = min(self._next_probe(service, span.end), longest)
             found.append(Span(span.start, end, "throttled"))

@@ -30,12 +30,15 @@ SHARE_AS_INSTALLED = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of true time, [start, end). `lasting`: a connection that met it does not recover with it."""
+    """A stretch of true time, [start, end).
+
+    `breaks_connections`: a connection that met it does not recover with it.
+    """
 
     start: float
     end: float
     kind: str = ""
-    lasting: bool = False
+    breaks_connections: bool = False
 
     def overlaps(self, start: float, end: float) -> bool:
         """Whether it shares a moment with [start, end], both ends included."""
@@ -265,11 +268,11 @@ class _Draw:
         """An outage, now and then one that comes and goes."""
         chance = self.chance
         cause = chance.choice([*CAUSES, "mailbox", "mailbox", "login", "login"])
-        lasting = chance.random() < 0.5
-        found = [Span(start, start + self._log_uniform(3.0, 3 * DAY), cause, lasting)]
+        breaks_connections = chance.random() < 0.5
+        found = [Span(start, start + self._log_uniform(3.0, 3 * DAY), cause, breaks_connections)]
         while chance.random() < 0.35 and len(found) < 12:
             start = found[-1].end + self._log_uniform(0.5, HOUR)
-            found.append(Span(start, start + self._log_uniform(3.0, 2 * HOUR), cause, lasting))
+            found.append(Span(start, start + self._log_uniform(3.0, 2 * HOUR), cause, breaks_connections))
         return found
 
     def _break_services(self, services: Sequence[Service], span: Span, faults: dict[str, list[Span]]) -> None:
@@ -298,10 +301,10 @@ class _Draw:
         for at in self._times(a_week):
             begin = self._near(at)
             spans.append(Span(begin, begin + self._log_uniform(least, most), self.chance.choice(what)))
-        lasting = (self.chance.random() < 0.5 for _ in spans)
+        breaks_connections = (self.chance.random() < 0.5 for _ in spans)
         return Spans(
-            replace(s, lasting=s.end - s.start >= LINE_LOSS_KILLS_SECONDS and one)
-            for s, one in zip(spans, lasting, strict=True)
+            replace(s, breaks_connections=s.end - s.start >= LINE_LOSS_KILLS_SECONDS and one)
+            for s, one in zip(spans, breaks_connections, strict=True)
         )
 
     def _near(self, at: float) -> float:

@@ -10,6 +10,7 @@ clock          a wall clock that is wrong by minutes to years
 limits         no file handles, no memory, no threads
 slow_disk      an fsync of five seconds
 hostile        servers that break every rule, for hours of virtual time
+nodes          two nodes with one ledger in PostgreSQL, of which the active one is lost
 web_clients    web clients that send half a request, or never read an answer
 
 `python -m tests.chaos` runs them; docs/explanation/reliability.md keeps the figures.

@@ -111,7 +111,7 @@ class Disk:
         ]
         self._tracing = subprocess.Popen(words, stderr=subprocess.DEVNULL)
 
-    def well(self) -> None:
+    def recover(self) -> None:
         """From now on it takes no longer than it does."""
         self._file.unlink(missing_ok=True)
         if self._tracing is not None:
@@ -144,7 +144,7 @@ def _installed(lab: Lab) -> Iterator[tuple[MailWatchProcess, Disk]]:
         try:
             yield process, disk
         finally:
-            disk.well()
+            disk.recover()
             force_stop(process)
 
 
@@ -170,12 +170,14 @@ def while_it_runs(lab: Lab, figures: Figures, each: int = SECONDS, seconds: floa
             waits > each - 2, f"/metrics shows {waits:.0f} s where an entry waits for {each} s at least"
         )
         figures.promise(unready or each < LONG, f"readyz says ok where each fsync takes {each} s")
-        disk.well()
-        figures.promise(wait_for(lambda: ready(process)), f"not ready when the disk is well: {_tail(process)}")
+        disk.recover()
+        figures.promise(
+            wait_for(lambda: ready(process)), f"not ready when the disk is fast again: {_tail(process)}"
+        )
         before = size(process)
         wait_for(lambda: size(process) > before + 10)
         status, _ = stops(process)
-        figures.promise(status == 0, f"SIGTERM when the disk is well: status {status}")
+        figures.promise(status == 0, f"SIGTERM when the disk is fast again: status {status}")
         _went_on(figures, process, began, ended, each)
         _checked(figures, process, acknowledged)
 
@@ -203,7 +205,7 @@ def while_it_stops(lab: Lab, figures: Figures) -> None:
         status, stop_seconds = stops(process, 10 + FSYNCS * SECONDS * 2)
         figures.at_most(f"stop on a disk of {SECONDS} s", stop_seconds)
         figures.promise(status is not None, f"SIGTERM without effect on a slow disk: {_tail(process)}")
-        disk.well()
+        disk.recover()
         _checked(figures, process, acknowledged)
 
 
@@ -219,7 +221,7 @@ def at_the_start(lab: Lab, figures: Figures) -> None:
         figures.at_most(f"stop in a start on a disk of {SECONDS} s", stop_seconds)
         figures.promise(status is not None, f"SIGTERM without effect in a slow start: {_tail(process)}")
         figures.promise(TRACEBACK not in log_since(process), f"slow start: {_tail(process)}")
-        disk.well()
+        disk.recover()
         figures.promise(starts(process), f"does not start after a slow first start: {_tail(process)}")
         stops(process)
         _checked(figures, process, Acknowledged())

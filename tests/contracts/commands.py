@@ -128,7 +128,7 @@ EXITS: tuple[tuple[str, ...], ...] = (
     ("no-such-verb",),
     *((verb, "--no-such-option") for verb in (
         "run", "health", "demo", "init", "login", "probe", "outages", "incidents", "offline", "availability",
-        "report", "claim", "verify", "merge", "ledger", "backup", "config", "notify", "providers",
+        "nodes", "report", "claim", "verify", "merge", "ledger", "backup", "config", "notify", "providers",
     )),
     ("outages",),
     ("outages", "--bogus"),

@@ -35,7 +35,8 @@ def bundles(maker: Maker) -> None:
     write("letter.pdf", "claim", oldest, "--lang", "it")
     write("letter-en.pdf", "claim", oldest, "--lang", "en", "--formal")
     members = [_member(made / f"{name}.zip") for name in ("outage", "away")]
-    status, printed = maker.run("merge", *members, "-o", made / "joint.zip", *trust)
+    key = maker.work / "home" / "data" / "keys" / "ledger.pem"
+    status, printed = maker.run("merge", *members, "-o", made / "joint.zip", *trust, "--key", key)
     assert status == 0, printed
 
     claims = {}

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from mailwatch.analysis.incident_json import IncidentJson
 from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, OfflineJson, OutageJson, TargetJson
-from mailwatch.web.read_model import PublicIncidentJson, PublicOutageJson, PublicTargetJson
+from mailwatch.web.public_shapes import PublicIncidentJson, PublicOutageJson, PublicTargetJson
 from tests.contracts.commands import bare
 from tests.contracts.snapshots import EXPECTED, names
 

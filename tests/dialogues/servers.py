@@ -17,7 +17,7 @@ from tests.dialogues.dialogue import Dialogue, Step, Then
 HEADER = "Date: Mon, 2 Jan 2023 10:00:00 +0100\n\n"
 _LITERAL = len(HEADER) + HEADER.count("\n")
 _BOX = "* FLAGS (\\Seen)\n* 3 EXISTS\n* 0 RECENT\n* OK [UIDVALIDITY 1] ok\n{tag} OK [READ-ONLY] done"
-WELL: Mapping[Kind, Mapping[str, str]] = {
+HEALTHY: Mapping[Kind, Mapping[str, str]] = {
     Kind.IMAP: {
         "CONNECT": "* OK [CAPABILITY IMAP4rev1 LITERAL+ ID] ready",
         "CAPABILITY": "* CAPABILITY IMAP4rev1 LITERAL+ ID\n{tag} OK done",
@@ -82,8 +82,8 @@ class _Session:
         if steps:
             step = steps[min(self.asked[command], len(steps) - 1)]
         else:
-            well = WELL[self.dialogue.kind]
-            step = Step(command, well.get(command, well[""]))
+            healthy = HEALTHY[self.dialogue.kind]
+            step = Step(command, healthy.get(command, healthy[""]))
         self.asked[command] += 1
         await self._say(step.says, tag)
         if step.then is Then.SILENCE:

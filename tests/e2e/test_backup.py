@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import tarfile
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,7 +89,7 @@ def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
     process: MailWatchProcess, tmp_path: Path
 ) -> None:
     process.wait_until(
-        lambda: process.count("lab-imap", "up") + process.count("lab-imap", "down") >= 5, "five looks"
+        lambda: process.count("lab-imap", "up") + process.count("lab-imap", "down") >= 5, "five observations"
     )
     before = len(headers(process.data_dir))
     file = tmp_path / "backup.tar.gz"
@@ -112,7 +116,9 @@ def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
     ended = json.loads(original[reported["entries"] - 1])["time"]
     new.wait_until(lambda: now() - ended > 2 * SHORTEST_GAP_MS, "a time worth a gap")
     with new.running():
-        new.wait_until(lambda: gaps_from(new.data_dir, reported["entries"]), "a look, and the gap before it")
+        new.wait_until(
+            lambda: gaps_from(new.data_dir, reported["entries"]), "an observation, and the gap before it"
+        )
     assert headers(new.data_dir)[: reported["entries"]] == original[: reported["entries"]]
     audit = new.command("ledger", "audit", "--json")
     assert audit.returncode == 0, audit.stdout + audit.stderr
@@ -134,7 +140,7 @@ def test_everything_that_belongs_to_a_ledger_is_in_it_and_nothing_half_written(
     with tarfile.open(file) as tar:
         members = {member.name: member for member in tar.getmembers()}
     assert set(members) == {
-        "keys", "tokens", "oauth", "claims",
+        "keys", "tokens", "oauth", "claims", "declarations",
         "mailwatch.sqlite", "keys/ledger.pem", "keys/ledger.pub", "keys/targets.key",
         f"tokens/{token}.tsr", "oauth/anna@example.org.json",
     }  # fmt: skip
@@ -202,6 +208,53 @@ def test_a_backup_of_a_damaged_entry_is_not_made(
     with pytest.raises(StoreDamagedError, match=message):
         backup(ledger, tmp_path / "backup.tar.gz")
     assert not list(tmp_path.glob("*backup*"))
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def full_database(*_: object, **__: object) -> None:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_FULL, "SQLITE_FULL"
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("where", "failing", "message"),
+    [
+        ((tarfile, "open"), no_space, "{file}: No space left on device; free some space there, or name another"),
+        ((os, "fsync"), no_space, "{file}: No space left on device; free some space there, or name another"),
+        ((tempfile, "mkdtemp"), no_space, "{file}: No space left on device; free some space there, or name"),
+        ((sqlite3, "connect"), full_database, "the disk of {file} is full; free some space there"),
+        (
+            (os, "statvfs"),
+            lambda _: SimpleNamespace(f_blocks=9, f_bavail=1, f_frsize=1000),
+            "{file}: the disk there has 0.0 MB free, and a backup needs 0.",
+        ),
+    ],
+    ids=["packing", "syncing", "folder", "database", "before"],
+)
+def test_a_full_disk_names_the_backup_and_what_to_do(
+    ledger: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: tuple[object, str],
+    failing: Callable[..., object],
+    message: str,
+) -> None:
+    folder = tmp_path / "my backups"
+    folder.mkdir()
+    config = tmp_path / "config.yaml"
+    config.write_text("vantage_point: {name: x}\ntargets: [{name: a, kind: imap, provider: libero}]\n")
+    monkeypatch.setattr(*where, failing)
+    assert main(["--config", str(config), "backup", str(folder / "b.tar.gz")]) == 1
+    monkeypatch.undo()
+    reported = capsys.readouterr().err
+    assert message.format(file=folder / "b.tar.gz") in reported
+    assert ".mailwatch-backup" not in reported
+    assert list(folder.iterdir()) == []
 
 
 def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(ledger: Path, tmp_path: Path) -> None:

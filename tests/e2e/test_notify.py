@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -54,7 +56,7 @@ def test_killed_between_commit_and_send_it_notifies_after_the_restart_and_once(
     mailwatch.kill()
     assert webhook.received == []
     with mailwatch.running():
-        mailwatch.wait_until(lambda: webhook.received, "told", 40)
+        mailwatch.wait_until(lambda: webhook.received, "notified", 40)
         mailwatch.wait_until(
             lambda: mailwatch.metric('mailwatch_notifications_total{channel="json-1",outcome="sent"'), "noted"
         )
@@ -63,9 +65,36 @@ def test_killed_between_commit_and_send_it_notifies_after_the_restart_and_once(
     mailwatch.kill()
     with mailwatch.running():
         output = mailwatch.all_output()
-    assert webhook.titles == ["MailWatch: 3 outages"]
+    assert webhook.titles == ["MailWatch: lab: 3 of 3 targets down"]
     assert CANARY.encode() not in output
     assert f"127.0.0.1:{webhook.port}".encode() not in output
+
+
+def test_a_provider_down_is_one_message_with_its_name_local_time_and_a_link(
+    tmp_path: Path, webhook: Webhook
+) -> None:
+    names = ("a", "b", "c")
+    sent_to = {"group": "5s", "lang": "it", "name": "telephone"}
+    mailwatch = notifying_process(tmp_path, webhook.url, names=names, channel=sent_to, timezone="Asia/Kathmandu")
+    mailwatch.settings["web"]["url"] = "https://mw.example.org/"
+    for target in mailwatch.settings["targets"]:
+        target["provider"] = "libero"
+    mailwatch.write_config()
+    with mailwatch.running():
+        mailwatch.wait_until(lambda: webhook.received, "notified", 60)
+        mailwatch.wait_until(
+            lambda: mailwatch.metric('mailwatch_notifications_total{channel="telephone",outcome="sent"'), "noted"
+        )
+        (incident,) = mailwatch.api("incidents")
+        assert mailwatch.metric('mailwatch_incident_targets_down{provider="libero"') == 3
+    (message,) = webhook.received
+    assert message["title"] == "MailWatch: Libero: 3 servizi su 3 non funzionano"
+    first_bad = datetime.fromisoformat(incident["first_bad"]).astimezone(ZoneInfo("Asia/Kathmandu"))
+    headline, cause, named, link = message["message"].splitlines()
+    assert headline.startswith(f"Libero: 3 servizi su 3 non funzionano dalle {first_bad:%H:%M}")
+    assert cause == "Causa: connessione rifiutata (osservato da test)"
+    assert named == "a, b, c"
+    assert link == f"https://mw.example.org/incidents/{incident['id']}"
 
 
 def test_a_receiver_that_is_away_is_notified_later_and_no_secret_is_shown(
@@ -77,7 +106,7 @@ def test_a_receiver_that_is_away_is_notified_later_and_no_secret_is_shown(
         failed = 'mailwatch_notifications_total{channel="json-1",outcome="failed"'
         mailwatch.wait_until(lambda: (mailwatch.metric(failed) or 0) >= 1, "a failed attempt")
         webhook.open()
-        mailwatch.wait_until(lambda: webhook.received, "told")
+        mailwatch.wait_until(lambda: webhook.received, "notified")
         output = mailwatch.all_output()
     output += mailwatch.all_output()
     assert webhook.titles == ["MailWatch: lab non funziona"]
@@ -145,16 +174,16 @@ def test_a_real_mail_server_accepts_the_message_over_verified_tls(
     assert (tried.returncode, tried.stdout) == (0, "mailtos-1: sent\n"), tried.stderr
     body = arrived()[-1].get_body(("plain", "html"))
     assert body is not None
-    assert "lab: down since" in body.get_content()
+    assert "lab is down since" in body.get_content()
     assert password.encode() not in output
 
 
 def test_a_channel_can_be_tested_and_reports_why_it_fails(tmp_path: Path, webhook: Webhook) -> None:
     refusing = Webhook().open()
     refusing.status = 401
-    nobody = f"json://127.0.0.1:{free_port()}/{CANARY}"
-    well = {"url": webhook.url, "lang": "it", "quiet_hours": "00:00-23:59"}
-    more = [well, {"url": refusing.url}, {"url": nobody}]
+    unreachable = f"json://127.0.0.1:{free_port()}/{CANARY}"
+    answering = {"url": webhook.url, "lang": "it", "quiet_hours": "00:00-23:59"}
+    more = [answering, {"url": refusing.url}, {"url": unreachable}]
     mailwatch = MailWatchProcess(tmp_path, [unreachable_target()], notify=more)
     tried = mailwatch.command("notify", "test")
     refusing.close()

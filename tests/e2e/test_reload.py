@@ -25,6 +25,7 @@ from starlette.types import ASGIApp
 from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.config import Config, WebAccess, load
 from mailwatch.config.recorded_targets import recorded_settings
+from mailwatch.config.targets import resolved_targets
 from mailwatch.metrics import Metrics
 from mailwatch.monitor.build import RESTART_ONLY_KEYS
 from mailwatch.monitor.enrolment import apply_settings
@@ -38,8 +39,8 @@ from tests.helpers.webhook import Webhook
 from tests.servers import free_port
 
 DOC = ROOT / "docs" / "reference" / "reload.md"
-REFUSED = re.compile(r"database|timestamps\[\]\.login\.oauth2\..*")
-"""Keys that have only one value, or none."""
+REFUSED = re.compile(r"database(\..*)?|timestamps\[\]\.login\.oauth2\..*")
+"""Keys that have only one value here, or none. tests/e2e/test_postgresql.py has another database."""
 IN_USE = ("signing", "claims")
 """Read when they are used, from the file as it is then."""
 
@@ -114,10 +115,16 @@ BASE: dict[str, Any] = {
     ],
     "notify": [{"url": "json://127.0.0.1:1/a"}],
     "heartbeat": {"url": "http://127.0.0.1:1/a"},
+    "backup": {"to": "backups"},
+    "retention": {"keep": "400d"},
+    "witness": {},
 }  # fmt: skip
 for section in BASE["targets"]:
     if section["host"] is None:
         del section["host"]
+
+WITNESS_KEY = "mailwatch-witness/4c58a042095f0d47+6e930214+BOjCEHV3UUlzlx2fCfFKtQ6uSVc8Y86JnxmKdvZunMBS"
+LOG_KEY = "mailwatch/f9994a23a489c953+918209ba+AeQsJQEKXmuVcv3HuHOoxKsSx13K8E7g+GA4uLJ8gP43"
 
 Edits = dict[str, Any]
 
@@ -161,8 +168,10 @@ def address(place: str, here: str, scheme: str) -> dict[str, tuple[Edits, Edits]
 CHANGES: dict[str, tuple[Edits, Edits]] = {
     "vantage_point.name": ({}, {"vantage_point.name": "away"}),
     "vantage_point.place": ({}, {"vantage_point.place": "there"}),
+    "timezone": ({}, {"timezone": "Asia/Kolkata"}),
     "data_dir": ({}, {"data_dir": "elsewhere"}),
     "web.listen": ({}, {"web.listen": "127.0.0.1:1"}),
+    "web.metrics_listen": ({}, {"web.metrics_listen": "127.0.0.1:2"}),
     "web.public": ({}, {"web.public": True}),
     "web.password_file": ({}, {"web.password_file": "secret-b"}),
     "web.password_env": ({}, {"web.password_file": None, "web.password_env": "SECRET_B"}),
@@ -175,7 +184,16 @@ CHANGES: dict[str, tuple[Edits, Edits]] = {
     "web.hosts": ({}, {"web.hosts": ["mail.example"]}),
     "web.trusted_proxies": ({}, {"web.trusted_proxies": ["192.0.2.0/24"]}),
     "web.trust_network": ({}, {"web.trust_network": True}),
+    "web.url": ({}, {"web.url": "https://status.example"}),
+    "web.title": ({}, {"web.title": "Mail"}),
+    "web.text": ({}, {"web.text": "Call us."}),
+    "web.logo": ({}, {"web.logo": "logo.svg"}),
+    "web.announcement": ({}, {"web.announcement": "On Sunday."}),
+    "web.embed": ({}, {"web.embed": ["https://home.example"]}),
+    "web.noindex": ({}, {"web.noindex": False}),
+    "web.badges": ({}, {"web.badges": True}),
     "limits.max_concurrent": ({}, {"limits.max_concurrent": 7}),
+    "limits.spool": ({}, {"limits.spool": "3 GB"}),
     "defaults.interval": ({}, {"defaults.interval": "90s"}),
     "defaults.timeout": ({}, {"defaults.timeout": "10s"}),
     "defaults.helo_name": ({}, {"defaults.helo_name": "two.example"}),
@@ -186,6 +204,7 @@ CHANGES: dict[str, tuple[Edits, Edits]] = {
     "accounts[].channels": ({}, {"accounts[0].channels": ["imap", "smtp"]}),
     "accounts[].interval": ({}, {"accounts[0].interval": "5m"}),
     "accounts[].timeout": ({}, {"accounts[0].timeout": "5s"}),
+    "accounts[].paused": ({}, {"accounts[0].paused": True}),
     "targets[].name": ({}, {"targets[2].name": "page"}),
     "targets[].kind": ({}, {"targets[5].kind": "pop3"}),
     "targets[].provider": ({}, {"targets[0].provider": "renamed"}),
@@ -198,6 +217,7 @@ CHANGES: dict[str, tuple[Edits, Edits]] = {
     "targets[].login.username": ({}, {"targets[0].login.username": "n@lab.example"}),
     "targets[].interval": ({}, {"targets[0].interval": "2h"}),
     "targets[].timeout": ({}, {"targets[0].timeout": "5s"}),
+    "targets[].paused": ({}, {"targets[0].paused": True}),
     "targets[].url": ({}, {"targets[2].url": "https://web.example/b"}),
     "targets[].contains": ({}, {"targets[2].contains": "welcome"}),
     "targets[].absent": ({}, {"targets[2].absent": "maintenance"}),
@@ -229,6 +249,11 @@ CHANGES: dict[str, tuple[Edits, Edits]] = {
     ),
     "guard.timeout": ({}, {"guard.timeout": "3s"}),
     "guard.port25_controls": ({}, {"guard.port25_controls": ["a.example"]}),
+    "guard.public_address.stun": ({}, {"guard.public_address": {"stun": "127.0.0.1:1"}}),
+    "guard.public_address.every": (
+        {"guard.public_address": {"stun": "127.0.0.1:1"}},
+        {"guard.public_address": {"stun": "127.0.0.1:1", "every": "2h"}},
+    ),
     "clock.servers": ({}, {"clock.servers": ["127.0.0.1:123"]}),
     "maintenance[].name": ({}, {"maintenance[0].name": "daily"}),
     "maintenance[].targets": ({}, {"maintenance[0].targets": ["smtp"]}),
@@ -244,6 +269,13 @@ CHANGES: dict[str, tuple[Edits, Edits]] = {
     "timestamps[].ca_file": ({}, {"timestamps[0].ca_file": "ca-a.pem"}),
     **password("timestamps[].login", "timestamps[0].login"),
     "timestamps[].login.username": ({}, {"timestamps[0].login.username": "you"}),
+    "witnesses[].url": (
+        {"witnesses": [{"url": "http://192.0.2.1:9743", "key": WITNESS_KEY}]},
+        {"witnesses": [{"url": "http://192.0.2.2:9743", "key": WITNESS_KEY}]},
+    ),
+    "witnesses[].key": ({}, {"witnesses": [{"url": "http://192.0.2.1:9743", "key": WITNESS_KEY}]}),
+    "witness.listen": ({}, {"witness.listen": "127.0.0.1:3"}),
+    "witness.logs": ({}, {"witness.logs": [LOG_KEY]}),
     "signing.key_file": ({}, {"signing.key_file": "other.pem"}),
     "signing.certificate_file": ({}, {"signing.certificate_file": "cert.pem"}),
     "signing.password_file": ({}, {"signing.password_file": "secret-a"}),
@@ -270,13 +302,20 @@ CHANGES: dict[str, tuple[Edits, Edits]] = {
     "claims[].notified[].reference": ({}, {"claims[0].notified[0].reference": "7"}),
     "claims[].notified[].answer": ({}, {"claims[0].notified[0].answer": "no"}),
     **address("notify[]", "notify[0]", "json"),
+    "notify[].name": ({}, {"notify[0].name": "telephone"}),
     "notify[].on": ({}, {"notify[0].on": ["open"]}),
     "notify[].lang": ({}, {"notify[0].lang": "it"}),
     "notify[].quiet_hours": ({}, {"notify[0].quiet_hours": "22:00-07:00"}),
     "notify[].timezone": ({}, {"notify[0].timezone": "Europe/Rome"}),
     "notify[].group": ({}, {"notify[0].group": "20s"}),
+    "notify[].remind": ({}, {"notify[0].remind": "1d"}),
     **address("heartbeat", "heartbeat", "http"),
     "heartbeat.every": ({}, {"heartbeat.every": "2m"}),
+    "backup.to": ({}, {"backup.to": "elsewhere"}),
+    "backup.every": ({}, {"backup.every": "2d"}),
+    "backup.keep": ({}, {"backup.keep": 2}),
+    "retention.rows": ({}, {"retention.rows": "8d"}),
+    "retention.keep": ({}, {"retention.keep": "off"}),
 }
 """For each key two configs that differ in it: what is edited in BASE before, and after; None removes a key."""
 
@@ -317,18 +356,23 @@ class Running:
         assert guard is not None
         assert port25 is not None
         assert monitor.attribution.expiry._guard is guard
+        assert service.cosigner is not None
         return {
             "targets": {runtime.target.name: runtime.target for runtime in monitor.targets.values()},
             "on record": {runtime.target.name: runtime.settings for runtime in monitor.targets.values()},
-            "beats": {name: beat.interval for name, beat in monitor.schedule._triggers.items()},
+            "intervals": {name: trigger.interval for name, trigger in monitor.schedule._triggers.items()},
             "shown": {
                 record.name: (record.labels, record.interval) for record in monitor.metrics._records.values()
             },
             "limit": monitor.runner._limit,
+            "spool": monitor.spooler and monitor.spooler._spool.most,
             "guard": (guard._controls, guard._timeout, port25._controls),
+            "public address": service.addresses.section and service.addresses.section.public_address,
             "time servers": (service._housekeeping._time_servers, monitor.attribution.expiry._servers),
             "maintenance": monitor.maintenance.announced.announcements[-1].rules,
             "authorities": service.timestamping._authorities,
+            "witnesses": dict(service.witnessing._witnesses),
+            "cosigned": set(service.cosigner._logs),
             "every": monitor.metrics._token_interval,
             "channels": service.notifier._channels,
             "counted": set(monitor.metrics._notifications),
@@ -338,6 +382,11 @@ class Running:
             "vantage point": monitor.vantage_point,
             "data_dir": service.config.data_dir,
             "listen": service.config.web.listen,
+            "zone": service.config.zone(),
+            "web": service.config.web,
+            "paused": [section.paused for section, _ in resolved_targets(service.config)],
+            "backup": service.config.backup,
+            "retention": service.storage.retention,
         }
 
 
@@ -353,6 +402,7 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         monkeypatch.setenv(f"URL_{scheme.upper()}", f"{scheme}://127.0.0.1:1/environment")
         (tmp_path / f"url-{scheme}").write_text(f"{scheme}://127.0.0.1:1/file\n")
     (tmp_path / "ca-a.pem").write_text(_certificate())
+    (tmp_path / "logo.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     for named in ("key.pem", "other.pem", "cert.pem"):
         # That it is a key is seen by who signs with it.
         (tmp_path / named).write_text("a key\n")
@@ -366,6 +416,8 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         running = Running(path, service, [service.built_config.access])
         app_for = service.app_for
         assert app_for is not None
+        # A file has none: it is made here, so that its limit is seen to change.
+        await start._spool(service)
 
         def noted(access: WebAccess) -> ASGIApp:
             running.made_for.append(access)
@@ -408,11 +460,30 @@ def effect(key: str) -> str:
 PARTS = {
     "web": "access", "limits": "limit", "defaults": "targets", "accounts": "targets", "targets": "targets",
     "guard": "guard", "clock": "time servers", "maintenance": "maintenance", "timestamps": "authorities",
-    "notify": "channels", "heartbeat": "heartbeat",
+    "notify": "channels", "heartbeat": "heartbeat", "timezone": "zone", "backup": "backup",
+    "retention": "retention", "witnesses": "witnesses", "witness": "cosigned",
 }  # fmt: skip
 """Where each section of the config is seen to be in force."""
+SHOWN = re.compile(r"web\.url")
+SPOOL = re.compile(r"limits\.spool")
+PAUSED = re.compile(r".*\.paused")
+
+
+def part_of(key: str) -> str:
+    """Where a key is seen to be in force."""
+    if SHOWN.fullmatch(key):
+        return "web"
+    if SPOOL.fullmatch(key):
+        return "spool"
+    if key.startswith("guard.public_address."):
+        return "public address"
+    return "paused" if PAUSED.fullmatch(key) else PARTS[re.split(r"[.\[]", key)[0]]
+
+
 FOLLOWS = {
-    "targets": {"on record", "beats", "shown", "maintenance"},
+    "access": {"web"},
+    "zone": {"channels"},
+    "targets": {"on record", "intervals", "shown", "maintenance", "paused"},
     "authorities": {"every"},
     "channels": {"counted"},
 }
@@ -424,7 +495,7 @@ def rounds() -> Iterator[list[str]]:
     by_part: dict[str, list[str]] = {}
     for key in CHANGES:
         section = re.split(r"[.\[]", key)[0]
-        by_part.setdefault(PARTS.get(section, section) if effect(key) == "at once" else section, []).append(key)
+        by_part.setdefault(part_of(key) if effect(key) == "at once" else section, []).append(key)
     for together in itertools.zip_longest(*by_part.values()):
         yield [key for key in together if key is not None]
 
@@ -453,7 +524,7 @@ async def test_each_key_takes_effect_as_the_table_says(running: Running, caplog:
         assert [line for line in logged if "next start" in line] == [
             f"{one} changed: this takes effect at the next start" for one in waits
         ], together
-        expected = {PARTS[re.split(r"[.\[]", key)[0]] for key in together if effect(key) == "at once"}
+        expected = {part_of(key) for key in together if effect(key) == "at once"}
         new = running.in_force()
         changed = {part for part in old if old[part] != new[part]}
         assert expected <= changed, together
@@ -530,10 +601,10 @@ async def test_settings_that_need_a_restart_are_logged_at_each_reload_until_then
 async def test_the_certificates_of_a_file_are_read_anew(running: Running) -> None:
     trusting = edited({"targets[0].ca_file": "ca-a.pem"})
     await running.reload(trusting)
-    looking, name = running.service.monitor.runner, BASE["targets"][0]["name"]
-    before = looking._contexts.get(running.service.monitor.targets[name].target)
+    runner, name = running.service.monitor.runner, BASE["targets"][0]["name"]
+    before = runner._contexts.get(running.service.monitor.targets[name].target)
     await running.reload(trusting)
-    assert looking._contexts.get(running.service.monitor.targets[name].target) is not before
+    assert runner._contexts.get(running.service.monitor.targets[name].target) is not before
 
 
 async def test_the_guard_can_be_switched_off_and_on(running: Running) -> None:

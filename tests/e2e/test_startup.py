@@ -334,6 +334,6 @@ def test_a_hanging_disk_stops_neither_answers_nor_the_shutdown(
     process.wait_until(lambda: process.get("/healthz") == "ok\n", "alive")
     process.wait_until(lambda: process.get("/readyz").startswith("503 starting: "), "starting")
     process.wait_until(
-        lambda: "INFO mailwatch.monitor.process: starting: " in process.log.read_text(), "told in the log"
+        lambda: "INFO mailwatch.monitor.process: starting: " in process.log.read_text(), "a line in the log"
     )
     assert process.stop() == 0

@@ -257,8 +257,8 @@ def test_a_restart_does_not_ask_again_before_its_time(process: MailWatchProcess,
 
 
 def test_a_reload_asks_the_authorities_that_are_named_from_then_on(authority: Authority, tmp_path: Path) -> None:
-    nobody = {"name": "lab", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
-    process = MailWatchProcess(tmp_path, [{**nobody, "interval": "1h"}])
+    unreachable = {"name": "lab", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
+    process = MailWatchProcess(tmp_path, [{**unreachable, "interval": "1h"}])
     named = {"url": authority.url, "every": "1h", "ca_file": str(authority.chain)}
     with process.running():
         for sections, asked in (([named], 1), ([{**named, "every": "2h"}], 2), ([], 2)):
@@ -284,7 +284,7 @@ def test_a_token_that_cannot_be_stored_does_not_stop_the_probes(
     settings[0]["every"] = "100ms"
     process.write_config()
     process.start()
-    process.wait_until(lambda: "File exists" in process.log.read_text(), "told")
+    process.wait_until(lambda: "File exists" in process.log.read_text(), "a line in the log")
     count = process.count("lab-imap", "up")
     process.wait_until(lambda: process.count("lab-imap", "up") >= count + 3, "going on")
 

@@ -75,14 +75,14 @@ def test_a_process_that_was_stopped_goes_on() -> None:
         assert process.returncode == 0
 
 
-def nobody() -> dict[str, object]:
+def unreachable_target() -> dict[str, object]:
     return {"name": "away", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none",
             "interval": "30m"}  # fmt: skip
 
 
 @pytest.fixture
 def mailwatch(tmp_path: Path) -> Iterator[MailWatchProcess]:
-    made = MailWatchProcess(tmp_path, [nobody()])
+    made = MailWatchProcess(tmp_path, [unreachable_target()])
     yield made
     made.stop()
 
@@ -190,7 +190,7 @@ def test_health_follows_the_config_and_loads_next_to_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MAILWATCH_LISTEN", raising=False)
-    mailwatch = MailWatchProcess(tmp_path, [nobody()])
+    mailwatch = MailWatchProcess(tmp_path, [unreachable_target()])
     assert main(["--config", str(mailwatch.config), "health"]) == 1
     assert f"no answer from 127.0.0.1, port {mailwatch.port}: " in capsys.readouterr().err
     monkeypatch.setenv("MAILWATCH_LISTEN", "8080")

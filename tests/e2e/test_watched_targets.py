@@ -10,6 +10,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 from pydantic import SecretStr
 
 from mailwatch.config.recorded_targets import recorded_settings, target_steps
+from mailwatch.ledger.entry import login_name_commitment, login_name_key
+from mailwatch.ledger.settings_payloads import settings_from, settings_payload
 from mailwatch.model import Kind, Rules, TargetChange, TargetEvent, TargetSettings
 from mailwatch.settings import Login, MxTask, RoundtripTask, Target, WebmailTask
 from mailwatch.store import Reader
@@ -36,6 +39,16 @@ def test_the_ledger_names_targets_but_never_the_login_name() -> None:
     assert "mario" not in str(settings)
     assert settings.login != recorded_settings(replace(TARGET, login=login), Rules(), b"t" * 32).login
     assert (settings.catalogue, settings.own_ca, settings.task) == (False, False, "")
+    # Its owner alone can disclose it; a record from before that has none.
+    key = login_name_key(SECRET, login.username)
+    assert login_name_commitment(key, login.username) == settings.login_name
+    assert login_name_commitment(key, "anna@example.org") != settings.login_name
+    assert login_name_key(b"t" * 32, login.username) != key
+    payload = settings_payload(settings)
+    assert settings_from(payload) == settings
+    del payload["login_name"]
+    assert settings_from(payload) == replace(settings, login_name="")
+    assert settings_from(payload).service == settings.service
     assert recorded_settings(replace(TARGET, ca_file=Path("ca.pem")), Rules(), SECRET).own_ca
 
 
@@ -247,6 +260,17 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     assert "still down" not in displayed
     assert json.loads(here.command("outages", "--open", "--json").stdout) == []
     assert "no longer monitored" in here.command("incidents").stdout
+    # A period is judged by what was watched then, whatever the config has now.
+    days = (datetime.now(UTC) + timedelta(days=each) for each in (-1, 1))
+    window = [word for way, day in zip(("--from", "--to"), days, strict=True) for word in (way, f"{day:%Y-%m-%d}")]
+    counted = json.loads(here.command("availability", "--json").stdout)
+    assert sorted(one["target"] for one in counted) == ["lab", "other"]
+    bundle = here.data_dir / "period.zip"
+    made = here.command("report", *window, "-o", str(bundle))
+    assert made.returncode == 0, made.stderr
+    stated = json.loads(zipfile.ZipFile(bundle).read("period.json"))
+    assert [one["id"] for one in stated["outages"]] == [outage["id"]]
+    assert here.command("verify", str(bundle)).returncode == 0
     clean(here)
     bundle = here.folder / "case.zip"
     made = here.command("report", outage["id"], "-o", str(bundle))

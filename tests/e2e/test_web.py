@@ -10,11 +10,11 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import pytest
 from starlette.requests import Request
@@ -22,14 +22,23 @@ from starlette.requests import Request
 from mailwatch.analysis.rolling_availability import AvailabilityRatio, DayAvailability
 from mailwatch.i18n import format_duration
 from mailwatch.store import Reader, queries
-from mailwatch.times import DAY_MS, HOUR_MS, now
+from mailwatch.times import DAY_MS, HOUR_MS, now, parse_rfc3339
 from mailwatch.web import charts
 from mailwatch.web.charts import day_bars, day_state
+from mailwatch.web.frame import Audience, Frame
 from mailwatch.web.observation_filter import MAX_SCANNED_ENTRIES, ObservationFilter, page_of
-from mailwatch.web.overview import headline
-from mailwatch.web.pages import Audience, Pages
+from mailwatch.web.overview import OverviewQuery, headline
+from mailwatch.web.overview_page import OverviewPage
 from mailwatch.web.read_model import ObservationQuery, ReadModel, TargetCard
-from mailwatch.web.templating import choose_language, format_share, template_environment, texts
+from mailwatch.web.templating import (
+    breakable,
+    choose_language,
+    format_brief,
+    format_share,
+    template_environment,
+    texts,
+    zone_text,
+)
 from mailwatch.web.templating import format_duration as written
 from tests.helpers.ledger_factory import MINUTE, Pattern, write
 from tests.helpers.patience import PATIENCE
@@ -57,7 +66,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess
     with MailWatchProcess(
         folder, [DEAD_TARGET | {"interval": "1h"}], detection={"recheck": ["1h"]}
     ).running() as process:
-        process.wait_until(lambda: process.count("nobody", "down") == 1, "a look")
+        process.wait_until(lambda: process.count("nobody", "down") == 1, "an observation")
         yield process
 
 
@@ -111,7 +120,7 @@ def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
 ) -> None:
     status, headers, text = _get(web[0], page, **{"Accept-Language": language})
     assert status == 200
-    assert f'<html lang="{language}">' in text
+    assert f'<html lang="{language}"' in text
     assert texts(language)["skip"] in text
     assert "'unsafe" not in headers["content-security-policy"]
     assert "default-src 'none'" in headers["content-security-policy"]
@@ -123,15 +132,29 @@ def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
 def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[MailWatchProcess, str]) -> None:
     process, identity = web
     process.wait_until(lambda: process.state("lab-imap") == "up", "up again")
-    well = "</span> All channels are up</h1>"
+    all_up = f"<h1>{texts('en')['headline']['all_up']}</h1>"
 
     def shown() -> str:
         text = _get(process, "/")[2]
-        return text if well in text and text.count("<title>2") == 2 * 90 else ""
+        return text if all_up in text and text.count('class="bars"') == 2 else ""
 
-    text = process.wait_until(shown, "well, with ninety days of both")
+    text = process.wait_until(shown, "all up, with ninety days of both")
     assert f"outages/{identity}" in text
-    assert "DNS lookup" in text
+    # A line of response times for each, from the ledger or from this run.
+    assert text.count('class="spark"') == 2
+
+
+def test_the_overview_lists_what_the_address_asks_for(web: tuple[MailWatchProcess, str]) -> None:
+    process, _ = web
+    assert "lab-<wbr>imap" in _get(process, "/?q=IMAP+lab")[2]
+    assert texts("it")["nothing_found"] in _get(process, "/?q=nothing&lang=it")[2]
+    assert texts("en")["nothing_found"] in _get(process, "/?state=paused")[2]
+    assert texts("en")["nothing_found"] in _get(process, "/?provider=libero")[2]
+    assert "&lt;script&gt;" in _get(process, "/?q=%3Cscript%3E")[2]
+    for query in ("state=wrong", "page=0", "q=" + "x" * 201):
+        assert _get(process, f"/?{query}")[0] == 422
+    page = _get(process, "/?q=lab&state=up&collapse=&theme=light")[2]
+    assert 'href="?q=lab&amp;state=up&amp;collapse=&amp;lang=it"' in page
 
 
 @pytest.mark.parametrize(
@@ -153,7 +176,7 @@ def test_the_outage_page_shows_bounds_replies_and_proof(web: tuple[MailWatchProc
         assert f'datetime="{outage[key]}"' in text
     # The bounds and the changes of the same observations bear the same times.
     for key in ("last_good", "first_bad", "first_good"):
-        assert text.count(f'datetime="{outage[key]}"') == 2, key
+        assert text.count(f'<time datetime="{outage[key]}" title') >= 2, key
     assert f"entries {outage['ledger']['first']} to {outage['ledger']['last']}" in text
     assert "connection refused" in text
     assert "covering the first" in text
@@ -205,10 +228,10 @@ def test_observations_are_filtered(web: tuple[MailWatchProcess, str]) -> None:
     page = _get(process, "/observations?target=lab-imap&outcome=down")[2]
     assert page.count('<tr role="row"><td') == outage["observations"]["down"]
     downs = process.api("observations?target=lab-imap&outcome=down")
-    assert {look["outcome"] for look in downs} == {"down"}
+    assert {observation["outcome"] for observation in downs} == {"down"}
     assert page.count(f'datetime="{downs[-1]["started_at"]}"') == 1
     older = process.api(f"observations?target=lab-imap&before={downs[-1]['index']}&limit=1")
-    assert [look["outcome"] for look in older] == ["up"]
+    assert [observation["outcome"] for observation in older] == ["up"]
     assert _get(process, "/observations?outcome=wrong")[0] == 422
     assert _get(process, "/api/v1/observations?before=-1")[0] == 422
 
@@ -225,7 +248,7 @@ def test_the_pages_reach_back_to_the_first_observation(still: MailWatchProcess) 
         assert not query or query.startswith("from=2020-01-01&amp;before=")
         query = query.replace("&amp;", "&")
     assert sizes == [100, 100, 51]
-    assert seen == [look["started_at"] for look in still.api("observations?limit=1000")]
+    assert seen == [observation["started_at"] for observation in still.api("observations?limit=1000")]
 
 
 def test_a_rare_outcome_is_searched_a_part_of_the_ledger_at_a_time() -> None:
@@ -233,15 +256,15 @@ def test_a_rare_outcome_is_searched_a_part_of_the_ledger_at_a_time() -> None:
         {"index": index, "outcome": "down" if index == 7 else "up"} for index in range(2 * MAX_SCANNED_ENTRIES)
     ]
 
-    def observations(looks: ObservationQuery) -> list[Any]:
-        part = ledger[looks.after or 0 : looks.before]
-        return [look for look in part[::-1] if looks.outcome in (None, look["outcome"])][: looks.limit]
+    def observations(query: ObservationQuery) -> list[Any]:
+        part = ledger[query.after or 0 : query.before]
+        return [each for each in part[::-1] if query.outcome in (None, each["outcome"])][: query.limit]
 
     asked = ObservationFilter("", "down", "", "")
     found, older = page_of(observations, asked, None)
     assert (found, older) == ([], MAX_SCANNED_ENTRIES - 1)
     found, older = page_of(observations, asked, older)
-    assert ([look["index"] for look in found], older) == ([7], None)
+    assert ([observation["index"] for observation in found], older) == ([7], None)
     assert page_of(observations, asked, 0) == ([], None)
 
 
@@ -285,19 +308,21 @@ def test_outages_are_those_of_the_target_that_is_asked_for(web: tuple[MailWatchP
 
 
 @pytest.mark.parametrize(
-    ("what", "cure"),
+    ("what", "advice"),
     [
         ("outages?targt=x", "is it target?"),
         ("outages.csv?limit=5", "there are from, open, target, to"),
-        ("incidents?target=x", "there are from, open, to"),
+        ("incidents?target=x", "there are before, from, limit, open, to"),
         ("observations?outcmoe=down", "is it outcome?"),
         ("targets?kind=imap", "there is none"),
     ],
 )
-def test_a_parameter_that_is_not_known_is_refused(web: tuple[MailWatchProcess, str], what: str, cure: str) -> None:
+def test_a_parameter_that_is_not_known_is_refused(
+    web: tuple[MailWatchProcess, str], what: str, advice: str
+) -> None:
     status, body = _asked_for(web[0], what)
     name = what.partition("?")[2].partition("=")[0]
-    assert (status, body) == (422, {"detail": f"there is no parameter {name!r}; {cure}"})
+    assert (status, body) == (422, {"detail": f"there is no parameter {name!r}; {advice}"})
 
 
 @pytest.mark.parametrize("page", ["outages", "observations"])
@@ -335,7 +360,33 @@ def test_the_other_language_keeps_the_filter(web: tuple[MailWatchProcess, str]) 
 def test_a_chosen_language_is_remembered(web: tuple[MailWatchProcess, str]) -> None:
     _, headers, _ = _get(web[0], "/?lang=it")
     cookie = headers["set-cookie"].partition(";")[0]
-    assert '<html lang="it">' in _get(web[0], "/about", Cookie=cookie)[2]
+    assert '<html lang="it"' in _get(web[0], "/about", Cookie=cookie)[2]
+
+
+def test_a_chosen_theme_is_remembered_until_the_system_decides_again(web: tuple[MailWatchProcess, str]) -> None:
+    _, headers, page = _get(web[0], "/outages?target=lab-imap&theme=dark")
+    assert ' data-theme="dark"' in page
+    # The links to the other themes and to the other language keep the rest of the query.
+    assert 'href="?target=lab-imap&amp;theme=light"' in page
+    assert 'href="?target=lab-imap&amp;lang=it"' in page
+    cookie = headers["set-cookie"].partition(";")[0]
+    assert ' data-theme="dark"' in _get(web[0], "/", Cookie=cookie)[2]
+    _, headers, page = _get(web[0], "/?theme=auto", Cookie=cookie)
+    assert "data-theme" not in page
+    assert "max-age=0" in headers["set-cookie"].lower()
+    assert "data-theme" not in _get(web[0], "/?theme=%22pink", Cookie=cookie)[2]
+
+
+def test_the_pages_can_be_installed_as_an_app(web: tuple[MailWatchProcess, str]) -> None:
+    status, headers, text = _get(web[0], "/manifest.webmanifest")
+    assert (status, headers["content-type"]) == (200, "application/manifest+json")
+    icons = json.loads(text)["icons"]
+    assert {icon.get("purpose") for icon in icons} == {None, "maskable"}
+    for icon in (*[icon["src"] for icon in icons], "favicon.ico", "static/apple-touch-icon.png"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{web[0].port}/{icon}", timeout=PATIENCE) as answer:
+            assert answer.headers["content-type"].startswith("image/")
+            # A path with the digest of the content never changes.
+            assert ("immutable" in answer.headers["cache-control"]) is ("?v=" in icon)
 
 
 def test_the_page_is_notified_of_changes(web: tuple[MailWatchProcess, str]) -> None:
@@ -480,20 +531,65 @@ def test_durations_for_people_say_no_more_than_is_known(seconds: float, least: s
 
 
 def test_a_share_says_no_more_than_is_known() -> None:
-    assert (format_share("en", 0.999_999_9), format_share("en", 0.999_999_9, up=True)) == ("99.999 %", "100.000 %")
-    assert (format_share("en", 0.5000049), format_share("en", 0.5000041, up=True)) == ("50.000 %", "50.001 %")
+    assert (format_share("en", 0.999_999_9), format_share("en", 0.999_999_9, up=True)) == (
+        "99.999\u00a0%",
+        "100.000\u00a0%",
+    )
+    assert (format_share("en", 0.5000049), format_share("en", 0.5000041, up=True)) == (
+        "50.000\u00a0%",
+        "50.001\u00a0%",
+    )
     assert (format_share("en", 1.0), format_share("en", 0.0), format_share("en", 1e-9)) == (
-        "100 %",
-        "0 %",
-        "0.000 %",
+        "100\u00a0%",
+        "0\u00a0%",
+        "0.000\u00a0%",
     )
     assert format_share("it", None) == "–"
 
 
 def test_italian_is_written_as_italians_write() -> None:
-    assert (format_share("it", 0.97), written("it", 25.7)) == ("97,000 %", "25,7 s")
-    assert written("it", 93_784, up=True) == "1 g 2 h 4 min"
-    assert template_environment("it").from_string("{{ 0.0123|span(true) }}").render() == "13 ms"
+    assert (format_share("it", 0.97), written("it", 25.7)) == ("97,000\u00a0%", "25,7\u00a0s")
+    assert written("it", 93_784, up=True) == "1 g 2 h 4 min".replace(" ", "\u00a0")
+    environment = template_environment("it", ZoneInfo("Europe/Rome"))
+    assert environment.from_string("{{ 0.0123|span(true) }}").render() == "13\u00a0ms"
+    assert environment.from_string("{{ '2026-01-22T21:55:00.125Z'|local_exact }}").render() == (
+        "22/01/2026\u00a022:55:00,125"
+    )
+
+
+@pytest.mark.parametrize(
+    ("zone", "at", "text"),
+    [
+        ("Europe/Rome", "2026-01-22T21:55:00Z", "Europe/Rome (UTC+1)"),
+        ("Europe/Rome", "2026-07-22T21:55:00Z", "Europe/Rome (UTC+2)"),
+        ("America/St_Johns", "2026-01-22T21:55:00Z", "America/St_Johns (UTC-3:30)"),
+        ("Atlantic/Reykjavik", "2026-01-22T21:55:00Z", "Atlantic/Reykjavik (UTC)"),
+        ("Etc/UTC", "2026-01-22T21:55:00Z", "UTC"),
+    ],
+)
+def test_the_zone_is_named_with_its_offset(zone: str, at: str, text: str) -> None:
+    assert zone_text(ZoneInfo(zone), parse_rfc3339(at)) == text
+
+
+@pytest.mark.parametrize(
+    ("at", "language", "text"),
+    [
+        ("2026-01-22T23:30:00Z", "en", "00:30:00"),
+        ("2026-01-22T22:30:00Z", "en", "22 Jan"),
+        ("2026-01-22T22:30:00Z", "it", "22/01"),
+        ("2025-12-31T22:59:59Z", "it", "31/12/2025"),
+    ],
+)
+def test_a_brief_time_has_the_date_only_on_other_days(at: str, language: str, text: str) -> None:
+    now = parse_rfc3339("2026-01-23T10:00:00Z")
+    assert format_brief(language, ZoneInfo("Europe/Rome"), at, now) == text.replace(" ", "\u00a0")
+
+
+def test_a_name_breaks_only_after_its_signs() -> None:
+    assert breakable("mario.rossi@libero.it/imap") == "mario.<wbr>rossi@<wbr>libero.<wbr>it/<wbr>imap"
+    assert breakable("<a>&b") == "&lt;a&gt;&amp;b"
+    assert breakable("..//x") == "..//<wbr>x"
+    assert breakable("") == ""
 
 
 @pytest.mark.parametrize(
@@ -529,31 +625,23 @@ def test_the_headline_is_true(
         assert all(name in shown for name in names)
 
 
-def test_every_text_of_the_pages_is_used() -> None:
-    web = resources.files("mailwatch.web")
-    drawn = "".join(one.read_text() for one in (web / "templates").iterdir())
-    drawn += (web / "pages.py").read_text() + (web / "starting.py").read_text()
-    by_name = {"language", "open", "closed"}
-    unused = [
-        key for key in texts("en") if key not in by_name and not re.search(rf"\bw\.{key}\b|\"{key}\"", drawn)
-    ]
-    assert unused == []
-
-
 def test_days_that_are_not_counted_yet_are_not_shown_as_days_without_data() -> None:
     one = {"target": "t", "kind": "imap", "state": "up", "outage": None, "last_observation": None, "cause": None,
-            "provider": "", "failed_phase": None, "detail": ""}  # fmt: skip
+            "provider": "", "failed_phase": None, "detail": "", "outcome": "up"}  # fmt: skip
     days = [DayAvailability(0, DAY_MS, 0, 0, 0, 0)] * 90
     card = TargetCard(phases={}, duration=0.0, days=days, ratio=AvailabilityRatio(1.0, 1.0, 1e-6), is_filling=True)
     for filling in (True, False):
         drawn = replace(card, is_filling=filling)
         read_model = SimpleNamespace(
-            vantage_point="", place="", targets=lambda: [one], target_card=lambda *_, drawn=drawn: drawn,
-            change_token=str, stale_reasons=list, recent_outages=list, is_unguarded=bool,
+            vantage_point="", place="", zone=ZoneInfo("Europe/Rome"), targets=lambda: [one],
+            target_card=lambda *_, drawn=drawn: drawn, change_token=str, stale_reasons=list,
+            recent_outages=lambda limit: [], is_unguarded=bool, open_since=dict, offline_since=lambda: None,
+            response_series=lambda *_: (), standby=lambda: None,
         )  # fmt: skip
-        page = Pages(cast(ReadModel, read_model), Audience())._render_overview(_request(), "en", 1)
+        frame = Frame(cast(ReadModel, read_model), Audience())
+        page = OverviewPage(frame).render(_request(), "en", OverviewQuery())
         assert (texts("en")["filling"] in page) is filling
-        assert ("100 %" in page) is not filling
+        assert ("100\u00a0%" in page) is not filling
         assert page.count('class="bars"') == (0 if filling else 1)
 
 

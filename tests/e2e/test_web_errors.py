@@ -8,6 +8,7 @@ import http.client
 import json
 from collections.abc import Iterator
 from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import pytest
 from starlette.types import ASGIApp
@@ -17,7 +18,8 @@ from mailwatch.web import access
 from mailwatch.web.access import AccessControl
 from mailwatch.web.app import full_app
 from mailwatch.web.errors import TEXTS_BY_STATUS
-from mailwatch.web.pages import Audience, Pages
+from mailwatch.web.frame import Audience
+from mailwatch.web.pages import Pages
 from mailwatch.web.read_model import ReadModel
 from mailwatch.web.templating import texts
 from tests.helpers.patience import PATIENCE
@@ -165,6 +167,11 @@ async def test_an_internal_error_is_reported_without_details() -> None:
     class BrokenReadModel:
         vantage_point = place = ""
         change_token = str
+
+        def standby(self) -> None:
+            return None
+
+        zone = ZoneInfo("Europe/Rome")
 
         def __getattr__(self, name: str) -> object:
             raise Broken("canary")

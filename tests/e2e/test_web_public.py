@@ -19,7 +19,10 @@ from tests.helpers.web_client import HTML, ask, basic
 from tests.helpers.web_routes import ROUTES
 
 PUBLIC = {
-    "/", "/outages", "/outages/{outage_id}", "/outages.atom", "/incidents", "/about", "/static/{name}", "/live",
+    "/", "/outages", "/outages/{outage_id}", "/outages.atom", "/incidents",
+    "/incidents/{incident_id}", "/about", "/static/{name}", "/live",
+    "/targets/{name:path}", "/api/v1/targets/{name:path}",
+    "/favicon.ico", "/manifest.webmanifest", "/licence", "/robots.txt",
     "/login", "/healthz", "/readyz", "/api/v1/targets", "/api/v1/outages", "/api/v1/outages.csv",
     "/api/v1/outages/{outage_id}", "/api/v1/incidents", "/api/v1/incidents/{incident_id}",
 }  # fmt: skip
@@ -59,13 +62,26 @@ def addresses(process: MailWatchProcess, route: str) -> Iterator[str]:
         further = "&limit=1000" if "observations" in route or "/api/" not in route else ""
         yield route if route in ("/api/v1/targets",) else f"{route}?{WHEN}{further}"
         return
+    if "/targets/{name:path}" in route:
+        for headers in (None, basic(PASSWORD)):
+            for item in api_answer(process, "targets", headers):
+                yield route.replace("{name:path}", quote(item["target"], safe="/@"))
+        return
+    if "{target:path}" in route:
+        for headers in (None, basic(PASSWORD)):
+            for item in api_answer(process, "targets", headers):
+                yield route.replace("{target:path}", quote(item["target"], safe="/@")).replace("{kind}", "state")
+        return
     if "{name}" in route:
         yield from (route.format(name=name) for name in ("style.css", "live.js", "icon.svg", "app.py"))
+        return
+    if "{token}" in route:
+        yield from (route.format(token=token) for token in ("x", "000000000000-20990101-" + 27 * "A"))
         return
     kind = "incidents" if "incident_id" in route else "outages"
     for headers in (None, basic(PASSWORD)):
         for item in api_answer(process, kind, headers):
-            yield route.format(incident_id=item["id"], outage_id=item["id"])
+            yield route.format(incident_id=item["id"], outage_id=item["id"], suffix="pdf")
 
 
 def test_the_walk_covers_every_route() -> None:
@@ -84,9 +100,14 @@ def test_no_route_discloses_anything_private_to_an_anonymous_client(
     for route in ROUTES:
         for path in addresses(public, route):
             status, text = everything(public, path, accept | {"Accept-Language": language})
-            assert status in ((200, 404) if route in PUBLIC else (401, 403)), path
+            # A link that is not valid shows nothing, as a page that does not exist.
+            refused = (404,) if route.startswith("/share/") else (401, 403)
+            # A name with a slash is none of a public target.
+            known = route in PUBLIC and "example.org/" not in path
+            assert status in ((200, 404) if known else refused), path
             # What one asks for may come back; nobody learns from that.
-            text = text.replace(path.partition("?")[0].rpartition("/")[2] or "/", "")
+            for part in path.partition("?")[0].split("/"):
+                text = text.replace(part or "/", "")
             found = [word for word in hidden if word in text]
             assert not found, (path, found)
 
@@ -94,7 +115,7 @@ def test_no_route_discloses_anything_private_to_an_anonymous_client(
 def test_logged_in_users_see_everything_that_is_private(public: MailWatchProcess) -> None:
     seen = "".join(
         everything(public, path, basic(PASSWORD))[1] for route in ROUTES for path in addresses(public, route)
-        if not path.endswith("evidence.zip")
+        if not path.partition("?")[0].endswith(("evidence.zip", ".pdf", ".docx", "/reports"))
     )  # fmt: skip
     # But for passwords, user names and notes, which stand nowhere.
     for word in ("canary-address", "canary-words", "canary-vantage", "canary-place", "127.0.0.1", "example.org"):
@@ -119,6 +140,23 @@ def test_no_spelling_of_a_path_leads_around_the_gate(public: MailWatchProcess, p
         assert not [word for word in CANARIES if word in text]
 
 
+def test_a_public_target_shows_its_state_days_and_outages_alone(public: MailWatchProcess) -> None:
+    status, _, page = ask(public, "/targets/lab%20imap%201")
+    assert status == 200
+    assert ">lab imap 1<" in page
+    assert 'class="bars' in page
+    assert re.search(r"/outages/[0-9a-f]{12}", page)
+    for hidden in ("response-times", 'id="chart"', texts("en")["on_target"]["settings"], "observations?"):
+        assert hidden not in page
+    detail = api_answer(public, "targets/lab%20imap%201")
+    assert detail["state"] == "up"
+    assert detail["availability"]["90d"]["coverage"] is not None
+    assert (detail["settings"], detail["certificate"], detail["phases"]) == (None, None, {})
+    assert set(detail) >= set(api_answer(public, "targets")[0])
+    assert ask(public, "/api/v1/targets/lab%20imap%201/response-times")[0] == 401
+    assert ask(public, "/targets/lab%20imap%203", HTML)[0] == 404
+
+
 def test_states_and_outages_are_shown_under_pseudonyms(public: MailWatchProcess) -> None:
     targets = api_answer(public, "targets")
     assert [t["target"] for t in targets] == ["lab imap 1", "lab imap 2"]
@@ -136,7 +174,7 @@ def test_states_and_outages_are_shown_under_pseudonyms(public: MailWatchProcess)
         page = ask(public, f"/outages/{outage['id']}")[2]
         for key in ("last_good", "first_bad", "last_bad", "first_good"):
             assert f'datetime="{outage[key]}"' in page
-        assert texts("en")["guard_yes"] in page
+        assert texts("en")["guard_ours"] in page
         assert "evidence.zip" not in page
     incident = api_answer(public, "incidents")[0]
     assert {o["id"] for o in incident["outages"]} <= {o["id"] for o in displayed}

@@ -89,11 +89,16 @@ def _enclosed(data: bytes) -> None:
     path.write_bytes(data)
     before, sys.argv = sys.argv, ["verify.py", str(path)]
     hook = sys.excepthook
+    names: dict[str, object] = {"__name__": "__main__"}
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit, Exception):
-            exec(_SCRIPT(), {"__name__": "__main__"})
+            exec(_SCRIPT(), names)
     finally:
         sys.argv, sys.excepthook = before, hook
+        for one in names.values():
+            # The script leaves them to the end of its process.
+            if isinstance(one, zipfile.ZipFile | io.IOBase):
+                one.close()
 
 
 def _token(data: bytes) -> None:

@@ -229,7 +229,7 @@ _REDACT = Redactor(LOGIN)
 def _redact(data: bytes) -> None:
     redacted = _REDACT(data.decode("utf-8", "backslashreplace"))
     if wire.PASSWORD.lower() in redacted.lower() or not redacted.isprintable():
-        raise Wrong(f"told: {redacted}")
+        raise Wrong(f"disclosed: {redacted}")
     if len(redacted) > 10 * MAX_CHARS:
         raise Wrong("a reply on record is not bounded")
 

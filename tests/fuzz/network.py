@@ -21,7 +21,6 @@ import dns.resolver
 import dns.rrset
 from prometheus_client import CollectorRegistry
 
-from mailwatch.cli.init import discovery
 from mailwatch.guard.control_dates import parse_http_date
 from mailwatch.guard.diagnosis import lookup_names
 from mailwatch.guard.sntp import SntpError, read_answer
@@ -35,6 +34,9 @@ from mailwatch.probes.oauth.flows import result_page
 from mailwatch.probes.roundtrip.dkim import lookup_txt
 from mailwatch.settings import OAuth2, WebmailTask
 from mailwatch.settings import Target as Watched
+from mailwatch.setup import discovery
+from mailwatch.setup.autoconfig import AutoconfigError, parse_autoconfig
+from mailwatch.setup.servers import Source, is_host_name
 from tests.fuzz import wire
 from tests.fuzz.target import Target, Wrong
 
@@ -200,6 +202,22 @@ def _time(data: bytes) -> None:
             raise Wrong("a bound below nothing")
 
 
+AUTOCONFIG = (
+    b'<?xml version="1.0"?><clientConfig version="1.1"><emailProvider id="x"><incomingServer type="imap">'
+    b"<hostname>imap.%EMAILDOMAIN%</hostname><port>993</port><socketType>SSL</socketType>"
+    b"<username>%EMAILLOCALPART%</username><authentication>password-cleartext</authentication>"
+    b'</incomingServer><outgoingServer type="smtp"><hostname>smtp.x.it</hostname><port>587</port>'
+    b"<socketType>STARTTLS</socketType></outgoingServer></emailProvider></clientConfig>"
+)
+
+
+def _autoconfig(data: bytes) -> None:
+    with contextlib.suppress(AutoconfigError):
+        for found in parse_autoconfig(data, "mario@example.org", Source.AUTOCONFIG):
+            if not is_host_name(found.host) or not 0 < found.port < 65536 or not found.username.isprintable():
+                raise Wrong("a server that cannot be used")
+
+
 def _date(data: bytes) -> None:
     parse_http_date(data, 0, 10)
 
@@ -319,6 +337,7 @@ def targets() -> list[Target]:
         Target("dns", _names, NAMES, 4),
         Target("sntp", _time, [TIME], 120),
         Target("http-date", _date, [date], 30),
+        Target("autoconfig", _autoconfig, [AUTOCONFIG], 60, words=[b"<!DOCTYPE", b"<!ENTITY", b"&a;"]),
         Target(
             "pages",
             _page,

@@ -9,14 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import SecretStr
 
-from mailwatch.cli.init.discovery import ascii_domain, is_host_name
-from mailwatch.config import ConfigError, load
+from mailwatch.config import ConfigError, load, salvage
 from mailwatch.config.catalogue import by_domain
+from mailwatch.config.edit import ConfigFile
+from mailwatch.config.yaml_file import compose
 from mailwatch.model import EventType, Notification
 from mailwatch.notify.text import message_text
 from mailwatch.settings import Channel
+from mailwatch.setup.mailbox_table import TEMPLATE, add_rows, read_table
+from mailwatch.setup.servers import ascii_domain, is_host_name
 from mailwatch.times import parse_duration, parse_rfc3339
 from tests.fuzz.target import Target
 from tests.helpers.paths import ROOT, TESTDATA
@@ -32,6 +36,37 @@ def _config(data: bytes) -> None:
     path.write_bytes(data)
     with contextlib.suppress(ConfigError):
         load(path)
+    salvage(path)
+    _edit(path, data)
+
+
+def _edit(path: Path, data: bytes) -> None:
+    """What MailWatch adds to any config that it can read, it removes again to the byte."""
+    with contextlib.suppress(ConfigError):
+        file = ConfigFile.read(path)
+        file.add_account({"address": "fuzz@libero.it", "password_env": "P"}, ["a comment"])
+        assert file.raw != data
+        file.remove("fuzz@libero.it")
+        # In a config on one line, as JSON, an empty list stays.
+        root = compose(data.decode("utf-8-sig"))
+        assert file.raw == data or (isinstance(root, yaml.MappingNode) and root.flow_style)
+
+
+@cache
+def _config_file() -> ConfigFile:
+    path = Path(_folder().name) / "sound.yaml"
+    path.write_text("accounts: [{address: anna@libero.it, password_env: P}]")
+    return ConfigFile.read(path)
+
+
+def _table(data: bytes) -> None:
+    path = Path(_folder().name) / "table.csv"
+    path.write_bytes(data)
+    table = read_table(path, _config_file())
+    if not table.problems:
+        file = ConfigFile(_config_file().path, _config_file().raw)
+        add_rows(file, table.rows)
+        assert all(row.address.encode() in file.raw for row in table.rows)
 
 
 CHANNELS = [
@@ -117,6 +152,17 @@ def targets() -> list[Target]:
                 b"!!int ",
                 b"!!timestamp ",
             ],
+        ),
+        Target(
+            "table",
+            _table,
+            [
+                TEMPLATE.encode(),
+                b"address;password_env;imap;username\na@b.example;P;c.example:993;a\nanna@libero.it;P;;\n",
+                b'address,password,channels\n"a@libero.it"," x ""y","imap smtp"\n',
+            ],
+            15,
+            words=[b"\n", b'"', b",", b";", b"address", b"password_file", b"=cmd|", b"\t", b"\r\n"],
         ),
         Target(
             "messages",

@@ -14,14 +14,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
+from mailwatch.cli import main
 from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, sign_text
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
-from mailwatch.store import Store
+from mailwatch.store import Store, Tokens
 from tests.helpers.bundle_files import Files, files_of
 from tests.helpers.malicious_operator import Operator, quiet
 from tests.helpers.paths import TESTDATA
@@ -73,8 +80,76 @@ class Original:
 
 
 def original() -> Original:
-    """The bundle that never changes."""
+    """The bundle of an outage that never changes."""
     return Original(FOLDER / "case.zip", private_key(FOLDER / "ledger.pem"))
+
+
+def period() -> Original:
+    """The bundle of a window that never changes."""
+    return Original(FOLDER / "period.zip", private_key(FOLDER / "period-ledger.pem"))
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A joint zip that encloses its bundles, to be changed by anyone who does not hold the key of who merged."""
+
+    path: Path
+    keys: tuple[Ed25519PrivateKey, ...]
+    """The keys of the members' operators, who can change their member as well."""
+
+    @cached_property
+    def files(self) -> Files:
+        """What is in it."""
+        return files_of(self.path)
+
+    def mutant(self, chance: random.Random, number: int) -> tuple[bytes, bool]:
+        """Give a changed zip, and whether the operator of a member signed that again."""
+        kind, files = number % 8, self.files
+        if kind == 0:
+            return altered(self.path.read_bytes(), chance), False
+        if kind in (1, 5):
+            member = chance.choice(sorted(name for name in files if name.startswith("members/")))
+            changed, signed = self._changed_member(files[member], chance, number // 8)
+            return zipped(_renamed(files, member, changed)), signed
+        own = sorted(name for name in files if not name.startswith("members/"))
+        name = own[number // 8 % len(own)]
+        changed = altered(files[name], chance) if chance.random() < 0.5 else retyped(files[name], chance)
+        return zipped(files | {name: changed}), False
+
+    def _changed_member(self, raw: bytes, chance: random.Random, number: int) -> tuple[bytes, bool]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "member.zip"
+            path.write_bytes(raw)
+            origin = files_of(path)["keys/ledger.pub"].decode().partition("+")[0]
+            key = next(key for key in self.keys if origin_of(key.public_key()) == origin)
+            return Original(path, key).mutant(chance, number)
+
+
+def _renamed(files: Files, member: str, changed: bytes) -> Files:
+    """Put a changed member in the place of another, and name it everywhere by its own SHA-256."""
+    old, new = Path(member).stem, hashlib.sha256(changed).hexdigest()
+    rest = {name: content for name, content in files.items() if name != member}
+    for name in ("joint.json", "members.sha256"):
+        rest[name] = rest[name].replace(old.encode(), new.encode())
+    size = f'"size": {len(files[member])}'.encode()
+    rest["joint.json"] = rest["joint.json"].replace(size, f'"size": {len(changed)}'.encode())
+    return rest | {f"members/{new}.zip": changed}
+
+
+def joint() -> Joint:
+    """The joint zip that never changes."""
+    return Joint(FOLDER / "joint.zip", (original().key, period().key))
+
+
+def signed_joint(folder: Path) -> Joint:
+    """A joint zip of the same bundles that is signed, with a bundle that was left out."""
+    key, bad, path = folder / "merger.pem", folder / "bad.zip", folder / "signed-joint.zip"
+    key.write_bytes(original().key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    bad.write_bytes((FOLDER / "case.zip").read_bytes()[:-100])
+    bundles = [str(FOLDER / "case.zip"), str(FOLDER / "period.zip"), str(bad)]
+    words = ["--enclose", "--keep-going", "--key", str(key), "--lang", "en", "-o", str(path)]
+    assert main(["merge", *bundles, *words]) == 0
+    return Joint(path, (original().key, period().key))
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:
@@ -187,6 +262,48 @@ def retyped(raw: bytes, chance: random.Random) -> bytes:
     return json.dumps(value).encode()
 
 
+def write_more(folder: Path) -> None:
+    """Make a window with tokens, and a joint zip of it and the outage."""
+    from mailwatch.evidence.bundle import File, pretty_json
+    from mailwatch.evidence.joint.bundle import write_joint
+    from mailwatch.evidence.joint.member import read_member
+    from mailwatch.evidence.joint.quorum import group_channels, joint_statement
+    from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
+    from mailwatch.evidence.report.joint import joint_report
+    from mailwatch.evidence.verify import Trust
+
+    with tempfile.TemporaryDirectory() as name:
+        data, authority = Path(name) / "data", quiet(Path(name) / "authority")
+        store = Store.open(data)
+        operator = Operator(store, data)
+        start = operator.clock() - 50_000
+        operator.observe("+", start)
+        operator.stamp(authority)
+        for number, mark in enumerate("+---?-++++--++---++"):
+            operator.observe(mark, start + 2000 * (number + 1))
+        operator.stamp(authority)
+        path, watched = folder / "period.zip", [ReportTarget("lab-imap", "lab", "imap")]
+        with operator.reader() as reader, path.open("wb") as out:
+            window = start + 1000, start + 38_000
+            found = find_period_evidence(reader, Tokens(data), store.keys, window, watched, "here")
+            pem = File("tokens/authority.pem", authority.chain.read_bytes())
+            write_period_bundle(out, reader, store.keys, found, "en", [pem])
+        store.close()
+        shutil.copy(authority.chain, folder / "period-authority.pem")
+        shutil.copy(data / "keys" / "ledger.pem", folder / "period-ledger.pem")
+        trust = Trust.read([folder / "authority.pem", folder / "period-authority.pem"])
+        paths = (path, folder / "case.zip")
+        members = [read_member(one, trust) for one in paths]
+        assert not any(member.reason for member in members), [member.reason for member in members]
+        groups = group_channels(members)
+        stated = joint_statement(groups, members, [])
+        text = pretty_json(stated)
+        report = joint_report(groups, stated, text, "en", ZoneInfo("Europe/Rome"))
+        with (folder / "joint.zip").open("wb") as out:
+            inside = [File("joint.json", text), File("report.pdf", report)]
+            write_joint(out, inside, list(zip(members, paths, strict=True)), enclose=True)
+
+
 def write(folder: Path) -> None:
     """Make the bundle that never changes: `python -m tests.helpers.bundle_mutations` wrote it once."""
     with tempfile.TemporaryDirectory() as name:
@@ -205,3 +322,4 @@ def write(folder: Path) -> None:
 
 if __name__ == "__main__":
     write(FOLDER)
+    write_more(FOLDER)

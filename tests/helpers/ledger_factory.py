@@ -28,8 +28,10 @@ from mailwatch.model import (
     TlsMode,
 )
 from mailwatch.store import NewEntry, Store
+from mailwatch.store.place import Place
 from mailwatch.times import Millis
 from tests.helpers.records import payload_of
+from tests.helpers.sqlite_access import wait_for_no_disk
 
 SECOND: Millis = 1000
 MINUTE: Millis = 60 * SECOND
@@ -64,7 +66,7 @@ def clock_of(start: Millis, end: Millis) -> ClockSpan:
 
 
 def write(
-    folder: Path,
+    folder: Path | Place,
     patterns: dict[str, Pattern],
     start: Millis,
     end: Millis,
@@ -79,7 +81,7 @@ def write(
     monitor_entries: Sequence[tuple[str, Millis, dict[str, Any]]] = (),
     backdated: bool = False,
 ) -> Store:
-    """Write a ledger of imap targets, probed every `beat`; a checkpoint after `every` intervals. Not closed.
+    """Write a ledger of imap targets, probed every `interval`; a checkpoint after `every` intervals. Not closed.
 
     `seen` makes an observation of a target, a mark and a time. Not `durable`: nothing waits for the disk.
     `own` are entries about MailWatch itself (kind, time, payload), in order; each precedes the observations of its
@@ -90,7 +92,7 @@ def write(
     ticked = start
     store.read_clock = lambda: ticked
     if not durable:
-        store._connection.connection.cursor().execute("PRAGMA synchronous=OFF")
+        wait_for_no_disk(store)
     program = {"version": "0.1.0", "python": "3.11.2", "system": "Linux-6.1-x86_64", "config": "c0" * 32}
     node = {"event": "start", **program, "vantage_point": vantage, "rules": rules_payload(rules)}
     drafts = [NewEntry(kind="node", time=start, target=None, payload=node)]

@@ -26,6 +26,7 @@ MARKS = {
     "fuzz": "tries random inputs by the hundred",
     "campaign": "simulates weeks of faults",
     "root": "needs root: network namespaces, mounts, servers that insist on it",
+    "sqlite": "is about SQLite's files, and is left out where MAILWATCH_TEST_DATABASE is postgresql",
     "nightly": "takes longer than `make test` may; `make nightly` runs it",
 }
 FOLDERS = {"e2e", "browser", "fuzz", "campaign"}
@@ -34,6 +35,11 @@ FILES = {"unit/repository/test_patterns.py": "fuzz", "integration/evidence/test_
 
 _STARTING = {"subprocess", "create_subprocess_exec"}
 """What code names that starts programs."""
+
+_OF_SQLITE = {"mailwatch.store.sqlite", "mailwatch.store.compact", "mailwatch.store.closed_ledger"}
+"""Modules of what works on the file of SQLite itself."""
+_OF_THE_RUN = {"places_in_postgresql", "_ledgers_where_asked"}
+"""Fixtures that choose by the environment, not by the test."""
 
 _running: set[str] | None = None
 
@@ -58,7 +64,8 @@ def marks_of(item: pytest.Function) -> set[str]:
         found.add(name)
     functions = [_unwrapped(item.function)]
     functions += [_unwrapped(given[-1].func) for given in item._fixtureinfo.name2fixturedefs.values()]
-    if any("getfixturevalue" in _names(function.__code__) for function in functions):
+    choosing = [function for function in functions if function.__name__ not in _OF_THE_RUN]
+    if any("getfixturevalue" in _names(function.__code__) for function in choosing):
         functions += _asked_for_by_name(item)
     for function in functions:
         found |= _reached(function)
@@ -118,7 +125,15 @@ def _own_marks(one: Any) -> set[str]:
     own = {one.MARK} if hasattr(one, "MARK") else set()
     if isinstance(one, FunctionType) and not _STARTING.isdisjoint(_names(one.__code__)):
         own.add("e2e")
+    if isinstance(one, FunctionType) and any(_is_of_sqlite(one, name) for name in _names(one.__code__)):
+        own.add("sqlite")
     return own
+
+
+def _is_of_sqlite(function: FunctionType, name: str) -> bool:
+    """Whether a function names what works on the file of SQLite itself."""
+    named = function.__globals__.get(name)
+    return getattr(named, "__name__", "") == "sqlite3" or getattr(named, "__module__", "") in _OF_SQLITE
 
 
 @cache

@@ -12,7 +12,20 @@ from pydantic import SecretStr
 
 from mailwatch.analysis.elapsed import Durations
 from mailwatch.analysis.outage import Outage
-from mailwatch.model import Cause, Kind, Observation, Outcome
+from mailwatch.analysis.outage_record import OutageSubject
+from mailwatch.model import (
+    Cause,
+    EventType,
+    Gap,
+    GapReason,
+    Kind,
+    Observation,
+    Outcome,
+    TargetChange,
+    TargetEvent,
+    TargetSettings,
+    TlsMode,
+)
 from mailwatch.notify import Notifier
 from mailwatch.settings import Channel
 from mailwatch.store import NewEntry, Outbox, Reader, Store
@@ -49,8 +62,12 @@ def notifying_process(
     )
 
 
+ONE_BY_ONE = frozenset(EventType) - {EventType.INCIDENT}
+"""Each outage by itself."""
+
+
 def channel(webhook: Webhook, **more: Any) -> Channel:
-    return Channel(**{"name": "json-1", "url": SecretStr(webhook.url), "group": 0.05, **more})
+    return Channel(**{"name": "json-1", "url": SecretStr(webhook.url), "group": 0.05, "on": ONE_BY_ONE, **more})
 
 
 class Record:
@@ -61,6 +78,8 @@ class Record:
         self.store = Store.open(folder)
         self.reader = Reader.open(folder)
         self.counted: list[tuple[str, str]] = []
+        self.watched: dict[str, OutageSubject] = {}
+        self.paused: set[str] = set()
         self.closing = contextlib.ExitStack()
         for opened in (self.store, self.reader):
             self.closing.callback(opened.close)
@@ -83,6 +102,8 @@ class Record:
             latest=lambda: latest,
             count=lambda name, outcome: self.counted.append((name, outcome)),
             in_maintenance=lambda target, at: target == held and at == 1_790_000_000_000,
+            watched=lambda: {name: one for name, one in self.watched.items() if name not in self.paused},
+            paused=lambda: self.paused,
         )
         self.closing.callback(made.close)
         made.restore_cursor()
@@ -97,10 +118,15 @@ class Record:
         proven: bool = False,
         unwatched: bool = False,
         bad: int = 1_790_000_000_000,
+        provider: str = "lab",
+        account: str = "",
+        kind: Kind = Kind.IMAP,
+        cause: str = "timeout",
+        number: int = 0,
     ) -> None:
         at = now() if at is None else at
         outage = Outage(
-            id=f"id-{target}",
+            id=f"id-{target}{number or ''}",
             target=target,
             last_good=bad - 60_000,
             first_bad=bad,
@@ -111,20 +137,20 @@ class Record:
             unknown=0,
             largest_gap=0,
             unobserved=0,
-            causes={"timeout": 3},
+            causes={cause: 3},
             phases={},
             replies=(),
             first_index=0,
-            last_index=0,
+            last_index=self.store.size,
             first_detail="",
             durations=Durations(120_000, 240_000, 180_000, 60_000) if closed else Durations(120_000, None),
             proven_afterwards=proven,
             unwatched=unwatched,
         )
-        payload = payload_of(outage, "lab", Kind.IMAP, "here")
+        payload = payload_of(outage, provider, kind, "here") | ({"account": account} if account else {})
         self.store.append_batch([NewEntry(kind="outage", time=at, target=target, payload=payload)])
 
-    def look(self, target: str, outcome: Outcome, cause: Cause | None = None) -> None:
+    def observe(self, target: str, outcome: Outcome, cause: Cause | None = None) -> None:
         observation = Observation(
             target=target,
             scheduled_at=now(),
@@ -136,6 +162,26 @@ class Record:
         )
         self.store.append_batch([NewEntry(kind="observation", time=now(), target=target, payload=observation)])
 
+    def change(self, target: str, reason: str, at: int | None = None) -> None:
+        at = now() if at is None else at
+        settings = TargetSettings(
+            kind=Kind.IMAP,
+            provider="lab",
+            host="h",
+            port=993,
+            tls=TlsMode.IMPLICIT,
+            interval=60_000,
+            timeout=10_000,
+            catalogue=False,
+            own_ca=False,
+        )
+        change = TargetChange(target=target, at=at, event=TargetEvent.CONTINUE, settings=settings, reason=reason)
+        self.store.append_batch([NewEntry(kind="watch", time=at, target=target, payload=change)])
+
+    def gap(self, target: str, start: int, end: int) -> None:
+        gap = Gap(target=target, start=start, end=end, reason=GapReason.MISSED)
+        self.store.append_batch([NewEntry(kind="gap", time=end, target=target, payload=gap)])
+
     def guard(self, online: bool, asked: int, checked: int | None = None) -> None:
         payload = {"asked_at": asked, "online": online, "controls": {}}
         if checked is not None:
@@ -143,8 +189,8 @@ class Record:
         self.store.append_batch([NewEntry(kind="guard", time=now(), target=None, payload=payload)])
 
 
-async def telling(notifier: Notifier, until: Callable[[], bool]) -> None:
-    """Run it until something holds."""
+async def notify_until(notifier: Notifier, until: Callable[[], bool]) -> None:
+    """Run the notifier until something holds."""
     task = asyncio.create_task(notifier.run())
     try:
         async with asyncio.timeout(PATIENCE):

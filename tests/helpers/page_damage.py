@@ -49,6 +49,12 @@ def one_of_each(found: list[Page]) -> list[Page]:
     return list({(page.owner, page.kind): page for page in found}.values())
 
 
+def is_without_rows(file: Path, page: Page) -> bool:
+    """Return whether a page has no cells (https://www.sqlite.org/fileformat.html, section 1.6)."""
+    start = (page.number - 1) * page_size(file) + (HEADER if page.number == 1 else 0)
+    return file.read_bytes()[start + 3 : start + 5] == bytes(2)
+
+
 def damage_page(file: Path, page: Page, how: str, seed: int = 0) -> None:
     """Overwrite a page in the file: with zeros, with random bytes, or with the half of it torn ("half")."""
     size = page_size(file)

@@ -21,7 +21,7 @@ from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target, VantagePoint
 from mailwatch.store import Reader, Store, Writer
-from mailwatch.store.schema import database
+from mailwatch.store.sqlite import database
 from mailwatch.times import Millis, now
 from tests.servers import free_port
 

@@ -67,7 +67,7 @@ class MailWatchProcess:
             else:
                 self.process = Program(*words, streams=(nothing.fileno(), log.fileno(), log.fileno()))
         if ready:
-            self.wait_until(lambda: self.get("/readyz") == "ok\n", "ready")
+            self.wait_until(lambda: self.get("/readyz").startswith("ok\n"), "ready")
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -107,7 +107,8 @@ class MailWatchProcess:
         """GET a page; "" while it does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as answer:
-                return str(answer.read().decode())
+                # Without the places where a name may break, so that names can be searched in it.
+                return str(answer.read().decode()).replace("<wbr>", "")
         except urllib.error.HTTPError as error:
             return f"{error.code} {error.read().decode()}"
         except OSError:

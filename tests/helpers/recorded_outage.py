@@ -40,10 +40,10 @@ def recorded_outage(
         with process.running():
             process.wait_until(lambda: process.state("lab-imap") == "up", "up")
             process.wait_until(lambda: process.metric("mailwatch_ledger_last_token_timestamp_seconds"), "a token")
-            process.wait_until(lambda: process.count("lab-imap", "up") >= 3, "good looks after the token")
+            process.wait_until(lambda: process.count("lab-imap", "up") >= 3, "good observations after the token")
             dovecot.stop()
             process.wait_until(lambda: len(process.api("outages?open=true")) == 2, "two outages")
-            process.wait_until(lambda: process.count("lab-imap", "down") >= 6, "more bad looks")
+            process.wait_until(lambda: process.count("lab-imap", "down") >= 6, "more failed observations")
             dovecot.start()
             process.wait_until(
                 lambda: all(o["state"] == "closed" for o in process.api("outages")), "two closed outages"

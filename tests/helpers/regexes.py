@@ -69,13 +69,22 @@ def _rows() -> Iterator[UsedPattern]:
 def _inline() -> Iterator[UsedPattern]:
     """Patterns in calls such as re.search("...", text); what is put together is asked with a stand-in inside."""
     for name, tree in modules():
+        named = {
+            target.id: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             of = node.func.value
             if not (isinstance(of, ast.Name) and of.id == "re" and node.func.attr in ASKED):
                 continue
-            yield UsedPattern(f"{name}:{node.lineno}", _written(node.args[0]), frozenset({node.func.attr}))
+            given = node.args[0]
+            written = named.get(given.id, given) if isinstance(given, ast.Name) else given
+            yield UsedPattern(f"{name}:{node.lineno}", _written(written), frozenset({node.func.attr}))
 
 
 def _written(node: ast.expr) -> re.Pattern[str] | re.Pattern[bytes]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mailwatch import monotonic
 from mailwatch.model import Cause, ConnectivityResult, Observation, Phase, TlsFacts
 from mailwatch.times import Millis
 from tests.helpers.command import mailwatch
@@ -70,7 +71,10 @@ def surveys(start: Millis, end: Millis, bound_us: int | None, every: Millis = HO
 
 
 def impaired_entries() -> MonitorEntries:
-    """An hour's surveys of a clock that is off by seconds, one step, and a line that was down."""
+    """An hour's surveys of a clock that is off by seconds, one step, and a line that was down.
+
+    The line came back with another public address.
+    """
     at = BEGIN + 5 * HOUR
     guard = {"asked_at": at, "online": False, "controls": {"gmail": "no answer"}, "checked_at": at}
     entries = surveys(BEGIN - 3 * HOUR, BEGIN + 30 * HOUR, 34_200_000)
@@ -79,6 +83,10 @@ def impaired_entries() -> MonitorEntries:
     entries += [("guard", at, guard), ("guard", at + 40 * MINUTE, {**guard, "asked_at": at + 40 * MINUTE,
              "online": True, "controls": {"gmail": "ok"}})]  # fmt: skip
     entries.append(("clock", ended, step))
+    for seen, last in ((at - HOUR, 7), (at - 2 * HOUR, 7), (at + 40 * MINUTE + SECOND, 90)):
+        address = {"at": seen, "address": f"203.0.113.{last}", "family": 4, "server": "stun.example.org:3478",
+                   "clock": {"boot": monotonic.origin().boot, "at": seen}}  # fmt: skip
+        entries.append(("address", seen, address))
     return sorted(entries, key=lambda one: one[1])
 
 
@@ -135,7 +143,7 @@ def observation_of_mark(name: str, mark: str, at: Millis) -> Observation:
         asked_at=at + 100, online=mark == "-", controls={"gmail": "ok", "outlook": "ok", "fastmail": "ok"}
     )
     if mark == "?":
-        return replace(made, guard=replace(guard, controls={"gmail": "no answer"}))
+        return replace(made, attempts=(attempt,), guard=replace(guard, controls={"gmail": "no answer"}))
     cause, phase, detail = Cause.TIMEOUT, Phase.CONNECT, "no answer within 30 s"
     replies: tuple[str, ...] = ()
     if 14 <= hours < 60:

@@ -17,6 +17,11 @@ HTML = {"Accept": "text/html,application/xhtml+xml"}
 Answer = tuple[int, http.client.HTTPMessage, str]
 
 
+def whole_names(page: str) -> str:
+    """Return a page without the places where a name may break, so that names can be searched in it."""
+    return page.replace("<wbr>", "")
+
+
 def ask(
     process: MailWatchProcess, path: str, headers: dict[str, str] | None = None, *, form: str | None = None
 ) -> Answer:
@@ -30,7 +35,7 @@ def ask(
             given["Content-Type"] = "application/x-www-form-urlencoded"
             connection.request("POST", path, form.encode(), given)
         answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read().decode()
+        return answer.status, answer.headers, whole_names(answer.read().decode(errors="replace"))
     finally:
         connection.close()
 

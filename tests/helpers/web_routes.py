@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from mailwatch.web.app import full_app
-from mailwatch.web.pages import Audience
+from mailwatch.web.frame import Audience
 from mailwatch.web.read_model import ReadModel
 
 

@@ -206,12 +206,15 @@ class Dovecot(Program):
             return
         # Dovecot notices a changed file by its time in whole seconds, so it may take a second.
         deadline = time.monotonic() + PATIENCE
-        while not self._accepts(user):
-            assert time.monotonic() < deadline, f"dovecot does not take the new password of {user}"
+        while refusal := self._refusal(user):
+            assert time.monotonic() < deadline, f"dovecot does not take the new password of {user}: {refusal}"
 
-    def _accepts(self, user: str) -> bool:
-        test = ["doveadm", "-c", str(self._config), "auth", "test", user, self.passwords[user]]
-        return subprocess.run(test, capture_output=True, check=False).returncode == 0
+    def _refusal(self, user: str) -> str:
+        """Return what doveadm says against the user's password; "" if it counts."""
+        # After "--" a password that begins with "-" is no option.
+        test = ["doveadm", "-c", str(self._config), "auth", "test", "--", user, self.passwords[user]]
+        done = subprocess.run(test, capture_output=True, check=False, text=True)
+        return "" if done.returncode == 0 else f"exit {done.returncode}: {done.stdout}{done.stderr}"
 
     @contextlib.contextmanager
     def session(self, user: str) -> Iterator[imaplib.IMAP4]:
@@ -230,7 +233,7 @@ class Dovecot(Program):
         """From now on the user can log in but not open a mailbox."""
         self.maildir(user).chmod(0)
 
-    def mend_mailbox(self, user: str) -> None:
+    def repair_mailbox(self, user: str) -> None:
         """Undo `break_mailbox`."""
         self.maildir(user).chmod(0o700)
 

@@ -33,7 +33,7 @@ http {{
   scgi_temp_path {directory}/tmp-scgi;
   default_type text/html;
   root {directory}/pages;
-  limit_req_zone $binary_remote_addr zone=looks:64k rate=1r/m;
+  limit_req_zone $binary_remote_addr zone=probes:64k rate=1r/m;
   server {{
     listen {host}:{port} ssl;
     ssl_certificate {certificate.chain};
@@ -55,7 +55,7 @@ http {{
       add_header Set-Cookie seen=yes;
       return 302 /cookie;
     }}
-    location = /limited {{ limit_req zone=looks; limit_req_status 429; try_files /login.html =404; }}
+    location = /limited {{ limit_req zone=probes; limit_req_status 429; try_files /login.html =404; }}
     location = /private {{ auth_basic mail; auth_basic_user_file {directory}/users; }}
     location = /dead {{ proxy_pass http://{host}:{dead}; }}
     location = /slow {{ proxy_pass http://{host}:{silent}; proxy_read_timeout 1s; }}

@@ -82,9 +82,14 @@ def test_a_day_whose_midnight_comes_twice_begins_at_the_first() -> None:
 @pytest.mark.parametrize(
     ("text_from", "text_to", "message"),
     [
-        ("yesterday", "2026-02", r"^from: 'yesterday' is not a time .*write 2026-01-22T21:55:00\+01:00"),
-        ("2026-01", "2026-13", r"^to: '2026-13' is not a time \(month must be in 1\.\.12\)"),
-        ("2026-02-30", "2026-03", r"^from: '2026-02-30' is not a time"),
+        ("yesterday", "2026-02", r"^from: 'yesterday' is not a date or time; write 2026-01-22T21:55:00\+01:00"),
+        ("2026-01", "2026-13", r"^to: '2026-13' is not a date or time \(month must be in 1\.\.12\)"),
+        (
+            "2026-02-30",
+            "2026-03",
+            r"^from: '2026-02-30' is not a date or time \(the month has no such day\)",
+        ),
+        ("2026-02-01T25:00:00Z", "2026-03", r"^from: '2026-02-01T25:00:00Z' is not a date or time; write"),
         ("2026-01-22T10:00", "2026-02", r"^from: .* has no UTC offset"),
         ("2026-01-01", "9999-12-31T24:00", r"^to: "),
         ("٢٠٢٦-٠١", "2026-02", r"^from: "),

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
-from mailwatch.cli.common import language
+from mailwatch.cli.common import stdout
 from mailwatch.cli.demo import display
 from mailwatch.cli.demo.display import ApiSnapshot, all_hold
 from mailwatch.cli.demo.line_connection import Behaviour
@@ -28,10 +29,12 @@ from mailwatch.cli.demo.runner import (
     run_forever,
 )
 from mailwatch.cli.demo.script import SPEEDS, TARGETS
-from mailwatch.cli.time_zone import zone_or_utc
+from mailwatch.cli.language import language, speaking
+from mailwatch.cli.text_table import print_lines
 from mailwatch.config.errors import FieldError
 from mailwatch.config.types import split_endpoint
 from mailwatch.i18n import LANGUAGES, Texts, load_texts
+from mailwatch.time_zone import zone_or_utc
 from mailwatch.times import rfc3339
 
 
@@ -71,10 +74,16 @@ def _run(args: argparse.Namespace) -> int:
     if why := zone_or_utc():
         print(f"warning: {why}", file=sys.stderr)
     print(words["starting"].format(folder=folder), file=sys.stderr)
+    with speaking(lang):
+        return _play(args, words, folder, lang)
+
+
+def _play(args: argparse.Namespace, words: Texts, folder: Path, lang: str) -> int:
+    """Play the demo in a folder and print its result."""
     try:
         with _display(words) as show:
             if args.serve:
-                asyncio.run(run_forever(folder, args.speed, args.run_forever, show))
+                asyncio.run(run_forever(folder, args.speed, args.serve, show))
             result = asyncio.run(run_demo(folder, args.speed, show))
         files = [
             asyncio.run(make_evidence(folder, comparison.outage["id"], lang)) for comparison in result.verdicts[:1]
@@ -101,11 +110,16 @@ def _print_result(words: Texts, result: DemoResult, files: list[Path], *, as_jso
     if as_json:
         print(_json(result, files, fine))
     else:
-        console = Console()
+        console = stdout()
         for comparison in result.verdicts:
-            console.print(display.outage_view(words, comparison), "")
+            print_lines(console, display.outage_facts(words, comparison))
+            text = display.comparison_text(words, comparison)
+            console.print(
+                Text(text, "bold green" if comparison.holds else "bold red"), "", sep="\n", soft_wrap=True
+            )
         for path in files:
             print(words["evidence"].format(path=path))
+        print(words["page_over"], file=sys.stderr)
     if not fine:
         print(words["incomplete"], file=sys.stderr)
     return 0 if fine else 1

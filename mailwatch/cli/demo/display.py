@@ -14,7 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mailwatch.cli.demo.line_connection import Behaviour
-from mailwatch.i18n import Texts
+from mailwatch.cli.language import language, word
+from mailwatch.cli.terminal_format import TerminalFormat
+from mailwatch.cli.text_table import FactList
+from mailwatch.i18n import Texts, decimal_point
+from mailwatch.time_zone import local_zone
 from mailwatch.times import Millis
 
 SHOWN_OBSERVATIONS = 40
@@ -131,9 +135,9 @@ def outage_text(words: Texts, outage: Json | None) -> str:
     """Return an outage in one line, with the bounds known so far."""
     if outage is None:
         return f"{words['outage']}: {words['none']}"
-    duration = outage["duration"]
+    duration, began = outage["duration"], _local_time(outage["first_bad"])
     line = words[outage["state"]].format(
-        first_bad=outage["first_bad"][11:19] + "Z", min=_seconds(duration["min"]), max=_seconds(duration["max"])
+        first_bad=began[-8:], min=_seconds(duration["min"]), max=_seconds(duration["max"])
     )
     return f"{words['outage']} {outage['id']}: {line}"
 
@@ -163,24 +167,26 @@ class PlainNarrator:
         return changed
 
 
-def outage_view(words: Texts, comparison: OutageComparison) -> RenderableType:
-    """Return the view of an outage in full, with the true duration."""
+def outage_facts(words: Texts, comparison: OutageComparison) -> FactList:
+    """Return an outage in full, in local time."""
     outage = comparison.outage
-    table = Table.grid(padding=(0, 2))
+    title = f"{words['record'].format(id=outage['id'])} ({outage['target']})"
+    facts = FactList(Text(title, "bold"))
     for name in ("last_good", "first_bad", "last_bad", "first_good"):
-        table.add_row(words[name], outage[name] or "-")
-    table.add_row(words["duration"], " .. ".join(f"{_seconds(bound)} s" for bound in comparison.bounds))
+        facts.add(words[name], _local_time(outage[name]) if outage[name] else "-")
+    least, most = comparison.bounds
+    facts.add(words["duration"], words["between"].format(min=_seconds(least), max=_seconds(most)))
     duration = outage["duration"]
     if duration["estimate"] is not None:
         estimate = f"{_seconds(duration['estimate'])} s ± {_seconds(duration['uncertainty'])} s"
-        table.add_row(words["estimate"], estimate)
-    for name in ("observations", "causes", "phases"):
-        table.add_row(words[name], _counts(outage[name]))
-    table.add_row(words["largest_gap"], f"{_seconds(outage['largest_gap'])} s")
-    table.add_row(words["ledger"], f"{outage['ledger']['first']}..{outage['ledger']['last']}")
-    truth = Text(comparison_text(words, comparison), "bold green" if comparison.holds else "bold red")
-    title = f"{words['record'].format(id=outage['id'])} ({outage['target']})"
-    return Group(Text(title, "bold"), table, truth)
+        facts.add(words["estimate"], estimate)
+    counts = {name: outage["observations"].get(name, 0) for name in ("down", "up", "unknown")}
+    facts.add(words["observations"], words["counts"].format(**counts))
+    facts.add(words["causes"], _counts("cause", outage["causes"]))
+    facts.add(words["phases"], _counts("phase", outage["phases"]))
+    facts.add(words["largest_gap"], f"{_seconds(outage['largest_gap'])} s")
+    facts.add(words["ledger"], f"{outage['ledger']['first']}–{outage['ledger']['last']}")
+    return facts
 
 
 def comparison_text(words: Texts, comparison: OutageComparison) -> str:
@@ -194,9 +200,14 @@ def _outage_of(snapshot: ApiSnapshot, target: str) -> Json | None:
     return next((outage for outage in snapshot.outages if outage["target"] == target), None)
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+def _counts(kind: str, counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{word(kind, name)} ({count})" for name, count in counts.items() if count)
+
+
+def _local_time(text: str) -> str:
+    """Return an RFC 3339 time as local time; the demo runs in UTC if TZ is not a time zone."""
+    return TerminalFormat(local_zone(), language()).second_of(text)
 
 
 def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    return "-" if value is None else f"{value:.1f}".replace(".", decimal_point(language()))

@@ -110,7 +110,8 @@ def _end_on_signals() -> None:
 async def _monitor(config: Path, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start `mailwatch run` as a user would, and end it with SIGTERM."""
     with (folder / LOG_FILE).open("wb") as log:
-        command = (sys.executable, "-m", "mailwatch", "--config", str(config), "run")
+        # -P: no file of the current folder stands in for a module.
+        command = (sys.executable, "-P", "-m", "mailwatch", "--config", str(config), "run")
         # Without a container's data_dir and port: they are not the demo's.
         environment = clean_environment()
         process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, env=environment)
@@ -174,7 +175,7 @@ async def make_evidence(folder: Path, outage_id: str, language: str) -> Path:
     """Make the evidence file of an outage with `mailwatch report`. Raises DemoError."""
     path = folder / f"outage-{outage_id}.zip"
     verb = ("report", outage_id, "-o", str(path), "--lang", language)
-    command = (sys.executable, "-m", "mailwatch", "--config", str(folder / "config.yaml"), *verb)
+    command = (sys.executable, "-P", "-m", "mailwatch", "--config", str(folder / "config.yaml"), *verb)
     made = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=clean_environment()
     )

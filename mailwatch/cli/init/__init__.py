@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,57 +11,50 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from mailwatch.cli.common import add_options, language
-from mailwatch.cli.init.draft import ConfigDraft, config_text
-from mailwatch.cli.init.login_test import test_login
-from mailwatch.cli.init.prompts import (
-    ADDRESS,
-    CLIENT_ID,
-    LOCATION,
-    NAME,
-    USERNAME,
-    MissingAnswerError,
-    OptionError,
-    PasswordVisibleError,
-    Prompts,
-    WizardStoppedError,
-    printable_text,
-    texts,
+from mailwatch.cli.init.grant import grant_access, program_words
+from mailwatch.cli.init.machine import with_machine
+from mailwatch.cli.init.mailbox import (
+    add_mailbox_options,
+    ask_mailbox,
+    check_answers,
+    config_path_of,
+    end_in_words,
 )
-from mailwatch.cli.init.save import name_secret, save
-from mailwatch.cli.init.servers import MailboxServers, find_servers, parse_server_options
-from mailwatch.config import Config
-from mailwatch.config.catalogue import Provider
-from mailwatch.config.catalogue import server as catalogue_server
-from mailwatch.kinds import MAILBOX_KINDS
-from mailwatch.model import Kind
-
-_AUTHORITIES = {"outlook": "microsoft", "microsoft365": "microsoft"}
-"""OAuth authority of each catalogue provider that accepts only OAuth 2."""
+from mailwatch.cli.init.prompts import Prompts, texts
+from mailwatch.config import Config, ConfigNotFoundError, default_path
+from mailwatch.config.secret_files import name_secret
+from mailwatch.monitor.first_config import setup_target
+from mailwatch.setup.checks import LOCATION, NAME
+from mailwatch.setup.code import VALID_MS, create_code
+from mailwatch.setup.config_text import config_text
+from mailwatch.setup.draft import ConfigDraft
+from mailwatch.setup.places import (
+    RESTART_IN_CONTAINER,
+    SETUP_PATH,
+    data_dir,
+    in_container,
+    listen_address,
+    page_url,
+)
+from mailwatch.setup.save import save
+from mailwatch.setup.texts import texts as config_texts
+from mailwatch.times import now
 
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     add_options(verb, json=False)
-    verb.add_argument("address", nargs="?", metavar="ADDRESS", help="the mail address; default: ask for it")
-    verb.add_argument(
-        "--password-file", type=Path, metavar="FILE", help="file with the password; MailWatch uses it where it is"
-    )
-    verb.add_argument(
-        "--channels", metavar="LIST", help="what to check: imap, smtp, pop3, or some of them, separated by commas"
-    )
-    verb.add_argument(
-        "--server",
-        action="append",
-        default=[],
-        metavar="KIND=HOST:PORT",
-        help="use this server instead of finding one; may be repeated",
-    )
-    verb.add_argument("--username", metavar="NAME", help="user name for --server, if it is not the address")
-    verb.add_argument("--client-id", metavar="ID", help="your client ID, for providers that accept only OAuth 2")
+    add_mailbox_options(verb)
     verb.add_argument("--name", metavar="NAME", help="name of this vantage point (default: home)")
     verb.add_argument("--place", metavar="PLACE", help='where it is, such as "Milano, IT"')
     verb.add_argument(
-        "--yes", action="store_true", help="accept all defaults without asking; works without a terminal"
+        "--timezone", metavar="ZONE", help="time zone of pages and reports (default: that of this machine)"
+    )
+    verb.add_argument(
+        "--listen", metavar="HOST:PORT", help="address of the pages; beyond this machine they get a password"
+    )
+    verb.add_argument(
+        "--web", action="store_true", help="print a one-time code that opens the set-up in the browser, and end"
     )
     verb.set_defaults(run=_run)
 
@@ -71,123 +62,57 @@ def add(verb: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     path = (args.config or Path(os.environ.get("MAILWATCH_CONFIG") or "config.yaml")).absolute()
     asker = Prompts(texts(language()), yes=args.yes)
+    if args.web:
+        return _print_code(asker, args.config)
     if os.path.lexists(path):
         asker.show("there", path=path)
         return 1
     if not os.access(path.parent, os.W_OK | os.X_OK):
         asker.show("no_folder", folder=path.parent)
         return 1
+    return end_in_words(asker, lambda: _run_wizard(args, asker, path), lambda: not os.path.lexists(path))
+
+
+def _own_config(path: Path, given: Path | None) -> Path | None:
+    """Return the config that closes the set-up in the browser, since it is the owner's own; None if none does."""
+    named = given is not None or bool(os.environ.get("MAILWATCH_CONFIG"))
+    target = setup_target(path, named=named) if path.exists() else path
+    closes = path if target is None else target
+    return closes if os.path.lexists(closes) else None
+
+
+def _print_code(prompts: Prompts, given: Path | None) -> int:
+    """Create a code for the set-up in the browser; print it to stdout, and how to use it to stderr."""
     try:
-        return _run_wizard(args, asker, path)
-    except MissingAnswerError as missing:
-        print(f"mailwatch: {asker.text('missing', option=missing)}", file=sys.stderr)
-        return 2
-    except PasswordVisibleError:
-        print(f"mailwatch: {asker.text('no_hiding')}", file=sys.stderr)
-        return 2
-    except OptionError as wrong:
-        print(f"mailwatch: {wrong}", file=sys.stderr)
-        return 2
-    except WizardStoppedError:
+        path = given or default_path()
+    except ConfigNotFoundError:
+        path = Path("config.yaml")
+    if (own := _own_config(path, given)) is not None:
+        prompts.show("web_over", path=own)
         return 1
-    except (EOFError, KeyboardInterrupt) as error:
-        if not os.path.lexists(path):
-            print(file=sys.stderr)
-            asker.show("nothing")
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return 1
-
-
-def _run_wizard(args: argparse.Namespace, asker: Prompts, path: Path) -> int:
-    wanted = _requested_kinds(args, asker)
-    checks = {"address": ADDRESS, "name": NAME, "place": LOCATION, "username": USERNAME, "client_id": CLIENT_ID}
-    for field, check in checks.items():
-        if (value := getattr(args, field)) is not None and (wrong := check(value)):
-            raise OptionError(f"--{field.replace('_', '-')}: {wrong}".replace("--address", "ADDRESS"))
-    if not asker.interactive and not args.yes:
-        raise MissingAnswerError("--yes")
-    asker.show("hello")
-    address = args.address or asker.ask("ask_address", "ADDRESS", check=ADDRESS)
-    servers = _servers(args, asker, address, wanted)
-    draft = ConfigDraft(
-        name="", place="", address=address, username=args.username or address, servers=servers, kinds=()
-    )
-    _check_options(args, asker, draft)
-    secret, password = None, SecretStr("")
-    if servers.provider and _oauth_only(servers.provider, servers):
-        draft = _with_client(args, asker, draft, servers.provider)
-    else:
-        tried = test_login(asker, address, servers, username=args.username, password_file=args.password_file)
-        if args.password_file is None:
-            secret, password = name_secret(path.parent, address), tried.password
-        file = _config_path_of(secret or args.password_file, path.parent)
-        draft = replace(
-            draft, username=tried.username, kinds=tried.kinds, skipped=tried.skipped, untested=tried.untested
-        )
-        draft = replace(draft, password_file=file)
-    draft = _with_vantage_point(args, asker, draft)
-    text = config_text(draft, asker.texts, datetime.now(UTC).date())
-    config = save(path, text, secret, password)
-    _print_next_steps(args, asker, draft, path, secret, config)
+    code = create_code(data_dir(path), now())
+    listen = listen_address(path)
+    prompts.show("web_code", minutes=VALID_MS // 60_000)
+    print(code, flush=True)
+    prompts.show("web_open", page=page_url(listen, prompts.text("this_machine")) + SETUP_PATH)
+    if in_container(os.environ):
+        prompts.show("port")
     return 0
 
 
-def _requested_kinds(args: argparse.Namespace, asker: Prompts) -> tuple[Kind, ...]:
-    if args.channels is None:
-        return MAILBOX_KINDS
-    listed = [word.strip() for word in args.channels.split(",")]
-    for word in listed:
-        if word not in MAILBOX_KINDS:
-            raise OptionError(asker.text("bad_channels", word=word))
-    return tuple(dict.fromkeys(map(Kind, listed)))
-
-
-def _servers(args: argparse.Namespace, asker: Prompts, address: str, wanted: tuple[Kind, ...]) -> MailboxServers:
-    if not args.server:
-        return find_servers(asker, address, wanted)
-    try:
-        return MailboxServers(parse_server_options(args.server, asker))
-    except ValueError as error:
-        raise OptionError(str(error)) from None
-
-
-def _oauth_only(provider: Provider, servers: MailboxServers) -> bool:
-    found = [catalogue_server(provider.key, candidate.kind) for candidate in servers.candidates]
-    return provider.key in _AUTHORITIES and not any(server and server.takes_password for server in found)
-
-
-def _check_options(args: argparse.Namespace, asker: Prompts, draft: ConfigDraft) -> None:
-    """Reject options that would have no effect. Raises OptionError."""
-    provider = draft.servers.provider
-    granted = provider is not None and _oauth_only(provider, draft.servers)
-    useless = {
-        "--username": args.username is not None and provider is not None,
-        "--password-file": args.password_file is not None and granted,
-        "--client-id": args.client_id is not None and not granted,
-    }
-    who = provider.name if provider else draft.address.rpartition("@")[2]
-    for option in (option for option, is_given in useless.items() if is_given):
-        raise OptionError(asker.text("not_for", option=option, provider=who))
-
-
-def _with_client(args: argparse.Namespace, asker: Prompts, draft: ConfigDraft, provider: Provider) -> ConfigDraft:
-    asker.show("oauth_only", provider=provider.name)
-    asker.show("oauth_client")
-    client = args.client_id or asker.ask("ask_client", "--client-id ID", check=CLIENT_ID)
-    kinds = tuple(candidate.kind for candidate in draft.servers.candidates)
-    return replace(draft, authority=_AUTHORITIES[provider.key], client_id=client, kinds=kinds)
-
-
-def _with_vantage_point(args: argparse.Namespace, asker: Prompts, draft: ConfigDraft) -> ConfigDraft:
-    name = args.name
-    if name is None:
-        name = asker.ask("ask_name", "--name NAME", default="home", check=NAME)
-    place = args.place
-    if place is None:
-        place = asker.ask("ask_place", "--place PLACE", default="", check=LOCATION)
-    asker.show("timestamps")
-    return replace(draft, name=name, place=place, timestamps=asker.agree("ask_timestamps", default=True))
+def _run_wizard(args: argparse.Namespace, asker: Prompts, path: Path) -> int:
+    check_answers(args, asker, {"name": NAME, "place": LOCATION})
+    asker.show("hello")
+    draft, password = ask_mailbox(args, asker, path.parent)
+    secret = None
+    if password is not None:
+        secret = name_secret(path.parent, draft.address)
+        draft = replace(draft, password_file=config_path_of(secret, path.parent))
+    draft = with_machine(args, asker, draft)
+    text = config_text(draft, config_texts(language()), datetime.now(UTC).date())
+    config = save(path, text, secret, password or SecretStr(""))
+    _print_next_steps(args, asker, draft, path, secret, config)
+    return 0
 
 
 def _print_next_steps(
@@ -196,15 +121,12 @@ def _print_next_steps(
     asker.show("wrote", path=path)
     if secret is not None:
         asker.show("wrote_secret", path=secret)
-    program = f"mailwatch --config {shlex.quote(str(args.config))}" if args.config else "mailwatch"
+    program, container = program_words(args), in_container(os.environ)
     if draft.authority:
-        asker.show("next_login", command=f"{program} login {shlex.quote(printable_text(draft.address))}")
-    asker.show("next_run", command=f"{program} run")
-    asker.show("page", listen=config.web.listen)
-    asker.show("docker")
-
-
-def _config_path_of(file: Path, folder: Path) -> str:
-    """Return the path of a file as a config in `folder` writes it: relative if inside the folder."""
-    absolute = file.absolute()
-    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
+        grant_access(args, asker, draft, config)
+    asker.show("next_run", command=RESTART_IN_CONTAINER if container else f"{program} run")
+    asker.show("page", page=page_url(config.web.listen, asker.text("this_machine")))
+    if draft.pages_hash:
+        asker.show("pages_user")
+    if container:
+        asker.show("port")

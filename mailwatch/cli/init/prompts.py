@@ -6,14 +6,17 @@ An answer is checked by the rules of the config, and rejected with the config's 
 from __future__ import annotations
 
 import getpass
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable
 
-from pydantic import SecretStr, TypeAdapter, ValidationError
+from pydantic import SecretStr
 
-from mailwatch.config.types import Address, Host, Label, Port, Text
+from mailwatch.cli.language import translated
 from mailwatch.i18n import Texts, load_texts
+from mailwatch.setup.texts import printable_text
 
 
 def texts(language: str) -> Texts:
@@ -21,30 +24,18 @@ def texts(language: str) -> Texts:
     return load_texts("mailwatch.cli.init", f"{language}.yaml")
 
 
-def printable_text(text: object) -> str:
-    """Return text from another party, such as a server, without control characters and at most 200 characters
-    long.
-    """
-    return "".join(sign if sign.isprintable() else "?" for sign in str(text))[:200]
-
-
-Check = Callable[[object], str]
-"""Returns what is wrong with a value, "" if nothing is."""
-
-
-def _make_check(rule: TypeAdapter[object]) -> Check:
-    def problem(value: object) -> str:
-        try:
-            rule.validate_python(value)
-        except ValidationError as error:
-            return str(error.errors(include_input=False)[0]["msg"]).removeprefix("Value error, ")
-        return ""
-
-    return problem
-
-
-ADDRESS, NAME, LOCATION, HOST, PORT = map(_make_check, map(TypeAdapter, (Address, Label, Text, Host, Port)))
-USERNAME = CLIENT_ID = LOCATION
+def wrapped(text: str) -> str:
+    """Return a text in lines that fit the terminal; unchanged if there is none."""
+    if not sys.stderr.isatty():
+        return text
+    # One column less: a terminal may wrap a line that fills it.
+    columns = shutil.get_terminal_size().columns - 1
+    indent = " " * (len(text) - len(text.lstrip()))
+    end = text[len(text.rstrip()) :]
+    lines = textwrap.wrap(
+        text, max(columns, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines) + end
 
 
 class MissingAnswerError(Exception):
@@ -69,11 +60,11 @@ class Prompts:
     def __init__(self, texts: Texts, *, yes: bool) -> None:
         self.texts = texts
         self.interactive = sys.stdin.isatty()
-        self._yes = yes
+        self.yes = yes
 
     def show(self, key: str, **facts: object) -> None:
         """Print a text."""
-        print(self.text(key, **facts), file=sys.stderr, flush=True)
+        print(wrapped(self.text(key, **facts)), file=sys.stderr, flush=True)
 
     def text(self, key: str, **facts: object) -> str:
         """Return a text with its fields filled in."""
@@ -89,7 +80,7 @@ class Prompts:
         **facts: object,
     ) -> str:
         """Ask for a line until `check` accepts it. Raises MissingAnswerError, EOFError."""
-        if default is not None and self._yes:
+        if default is not None and self.yes:
             return default
         self._check_interactive(option)
         while True:
@@ -99,7 +90,7 @@ class Prompts:
             if not answer:
                 self.show("empty")
             elif wrong := check(answer):
-                self.show("bad_value", what=wrong)
+                self.show("bad_value", what=translated(wrong))
             else:
                 return answer
 
@@ -111,34 +102,41 @@ class Prompts:
             wrong = check(answer) if answer else ""
             if not wrong:
                 return answer
-            self.show("bad_value", what=wrong)
+            self.show("bad_value", what=translated(wrong))
 
-    def agree(self, key: str, *, default: bool) -> bool:
+    def agree(self, key: str, *, default: bool, **facts: object) -> bool:
         """Ask for a yes or no. Raises MissingAnswerError, EOFError."""
-        if self._yes:
+        if self.yes:
             return default
         self._check_interactive("--yes")
         words = self.texts.section("answers")
         answers = {words["agree"]: True, words["decline"]: False}
         choice = self.texts["yes_default" if default else "no_default"]
         while True:
-            answer = self._line(f"{self.text(key)} {choice} ").strip().casefold()
+            answer = self._line(f"{self.text(key, **facts)} {choice} ").strip().casefold()
             if not answer:
                 return default
             if answer[0] in answers:
                 return answers[answer[0]]
             self.show("bad_answer")
 
-    def password(self) -> SecretStr:
+    def password(self, key: str = "ask_password", *, option: str = "--password-file FILE") -> SecretStr:
         """Ask for a password, which the terminal does not show. Raises MissingAnswerError, PasswordVisibleError,
         EOFError.
         """
-        self._check_interactive("--password-file FILE")
+        while True:
+            if (password := self.password_or_skip(key, option=option)) is not None:
+                return password
+            self.show("empty")
+
+    def password_or_skip(self, key: str, *, option: str = "--password-file FILE") -> SecretStr | None:
+        """Ask for a password as `password` does; return None for Enter alone."""
+        self._check_interactive(option)
         while True:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("error", getpass.GetPassWarning)
-                    word = getpass.getpass(self.text("ask_password"), stream=sys.stderr)
+                    word = getpass.getpass(wrapped(self.text(key)), stream=sys.stderr)
                 word.encode()
             except getpass.GetPassWarning:
                 raise PasswordVisibleError from None
@@ -146,16 +144,14 @@ class Prompts:
                 # Not kept: the error carries what was typed.
                 self.show("not_text")
                 continue
-            if word:
-                return SecretStr(word)
-            self.show("empty")
+            return SecretStr(word) if word else None
 
     def _check_interactive(self, option: str) -> None:
         if not self.interactive:
             raise MissingAnswerError(option)
 
     def _line(self, prompt: str) -> str:
-        print(prompt, end="", file=sys.stderr, flush=True)
+        print(wrapped(prompt), end="", file=sys.stderr, flush=True)
         while True:
             try:
                 line = sys.stdin.readline()

@@ -24,8 +24,9 @@ from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.sla import Rule, Tier, read_rule
-from mailwatch.times import Millis, Window, month, parse_rfc3339, rfc3339
+from mailwatch.times import Millis, Window, month, rfc3339
 
 RULE_ZONE = "Europe/Rome"
 """Time zone of the calendar windows; the rules name none."""
@@ -90,25 +91,17 @@ def owner_fee(owner: Mapping[str, Any]) -> Fee | None:
     return made
 
 
-def sla_outage(outage: Mapping[str, Any]) -> SlaOutage:
-    """Parse an outage in its public JSON, where `maintenance` is in seconds. Raises ValueError."""
-    maintenance = outage.get("maintenance", 0)
-    # In an untrusted bundle, this value alone is not proven by the entries.
-    if not isinstance(maintenance, int | float) or not 0 <= maintenance < 1e9:
-        raise ValueError("maintenance is not a time")
-    times = {key: outage[key] and parse_rfc3339(outage[key]) for key in ("last_good", "first_good")}
-    good, end = times["last_good"], times["first_good"]
-    bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
+def sla_outage(outage: OutageRecord) -> SlaOutage:
+    """Return the facts of an outage that a rule counts."""
+    good, end, lasted = outage.last_good, outage.first_good, outage.durations
     # Over a restart of the machine less is sure, and more possible, than by the wall clock.
-    least, most = round(outage["duration"]["min"] * 1000), outage["duration"]["max"]
-    sure = bad, min(last, bad + least)
+    sure = outage.first_bad, min(outage.last_bad, outage.first_bad + lasted.least)
     possible = None
-    if good is not None and end is not None and most is not None:
-        possible = good, max(end, good + round(most * 1000))
-    counts = outage["observations"]
+    if good is not None and end is not None and lasted.most is not None:
+        possible = good, max(end, good + lasted.most)
     return SlaOutage(
-        sure, possible, up_count=int(counts["up"]), unknown_count=int(counts["unknown"]), ended=end is not None,
-        unobserved=round(outage["unobserved"] * 1000), maintenance=round(maintenance * 1000),
+        sure, possible, up_count=outage.up, unknown_count=outage.unknown, ended=end is not None,
+        unobserved=outage.unobserved, maintenance=outage.maintenance,
     )  # fmt: skip
 
 
@@ -258,7 +251,7 @@ def evaluate(rule: Rule, kind: str, outages: Sequence[SlaOutage], fee: Fee | Non
     return SlaReading(covered, tuple(windows))
 
 
-def check_claim(claim: Mapping[str, Any], outage: Mapping[str, Any]) -> str:
+def check_claim(claim: Mapping[str, Any], outage: OutageRecord) -> str:
     """Return in words which parts of a claim were verified. Raises ValueError if the result does not follow."""
     if not isinstance(claim, dict) or not isinstance(claim.get("stated_by_owner"), dict):
         raise ValueError("it does not say what the owner states")
@@ -270,7 +263,7 @@ def check_claim(claim: Mapping[str, Any], outage: Mapping[str, Any]) -> str:
     if not isinstance(given, dict) or not isinstance(given.get("key"), str):
         raise ValueError("its rule has no key")
     rule = read_rule(given["key"], {key: value for key, value in given.items() if key != "key"})
-    found = evaluate(rule, str(outage["kind"]), [sla_outage(outage)], owner_fee(claim["stated_by_owner"]))
+    found = evaluate(rule, outage.kind, [sla_outage(outage)], owner_fee(claim["stated_by_owner"]))
     if claim["reading"] != found.as_json():
         raise ValueError(f"the result does not follow from the outage and the rule {rule.key[:40]}")
     doubt = "" if rule.verified else ", which is not verified"

@@ -5,10 +5,9 @@ The owner's statement is not measured and cannot be verified; evaluate.py verifi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.sla import Rule, rule_payload
 from mailwatch.config.catalogue import sla
 from mailwatch.config.schema_claims import ClaimSection
@@ -46,10 +45,10 @@ class OwnerClaim:
         return owner
 
 
-def owner_claim(section: ClaimSection, outage: Mapping[str, Any]) -> OwnerClaim:
-    """Return the claim for an outage in the JSON of evidence."""
+def owner_claim(section: ClaimSection, outage: OutageRecord) -> OwnerClaim:
+    """Return the claim for an outage."""
     rule = sla.rule(section.sla) if section.sla else None
     if rule is None:
         return OwnerClaim(section)
-    reading = evaluate(rule, outage["kind"], [sla_outage(outage)], OwnerClaim(section).fee)
+    reading = evaluate(rule, outage.kind, [sla_outage(outage)], OwnerClaim(section).fee)
     return OwnerClaim(section, rule, reading)

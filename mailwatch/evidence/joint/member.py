@@ -9,13 +9,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
-from mailwatch.analysis.public_json import OutageJson
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.errors import is_local_failure
+from mailwatch.evidence.joint.source import MemberSource, SourceObserver
+from mailwatch.evidence.stated import PeriodStatement
 from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Trust, VerificationResult, examine
+from mailwatch.evidence.verify.witness import VerifiedCosignature
+from mailwatch.evidence.warnings import Catalogue, Caveat
+from mailwatch.ledger.succession import ChainJson
 from mailwatch.model import Fact, Gap, TargetChange
-from mailwatch.times import Millis, Window, merge_windows, parse_rfc3339
+from mailwatch.times import Window, merge_windows
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +40,7 @@ class BundleChannel:
     surely: Sequence[Window]
     possibly: Sequence[Window]
     up: Sequence[Window]
-    outages: list[OutageJson]
+    outages: list[OutageRecord]
 
 
 @dataclass(slots=True)
@@ -52,12 +58,19 @@ class JointMember:
     end: int = 0
     signed: dict[int, bytes] = field(default_factory=dict)
     channels: list[BundleChannel] = field(default_factory=list)
+    source: MemberSource | None = None
+    chain: Sequence[ChainJson] = ()
+    """The ledgers before its own, oldest first."""
+    caveats: Sequence[Caveat] = ()
+    cosignatures: Sequence[VerifiedCosignature] = ()
+    own_witness: str = ""
+    """The key with which its MailWatch cosigns ledgers of others, "" without one."""
 
     @property
     def content_key(self) -> tuple[object, ...]:
         """Key that is equal for two bundles with the same content."""
         contents = [
-            (one.provider, one.kind, *sorted(outage["id"] for outage in one.outages)) for one in self.channels
+            (one.provider, one.kind, *sorted(outage.id for outage in one.outages)) for one in self.channels
         ]
         return self.ledger, self.first, self.end, self.signed[self.end], tuple(contents)
 
@@ -87,26 +100,20 @@ class _UpTimes:
                 up.append((begun, ended))
 
 
-def read_member(path: Path, trust: Trust) -> JointMember:
-    """Verify a bundle and keep the facts needed for the joint case. Raises OSError."""
+def read_member(path: Path, trust: Trust, catalogue: Catalogue | None = None) -> JointMember:
+    """Verify a bundle and keep the facts for the joint case. `catalogue`: for its caveats. Raises OSError."""
     with path.open("rb") as file:
         member = JointMember(path.name, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
-    up_times = _UpTimes()
-    examined = examine(path, trust, up_times.add)
+    up_times, observer = _UpTimes(), SourceObserver()
+    examined = examine(path, trust, up_times.add, observer, catalogue)
     bad = next((claim for claim in examined.claims if not claim.valid), None)
     if bad is not None:
         member.failed_claim, member.reason = bad.claim, f"{bad.claim}: {bad.detail}"
         return member
     try:
-        error = 0 if examined.statement is None else examined.statement.get("clock_error", 0)
-        if error > MAX_CLOCK_ERROR_SECONDS:
-            # Its times cannot be compared with those of others.
-            member.failed_claim, member.reason = (
-                "times",
-                f"times: its clock was off by {error:g} s, by its own tokens",
-            )
-            return member
         _keep_facts(member, examined, up_times)
+        member.source = observer.source(path, examined)
+        member.failed_claim, member.reason = _doubt(member.source, examined)
     except Exception as error:
         if is_local_failure(error):
             raise
@@ -119,39 +126,62 @@ def read_member(path: Path, trust: Trust) -> JointMember:
     return member
 
 
+def _doubt(source: MemberSource, examined: VerificationResult) -> tuple[str, str]:
+    """Return the claim and the reason why a valid bundle does not count, "" and "" if it does."""
+    error = source.clock_error or 0
+    if error > MAX_CLOCK_ERROR_SECONDS:
+        # Its times cannot be compared with those of others.
+        return "times", f"times: its clock was off by {error:g} s, by its own tokens"
+    stated, replay = examined.statement, examined.replay
+    if replay is None:
+        return "", ""
+    for one in cast(PeriodStatement, stated)["targets"]:
+        usual = replay.inferred_interval(one["target"]) / 1000
+        # Statements from before 2026-11 have an interval that no entry proves. A short one leaves no time in which
+        # the target was surely up, and hides that it contradicts others.
+        if "intervals" not in one and one["interval"] < usual / 2:
+            reason = f"its observations are {usual:g} s apart, not {one['interval']:g} s as it states"
+            return "period", f"period: {reason}"
+    return "", ""
+
+
 def _keep_facts(member: JointMember, examined: VerificationResult, up_times: _UpTimes) -> None:
     stated = examined.statement
     assert stated is not None
     member.ledger, member.signed = stated["ledger"], examined.signed
     member.first, member.end = stated["range"]["first"], stated["range"]["end"]
+    member.chain = stated.get("chain", ())
+    # Whether tokens are trusted depends on who asks.
+    member.caveats = [one for one in examined.caveats if one.grave and one.code != "untrusted_tokens"]
+    member.own_witness = str(stated.get("own_witness", ""))
+    member.cosignatures = () if examined.witnesses is None else examined.witnesses.cosignatures
     if "outage" in stated:
-        one_outage = stated["outage"]
-        name = one_outage["target"]
-        member.vantage = one_outage["vantage_point"]
-        member.channels = [_channel(one_outage["provider"], one_outage["kind"], name, [one_outage], up_times)]
+        (record,) = examined.outages
+        member.vantage = record.vantage_point
+        member.channels = [_channel(record.provider, record.kind.value, record.target, [record], up_times)]
         return
     member.vantage = str(stated.get("vantage_point"))
     for one in stated["targets"]:
-        outages = [outage for outage in stated["outages"] if outage["target"] == one["target"]]
+        outages = [record for record in examined.outages if record.target == one["target"]]
         # Provider and kind recorded with an outage take precedence over the config at the time of the bundle.
-        provider, kind = (outages[0][key] if outages else str(one.get(key)) for key in ("provider", "kind"))
+        provider = outages[0].provider if outages else str(one.get("provider"))
+        kind = outages[0].kind.value if outages else str(one.get("kind"))
         member.channels.append(_channel(provider, kind, one["target"], outages, up_times))
-    if any(outage["vantage_point"] for outage in stated["outages"]):
-        member.vantage = stated["outages"][0]["vantage_point"]
+    if any(record.vantage_point for record in examined.outages):
+        member.vantage = examined.outages[0].vantage_point
 
 
 def _channel(
-    provider: str, kind: str, target: str, outages: list[OutageJson], up_times: _UpTimes
+    provider: str, kind: str, target: str, outages: list[OutageRecord], up_times: _UpTimes
 ) -> BundleChannel:
     begun, ended = up_times.facts[target]
     surely, possibly = [], []
     for outage in outages:
-        bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
-        good, over = _time(outage["last_good"]), _time(outage["first_good"])
-        least = round(outage["duration"]["min"] * 1000)
+        bad, last, least = outage.first_bad, outage.last_bad, outage.durations.least
+        good, over = outage.last_good, outage.first_good
         if least >= last - bad:
             surely.append((bad, last))
-        elif not outage.get("clock", {}).get("wall"):
+        elif outage.clock is None or not outage.clock.is_wall:
             # Over a restart the two may be closer than by the wall clock: exclude the uncertain time on either
             # side.
             uncertain = last - bad - least
@@ -161,7 +191,3 @@ def _channel(
     return BundleChannel(
         provider, kind, merge_windows(surely), merge_windows(possibly), merge_windows(up_times.up[target]), outages
     )
-
-
-def _time(text: str | None) -> Millis | None:
-    return None if text is None else parse_rfc3339(text)

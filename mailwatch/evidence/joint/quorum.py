@@ -6,13 +6,23 @@ A vantage point is a ledger and counts once, however many bundles it has. Surely
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mailwatch import __version__
-from mailwatch.analysis.public_json import OutageJson
+from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.public_json import outage_json
+from mailwatch.evidence.joint.forks import (
+    MemberOpener,
+    copied_ledgers,
+    forked_ledgers,
+    member_file,
+    shared_machines,
+)
 from mailwatch.evidence.joint.member import BundleChannel, JointMember
+from mailwatch.evidence.stated import ReportJson
 from mailwatch.times import Millis, Window, intersect_windows, merge_windows, rfc3339, total_length
 
 CoverageStep = tuple[Millis, int]
@@ -49,6 +59,8 @@ def at_least_k(steps: Sequence[CoverageStep], most: int) -> list[list[Window]]:
 
 
 FORMAT = "mailwatch-joint/1"
+MAX_STATED_ADDRESSES = 20
+"""Most addresses stated of a member, the most frequent first."""
 OUTAGE_KEYS = ("id", "vantage_point", "state", "last_good", "first_bad", "last_bad", "first_good", "duration")
 """Keys stated of a member's outage, without the target, whose name may be a mail address."""
 
@@ -60,7 +72,7 @@ class VantageView:
     ledger: str
     vantage: str
     channels: list[BundleChannel] = field(default_factory=list)
-    outages: dict[str, OutageJson] = field(default_factory=dict)
+    outages: dict[str, OutageRecord] = field(default_factory=dict)
     surely: list[Window] = field(default_factory=list)
     possibly: list[Window] = field(default_factory=list)
     up: list[Window] = field(default_factory=list)
@@ -96,43 +108,78 @@ class ChannelGroup:
         return max((count for _, count in self.surely), default=0)
 
 
-def partition_members(members: Iterable[JointMember]) -> tuple[list[JointMember], list[tuple[JointMember, str]]]:
+def partition_members(
+    members: Iterable[JointMember], opener: MemberOpener = member_file
+) -> tuple[list[JointMember], list[tuple[JointMember, str]]]:
     """Return the members that count, and the members left out with the reason.
 
     Left out are invalid bundles, bundles with the same content as another, and all bundles of a ledger that signed
-    different histories in two bundles.
+    different histories, or that shares entries with another ledger.
     """
     fine: list[JointMember] = []
     out: list[tuple[JointMember, str]] = []
     seen: dict[tuple[object, ...], str] = {}
-    roots: dict[str, dict[int, bytes]] = {}
-    forked = set()
     for member in members:
         if member.reason:
             out.append((member, member.reason))
-            continue
-        known = roots.setdefault(member.ledger, {})
-        if any(known.setdefault(size, root) != root for size, root in member.signed.items()):
-            forked.add(member.ledger)
-        if member.content_key in seen:
+        elif member.content_key in seen:
             out.append((member, f"the same range of the same ledger as {seen[member.content_key]}"))
         else:
             seen[member.content_key] = member.name
             fine.append(member)
-    forks = [(one, "its ledger signs two different histories") for one in fine if one.ledger in forked]
-    return [one for one in fine if one.ledger not in forked], out + forks
+    wrong = copied_ledgers(fine) | forked_ledgers(fine, opener)
+    wrong |= _unappointed([one for one in fine if one.ledger not in wrong])
+    out += [(one, wrong[one.ledger]) for one in fine if one.ledger in wrong]
+    return [one for one in fine if one.ledger not in wrong], out
 
 
-def group_channels(members: Iterable[JointMember]) -> list[ChannelGroup]:
-    """Return the channels, those with the most vantage points first."""
+def _unappointed(members: Sequence[JointMember]) -> dict[str, str]:
+    """Return the ledgers that say without a signature that they go on for another member's ledger.
+
+    To count both would count one owner twice. To count them as one would let anyone join the ledger of another.
+    """
+    ledgers, found = {one.ledger for one in members}, dict[str, str]()
+    for one in members:
+        for link in one.chain:
+            if not link["appointed"] and link["ledger"] in ledgers - {one.ledger}:
+                reason = f"it goes on for {link['ledger']}, which is counted, by its owner's word alone"
+                found.setdefault(one.ledger, reason)
+    return found
+
+
+def counted_as(members: Iterable[JointMember]) -> dict[str, str]:
+    """Return for each ledger that by which its vantage point is counted: the oldest of the members' ledgers that
+    leads to it, each of which appointed the next.
+    """
+    members = list(members)
+    ledgers = {one.ledger for one in members}
+    found = {ledger: ledger for ledger in ledgers}
+    for one in members:
+        for link in reversed(one.chain):
+            if not link["appointed"]:
+                break
+            if link["ledger"] in ledgers:
+                found[one.ledger] = link["ledger"]
+    return found
+
+
+def group_channels(members: Iterable[JointMember], *, alike: bool = True) -> list[ChannelGroup]:
+    """Return the channels, those with the most vantage points first. `alike`: provider names that differ only in
+    case and blanks are one provider.
+    """
+    members = list(members)
+    names = _provider_names(channel.provider for member in members for channel in member.channels)
+    points_of = counted_as(members)
     found: dict[tuple[str, str], dict[str, VantageView]] = {}
     for member in members:
+        ledger = points_of[member.ledger]
         for channel in member.channels:
+            provider = names[_plain(channel.provider)] if alike else channel.provider
             # Servers without a known provider are unrelated to each other.
-            points = found.setdefault((channel.provider or member.ledger, channel.kind), {})
-            point = points.setdefault(member.ledger, VantageView(member.ledger, member.vantage))
+            points = found.setdefault((provider or ledger, channel.kind), {})
+            point = points.setdefault(ledger, VantageView(ledger, member.vantage))
             point.channels.append(channel)
-            point.outages |= {outage["id"]: outage for outage in channel.outages}
+            point.outages |= {outage.id: outage for outage in channel.outages}
     groups = [ChannelGroup(*key, _merged_views(points.values())) for key, points in found.items()]
     for one in groups:
         one.surely = coverage_steps(point.surely for point in one.views)
@@ -144,6 +191,19 @@ def group_channels(members: Iterable[JointMember]) -> list[ChannelGroup]:
         )
         one.contradictions = sorted(_contradictions(one), key=lambda found: (found.span, found.ledger))
     return sorted(groups, key=lambda one: (-len(one.views), one.provider, one.kind))
+
+
+def _plain(provider: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", provider).casefold().split())
+
+
+def _provider_names(providers: Iterable[str]) -> dict[str, str]:
+    """Return one spelling of each provider: its plain one if that occurs, as keys of the catalogue are plain."""
+    found: dict[str, str] = {}
+    for provider in sorted(set(providers)):
+        plain = _plain(provider)
+        found[plain] = plain if plain == provider else found.get(plain, provider)
+    return found
 
 
 def _merged_views(points: Iterable[VantageView]) -> list[VantageView]:
@@ -168,21 +228,23 @@ def _contradictions(group: ChannelGroup) -> Iterator[Contradiction]:
 
 
 def joint_statement(
-    groups: list[ChannelGroup], members: list[JointMember], left_out: list[tuple[JointMember, str]]
+    groups: list[ChannelGroup],
+    members: list[JointMember],
+    left_out: list[tuple[JointMember, str]],
+    report: ReportJson | None = None,
+    merged_by: object = None,
 ) -> dict[str, object]:
-    """Return joint.json. It does not depend on the order of the members."""
-    return {
+    """Return joint.json. It does not depend on the order of the members.
+
+    `report`: how report.pdf is made. Without it joint.json is as before 2026-12, without the sources of members.
+    `merged_by`: the ledger whose key signs the zip.
+    """
+    whole, points_of = report is not None, counted_as(members)
+    stated: dict[str, object] = {
         "format": FORMAT,
         "made_by": f"MailWatch {__version__}",
         "members": [
-            {
-                "file": one.name,
-                "sha256": one.sha256,
-                "size": one.size,
-                "ledger": one.ledger,
-                "vantage_point": one.vantage,
-                "range": {"first": one.first, "end": one.end},
-            }
+            _member_json(one) | (source_json(one, points_of[one.ledger]) if whole else {})
             for one in sorted(members, key=lambda one: one.sha256)
         ],
         "left_out": [
@@ -196,6 +258,48 @@ def joint_statement(
         ],
         "groups": [_group_json(one) for one in groups],
     }
+    if whole:
+        stated |= {"same_machine": shared_machines(members), "merged_by": merged_by, "report": report}
+    return stated
+
+
+def _member_json(one: JointMember) -> dict[str, object]:
+    return {
+        "file": one.name,
+        "sha256": one.sha256,
+        "size": one.size,
+        "ledger": one.ledger,
+        "vantage_point": one.vantage,
+        "range": {"first": one.first, "end": one.end},
+    }
+
+
+def source_json(one: JointMember, counted: str) -> dict[str, object]:
+    """Return where a member comes from, as joint.json states it. `counted`: the ledger of its vantage point."""
+    source = one.source
+    assert source is not None
+    often = sorted(source.addresses.items(), key=lambda found: (-found[1], found[0]))
+    return {
+        **({"counted_as": counted} if counted != one.ledger else {}),
+        "begun": {"entry": one.first, "time": rfc3339(source.begun)},
+        "tokens": [
+            {
+                "authority": found.authority,
+                "count": found.count,
+                "first": rfc3339(found.first),
+                "last": rfc3339(found.last),
+            }
+            for found in source.tokens
+        ],
+        "clock_error": source.clock_error,
+        "addresses": dict(often[:MAX_STATED_ADDRESSES]),
+        "address_count": len(often),
+        "public_addresses": [
+            {"address": address, "first": rfc3339(first), "last": rfc3339(last), "count": count}
+            for address, (first, last, count) in [*source.public_addresses.items()][:MAX_STATED_ADDRESSES]
+        ],
+        "caveats": [{"code": caveat.code, "figures": dict(caveat.figures)} for caveat in one.caveats],
+    }
 
 
 def _group_json(group: ChannelGroup) -> dict[str, object]:
@@ -203,10 +307,13 @@ def _group_json(group: ChannelGroup) -> dict[str, object]:
         "provider": group.provider,
         "kind": group.kind,
         "vantage_points": [{"ledger": point.ledger, "vantage_point": point.vantage} for point in group.views],
-        "outages": sorted(
-            (_outage_json(point.ledger, outage) for point in group.views for outage in point.outages.values()),
-            key=lambda outage: (str(outage["first_bad"]), str(outage["ledger"])),
-        ),
+        "outages": [
+            _outage_json(ledger, outage)
+            for ledger, outage in sorted(
+                ((point.ledger, outage) for point in group.views for outage in point.outages.values()),
+                key=lambda found: (found[1].first_bad, found[0]),
+            )
+        ],
         "at_least": [
             {"k": k + 1, "surely": _span_json(surely), "possibly": _span_json(possibly)}
             for k, (surely, possibly) in enumerate(zip(group.surely_spans, group.possibly_spans, strict=True))
@@ -224,8 +331,8 @@ def _group_json(group: ChannelGroup) -> dict[str, object]:
     }
 
 
-def _outage_json(ledger: str, outage: OutageJson) -> dict[str, object]:
-    stated: dict[str, object] = {**outage}
+def _outage_json(ledger: str, outage: OutageRecord) -> dict[str, object]:
+    stated: dict[str, object] = {**outage_json(outage)}
     return {"ledger": ledger} | {key: stated[key] for key in OUTAGE_KEYS}
 
 

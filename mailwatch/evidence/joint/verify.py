@@ -6,29 +6,47 @@ result says so: a joint report without its bundles proves nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import re
 import tempfile
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
+from mailwatch import __version__
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.bundle import pretty_json
 from mailwatch.evidence.joint.member import JointMember, read_member
-from mailwatch.evidence.joint.quorum import group_channels, joint_statement, partition_members
+from mailwatch.evidence.joint.quorum import (
+    ChannelGroup,
+    counted_as,
+    group_channels,
+    joint_statement,
+    partition_members,
+)
+from mailwatch.evidence.joint.signature import merger_claim
+from mailwatch.evidence.joint.witnessed import REASON, unwitnessed
+from mailwatch.evidence.stated import ReportJson
 from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Claim, Trust
 from mailwatch.evidence.verify.archive import Archive, VerificationError, ZipShape
+from mailwatch.evidence.verify.enclosed import Note
 from mailwatch.evidence.verify.pdf import check_report
+from mailwatch.evidence.verify.silence import silent_libraries
+from mailwatch.evidence.warnings import Catalogue
 
 logger = logging.getLogger(__name__)
 
 JOINT_FILE = "joint.json"
 JOINT_SHAPE = ZipShape(
-    re.compile(r"joint\.json|report\.pdf|members\.sha256|members/[0-9a-f]{64}\.zip"),
+    re.compile(
+        r"joint\.json|report\.pdf|members\.sha256|members/[0-9a-f]{64}\.zip"
+        r"|manifest\.(json|sig)|keys/merger\.pub"
+    ),
     ("report.pdf", "members.sha256"),
     (JOINT_FILE,),
 )
@@ -43,24 +61,45 @@ def is_joint(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as opened:
             return JOINT_FILE in opened.namelist()
-    except Exception as error:
+    except BaseException as error:
         # A file that cannot be opened becomes a failed claim in `Archive`.
         if is_local_failure(error):
             raise
         return False
 
 
-def check_joint(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) -> list[Claim]:
+def check_joint(
+    path: Path, trust: Trust, extra_members: Sequence[Path] = (), catalogue: Catalogue | None = None
+) -> list[Claim]:
     """Verify a joint zip with its enclosed members and `extra_members`. Raises OSError."""
-    made = _JointCheck(trust)
-    with tempfile.TemporaryDirectory(prefix="mailwatch-joint-") as folder:
+    return examine_joint(path, trust, extra_members, catalogue).claims
+
+
+@dataclass(frozen=True, slots=True)
+class JointResult:
+    """A verified joint zip. Use `groups` and `stated`, which is joint.json, only if all claims are valid."""
+
+    claims: list[Claim]
+    groups: list[ChannelGroup] = field(default_factory=list)
+    stated: dict[str, object] = field(default_factory=dict)
+
+
+def examine_joint(
+    path: Path, trust: Trust, extra_members: Sequence[Path] = (), catalogue: Catalogue | None = None
+) -> JointResult:
+    """Verify a joint zip with its enclosed members and `extra_members`. Raises OSError.
+
+    `catalogue`: what the caveats of its members follow from; without one they are not compared.
+    """
+    made = _JointCheck(trust, catalogue)
+    with silent_libraries(), tempfile.TemporaryDirectory(prefix="mailwatch-joint-") as folder:
         try:
             archive = Archive(path, JOINT_SHAPE)
         except VerificationError as error:
-            return [Claim("archive", False, str(error))]
+            return JointResult([Claim("archive", False, str(error))])
         try:
             made.run(archive, Path(folder), extra_members)
-        except Exception as error:
+        except BaseException as error:
             if is_local_failure(error):
                 raise
             # The only catch-all: an error that no check foresaw becomes a failed claim, with its place in the log.
@@ -70,7 +109,7 @@ def check_joint(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) ->
             )
         finally:
             archive.close()
-    return made.claims
+    return JointResult(made.claims, made.groups, made.stated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +135,22 @@ class StatedJoint:
 
 
 class _JointCheck:
-    def __init__(self, trust: Trust) -> None:
-        self._trust = trust
+    def __init__(self, trust: Trust, catalogue: Catalogue | None) -> None:
+        self._trust, self._catalogue = trust, catalogue
         self.claims: list[Claim] = []
+        self.groups: list[ChannelGroup] = []
+        self.stated: dict[str, object] = {}
         self._found: dict[str, JointMember] = {}
+        self._enclosed: Archive | None = None
+        """The joint zip, if it encloses its members."""
 
     def run(self, archive: Archive, folder: Path, given: Sequence[Path]) -> None:
         self._add_claim("archive", f"{len(archive.names)} files, each once and within its bounds")
         try:
             stated = self._stated(archive)
             self._listed(archive, stated)
-            self._add_claim(
-                "report", check_report(archive.read("report.pdf"), archive.read(JOINT_FILE), JOINT_FILE)
-            )
+            pdf, statement = archive.read("report.pdf"), archive.read(JOINT_FILE)
+            self._add_claim("report", check_report(pdf, statement, JOINT_FILE, self._trust.certificates))
         except VerificationError as error:
             self.claims.append(Claim("joint", False, str(error)))
             return
@@ -128,9 +170,11 @@ class _JointCheck:
             )  # fmt: skip
         else:
             self.claims.append(Claim("joint", False, f"{UNCHECKED_PREFIX}a member is not valid"))
+        vantage_points = {one.ledger: one.vantage for one in self._found.values()}
+        self.claims.append(merger_claim(archive, stated.json.get("merged_by"), vantage_points, self._trust))
 
     def _add_claim(self, name: str, detail: str) -> None:
-        self.claims.append(Claim(name, True, detail))
+        self.claims.append(Claim(name, True, detail, isinstance(detail, Note)))
 
     def _stated(self, archive: Archive) -> StatedJoint:
         """Parse the members in joint.json."""
@@ -189,9 +233,10 @@ class _JointCheck:
             if path is None:
                 whole = False
                 continue
-            member = read_member(path, self._trust)
+            member = read_member(path, self._trust, self._catalogue)
             if name in archive.names:
                 path.unlink()
+                self._enclosed = archive
             member.name = one.file
             if member.sha256 != digest:
                 self.claims.append(Claim(label, False, f"it is another file: its SHA-256 is {member.sha256}"))
@@ -206,27 +251,79 @@ class _JointCheck:
             self.claims.append(Claim(f"member {digest[:12]}", False, f"{path.name} is no member of it"))
         return whole and not beside
 
+    @contextlib.contextmanager
+    def _opener(self, member: JointMember) -> Iterator[Path]:
+        """Give the file of a member once more, as a copy outside the zip for that time."""
+        assert member.source is not None
+        path = member.source.path
+        if self._enclosed is not None:
+            self._enclosed.copy(f"members/{member.sha256}.zip", path)
+        try:
+            yield path
+        finally:
+            if self._enclosed is not None:
+                path.unlink()
+
     def _follows(self, stated: StatedJoint) -> None:
         """Recompute joint.json from its members and compare."""
-        members, left_out = partition_members(self._found[one.sha256] for one in stated.members)
+        found = [self._found[one.sha256] for one in stated.members]
+        members, left_out = partition_members(found, self._opener)
         if left_out:
             self.claims.append(
                 Claim("joint", False, f"{left_out[0][0].name[:80]} does not count: {left_out[0][1]}")
             )
             return
-        again = json.loads(pretty_json(joint_statement(group_channels(members), members, [])))
-        # Members left out are named but not enclosed, and another version may verify: copy these keys.
+        report = cast(ReportJson | None, stated.json.get("report"))
+        # Joint zips from before 2026-12 state no report; their providers had to be spelled alike.
+        groups = group_channels(members, alike=report is not None)
+        again = json.loads(pretty_json(joint_statement(groups, members, [], report, stated.json.get("merged_by"))))
+        # Members left out are named but not enclosed, and another version may verify: copy these keys. Who merged
+        # answers for them.
         again |= {key: stated.json[key] for key in ("left_out", "made_by")}
+        if self._catalogue is None or not _same_catalogue(report):
+            _copy_caveats(stated.json, again)
+        _pass_over_addresses(stated.json, again)
+        if stated.json.get("witnessed") is True:
+            again["witnessed"] = True
         if different := sorted(
             key for key in again.keys() | stated.json.keys() if again.get(key) != stated.json.get(key)
         ):
             self.claims.append(Claim("joint", False, f"{different[0][:40]} does not follow from the members"))
             return
-        points = len({one.ledger for one in members})
+        if stated.json.get("witnessed") and (bad := unwitnessed(members)):
+            self.claims.append(Claim("joint", False, f"{bad[0].name[:80]} does not count: {REASON}"))
+            return
+        points = len(set(counted_as(members).values()))
         words = f"{JOINT_FILE} follows from its {len(members)} bundles of {points} vantage points"
         if stated.left_out_count:
             words += f"; {stated.left_out_count} left out are listed, but not enclosed: they cannot be checked"
         self._add_claim("joint", words)
+        self.groups, self.stated = groups, stated.json
+
+
+def _same_catalogue(report: ReportJson | None) -> bool:
+    """Return whether the caveats of the members come from the catalogue of this version."""
+    return isinstance(report, dict) and report.get("mailwatch") == __version__
+
+
+def _copy_caveats(stated: dict[str, object], again: dict[str, object]) -> None:
+    """Take the stated caveats of the members, which another catalogue gave."""
+    theirs, ours = stated["members"], again["members"]
+    assert isinstance(theirs, list)
+    assert isinstance(ours, list)
+    for its, own in zip(theirs, ours, strict=True):
+        if "caveats" in its and "caveats" in own:
+            own["caveats"] = its["caveats"]
+
+
+def _pass_over_addresses(stated: dict[str, object], again: dict[str, object]) -> None:
+    """Drop the observers' own addresses where the members as stated have none, as none did before 2026-12."""
+    theirs, ours = stated["members"], again["members"]
+    assert isinstance(theirs, list)
+    assert isinstance(ours, list)
+    for its, own in zip(theirs, ours, strict=True):
+        if "public_addresses" not in its:
+            own.pop("public_addresses", None)
 
 
 def _digest(path: Path) -> str:

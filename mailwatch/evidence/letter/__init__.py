@@ -1,4 +1,4 @@
-"""The letter of complaint to the provider (reclamo, or diffida ad adempiere), as PDF and as an editable document.
+"""The letter of complaint to the provider (reclamo, or diffida e messa in mora), as PDF and as a document to edit.
 
 content     the text of the letter, as blocks
 blocks      paragraphs, tables and blanks
@@ -12,17 +12,25 @@ from importlib import resources
 from zoneinfo import ZoneInfo
 
 from mailwatch.analysis.outage_record import OutageRecord
-from mailwatch.analysis.public_json import outage_json
 from mailwatch.analysis.sla import Rule
 from mailwatch.config.catalogue.sla import rule
 from mailwatch.config.schema_claims import ClaimSection
 from mailwatch.evidence.claims.evaluate import RULE_ZONE, sla_outage, sla_windows
 from mailwatch.evidence.claims.owner_statement import owner_claim
+from mailwatch.evidence.ledger_range import EvidenceError
 from mailwatch.evidence.letter.blocks import Block, Table
-from mailwatch.evidence.letter.content import Letter, compose_letter
+from mailwatch.evidence.letter.content import (
+    MIN_DISSOLVE_DAYS,
+    Letter,
+    LetterCase,
+    OpenBlank,
+    compose_letter,
+    open_blanks,
+    weaknesses,
+)
 from mailwatch.evidence.letter.docx import docx
 from mailwatch.evidence.outage_case import OutageEvidence
-from mailwatch.evidence.report import collect_report_facts
+from mailwatch.evidence.report import read_report_facts
 from mailwatch.evidence.report.formatting import letter_texts, outage_formatter
 from mailwatch.evidence.report.outage import outage_page
 from mailwatch.evidence.report.typesetting import MAX_UNBROKEN_CHARS, compile_pdf, printable
@@ -40,13 +48,32 @@ def prepare_letter(
     language: str,
     zone: ZoneInfo,
     formal: bool,
+    dissolve: int | None = None,
 ) -> Letter:
-    """Collect the content of the letter. `section`: the claim in the config for this outage, if any."""
-    page = outage_page(evidence, collect_report_facts(reader, evidence), b"", place, language, zone)
-    claimed = owner_claim(section, evidence.statement["outage"]) if section else None
-    others = _others(reader, evidence.record, rule(section.sla) if section and section.sla else None)
-    writing = outage_formatter(evidence.record, language, zone)
-    return Letter(evidence.record, claimed, page, others, writing, formal)
+    """Collect the content of the letter. `section`: the claim in the config for this outage, if any.
+
+    `dissolve`: days of a notice to perform. Raises EvidenceError if there is nothing left to perform.
+    """
+    if dissolve is not None and evidence.record.state != "open":
+        raise EvidenceError("a notice to perform is for an outage that lasts; after its end, use --formal")
+    facts = read_report_facts(reader, evidence)
+    page = outage_page(evidence, facts, b"", place, language, zone)
+    case = _letter_case(reader, evidence.record, section, language, zone, formal)
+    weak = weaknesses(facts, case.outage, page.least_ms, case.writing)
+    return Letter(case.outage, case.claim, case.others, case.writing, formal, page, weak, dissolve=dissolve)
+
+
+def _letter_case(
+    reader: Reader,
+    outage: OutageRecord,
+    section: ClaimSection | None,
+    language: str,
+    zone: ZoneInfo,
+    formal: bool,
+) -> LetterCase:
+    claimed = owner_claim(section, outage) if section else None
+    others = _others(reader, outage, rule(section.sla) if section and section.sla else None)
+    return LetterCase(outage, claimed, others, outage_formatter(outage, language, zone), formal)
 
 
 def letter_pdf(letter: Letter, blocks: list[Block]) -> bytes:
@@ -55,7 +82,7 @@ def letter_pdf(letter: Letter, blocks: list[Block]) -> bytes:
     folder = resources.files("mailwatch.evidence.letter")
     data = {
         "lang": letter.writing.language,
-        "title": w["title_formal" if letter.formal else "title"],
+        "title": w[f"title{letter.style}"],
         "date": asdict(letter.page.head.date),
         "blocks": [_plain(block) for block in blocks],
     }
@@ -75,15 +102,24 @@ def _plain(block: Block) -> dict[str, object]:
 
 def _others(reader: Reader, outage: OutageRecord, given: Rule | None) -> list[OutageRecord]:
     """Return the other outages of the same target in the same windows, oldest first."""
-    case = sla_outage(outage_json(outage))
+    case = sla_outage(outage)
     found = sla_windows(given or _BY_THE_MONTH, case.possible or case.sure, ZoneInfo(RULE_ZONE))
     others = []
-    for record in queries.outage_records(reader):
-        if record.target != outage.target or record.id == outage.id:
+    for record in queries.outage_records(reader, wanted=lambda head: head.target == outage.target):
+        if record.id == outage.id:
             continue
         if record.first_bad < found[-1][1] and record.last_bad >= found[0][0]:
             others.append(record)
     return sorted(others, key=lambda one: one.first_bad)
 
 
-__all__ = ["Letter", "compose_letter", "docx", "letter_pdf", "prepare_letter"]
+__all__ = [
+    "MIN_DISSOLVE_DAYS",
+    "Letter",
+    "OpenBlank",
+    "compose_letter",
+    "docx",
+    "letter_pdf",
+    "open_blanks",
+    "prepare_letter",
+]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
+from mailwatch.evidence.ledger_range import TokenFile
 from mailwatch.evidence.outage_case import OutageEvidence
-from mailwatch.evidence.report.facts import NodeFacts, ReportFacts, TokenFacts
+from mailwatch.evidence.report.facts import NodeFacts, ReportFacts, TokenFacts, WitnessFacts
 from mailwatch.evidence.report.formatting import Rows, digest_groups, texts
-from mailwatch.i18n import Formatter
-from mailwatch.times import parse_duration
+from mailwatch.evidence.report.public_address import public_address_rows
+from mailwatch.evidence.stated import WitnessStatementJson
+from mailwatch.i18n import Formatter, Texts
+from mailwatch.ledger.cosignature import parse_verifier_key
+from mailwatch.ledger.succession import ChainJson
+from mailwatch.ledger.witness_register import read_statement
+from mailwatch.times import Millis, parse_duration
 
 
 def service_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter) -> Rows:
@@ -38,7 +45,7 @@ def service_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatte
 
 
 def observer_rows(facts: ReportFacts, writing: Formatter) -> Rows:
-    """Return the rows on the observing program and its restarts and reloads."""
+    """Return the rows on the observing program, its restarts and reloads, and where it was in the network."""
     w = texts(writing.language)
     nodes = facts.nodes
     known = w["custody_none"]
@@ -53,11 +60,11 @@ def observer_rows(facts: ReportFacts, writing: Formatter) -> Rows:
         [w["program"], ", ".join(program) or w["not_known"]],
         [w["config"], digest_groups(latest.config) if latest.config else w["not_known"]],
         [w["custody"], known],
-        [w["not_recorded"], w["not_recorded_text"]],
+        *public_address_rows(facts.public_addresses, writing),
     ]
 
 
-def integrity_rows(evidence: OutageEvidence, digest: str, writing: Formatter) -> Rows:
+def integrity_rows(evidence: OutageEvidence, facts: ReportFacts, digest: str, writing: Formatter) -> Rows:
     """Return the rows on the document and the ledger."""
     w, found, stated = texts(writing.language), evidence.range, evidence.statement
     record = evidence.record
@@ -66,6 +73,9 @@ def integrity_rows(evidence: OutageEvidence, digest: str, writing: Formatter) ->
         [w["as_of"], writing.local_and_utc_of(stated["as_of"])],
         [w["statement_digest"], digest_groups(digest)],
         [w["ledger"], stated["ledger"]],
+        *predecessor_rows(stated.get("chain", ()), writing),
+        *witness_rows(stated.get("witnesses", ()), facts.witnesses, writing),
+        *carried_rows(facts.carried, writing),
         [w["key"], digest_groups(hashlib.sha256(f"{evidence.key}\n".encode()).hexdigest())],
         [w["range"], f"{found.start.size} – {found.end.size - 1}"],
         [w["entries"], f"{record.first_index} – {record.last_index}"],
@@ -74,12 +84,68 @@ def integrity_rows(evidence: OutageEvidence, digest: str, writing: Formatter) ->
     ]
 
 
+def predecessor_rows(chain: Iterable[ChainJson], writing: Formatter) -> Rows:
+    """Return a row for each ledger before this one, latest first: what it signed, and why it did not go on."""
+    w = texts(writing.language)
+    reasons, rows = w.section("chain_reasons"), []
+    for link in reversed([*chain]):
+        known = "chain_text" if link["size"] else "chain_unsigned"
+        words = w[known].format(
+            ledger=link["ledger"] or w["chain_nameless"], size=link["size"], reason=reasons[link["reason"]]
+        )
+        words += " " + w["chain_appointed" if link["appointed"] else "chain_not_appointed"]
+        rows.append([w["chain"], words])
+    return rows
+
+
+def witness_rows(
+    statements: Iterable[WitnessStatementJson], cosigned: Mapping[str, WitnessFacts], writing: Formatter
+) -> Rows:
+    """Return a row for each witness: what it cosigned in the range, and what it states about the mailbox."""
+    w = texts(writing.language)
+    words: dict[str, list[str]] = {}
+    for key, found in cosigned.items():
+        own = words.setdefault(key, [])
+        if found.count:
+            begin, end = writing.local_and_utc(found.first), writing.local_and_utc(found.last, up=True)
+            own.append(w["witness_cosigned"].format(count=found.count, begin=begin, end=end))
+        if found.refused is not None:
+            own.append(w["witness_conflict"].format(size=found.refused))
+    for one in statements:
+        stated = read_statement(one["statement"], parse_verifier_key(one["key"]))
+        begin = writing.local_and_utc(stated.first_at * 1000)
+        known = "witness_refused" if stated.refused else "witness_known"
+        others = "witness_others" if stated.others else "witness_alone"
+        facts = {"begin": begin, "size": stated.first_size, "count": stated.refused}
+        words.setdefault(one["key"], []).append(w[known].format(**facts))
+        words[one["key"]].append(w[others].format(names=", ".join(stated.others)))
+    return [[w["witness"], f"{key.partition('+')[0]}: {'; '.join(own)}"] for key, own in words.items()]
+
+
+def carried_rows(carried: Mapping[str, Sequence[Millis]], writing: Formatter) -> Rows:
+    """Return a row for each domain that signed such messages. `carried`: when its key was looked up."""
+    w, rows = texts(writing.language), []
+    for domain, times in sorted(carried.items()):
+        first, last = writing.local_and_utc(min(times)), writing.local_and_utc(max(times), up=True)
+        text = "carried_once" if len(times) == 1 else "carried_span"
+        rows.append([w["carried"], w[text].format(domain=domain, n=len(times), first=first, last=last)])
+    return rows
+
+
+def authority_text(token: TokenFile, words: Texts) -> str:
+    """Return who signed a token, by the signer's certificate: the name in the config may be any."""
+    signer, issuer = token.signer
+    if not signer:
+        return words["authority_unnamed"]
+    return words["authority_named"].format(signer=signer, issuer=issuer)
+
+
 def token_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatter) -> Rows:
     """Return a row for each timestamp token: authority, time, serial number, and entries covered."""
     w, rows = texts(writing.language), []
     for token in evidence.range.tokens:
         entry = facts.tokens.get(token.entry, TokenFacts())
-        whose = [token.authority, *filter(None, (entry.signer, entry.policy))]
+        whose = [authority_text(token, w), *filter(None, [entry.policy])]
         time = writing.local_and_utc(token.time)
         if entry.accuracy_ms is not None:
             time += f" ± {entry.accuracy_ms} ms"
@@ -95,10 +161,10 @@ def outside_times_text(evidence: OutageEvidence, facts: ReportFacts, writing: Fo
     a, b = times["not_before"], times["not_after"]
     kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
     text = w[f"outside_{kind[bool(a), bool(b)]}"]
-    names = ", ".join(dict.fromkeys(token.authority for token in evidence.range.tokens))
+    names = ", ".join(dict.fromkeys(authority_text(token, w) for token in evidence.range.tokens))
     sentence = text.format(
         a=a and writing.local_and_utc_of(a), b=b and writing.local_and_utc_of(b, up=True), names=names
     )
     distrusted = {index for index, token in facts.tokens.items() if token.distrust}
-    doubted = {token.authority for token in evidence.range.tokens if token.entry in distrusted}
+    doubted = {authority_text(token, w) for token in evidence.range.tokens if token.entry in distrusted}
     return sentence + (" " + w["outside_distrusted"].format(names=", ".join(sorted(doubted))) if doubted else "")

@@ -15,8 +15,9 @@ from mailwatch.analysis.elapsed import gap_length
 from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.evidence.report.facts import ObservationRun
+from mailwatch.evidence.warnings import answering_controls
 from mailwatch.i18n import Formatter
-from mailwatch.model import Fact, Gap, Outcome, TargetChange
+from mailwatch.model import PAUSED, ConnectivityResult, Fact, Gap, Outcome, TargetChange
 from mailwatch.times import Millis
 
 QUARTER_MS: Millis = 900_000
@@ -60,6 +61,7 @@ class AvailabilityCalendar:
         self.causes: dict[str, dict[str, int]] = {}
         self.failed: dict[str, list[int]] = {}
         """For each target: failed observations in the window, and those at which other operators answered."""
+        self._paused: set[str] = set()
         self.gaps: dict[str, dict[str, tuple[int, Millis]]] = {}
         self._cells: dict[str, dict[tuple[str, int], Cell]] = {}
         self._keys: dict[int, tuple[str, int]] = {}
@@ -82,11 +84,11 @@ class AvailabilityCalendar:
         if isinstance(fact, Gap):
             self._gap(target, fact)
         elif isinstance(fact, TargetChange):
-            return
+            (self._paused.add if fact.paused else self._paused.discard)(target)
         elif fact.outcome is Outcome.DOWN and self.window[0] <= fact.started_at < self.window[1]:
             failed = self.failed.setdefault(target, [0, 0])
             failed[0] += 1
-            failed[1] += fact.guard is not None and bool(fact.guard.online)
+            failed[1] += fact.guard is not None and _other_answered(fact.guard)
         elif fact.outcome is Outcome.UNKNOWN and self.window[0] <= fact.started_at < self.window[1]:
             cells.setdefault(self._key(fact.started_at // QUARTER_MS), Cell()).no_result += 1
             causes, cause = self.causes.setdefault(target, {}), fact.cause.value if fact.cause else ""
@@ -96,8 +98,10 @@ class AvailabilityCalendar:
         spent = min(gap.end, self.window[1]) - max(gap.end - gap_length(gap), self.window[0])
         if spent > 0:
             gaps = self.gaps.setdefault(target, {})
-            count, total = gaps.get(gap.reason.value, (0, 0))
-            gaps[gap.reason.value] = (count + 1, total + spent)
+            # The gap of a pause is on record just before its end.
+            reason = PAUSED if target in self._paused else gap.reason.value
+            count, total = gaps.get(reason, (0, 0))
+            gaps[reason] = (count + 1, total + spent)
 
     def rows(self, target: str, end: Millis) -> Iterator[tuple[str, dict[int, Cell]]]:
         """Yield the rows of [start, end) with their cells by column: hours 0 to 23 of days, or days of months."""
@@ -124,6 +128,11 @@ MAX_MARKED_OBSERVATIONS = 160
 MAX_BANDS = 400
 NARROW_SHARE = 0.16
 """Share of the width below which two times do not fit side by side under the outage."""
+
+
+def _other_answered(guard: ConnectivityResult) -> bool:
+    """Return whether a control of another operator answered."""
+    return bool(guard.online) and bool(answering_controls(guard.controls)[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from mailwatch.analysis.sla import Rule
 from mailwatch.config.schema_claims import ClaimSection, FeeSection, HolderSection, NotifiedSection
 from mailwatch.evidence.claims.evaluate import RULE_ZONE, Credit, WindowReading, WindowVerdict
 from mailwatch.evidence.claims.owner_statement import OwnerClaim
-from mailwatch.evidence.report.formatting import Rows, texts
+from mailwatch.evidence.report.formatting import Rows, operator_text, texts
 from mailwatch.i18n import Formatter, Texts
 from mailwatch.times import Window
 
@@ -68,16 +68,43 @@ def contract_section(claim: OwnerClaim | None, kind: str, writing: Formatter) ->
     )
 
 
-def owner_questions(claim: OwnerClaim | None, writing: Formatter) -> Rows:
-    """Return the questions to the owner, each with the config's answer or ""."""
+def holder_rows(claim: OwnerClaim | None, writing: Formatter) -> Rows:
+    """Return the row of the first page on the contract holder; [] if the owner names none."""
+    holder = claim.owner.holder if claim is not None and claim.owner is not None else None
+    if holder is None:
+        return []
+    w = texts(writing.language)
+    named = w["holder_tax_code"].format(name=holder.name, code=holder.tax_code) if holder.tax_code else holder.name
+    return [[_texts(writing)["name"], named]]
+
+
+def promise_verdict(claim: OwnerClaim | None, writing: Formatter) -> str:
+    """Return what the first page says of the provider's promise: the worst result by a verified rule."""
+    w = texts(writing.language)
+    rule, reading = (None, None) if claim is None else (claim.rule, claim.reading)
+    if rule is None or reading is None or rule.target is None:
+        return w["promise_none"]
+    if not rule.verified:
+        return w["promise_unverified"]
+    if not reading.covered:
+        return w["promise_uncovered"]
+    found = {one.counted.broken for one in reading.windows if one.counted is not None}
+    worst = next((broken for broken in ("surely", "possibly", "no") if broken in found), None)
+    return w["promise_none"] if worst is None else _texts(writing)[f"broken_{worst}"]
+
+
+def owner_questions(claim: OwnerClaim | None, provider: str | None, writing: Formatter) -> Rows:
+    """Return the questions to the owner, each with the config's answer or "".
+
+    What the section on the contract has is not repeated.
+    """
     w, owner = texts(writing.language), None if claim is None else claim.owner
-    rows = contract_rows(owner, writing)
-    plan = [f"{name}: {value}" for name, value in rows if name != _texts(writing)["name"]]
+    described = bool(contract_rows(owner, writing))
     sent = ["; ".join(filter(None, one)) for one in notification_rows(owner, writing)]
     answers = (
         ("holder", _holder_text(owner.holder) if owner is not None and owner.holder is not None else ""),
-        ("provider_legal", ""),
-        ("contract", "; ".join(plan)),
+        ("provider_legal", operator_text(provider, writing)),
+        *([] if described else [("contract", "")]),
         ("harm", ""),
         ("notified", " / ".join(sent)),
     )
@@ -85,12 +112,10 @@ def owner_questions(claim: OwnerClaim | None, writing: Formatter) -> Rows:
 
 
 def contract_rows(owner: ClaimSection | None, writing: Formatter) -> Rows:
-    """Return the owner's statement about the contract, as rows."""
+    """Return the owner's statement about the contract, as rows; who holds it is stated elsewhere."""
     if owner is None:
         return []
     w, rows = _texts(writing), []
-    if owner.holder is not None:
-        rows.append([w["name"], _holder_text(owner.holder)])
     if owner.plan is not None:
         rows.append([w["plan"], owner.plan])
     if owner.contract_number is not None:

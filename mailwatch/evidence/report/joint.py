@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mailwatch.evidence.caveat_text import caveat_text
 from mailwatch.evidence.joint.quorum import ChannelGroup, Contradiction, CoverageStep
 from mailwatch.evidence.report.formatting import Rows, digest_groups, provider_name, texts
 from mailwatch.evidence.report.typesetting import Page, page_head, typeset
+from mailwatch.evidence.warnings import CODES, Caveat
 from mailwatch.i18n import Formatter
+from mailwatch.phrases import translated, word
 from mailwatch.times import Millis, Window, total_length
 
 MAX_ROWS = 40
 MAX_MEMBERS = 100
+MAX_ADDRESSES = 8
 MAX_POINTS = 400
 """Most steps in a chart; if there are more, steps that coincide are merged into the lowest or the highest."""
 MAX_LEVELS = 16
@@ -55,6 +59,16 @@ class GroupSection:
     contradictions_cut: str
 
 
+@dataclass(frozen=True, slots=True)
+class MemberSection:
+    """A bundle, and where it comes from. `doubted`: no third party attests when it was written."""
+
+    name: str
+    facts: Rows
+    doubted: bool
+    caveats: list[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointPage(Page):
     """The data of joint.typ."""
@@ -65,7 +79,8 @@ class JointPage(Page):
     sentence: str
     sources: str
     groups: list[GroupSection]
-    members: Rows
+    same_machine: list[str]
+    members: list[MemberSection]
     members_cut: str
     left_out: Rows
     method: list[str]
@@ -84,7 +99,7 @@ class _PageBuilder:
     ) -> None:
         self._in = Formatter(language, zone, tenths=False)
         self._groups, self._s, self._w = groups, stated, texts(language, "joint")
-        self._point_count = len({one["ledger"] for one in stated["members"]})
+        self._point_count = len({_point(one) for one in stated["members"]})
 
     def page(self) -> JointPage:
         w, members, left_out = self._w, self._s["members"], self._s["left_out"]
@@ -97,16 +112,92 @@ class _PageBuilder:
             figure=figure,
             alarming=bool(self._peak()),
             sentence=sentence,
-            sources=w["sources_text"].format(members=len(members), points=points, left_out=len(left_out)),
+            sources=" ".join(self._sources(len(members), points, len(left_out))),
             groups=[self._group(one) for one in self._groups],
-            members=[
-                [one["vantage_point"], one["ledger"], digest_groups(one["sha256"])]
-                for one in members[:MAX_MEMBERS]
+            same_machine=[
+                w["same_machine"].format(ledgers=", ".join(map(self._known_as, ledgers)))
+                for ledgers in self._s["same_machine"]
             ],
+            members=[self._member(one) for one in members[:MAX_MEMBERS]],
             members_cut=w["members_cut"].format(n=more) if more > 0 else "",
-            left_out=[[one["file"], one["reason"]] for one in left_out[:MAX_MEMBERS]],
+            left_out=[[one["file"], self._reason(one["reason"])] for one in left_out[:MAX_MEMBERS]],
             method=[line.replace("`", "") for line in w.lines("method_text")],
         )
+
+    def _sources(self, members: int, points: int, left_out: int) -> Iterator[str]:
+        w = self._w
+        yield w["sources_text"].format(members=members, points=points, left_out=left_out)
+        stamped = {_point(one) for one in self._s["members"] if one["tokens"]}
+        key = {0: "stamped_none", points: "stamped_all"}.get(len(stamped), "stamped")
+        yield w[key].format(n=len(stamped), points=points)
+        merged_by = self._s.get("merged_by")
+        if self._s.get("witnessed") is True:
+            yield w["witnessed"]
+        yield w["merged_by"].format(ledger=merged_by) if merged_by else w["merged_by_none"]
+
+    def _reason(self, reason: str) -> str:
+        """Return why a bundle was left out: its claim that is not valid, or a sentence."""
+        before, _, claim = reason.rpartition("not valid: ")
+        if not before and claim != reason:
+            return self._w["not_valid"].format(claim=word("claim", claim, self._in.language))
+        return translated(reason, self._in.language)
+
+    def _known_as(self, ledger: str) -> str:
+        """Return the name of a vantage point, with enough of its ledger's."""
+        name = next(one["vantage_point"] for one in self._s["members"] if one["ledger"] == ledger)
+        return f"{name} ({ledger.rpartition('/')[2][:8]})"
+
+    def _member(self, one: Mapping[str, Any]) -> MemberSection:
+        """Return where a bundle comes from: its ledger and the beginning of it, servers, tokens and clock."""
+        w, begun = self._w, one["begun"]
+        at = self._in.local_and_utc_of(begun["time"])
+        shown = list(one["addresses"].items())[:MAX_ADDRESSES]
+        more = one["address_count"] - len(shown)
+        addresses = ", ".join(f"{peer} ({count})" for peer, count in shown) or w["no_address"]
+        clock = w["clock_unknown"]
+        if one["clock_error"] is not None:
+            by = self._in.format_duration(round(one["clock_error"] * 1000), up=True, exact=True)
+            clock = w["clock_within"].format(time=by)
+        key = "ledger_from_start" if begun["entry"] == 0 else "ledger_before"
+        return MemberSection(
+            name=f"{one['vantage_point']} ({one['ledger']})",
+            facts=[
+                [w["ledger_age"], w[key].format(time=at, entry=begun["entry"])],
+                [w["addresses"], addresses + (w["addresses_more"].format(n=more) if more else "")],
+                *self._public_addresses(one),
+                [w["outside_tokens"], "; ".join(map(self._tokens, one["tokens"])) or w["no_tokens"]],
+                [w["clock_error"], clock],
+                *([[w["counted_as"], one["counted_as"]]] if "counted_as" in one else []),
+                [w["file"].capitalize(), one["file"]],
+                [w["sha256"], digest_groups(one["sha256"])],
+            ],
+            doubted=not one["tokens"],
+            caveats=[
+                caveat_text(Caveat(found["code"], found["figures"]), self._in)
+                for found in one["caveats"]
+                if found["code"] in CODES
+            ],
+        )
+
+    def _public_addresses(self, one: Mapping[str, Any]) -> Rows:
+        """Return the row on the observer's own addresses; none where the joint case states none."""
+        if "public_addresses" not in one:
+            return []
+        found = one["public_addresses"]
+        parts = [
+            self._w["public_address_of"].format(
+                address=each["address"],
+                n=each["count"],
+                a=self._in.local_and_utc_of(each["first"]),
+                b=self._in.local_and_utc_of(each["last"]),
+            )
+            for each in found[:MAX_ADDRESSES]
+        ]
+        return [[self._w["public_address"], "; ".join(parts) or self._w["not_on_record"]]]
+
+    def _tokens(self, one: Mapping[str, Any]) -> str:
+        first, last = (self._in.local_and_utc_of(one[key]) for key in ("first", "last"))
+        return self._w["tokens_by"].format(n=one["count"], name=one["authority"] or "–", a=first, b=last)
 
     def _latest(self) -> Millis:
         """Return the latest time in any outage, the date of the report."""
@@ -190,6 +281,11 @@ class _PageBuilder:
                 for at in (start, (start + end) // 2, end)
             ],
         )
+
+
+def _point(member: Mapping[str, Any]) -> str:
+    """Return the ledger by which a member's vantage point is counted."""
+    return str(member.get("counted_as", member["ledger"]))
 
 
 def _name(one: ChannelGroup) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.evidence.report.facts import ReportFacts
 from mailwatch.evidence.report.formatting import texts
+from mailwatch.evidence.warnings import CaveatFacts
 from mailwatch.i18n import Formatter
 from mailwatch.model import Kind, Rules
 
-ALWAYS_LIMITS = ("harm", "key", "line", "outside")
+MAX_RULES = 20
+"""Most changes of the rules that are listed."""
+ALWAYS_LIMITS = ("harm", "key", "ledgers", "server", "line", "outside")
 
 
-def method_paragraphs(outage: OutageRecord, rules: Rules, facts: ReportFacts, writing: Formatter) -> list[str]:
-    """Return the paragraphs on the method. `rules`: those in the statement."""
+def method_paragraphs(
+    outage: OutageRecord, rules: Rules, facts: ReportFacts, writing: Formatter, before: Rules | None = None
+) -> list[str]:
+    """Return the paragraphs on the method.
+
+    `rules`: those in the statement. `before`: those at the beginning of the range, if others.
+    """
     w = texts(writing.language).section("method_text")
     proven = outage.proven_afterwards
     lines = [*probe_steps([outage.kind], facts.with_login or bool(facts.used), writing)]
@@ -23,11 +32,19 @@ def method_paragraphs(outage: OutageRecord, rules: Rules, facts: ReportFacts, wr
     if proven:
         lines += [w["proven"], w["bounds_proven"]]
     else:
-        lines += [w["open"].format(open=rules.open_after, close=rules.close_after), w["bounds"]]
+        lines.append(w["open"].format(open=rules.open_after, close=rules.close_after))
+        if before is not None:
+            lines.append(w["rules_changed"].format(open=before.open_after, close=before.close_after))
+        lines.append(w["bounds"])
     lines += [w["estimate"], *([w["blind"]] if outage.unobserved else [])]
     if not proven:
-        lines.append(w["guarded" if facts.guarded else "unguarded"])
+        lines.append(w[_line_key(bool(facts.guarded), facts.doubts)])
     return lines
+
+
+def _line_key(guarded: bool, doubts: CaveatFacts) -> str:
+    """Return the key of the text on how the observer's own line was checked."""
+    return "guarded" if guarded else "guarded_local" if doubts.only_local else "unguarded"
 
 
 def probe_steps(kinds: Iterable[str], with_login: bool, writing: Formatter) -> list[str]:
@@ -40,16 +57,28 @@ def probe_steps(kinds: Iterable[str], with_login: bool, writing: Formatter) -> l
 
 
 def period_method(
-    kinds: Iterable[str], with_login: bool, rules: Rules, writing: Formatter, guarded: bool
+    kinds: Iterable[str],
+    with_login: bool,
+    rules: Sequence[Rules],
+    writing: Formatter,
+    guarded: bool,
+    doubts: CaveatFacts,
 ) -> list[str]:
-    """Return the paragraphs on the method for all outages of a period."""
+    """Return the paragraphs on the method for all outages of a period. `rules`: all in force, in order."""
+    first, *later = rules
     w = texts(writing.language).section("method_text")
-    opening = w["open"].format(open=rules.open_after, close=rules.close_after)
+    opening = w["open"].format(open=first.open_after, close=first.close_after)
+    pairs = [(one.open_after, one.close_after) for one in (first, *later)]
+    changes = [pair for before, pair in itertools.pairwise(pairs) if pair != before]
+    if changes:
+        known = w["rules_pair"]
+        shown = "; ".join(known.format(open=opens, close=closes) for opens, closes in changes[:MAX_RULES])
+        opening += " " + w["rules_later"].format(rules=shown + ("; …" if len(changes) > MAX_RULES else ""))
     sentences = (
-        interval_text(rules.recheck, writing),
+        interval_text(first.recheck, writing),
         opening,
         w["bounds"],
-        w["guarded" if guarded else "unguarded"],
+        w[_line_key(guarded, doubts)],
     )
     return [*probe_steps(kinds, with_login, writing), *sentences]
 
@@ -61,14 +90,17 @@ def interval_text(recheck: Iterable[float], writing: Formatter) -> str:
     return w["rhythm"].format(again=", ".join(again), last=again[-1]) if again else w["steady"]
 
 
-def outage_limits(outage: OutageRecord, writing: Formatter) -> list[str]:
+def outage_limits(outage: OutageRecord, facts: ReportFacts, writing: Formatter) -> list[str]:
     """Return what cannot be concluded from the outage."""
     w = texts(writing.language).section("limits_text")
     gap = writing.format_duration(outage.largest_gap, up=True)
-    given = {"gap": gap, "place": outage.vantage_point, "target": outage.target}
+    others = facts.not_shown
+    given = {"gap": gap, "place": outage.vantage_point, "n": str(sum(others.values())), "m": str(len(others))}
     left = () if outage.kind is Kind.ROUNDTRIP else ("mail",)
     order = ("cause", "others", "shorter", *left, *ALWAYS_LIMITS)
-    return [w[key].format(**given) for key in order]
+    limits = {key: w[key].format(**given) for key in order}
+    limits["others"] += " " + w["shown_not" if others else "only"].format(**given)
+    return list(limits.values())
 
 
 def period_limits(writing: Formatter) -> list[str]:

@@ -10,6 +10,9 @@ from mailwatch.evidence.report.formatting import texts
 from mailwatch.i18n import Formatter, Texts
 from mailwatch.times import Millis
 
+SHOWN_IN_MS: Millis = 10_000
+"""An offset of the clock below this is shown in milliseconds."""
+
 
 def observer_health_rows(facts: ReportFacts, writing: Formatter, *, proven: bool = False) -> list[list[str]]:
     """Return the rows of the section. `proven`: the outage was proven afterwards, so it has no down
@@ -94,6 +97,9 @@ def _line(facts: ReportFacts, w: Texts) -> str:
         lines = [w["line_asked"].format(n=facts.guarded, all=facts.down, controls=controls)]
         if rest := facts.down - facts.guarded:
             lines.append(w["line_rest"].format(n=rest))
+    elif facts.doubts.only_local:
+        controls = ", ".join(sorted(facts.doubts.local_controls)[:8])
+        lines = [w["line_local"].format(n=facts.doubts.only_local, all=facts.down, controls=controls)]
     if facts.answered:
         lines.append(w["line_answered"].format(n=facts.answered, all=facts.down))
     if facts.offline:
@@ -115,8 +121,17 @@ def _clock(facts: ReportFacts, w: Texts, writing: Formatter) -> str:
     if facts.steps:
         clock += " " + w["clock_steps"].format(n=facts.steps)
     if facts.offsets:
-        clock += " " + w["offset"].format(least=min(facts.offsets), most=max(facts.offsets))
+        least, most = (_offset(at, w, writing) for at in (min(facts.offsets), max(facts.offsets)))
+        clock += " " + w["offset" if least == most else "offset_range"].format(least=least, most=most)
     return clock
+
+
+def _offset(millis: int, w: Texts, writing: Formatter) -> str:
+    """Return how far a clock was off, in words. `millis`: its time less that of a token."""
+    if not millis:
+        return w["clock_exact"]
+    time = f"{abs(millis)} ms" if abs(millis) < SHOWN_IN_MS else writing.format_duration(abs(millis))
+    return w["clock_ahead" if millis > 0 else "clock_behind"].format(time=time)
 
 
 def _password(facts: ReportFacts, w: Texts) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from mailwatch.evidence.caveat_text import page_caveats
 from mailwatch.evidence.outage_case import OutageEvidence
 from mailwatch.evidence.report.chain_of_custody import (
     integrity_rows,
@@ -16,9 +17,15 @@ from mailwatch.evidence.report.chain_of_custody import (
     token_rows,
 )
 from mailwatch.evidence.report.charts import Timeline, timeline
-from mailwatch.evidence.report.contract import ContractSection, contract_section, owner_questions
+from mailwatch.evidence.report.contract import (
+    ContractSection,
+    contract_section,
+    holder_rows,
+    owner_questions,
+    promise_verdict,
+)
 from mailwatch.evidence.report.facts import ObservationRun, ReportFacts
-from mailwatch.evidence.report.formatting import Rows, outage_formatter, provider_name, texts
+from mailwatch.evidence.report.formatting import Rows, mailbox_of, outage_formatter, provider_and_company, texts
 from mailwatch.evidence.report.method import method_paragraphs, outage_limits
 from mailwatch.evidence.report.observer_health import (
     clock_doubt_lines,
@@ -28,14 +35,14 @@ from mailwatch.evidence.report.observer_health import (
     widened_uncertainty,
 )
 from mailwatch.evidence.report.typesetting import Page, page_head
+from mailwatch.evidence.shipped import ShippedCatalogue
+from mailwatch.evidence.warnings import Caveat, TokenDoubt, caveats
 from mailwatch.i18n import Texts
 from mailwatch.ledger.settings_payloads import rules_from
-from mailwatch.model import GapReason
+from mailwatch.model import PAUSED, Outcome, Rules
 from mailwatch.times import Millis
 
 MAX_ROWS = 60
-MAX_CLOCK_ERROR_SECONDS = 600.0
-"""Clock error in seconds beyond which the first page mentions it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +62,13 @@ class OutagePage(Page):
 
     headline: str
     reserve: str
+    caveats: list[str]
     least: str
     least_ms: Millis
     sentence: str
     facts: Rows
+    bounds: Rows
+    """Those of the facts that a letter repeats: from where, at least, at most."""
     sure: list[str]
     outside: str
     timeline: Timeline
@@ -110,10 +120,12 @@ class _PageBuilder:
             head=page_head(w, writing, made_by, p.id, self._case.range.end.time_ms, "outage.json"),
             headline=self._headline(least),
             reserve=self._reservation(),
+            caveats=page_caveats(self._caveats(), writing),
             least=writing.format_duration(least) if least else writing.format_time(p.first_bad),
             least_ms=least,
             sentence=self._sentence(),
             facts=self._facts(),
+            bounds=self._bounds(),
             sure=self._certainty_lines(),
             outside=outside_times_text(self._case, facts, writing),
             timeline=drawn,
@@ -128,21 +140,42 @@ class _PageBuilder:
             ours=observer_health_rows(facts, writing, proven=p.proven_afterwards),
             service=service_rows(self._case, facts, writing),
             coverage=self._coverage(),
-            gaps=[self._gap(gap.reason, gap.start, gap.end) for gap in facts.gaps[:MAX_ROWS]],
+            gaps=[
+                self._gap(PAUSED if gap in facts.pauses else gap.reason.value, gap.start, gap.end)
+                for gap in facts.gaps[:MAX_ROWS]
+            ],
             gaps_cut=self._more("gaps_cut", len(facts.gaps) - MAX_ROWS),
             observer=observer_rows(facts, writing),
-            method=method_paragraphs(p, self._rules, facts, writing),
-            limits=outage_limits(p, writing),
+            method=method_paragraphs(p, self._rules, facts, writing, self._rules_before()),
+            limits=outage_limits(p, facts, writing),
             terms=contract_section(self._case.claim, p.kind, writing),
-            claimant=owner_questions(self._case.claim, writing),
-            integrity=integrity_rows(self._case, digest, writing),
+            claimant=owner_questions(self._case.claim, p.provider, writing),
+            integrity=integrity_rows(self._case, facts, digest, writing),
             tokens=token_rows(self._case, facts, writing),
         )
 
+    def _rules_before(self) -> Rules | None:
+        """Return the rules at the beginning of the range, if others than at the end of the outage."""
+        before = self._case.statement.get("rules_before")
+        return None if before is None else rules_from(before)
+
     def _headline(self, least: Millis) -> str:
         p = self._p
-        closed = "headline_open" if p.first_good is None else "headline_closed"
-        return self._w[closed if least else "headline_none"].format(target=p.target, kind=p.kind.upper())
+        closed = "headline_closed"
+        if p.first_good is None:
+            # What came after the last failure was not a failure: so "at the last observation" would be false.
+            failed_last = self._report_facts.doubts.latest.get(p.target, Outcome.DOWN) == Outcome.DOWN
+            closed = "headline_open" if failed_last else "headline_open_since"
+        target = mailbox_of(p.target) or p.target
+        return self._w[closed if least else "headline_none"].format(target=target, kind=p.kind.upper())
+
+    def _caveats(self) -> tuple[Caveat, ...]:
+        """Return the caveats, as `mailwatch verify` derives them from the bundle."""
+        facts, tokens = self._report_facts, self._case.range.tokens
+        distrusted = {index for index, token in facts.tokens.items() if token.distrust}
+        untrusted = [token.signer[0] or "?" for token in tokens if token.entry in distrusted]
+        doubt = TokenDoubt(len(tokens), untrusted)
+        return caveats(self._case.statement, facts.doubts, doubt, ShippedCatalogue())
 
     def _unknown_words(self) -> str:
         """Return a note on replies whose text is unknown, so that their class decided."""
@@ -170,28 +203,43 @@ class _PageBuilder:
 
     def _facts(self) -> Rows:
         p, w, lasted = self._p, self._w, self._p.durations
-        least, longest = widened_duration(self._report_facts, p)
         estimate = w["no_estimate"]
         if lasted.estimate is not None:
             half = self._in.format_duration(widened_uncertainty(self._report_facts, p), up=True, exact=True)
             estimate = f"{self._in.format_duration(lasted.estimate, exact=True)} ± {half}"
+        end = self._case.range.end.time_ms
+        as_of = f"{self._in.local_date(end)} {self._in.format_time(end)}"
+        return [
+            [w["document_code"], w["document_code_text"].format(id=p.id, at=as_of)],
+            *holder_rows(self._case.claim, self._in),
+            [w["account"], mailbox_of(p.target) or p.target],
+            *self._user_name(),
+            [w["channel"], w.section("channels")[p.kind]],
+            [w["provider"], provider_and_company(p.provider, w)],
+            *self._bounds(),
+            [w["estimate"], estimate],
+            [w["promise"], promise_verdict(self._case.claim, self._in)],
+        ]
+
+    def _user_name(self) -> Rows:
+        if (disclosed := self._case.statement.get("user_name")) is None:
+            return []
+        return [[self._w["user_name"], self._w["user_name_text"].format(name=disclosed["name"])]]
+
+    def _bounds(self) -> Rows:
+        p, w = self._p, self._w
+        least, longest = widened_duration(self._report_facts, p)
         most = w[{"open": "unknown_yet", "unwatched": "unknown_unwatched"}.get(p.state, "no_estimate")]
         return [
-            [w["account"], p.target],
-            [w["channel"], w.section("channels")[p.kind]],
-            [w["provider"], provider_name(p.provider)],
             [w["from_where"], self._place],
             [w["at_least"], self._in.format_duration(least, exact=True)],
             [w["at_most"], most if longest is None else self._in.format_duration(longest, up=True, exact=True)],
-            [w["estimate"], estimate],
         ]
 
     def _reservation(self) -> str:
         """Return the reservation to the headline, placed beside it since people may read nothing else."""
         p, w = self._p, self._w
         parts = []
-        if (error := self._case.statement.get("clock_error", 0)) > MAX_CLOCK_ERROR_SECONDS:
-            parts.append(w["headline_clock"].format(time=self._in.format_duration(round(error * 1000), up=True)))
         if p.proven_afterwards:
             parts.append(w["headline_proven"].format(down=p.down, up=p.up, unknown=p.unknown))
         elif p.unobserved:
@@ -207,13 +255,12 @@ class _PageBuilder:
             )
         ]
         if p.up:
-            lines.append(w["sure_ups"].format(close=self._rules.close_after))
+            lines.append(w["sure_ups"].format(up=p.up, longest=facts.longest_ups, close=self._rules.close_after))
         if proven:
             lines.append(w["sure_proven"])
         elif facts.guarded:
+            # Otherwise a caveat says what is missing.
             lines.append(w["sure_line"].format(n=facts.guarded, all=facts.down))
-        else:
-            lines.append(w["line_none"])
         lines.append(w["sure_gap"].format(gap=self._in.format_duration(p.largest_gap, up=True)))
         return lines + clock_lines(p, self._in) + clock_doubt_lines(facts, p, self._in)
 
@@ -251,9 +298,9 @@ class _PageBuilder:
         given = {"a": self._in.local_and_utc(facts.first), "b": self._in.local_and_utc(facts.last)}
         return self._w["coverage_text"].format(n=facts.observations, gaps=len(facts.gaps), **given)
 
-    def _gap(self, reason: GapReason, start: Millis, end: Millis) -> str:
+    def _gap(self, reason: str, start: Millis, end: Millis) -> str:
         given = {"a": self._in.local_and_utc(start), "b": self._in.local_and_utc(end)}
-        return self._w["gap_row"].format(reason=self._w.section("reasons")[reason.value], **given)
+        return self._w["gap_row"].format(reason=self._w.section("reasons")[reason], **given)
 
     def _more(self, key: str, n: int) -> str:
         return self._w[key].format(n=n) if n > 0 else ""

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from zoneinfo import ZoneInfo
 
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.public_json import SharesJson
+from mailwatch.evidence.caveat_text import page_caveats
 from mailwatch.evidence.period_case import PeriodEvidence
+from mailwatch.evidence.rendering import Rendering
+from mailwatch.evidence.report.chain_of_custody import authority_text, predecessor_rows, witness_rows
 from mailwatch.evidence.report.charts import AvailabilityCalendar, Cell
+from mailwatch.evidence.report.facts import ObserverFacts
 from mailwatch.evidence.report.formatting import Rows, digest_groups, provider_name, texts
 from mailwatch.evidence.report.method import period_limits, period_method
+from mailwatch.evidence.report.public_address import public_address_rows
 from mailwatch.evidence.report.typesetting import Page, page_head, typeset
+from mailwatch.evidence.shipped import ShippedCatalogue
 from mailwatch.evidence.stated import PeriodTarget
+from mailwatch.evidence.warnings import Caveat, TokenDoubt, caveats
 from mailwatch.i18n import Formatter
 from mailwatch.ledger.settings_payloads import rules_from
 
@@ -50,6 +56,7 @@ class PeriodPage(Page):
     figure: str
     alarming: bool
     sentence: str
+    caveats: list[str]
     channels: Rows
     sure: list[str]
     outside: str
@@ -70,22 +77,22 @@ def period_report(
     evidence: PeriodEvidence,
     calendar: AvailabilityCalendar,
     statement: bytes,
-    place: str,
-    language: str,
-    zone: ZoneInfo,
+    observer: ObserverFacts,
 ) -> bytes:
-    """Return the PDF. `statement`: period.json as in the bundle. `place`: where the probes ran."""
-    page = _PageBuilder(evidence, calendar, place, language, zone).page(hashlib.sha256(statement).hexdigest())
+    """Return the PDF, as the key `report` of the statement says. `statement`: period.json as in the bundle."""
+    how = Rendering.of(evidence.statement["report"])
+    builder = _PageBuilder(evidence, calendar, observer, how)
+    page = builder.page(hashlib.sha256(statement).hexdigest())
     return typeset("period.typ", page, statement)
 
 
 class _PageBuilder:
     def __init__(
-        self, case: PeriodEvidence, calendar: AvailabilityCalendar, place: str, language: str, zone: ZoneInfo
+        self, case: PeriodEvidence, calendar: AvailabilityCalendar, observer: ObserverFacts, how: Rendering
     ) -> None:
-        self._in = Formatter(language, zone, tenths=False)
-        self._case, self._calendar, self._place = case, calendar, place
-        self._w = texts(language, "period")
+        self._in = Formatter(how.language, how.zone, tenths=False)
+        self._case, self._calendar, self._place, self._observer = case, calendar, how.place, observer
+        self._w = texts(how.language, "period")
         self._s = case.statement
         self._window = case.replay.window
         self._rows_shown = {one["target"]: one for one in self._s["availability"]}
@@ -103,6 +110,7 @@ class _PageBuilder:
             figure=figure,
             alarming=alarming,
             sentence=self._sentence(),
+            caveats=page_caveats(self._caveats(), self._in),
             channels=[self._channel(name) for name in self._rows_shown],
             sure=[self._observations_text(name) for name in self._rows_shown],
             outside=self._outside_times(),
@@ -116,7 +124,7 @@ class _PageBuilder:
             limits=period_limits(self._in),
             integrity=self._integrity(digest),
             tokens=[
-                [t.authority, self._in.local_and_utc(t.time), f"0 – {t.checkpoint - 1}"]
+                [authority_text(t, w), self._in.local_and_utc(t.time), f"0 – {t.checkpoint - 1}"]
                 for t in found.tokens[:MAX_TOKENS]
             ],
             tokens_cut=w["tokens_cut"].format(n=more_tokens) if more_tokens > 0 else "",
@@ -147,6 +155,9 @@ class _PageBuilder:
             [w["document"], f"{self._s['format']}, {self._s['made_by']}"],
             [w["as_of"], self._in.local_and_utc_of(self._s["as_of"])],
             [w["ledger"], self._s["ledger"]],
+            *predecessor_rows(self._s.get("chain", ()), self._in),
+            *witness_rows(self._s.get("witnesses", ()), self._observer.witnesses, self._in),
+            *public_address_rows(self._observer.addresses, self._in),
             [w["range"], f"{found.start.size} – {found.end.size - 1}"],
             [w["checkpoints"], str(len(found.checkpoints))],
             [w["last_root"], found.end.note.split("\n")[2]],
@@ -166,7 +177,7 @@ class _PageBuilder:
         if down:
             return w["headline"].format(name=worst["target"]), self._in.format_duration(down), True
         if len(known) == len(shares):
-            return w["headline_fine"], self._in.format_share(min(known)), False
+            return w["headline_fine"], self._in.format_headline_share(min(known)), False
         if self._case.outages:
             # Too little was observed for a duration, but there were outages.
             return w["headline_outages"], str(len(self._case.outages)), False
@@ -175,7 +186,12 @@ class _PageBuilder:
     def _sentence(self) -> str:
         start, end = self._window
         key = "sentence_cut" if end < self._calendar.window[1] else "sentence"
-        return self._w[key].format(a=self._in.local_and_utc(start), b=self._in.local_and_utc(end))
+        sentence = self._w[key].format(a=self._in.local_and_utc(start), b=self._in.local_and_utc(end))
+        seen = [self._case.replay.accounts[name].first_seen_at for name in self._rows_shown]
+        begun = min((at for at in seen if at is not None), default=start)
+        if begun > start:
+            sentence += " " + self._w["sentence_begun"].format(at=self._in.local_and_utc(begun))
+        return sentence
 
     def _channel(self, name: str) -> list[str]:
         target = self._rows_shown[name]
@@ -217,15 +233,26 @@ class _PageBuilder:
         guarded = any(answered for _, answered in failed) or not any(count for count, _ in failed)
         with_login = any((one["service"] or {}).get("with_login", True) for one in targets)
         return period_method(
-            (one["kind"] for one in targets), with_login, rules_from(self._s["rules"]), self._in, guarded
+            (one["kind"] for one in targets),
+            with_login,
+            [rules_from(self._s["rules"]), *self._case.replay.later_rules],
+            self._in,
+            guarded,
+            self._case.doubts,
         )
+
+    def _caveats(self) -> tuple[Caveat, ...]:
+        """Return the caveats, as `mailwatch verify` derives them from the bundle."""
+        found = self._case.range.tokens
+        untrusted = [token.signer[0] or "?" for token in found if token.digest in self._case.doubts.distrusted]
+        return caveats(self._s, self._case.doubts, TokenDoubt(len(found), untrusted), ShippedCatalogue())
 
     def _outside_times(self) -> str:
         times, w = self._s["outside_times"], self._w
         a, b = times["not_before"], times["not_after"]
         kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
         text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
-        names = ", ".join(dict.fromkeys(token.authority for token in self._case.range.tokens))
+        names = ", ".join(dict.fromkeys(authority_text(token, w) for token in self._case.range.tokens))
         return text.format(
             names=names, a=a and self._in.local_and_utc_of(a), b=b and self._in.local_and_utc_of(b, up=True)
         )

@@ -76,12 +76,17 @@ def page_head(texts: Texts, writing: Formatter, author: str, name: str, at: Mill
         words=texts.single(),
         title=texts["title"],
         subtitle=texts["subtitle"],
-        local_note=texts["local_note"].format(zone=str(writing.zone)),
+        local_note=_local_note(texts, writing, page_date(at).year),
         author=author,
         id=name,
         date=page_date(at),
         attached=attached,
     )
+
+
+def _local_note(texts: Texts, writing: Formatter, year: int) -> str:
+    key = "local_note_utc" if writing.is_utc(year) else "local_note"
+    return f"{texts[key].format(zone=str(writing.zone))} {texts['local_note_rounded']}"
 
 
 def typeset(template: str, page: Page, statement: bytes) -> bytes:

@@ -6,28 +6,29 @@ one failed is not valid, and its detail says so.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import logging
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.utils import CryptographyDeprecationWarning
-
-from mailwatch.analysis.public_json import OutageJson
-from mailwatch.analysis.replay import FactListener
+from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.replay import FactListener, PeriodReplay
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.stated import OutageStatement, PeriodStatement
 from mailwatch.evidence.verify.archive import Archive, VerificationError
-from mailwatch.evidence.verify.entries import LedgerScan, scan
-from mailwatch.evidence.verify.statement import OutageCheck, PeriodCheck
+from mailwatch.evidence.verify.carried import check_carried
+from mailwatch.evidence.verify.chain import check_chain, leads_from, read_first_entry
+from mailwatch.evidence.verify.declaration import check_declarations
+from mailwatch.evidence.verify.enclosed import Note, check_enclosed
+from mailwatch.evidence.verify.entries import EntryObserver, LedgerScan, scan
+from mailwatch.evidence.verify.silence import silent_libraries
+from mailwatch.evidence.verify.statement import OutageCheck, PeriodCheck, check_format
 from mailwatch.evidence.verify.tokens import (
     TokenTrust,
     Trust,
+    VerifiedToken,
+    authorities_of,
     certificates,
     check_entry_times,
     check_outage_bounds,
@@ -37,8 +38,11 @@ from mailwatch.evidence.verify.tokens import (
     tokens_text,
     verify_tokens,
 )
+from mailwatch.evidence.verify.witness import WitnessFindings, verify_witnesses, witness_text
+from mailwatch.evidence.warnings import Catalogue, Caveat, CaveatFacts, TokenDoubt, caveats
 from mailwatch.ledger import checkpoint
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
+from mailwatch.ledger.earlier_entry import EarlierEntry, EarlierEntryError, check_place, read_earlier
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.ledger.timestamp import TrustAnchors
 
@@ -52,27 +56,34 @@ CLAIMS = (
     "clock",
     "watched",
     "nothing left out",
+    "chain",
     "tokens",
     "times",
     "outage",
+    "witness",
+    "declaration",
+    "carried",
     "report",
+    "script",
     "files",
 )
 """The claims in order. In a bundle of a window of time `outage` is called `period`."""
 
 
 logger = logging.getLogger(__name__)
+MANIFEST_FORMAT = "mailwatch-manifest/1"
 UNEXPECTED_PREFIX = "could not be checked, because its content is not what MailWatch writes:"
 """Prefix of the detail of a claim that failed with an error that no check foresaw."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim of the bundle, whether it is valid, and the finding."""
+    """One claim of the bundle, whether it is valid, and the finding. `note`: valid, and worth knowing."""
 
     claim: str
     valid: bool
     detail: str
+    note: bool = False
 
 
 def verify(path: Path, trust: Trust) -> list[Claim]:
@@ -84,12 +95,21 @@ def verify(path: Path, trust: Trust) -> list[Claim]:
 class VerificationResult:
     """A verified bundle. Use the fields after `claims` only if all claims are valid.
 
-    `statement`: outage.json or period.json. `signed`: the roots of its checkpoints by size.
+    `statement`: outage.json or period.json. `signed`: the roots of its checkpoints by size. `outages`: the stated
+    outages. `replay`: that of a period. `scan`: of its entries. `tokens`: verified. `witnesses`: who cosigned.
+    `caveats`: what a reader must know before believing the bundle. `doubts`: the facts behind them (warnings.py).
     """
 
     claims: list[Claim]
     statement: OutageStatement | PeriodStatement | None = None
     signed: dict[int, bytes] = field(default_factory=dict)
+    outages: Sequence[OutageRecord] = ()
+    replay: PeriodReplay | None = None
+    scan: LedgerScan | None = None
+    tokens: Sequence[VerifiedToken] = ()
+    witnesses: WitnessFindings | None = None
+    caveats: tuple[Caveat, ...] = ()
+    doubts: CaveatFacts = field(default_factory=CaveatFacts)
 
     @property
     def valid(self) -> bool:
@@ -97,19 +117,29 @@ class VerificationResult:
         return all(claim.valid for claim in self.claims)
 
 
-def examine(path: Path, trust: Trust, listener: FactListener = lambda *_: None) -> VerificationResult:
-    """Verify a bundle. `listener` receives the facts of its targets, to be trusted only if the bundle proves
-    valid.
+def examine(
+    path: Path,
+    trust: Trust,
+    listener: FactListener = lambda *_: None,
+    observer: EntryObserver | None = None,
+    catalogue: Catalogue | None = None,
+) -> VerificationResult:
+    """Verify a bundle. `listener` receives the facts of its targets, `observer` their entries, to be trusted only
+    if the bundle proves valid. `catalogue`: what its servers and its rule are compared with for the caveats.
     """
-    with warnings.catch_warnings():
-        # A hostile certificate or an old root may break today's rules; the consequences become claims.
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        return _BundleCheck(trust, listener).run(path)
+    with silent_libraries():
+        return _BundleCheck(trust, listener, observer, catalogue).run(path)
 
 
 class _BundleCheck:
-    def __init__(self, trust: Trust, listener: FactListener) -> None:
-        self._trust, self._seen = trust, listener
+    def __init__(
+        self,
+        trust: Trust,
+        listener: FactListener,
+        observer: EntryObserver | None,
+        catalogue: Catalogue | None,
+    ) -> None:
+        self._trust, self._seen, self._observer, self._catalogue = trust, listener, observer, catalogue
         self._claims: list[Claim] = []
 
     def run(self, path: Path) -> VerificationResult:
@@ -130,7 +160,26 @@ class _BundleCheck:
         if not all(claim.valid for claim in self._claims):
             return VerificationResult(self._claims)
         signed = {size: made.root for size, made in self._signed.items()}
-        return VerificationResult(self._claims, self._stated, signed)
+        found = VerificationResult(
+            self._claims,
+            self._stated,
+            signed,
+            self._case.outages,
+            self._case.replay,
+            self._scan,
+            self._stamps,
+            self._witnesses,
+        )
+        found.caveats, found.doubts = self._caveats(), self._facts
+        return found
+
+    def _caveats(self) -> tuple[Caveat, ...]:
+        """Return the caveats of a valid bundle."""
+        facts, found = self._facts, self._scan
+        facts.hidden, facts.hidden_targets = found.hidden_count, {one.decode() for one in found.hidden_targets}
+        facts.opaque = {name: opaque.decode() for opaque, name in found.names.items()}
+        untrusted = [token.authority or "?" for token in self._stamps if not token.trusted]
+        return caveats(self._stated, facts, TokenDoubt(len(self._stamps), untrusted), self._catalogue)
 
     def _steps(self) -> dict[str, Callable[[], str]]:
         """Return the check of each claim, in the order of CLAIMS."""
@@ -144,10 +193,15 @@ class _BundleCheck:
             "clock": self._clock,
             "watched": self._watched,
             "nothing left out": self._payloads_shown,
+            "chain": self._chain,
             "tokens": self._tokens,
             "times": self._times,
             "outage": self._outage,
+            "witness": self._witness,
+            "declaration": self._declaration,
+            "carried": lambda: check_carried(self._scan.carried, self._public, self._signed),
             "report": self._report,
+            "script": lambda: check_enclosed(self._archive, self._origin),
             "files": self._files,
         }
 
@@ -157,14 +211,15 @@ class _BundleCheck:
 
     def _step(self, name: str, step: Callable[[], str]) -> str:
         try:
-            self._claims.append(Claim(name, True, step()))
+            finding = step()
+            self._claims.append(Claim(name, True, finding, isinstance(finding, Note)))
         except VerificationError as error:
             self._claims.append(Claim(name, False, str(error)))
             return name
         except RecursionError:
             self._claims.append(Claim(name, False, "its content is nested too deeply"))
             return name
-        except Exception as error:
+        except BaseException as error:
             if is_local_failure(error):
                 raise
             # The only catch-all: an error that no check foresaw becomes a failed claim, with its place in the log.
@@ -177,20 +232,29 @@ class _BundleCheck:
     def _key(self) -> str:
         text = _text(self._archive.read("keys/ledger.pub"), "keys/ledger.pub").removesuffix("\n")
         try:
-            raw = base64.b64decode(text.split("+", 2)[-1], validate=True)
-            self._public = Ed25519PublicKey.from_public_bytes(raw[1:])
-        except (binascii.Error, ValueError):
-            raise VerificationError("keys/ledger.pub is not a key") from None
+            self._public = checkpoint.parse_verifier_key(text)
+        except CheckpointError as error:
+            raise VerificationError(f"keys/ledger.pub is not a key: {error}") from None
         self._origin = origin_of(self._public)
         if text != verifier_key(self._origin, self._public):
-            raise VerificationError("keys/ledger.pub does not have the form of a key")
-        if self._trust.keys and text not in self._trust.keys:
+            raise VerificationError("keys/ledger.pub is not named after its key")
+        if not self._trust.keys:
+            return f"{self._origin} (compare it with the key of the owner)"
+        if text in self._trust.keys:
+            return f"{self._origin} (among the keys of --trust)"
+        first = read_first_entry(self._archive, text)
+        appointing = leads_from(first.predecessors, self._trust.keys) if first else ""
+        if not appointing:
             raise VerificationError(f"{self._origin} is not among the keys of --trust")
-        known = "among the keys of --trust" if self._trust.keys else "compare it with the key of the owner"
-        return f"{self._origin} ({known})"
+        return f"{self._origin} (successor of {appointing}, which is among the keys of --trust)"
+
+    def _chain(self) -> str:
+        first = read_first_entry(self._archive, verifier_key(self._origin, self._public))
+        return check_chain(first, self._start, self._scan.later_successors, self._case.stated)
 
     def _checkpoints(self) -> str:
         self._proof = self._archive.json("proof.json")
+        check_format(self._proof, "proof.json", "mailwatch-proof/1")
         start, end, listed = (self._proof.get(key) for key in ("start", "end", "checkpoints"))
         if not isinstance(start, dict) or not isinstance(end, int) or not isinstance(listed, list):
             raise VerificationError("proof.json has no start, end and checkpoints")
@@ -222,7 +286,10 @@ class _BundleCheck:
         self._case = (PeriodCheck if whole else OutageCheck)(self._archive, self._seen)
         enclosed = frozenset(name.removeprefix("tokens/").removesuffix(".tsr") for name in self._replies())
         lines = self._archive.lines("entries.jsonl")
-        self._scan = scan(lines, self._start, self._signed, enclosed, self._case.feed)
+        self._facts = CaveatFacts.of_statement(self._case.stated)
+        if "announcement" in self._proof:
+            self._facts.feed_announcement(self._announcement())
+        self._scan = scan(lines, self._start, self._signed, enclosed, self._feed, self._observer)
         if self._scan.payloads:
             raise VerificationError(self._scan.payloads[0])
         for size, made in self._signed.items():
@@ -237,6 +304,19 @@ class _BundleCheck:
         if self._scan.next_index != max(self._signed):
             raise VerificationError(f"no checkpoint signs the entries after {max(self._signed)}")
         return f"{self._scan.count} hash to the roots of all checkpoints; {self._scan.shown_count} shown in full"
+
+    def _announcement(self) -> EarlierEntry:
+        """Return the start or reload before the range that proof.json has."""
+        try:
+            entry = read_earlier(self._proof["announcement"], "node")
+            check_place(entry, self._start)
+        except EarlierEntryError as error:
+            raise VerificationError(str(error)) from None
+        return entry
+
+    def _feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, object]) -> None:
+        self._case.feed(index, kind, time, target, payload)
+        self._facts.feed(index, kind, time, target, payload)
 
     def _range(self) -> str:
         return f"{self._start.size} to {self._scan.next_index - 1}"
@@ -284,10 +364,12 @@ class _BundleCheck:
 
     def _outage(self) -> str:
         compared = self._case.compare(self._scan)
-        self._compare_position(self._case.stated, self._case.stated_outages)
+        self._compare_position(self._case.stated, self._case.outages)
         return compared
 
-    def _compare_position(self, stated: OutageStatement | PeriodStatement, outages: list[OutageJson]) -> None:
+    def _compare_position(
+        self, stated: OutageStatement | PeriodStatement, outages: Sequence[OutageRecord]
+    ) -> None:
         """Compare the ledger, the range and the outside times of the case with the statement."""
         name = self._archive.statement
         if stated.get("ledger") != self._origin:
@@ -299,11 +381,25 @@ class _BundleCheck:
             times = outside_times(self._stamps, where["first"], where["last"])
             if stated.get("outside_times") != times:
                 raise VerificationError(f"the tokens give other external times: {times}")
-            anchors = [self._case.anchors.get(outage["id"]) for outage in outages]
+            if stated.get("authorities", signers := authorities_of(self._stamps)) != signers:
+                raise VerificationError("the stated authorities are not those that signed the tokens")
+            anchors = [self._case.anchors.get(outage.id) for outage in outages]
             off = stated_error(stated, self._stamps, self._scan, anchors)
             for outage in outages:
                 check_outage_bounds(outage, self._stamps, off)
         self._stated = stated
+
+    def _declaration(self) -> str:
+        if not hasattr(self, "_stated"):
+            raise VerificationError("not checked, because what it is about is not valid")
+        trusted = self._trust.certificates
+        return check_declarations(self._archive, self._stated, self._public, self._signed, trusted)
+
+    def _witness(self) -> str:
+        if not hasattr(self, "_stated"):
+            raise VerificationError("not checked, because what it is about is not valid")
+        self._witnesses = verify_witnesses(self._scan, self._notes, self._origin, self._stated)
+        return witness_text(self._witnesses, self._scan, self._trust.witnesses, self._stated)
 
     def _report(self) -> str:
         if "report.pdf" not in self._archive.names:
@@ -311,11 +407,15 @@ class _BundleCheck:
         from mailwatch.evidence.verify.pdf import check_report
 
         name = self._archive.statement
-        return check_report(self._archive.read("report.pdf"), self._archive.read(name), name)
+        pdf, statement = self._archive.read("report.pdf"), self._archive.read(name)
+        return check_report(pdf, statement, name, self._trust.certificates)
 
     def _files(self) -> str:
         raw = self._archive.read("manifest.json")
-        listed = self._archive.json("manifest.json").get("files")
+        manifest = self._archive.json("manifest.json")
+        listed = manifest.get("files")
+        if manifest.get("format", MANIFEST_FORMAT) != MANIFEST_FORMAT:
+            raise VerificationError("manifest.json is of another format")
         if not isinstance(listed, dict):
             raise VerificationError("manifest.json lists no files")
         try:

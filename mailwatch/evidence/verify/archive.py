@@ -2,7 +2,9 @@
 
 Zip readers differ in where they begin and in what they skip. Given a second directory, or bytes before, between or
 after the files, one reader may find other files than another. So every byte must belong to the files or the
-directory, without gaps.
+directory, without gaps. A header may have no extra field but the lengths of zip64 (APPNOTE 4.5.3): Info-ZIP and
+Python from 3.12 on take a file's name from another field (0x7075), older ones do not. The header of a file must
+repeat what the directory says of it, since a program that reads a stream knows only that header.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from mailwatch.errors import is_local_failure
+from mailwatch.evidence.verify.unpack import PackedFile
 from mailwatch.ledger.timestamp import MAX_REPLY_BYTES
 
 _END = 22
 _ZIP64_END = 56 + 20
 _DESCRIPTORS = (12, 16, 20, 24)
+_ZIP64, _LATER = 0x0001, 0xFFFFFFFF
+MAX_MODE = 0o644
+"""Permissions that a file may have at most: nobody runs anything out of a bundle, or runs it as its owner."""
 
 
 def layout_fault(file: IO[bytes], infos: Iterable[zipfile.ZipInfo], start: int, size: int) -> str:
@@ -46,10 +52,54 @@ def layout_fault(file: IO[bytes], infos: Iterable[zipfile.ZipInfo], start: int, 
         head = file.read(30)
         if not head.startswith(b"PK\3\4") or len(head) < 30:
             return f"{info.filename} has no header"
-        at += 30 + sum(struct.unpack("<HH", head[26:])) + info.compress_size
+        lengths = struct.unpack("<HH", head[26:])
+        name, extra = file.read(lengths[0]), file.read(lengths[1])
+        if fault := extra_fault(extra):
+            return f"{info.filename} has {fault}"
+        if not _agree(head, name, extra, info):
+            return f"its directory and the header of {info.filename} differ"
+        at += 30 + sum(lengths) + info.compress_size
         if info.flag_bits & 0x8 and following - at in _DESCRIPTORS:
+            file.seek(at)
+            if not _describes(file.read(following - at), info):
+                return f"what follows {info.filename} is not its description"
             at = following
     return "" if at == start else "there are other bytes before its directory"
+
+
+def extra_fault(extra: bytes) -> str:
+    """Return what is wrong with the extra fields of a header, "" if there is none but the lengths of zip64."""
+    if not extra:
+        return ""
+    if len(extra) < 4:
+        return "an extra field that is cut off"
+    kind, length = struct.unpack_from("<HH", extra)
+    if kind == _ZIP64 and length == len(extra) - 4:
+        return ""
+    return f"extra fields (0x{kind:04x}): some programs take another name from them"
+
+
+def _agree(head: bytes, name: bytes, extra: bytes, info: zipfile.ZipInfo) -> bool:
+    """Return whether a file's own header says the same as the directory."""
+    flags, method, crc, packed, size = struct.unpack("<HH4xLLL", head[6:26])
+    if len(extra) >= 20 and _LATER in (packed, size):
+        size, packed = struct.unpack_from("<QQ", extra, 4)
+    if (flags, method, name) != (info.flag_bits, info.compress_type, info.orig_filename.encode()):
+        return False
+    if flags & 0x8 and not crc and packed in (0, _LATER) and size in (0, _LATER):
+        return True  # Written as a stream: the numbers follow the file.
+    return (crc, packed, size) == (info.CRC, info.compress_size, info.file_size)
+
+
+def _describes(descriptor: bytes, info: zipfile.ZipInfo) -> bool:
+    """Return whether a data descriptor (APPNOTE 4.3.9) repeats what the directory says of its file."""
+    form = "<LLL" if len(descriptor) in (12, 16) else "<LQQ"
+    signature, rest = descriptor[: -struct.calcsize(form)], descriptor[-struct.calcsize(form) :]
+    return signature in (b"", b"PK\7\x08") and struct.unpack(form, rest) == (
+        info.CRC,
+        info.compress_size,
+        info.file_size,
+    )
 
 
 MAX_FILES = 50_000
@@ -61,6 +111,7 @@ SIZE_LIMITS = (
     (".zip", MAX_LARGE_BYTES, 2),
     (".tsr", MAX_REPLY_BYTES, 200),
     (".pem", 1 << 20, 200),
+    (".eml", 1 << 20, 200),
     ("report.pdf", 32 << 20, 200),
     ("", 64 << 20, 200),
 )
@@ -70,9 +121,12 @@ Entries are read line by line and compress to about a tenth; the other files are
 """
 MAX_VALUES = 1_000_000
 """Most values in a JSON file: each takes two bytes of text but over a hundred bytes of memory."""
+MAX_DEPTH = 100
+"""Most levels of lists and objects in a JSON file: how many a program can read differs."""
 ALLOWED_NAMES = re.compile(
     r"(outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/ledger\.pub|verify\.py"
     r"|(VERIFY|VERIFICA)\.md|tokens/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)"
+    r"|declarations/[0-9a-f]{64}\.eml"
 )
 _NEEDED = ("entries.jsonl", "proof.json", "manifest.json", "manifest.sig", "keys/ledger.pub")
 STATEMENTS = ("outage.json", "period.json")
@@ -102,10 +156,11 @@ class Archive:
 
     def __init__(self, path: Path, shape: ZipShape = BUNDLE_SHAPE) -> None:
         """Raises VerificationError."""
+        self._path = path
         try:
             self._zip = zipfile.ZipFile(path)
             infos = self._zip.infolist()
-        except Exception as error:  # On hostile bytes zipfile raises struct.error, IndexError and more.
+        except BaseException as error:  # On hostile bytes zipfile raises struct.error, IndexError and more.
             if is_local_failure(error):
                 raise
             raise VerificationError(f"not a readable zip: {str(error)[:120]}") from None
@@ -117,7 +172,7 @@ class Archive:
                 wrong = layout_fault(file, infos, self._zip.start_dir, path.stat().st_size)
             if wrong:
                 raise VerificationError(f"not a zip that all programs read in the same way: {wrong}")
-        except VerificationError:
+        except BaseException:
             self.close()
             raise
 
@@ -173,7 +228,8 @@ class Archive:
             return part
 
         try:
-            with self._zip.open(self._infos[name]) as file, contextlib.ExitStack() as stack:
+            with self._path.open("rb") as raw, contextlib.ExitStack() as stack:
+                file = PackedFile(raw, self._infos[name])
                 part = unpack()
                 if len(part) == PART_BYTES:
                     # One part is decompressed while the previous one is processed: they use different processors.
@@ -183,7 +239,7 @@ class Archive:
                     size += len(part)
                     yield part
                     part = coming.result() if coming else unpack()
-        except Exception as error:  # Any exception, on hostile bytes.
+        except BaseException as error:  # Any exception, on hostile bytes.
             if is_local_failure(error):
                 raise
             raise VerificationError(f"{name} cannot be read: {str(error)[:120]}") from None
@@ -202,10 +258,14 @@ def _check_files(infos: list[zipfile.ZipInfo], shape: ZipShape) -> dict[str, zip
         raise VerificationError(f"holds {len(infos)} files, more than {MAX_FILES}")
     for info in infos:
         name = info.filename
+        if fault := extra_fault(info.extra):
+            raise VerificationError(f"{info.orig_filename[:80]!r} has {fault}")
         if info.orig_filename != name or not shape.names.fullmatch(name):
             raise VerificationError(f"holds a file that does not belong there: {name[:80]!r}")
         if name in found:
             raise VerificationError(f"holds two files of the name {name}")
+        if info.comment:
+            raise VerificationError(f"{name} has a comment")
         if info.flag_bits & 0x1:
             raise VerificationError(f"{name} is encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -213,6 +273,8 @@ def _check_files(infos: list[zipfile.ZipInfo], shape: ZipShape) -> dict[str, zip
         # Unpacking a link would create it, and later files could be written through it.
         if not stat.S_ISREG(info.external_attr >> 16) and stat.S_IFMT(info.external_attr >> 16):
             raise VerificationError(f"{name} is not a plain file")
+        if (mode := stat.S_IMODE(info.external_attr >> 16)) & ~MAX_MODE:
+            raise VerificationError(f"{name} has the file mode {mode:04o}, beyond {MAX_MODE:04o}")
         most, ratio = next(rest for end, *rest in SIZE_LIMITS if name.endswith(end))
         if info.file_size > min(most, ratio * info.compress_size + 4096):
             raise VerificationError(f"{name} would unpack to {info.file_size} bytes out of {info.compress_size}")
@@ -230,11 +292,23 @@ def parse_object(raw: bytes, name: str) -> dict[str, object]:
         raise VerificationError(f"{name} holds more than {MAX_VALUES} values")
     try:
         value = _STRICT_DECODER.decode(raw.decode())
+        if _SURROGATE.search(raw):
+            # Half of a pair of surrogates is no text, and cannot be written into another file.
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise VerificationError(f"{name} is not JSON: {str(error)[:120]}") from None
     if not isinstance(value, dict):
         raise VerificationError(f"{name} is not a JSON object")
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for one in level for inner in _inside(one)]
+    if level:
+        raise VerificationError(f"{name} is nested more than {MAX_DEPTH} deep")
     return value
+
+
+def _inside(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -248,4 +322,12 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_STRICT_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_constant)
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:20]} is too large")
+    return value
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_STRICT_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_constant, parse_float=_finite)

@@ -5,7 +5,9 @@ For outage.json: the outage. For period.json: the availability and outages of ea
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 from mailwatch.analysis import segments
 from mailwatch.analysis.elapsed import Moment
@@ -21,12 +23,30 @@ from mailwatch.analysis.replay import FactListener, PeriodReplay, ReplayError, T
 from mailwatch.evidence.claims.evaluate import check_claim
 from mailwatch.evidence.stated import OutageStatement, PeriodStatement, PeriodTarget
 from mailwatch.evidence.verify.archive import Archive, VerificationError
+from mailwatch.evidence.verify.enclosed import Note
 from mailwatch.evidence.verify.entries import LedgerScan
+from mailwatch.evidence.verify.recorded import (
+    MAX_OUTAGES,
+    RecordedOutages,
+    check_cause,
+    difference,
+    first_entry_of,
+)
+from mailwatch.ledger.canonical_json import canonical
+from mailwatch.ledger.entry import login_name_commitment
 from mailwatch.ledger.payloads import FACT_KINDS
-from mailwatch.ledger.settings_payloads import rules_from, rules_payload
-from mailwatch.times import parse_duration, parse_rfc3339
+from mailwatch.ledger.settings_payloads import rules_from, rules_on_record, rules_payload
+from mailwatch.model import Rules
+from mailwatch.times import Millis, parse_duration, parse_rfc3339
 
 DEFAULT_INTERVAL_SECONDS = 60.0
+OUTAGE_FORMAT, PERIOD_FORMAT = "mailwatch-evidence/1", "mailwatch-evidence-period/1"
+
+
+def check_format(read: Mapping[str, object], name: str, known: str) -> None:
+    """Check that a file is in a format of which this version knows all rules. Raises VerificationError."""
+    if read.get("format") != known:
+        raise VerificationError(f"{name} is in another format than {known}")
 
 
 class OutageCheck:
@@ -36,16 +56,26 @@ class OutageCheck:
         self.stated = cast(OutageStatement, {})
         self.anchors: dict[str, Moment | None] = {}
         """A moment of the outage as displayed, by outage id; set by compare()."""
+        self.outages: Sequence[OutageRecord] = ()
+        """The outage, with the stated maintenance; set by compare()."""
+        self.replay: PeriodReplay | None = None
+        """None: it is no period."""
         self._fault = self._target = self._id = ""
         self._recorded: dict[str, object] | None = None
+        self._seen: set[str] = set()
+        self._foreign: list[tuple[int, dict[str, object]]] = []
+        """Ids of other outages that the replay gave, and entries about outages that it had not given by then."""
+        self._unproven = False
+        """Whether only the statement says which rules are in force: no entry so far does."""
         try:
             read = archive.json("outage.json")
+            check_format(read, "outage.json", OUTAGE_FORMAT)
             self.stated = cast(OutageStatement, read)
             stated_outage = _typed_value(read, "outage", dict)
             self._target, self._id = _typed_value(stated_outage, "target", str), str(stated_outage.get("id"))
-            self._rules = rules_from(_typed_value(read, "rules", dict))
-            if rules_payload(self._rules) != self.stated["rules"]:
-                raise VerificationError("the stated rules do not have the form of rules")
+            self._rules = _stated_rules(read, "rules")
+            if "rules_before" in read:
+                self._rules, self._unproven = _stated_rules(read, "rules_before"), True
             self._replay = TargetReplay(
                 segments.Segmenter(_interval_of(self.stated.get("service")), infer=True), listener
             )
@@ -59,24 +89,49 @@ class OutageCheck:
         """Indexes of the first and the last entry of the outage."""
         return self.stated["outage"]["ledger"]
 
-    @property
-    def stated_outages(self) -> list[OutageJson]:
-        """The outage, as it is stated."""
-        return [self.stated["outage"]]
-
     def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, object]) -> None:
         """Process an entry that has a payload."""
-        if self._fault or target != self._target:
+        if self._fault or (target != self._target and kind != "node"):
             return
         try:
-            if kind in FACT_KINDS:
+            if kind == "node":
+                self._follow_rules(payload)
+            elif kind in FACT_KINDS:
+                if self._unproven and kind == "observation" and self._id in self._replay.all_outages:
+                    raise VerificationError(f"by the stated rules_before, outage {self._id[:20]} opens unrecorded")
+                check_cause(index, payload)
                 self._replay.feed(index, kind, payload, self._rules)
                 for other in self._replay.outages.keys() - {self._id}:
+                    self._seen.add(other)
                     del self._replay.outages[other]
-            elif kind == "outage" and payload.get("id") == self._id:
-                self._recorded = payload
+            elif kind == "outage":
+                self._keep_outage(index, payload)
+        except VerificationError as error:
+            self._fault = str(error)
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             self._fault = f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]
+
+    def _follow_rules(self, node: dict[str, object]) -> None:
+        """Put the rules in force that a start or reload of MailWatch records."""
+        if (rules := rules_on_record(node)) is not None:
+            self._rules, self._unproven = rules, False
+
+    def _keep_outage(self, index: int, payload: dict[str, object]) -> None:
+        """Keep the entry of the outage. Raises VerificationError if an outage names rules not in force."""
+        if "rules" in payload and "rules_before" in self.stated:
+            if payload["rules"] != rules_payload(self._rules):
+                raise VerificationError(f"entry {index} names other rules than were in force")
+            self._unproven = False
+        written = payload.get("id")
+        if written not in self._seen and written != self._id and len(self._foreign) < MAX_OUTAGES:
+            self._foreign.append((index, payload))
+        if written == self._id:
+            self._recorded = payload
+            known = self._replay.all_outages.get(self._id)
+            if known is None:
+                raise VerificationError(f"entry {index} is about an outage that a replay does not give there")
+            if what := difference(index, payload, known):
+                raise VerificationError(what)
 
     def compare(self, scan: LedgerScan) -> str:
         """Return what was compared, in words. Raises VerificationError if a replay gives other results."""
@@ -86,34 +141,67 @@ class OutageCheck:
             raise VerificationError(f"no entry of {self._target[:80]} is in the bundle")
         if self.stated["rules"] != _recorded_rules(scan, self._recorded):
             raise VerificationError("the stated rules are not those on record")
+        if self._recorded is None:
+            raise VerificationError(f"no entry of the bundle records outage {self._id[:20]}")
+        self._compare_service()
         outage, count = self._outage()
         self.anchors = {outage.id: outage.anchor}
         stated_outage = self.stated["outage"]
-        names = self._recorded or stated_outage
+        for index, other in self._foreign:
+            if scan.start.size <= first_entry_of(other):
+                raise VerificationError(f"entry {index} is about an outage that a replay does not give there")
         try:
-            record = _widen_bounds(OutageRecord.of(outage, subject_from(names)), scan, stated_outage)
-            public = outage_json(record)
+            record = OutageRecord.of(outage, subject_from(self._recorded))
+            record = _widen_bounds(record, scan, stated_outage)
+            record = replace(record, maintenance=stated_maintenance(stated_outage))
+            public = {**outage_json(record)}
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise VerificationError(f"the outage does not say what it is of: {error}"[:200]) from None
-        beside = {key: value for key, value in stated_outage.items() if key not in public and key in _ADDED}
-        given, stated = {**public, **beside}, {**stated_outage}
-        if given != stated:
-            wrong = [key for key in given.keys() | stated.keys() if given.get(key) != stated.get(key)]
+        stated = {**stated_outage}
+        if public != stated:
+            wrong = [key for key in public.keys() | stated.keys() if public.get(key) != stated.get(key)]
             raise VerificationError(
                 f"a replay of {count} observations gives another outage in: {', '.join(sorted(wrong))}"
             )
         for key, replayed in (("replies", list(record.replies)), ("first_detail", record.first_detail)):
             if self.stated.get(key) != replayed:
                 raise VerificationError(f"a replay gives another {key}")
+        self.outages = [record]
+        self._check_user_name()
         words = (
             f"{count} observations of {self._target}, replayed by the rules on record, give the outage as stated"
         )
         if "claim" in self.stated:
             try:
-                words += f"; the claim is {check_claim(self.stated['claim'], stated_outage)}"
+                words += f"; the claim is {check_claim(self.stated['claim'], record)}"
             except (KeyError, ValueError, TypeError, OverflowError) as error:
                 raise VerificationError(f"the claim is not valid: {error}"[:200]) from None
         return words
+
+    def _check_user_name(self) -> None:
+        """Compare the disclosed login name with the commitment on record. Raises VerificationError."""
+        if "user_name" not in self.stated:
+            return
+        try:
+            given = self.stated["user_name"]
+            watch = cast(dict[str, object], (self._recorded or {})["watch"])
+            commitment = login_name_commitment(bytes.fromhex(given["key"]), given["name"])
+            if commitment != watch["login_name"]:
+                raise VerificationError("the stated user name is not the one on record")
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise VerificationError(f"no entry states a user name: {type(error).__name__}"[:200]) from None
+
+    def _compare_service(self) -> None:
+        """Compare the stated service with what the outage's entry says was watched. Raises VerificationError.
+
+        Host, port and kind are those of one target; if they change, its record ends.
+        """
+        stated, recorded = self.stated.get("service"), (self._recorded or {}).get("watch")
+        if not isinstance(stated, dict) or not isinstance(recorded, dict) or not recorded.get("host"):
+            return
+        for key in ("kind", "host", "port"):
+            if key in stated and stated[key] != recorded.get(key):
+                raise VerificationError(f"the stated service has another {key} than is on record")
 
     def _outage(self) -> tuple[Outage, int]:
         try:
@@ -128,6 +216,16 @@ class OutageCheck:
         return known[self._id], count
 
 
+def _stated_rules(read: dict[str, object], key: str) -> Rules:
+    """Return the rules that outage.json states under a key. Raises VerificationError, KeyError, TypeError or
+    ValueError.
+    """
+    rules = rules_from(_typed_value(read, key, dict))
+    if canonical(rules_payload(rules)) != canonical(read[key]):
+        raise VerificationError("the stated rules do not have the form of rules")
+    return rules
+
+
 def _widen_bounds(record: OutageRecord, scan: LedgerScan, stated: OutageJson) -> OutageRecord:
     """Widen the bounds of an outage with wall times only by the clock steps during it."""
     ahead, back = clock_steps_between(scan.steps, record.first_index, record.last_index)
@@ -139,9 +237,15 @@ def _widen_bounds(record: OutageRecord, scan: LedgerScan, stated: OutageJson) ->
     return wide
 
 
+def stated_maintenance(stated: OutageJson) -> Millis:
+    """Return the stated maintenance (milliseconds), unproven by the entries. Raises VerificationError."""
+    seconds: object = stated.get("maintenance", 0)
+    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
+        raise VerificationError("the stated maintenance is not a time")
+    return round(seconds * 1000)
+
+
 T = TypeVar("T")
-_ADDED = ("maintenance",)
-"""Keys that may be stated with the outage and follow from other entries."""
 
 
 def _recorded_rules(scan: LedgerScan, recorded: dict[str, object] | None) -> object:
@@ -171,8 +275,11 @@ def _typed_value(value: dict[str, object], key: str, kind: type[T]) -> T:
 
 
 MAX_TARGETS = 1000
-MAX_OUTAGES = 20_000
-"""Most outages of one target: fifty a day for a year."""
+
+
+SERVER_KEYS = ("kind", "host", "port")
+MAX_SERVERS = 1000
+"""Most servers of one target that are kept; of more, none is compared."""
 
 
 class PeriodCheck:
@@ -182,11 +289,19 @@ class PeriodCheck:
         self.stated = cast(PeriodStatement, {})
         self.anchors: dict[str, Moment | None] = {}
         """A moment of each outage as displayed, by outage id; set by compare()."""
+        self.outages: Sequence[OutageRecord] = ()
+        """The outages of the window; set by compare()."""
         self._fault = ""
-        self._replay: PeriodReplay | None = None
+        self._recorded: dict[str, RecordedOutages] = {}
+        self._servers: dict[str, set[tuple[object, ...]]] = {}
+        """Kind, host and port of each target, as entries say what was watched."""
+        self.replay: PeriodReplay | None = None
         try:
-            self.stated = cast(PeriodStatement, archive.json("period.json"))
-            self._replay = _start_replay(self.stated, listener)
+            read = archive.json("period.json")
+            check_format(read, "period.json", PERIOD_FORMAT)
+            self.stated = cast(PeriodStatement, read)
+            self.replay = _start_replay(self.stated, listener)
+            self._recorded = {name: RecordedOutages() for name in self.replay.accounts}
         except VerificationError as error:
             self._fault = str(error)
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -197,26 +312,32 @@ class PeriodCheck:
         """Indexes of the first and the last entry of the window."""
         return self.stated["entries"]
 
-    @property
-    def stated_outages(self) -> list[OutageJson]:
-        """The outages of the window, as they are stated."""
-        return self.stated["outages"]
-
     def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, object]) -> None:
         """Process an entry that has a payload."""
-        if self._fault or self._replay is None:
+        if self._fault or self.replay is None:
             return
+        account = self.replay.accounts.get(target)
+        settings = payload.get("settings")
+        if kind == "watch" and isinstance(settings, dict) and settings.get("host"):
+            known = self._servers.setdefault(target, set())
+            if len(known) < MAX_SERVERS:
+                known.add(tuple(str(settings.get(key)) for key in SERVER_KEYS))
+        if account is not None and kind == "observation":
+            self._recorded[target].before_observation(account.replay)
         try:
-            self._replay.feed(index, kind, time, target or None, payload)
-        except ReplayError as error:
+            if account is not None:
+                check_cause(index, payload)
+            self.replay.feed(index, kind, time, target or None, payload)
+        except (ReplayError, VerificationError) as error:
             self._fault = str(error)
-        account = self._replay.accounts.get(target)
+        if account is not None and kind == "outage":
+            self._recorded[target].feed(index, payload, account.replay)
         if account is not None and max(len(account.replay.outages), len(account.recorded)) > MAX_OUTAGES:
             self._fault = f"{target[:80]} has more than {MAX_OUTAGES} outages"
 
     def compare(self, scan: LedgerScan) -> str:
         """Return what was compared, in words. Raises VerificationError if a replay gives other results."""
-        replay = self._replay
+        replay = self.replay
         if self._fault or replay is None:
             raise VerificationError(self._fault)
         try:
@@ -238,18 +359,66 @@ class PeriodCheck:
         # Versions up to 0.2.0 missed steps of the clock within an observation or a gap: their bundles stay valid.
         formerly = {name: replay.availability_of(name, formerly=True) for name in replay.accounts}
         accepted = [[{"target": name} | one.as_json() for name, one in of.items()] for of in (known, formerly)]
-        if self.stated.get("availability") not in accepted:
+        if not any(_same_availability(self.stated.get("availability"), each) for each in accepted):
             raise VerificationError("a replay gives another availability")
         try:
-            outages = [outage_json(record) for record in replay.records()]
+            self.outages = replay.records()
+            outages = [outage_json(record) for record in self.outages]
         except (ReplayError, ValueError, OverflowError) as error:
             raise VerificationError(str(error)[:200]) from None
+        for name, recorded in self._recorded.items():
+            if fault := next(recorded.faults_in(replay.window, replay.accounts[name].replay), ""):
+                raise VerificationError(fault)
         self.anchors = {outage.id: outage.anchor for outage in replay.outages()}
         if self.stated.get("outages") != outages:
             raise VerificationError(f"a replay of {count} observations gives other outages ({len(outages)})")
         channels = f"{len(known)} channels" if len(known) > 1 else "1 channel"
         words = f"give the availability and {len(outages)} outages as stated"
-        return f"{count} observations of {channels}, replayed, {words}"
+        words = f"{count} observations of {channels}, replayed, {words}"
+        others = [one for one in self.stated["targets"] if self._is_other_server(one)]
+        if others:
+            name, service = others[0]["target"], others[0]["service"] or {}
+            where = f"{service.get('host')}:{service.get('port')}"[:200]
+            return Note(f"{words}; {where}, stated as the server of {name}, is not on record in this range")
+        return words
+
+    def _is_other_server(self, one: PeriodTarget) -> bool:
+        """Return whether a target's stated service is none of those that entries of the range say was watched."""
+        known, service = self._servers.get(one["target"]), one.get("service")
+        if not known or len(known) == MAX_SERVERS or not isinstance(service, dict):
+            return False
+        given: dict[str, object] = {**service}
+        keys = [number for number, key in enumerate(SERVER_KEYS) if key in given]
+        stated = tuple(str(given[SERVER_KEYS[number]]) for number in keys)
+        return stated not in {tuple(server[number] for number in keys) for server in known}
+
+
+def _same_availability(stated: object, made: list[dict[str, Any]]) -> bool:
+    """Whether a stated availability is the one that was computed.
+
+    Half milliseconds of means are rounded as the processor's fractions fall: those may differ by one.
+    """
+    if not isinstance(stated, list) or len(stated) != len(made):
+        return False
+    for one, other in zip(stated, made, strict=True):
+        if not isinstance(one, dict):
+            return False
+        means = [(one.get(key), other[key]) for key in ("mttr", "mtbf")]
+        if (
+            not all(_near(*pair) for pair in means)
+            or {**one, **{k: other[k] for k in ("mttr", "mtbf") if k in one}} != other
+        ):
+            return False
+    return True
+
+
+def _near(stated: object, made: float | None) -> bool:
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or made is None:
+        return stated is made
+    return abs(stated - made) < MEAN_TOLERANCE_SECONDS
+
+
+MEAN_TOLERANCE_SECONDS = 0.0015
 
 
 def _start_replay(stated: PeriodStatement, listener: FactListener) -> PeriodReplay:

@@ -24,6 +24,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from mailwatch.analysis.elapsed import Moment, TokenReading, clock_error
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.evidence.verify.entries import NEVER_MS, LedgerScan, TokenEntry
 from mailwatch.ledger.timestamp import (
     TOKEN_TOLERANCE_MS,
@@ -33,15 +34,16 @@ from mailwatch.ledger.timestamp import (
     check_reply,
     verify_reply,
 )
-from mailwatch.times import Millis, parse_rfc3339, rfc3339
+from mailwatch.times import Millis, rfc3339
 
 
 @dataclass(slots=True)
 class Trust:
-    """The trust anchors: ledger keys in their one-line form, and authorities' certificates."""
+    """The trust anchors: keys of ledgers and of witnesses as one line each, and authorities' certificates."""
 
     keys: set[str] = field(default_factory=set)
     certificates: list[x509.Certificate] = field(default_factory=list)
+    witnesses: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Trust:
@@ -103,6 +105,8 @@ class VerifiedToken:
     boot: str = ""
     clock: Millis = 0
     """Steady-clock reading of the entry that names the token, just after the token was made."""
+    issuer: str = ""
+    """Name of the issuer of the certificate that `authority` is the name in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +167,10 @@ def _verify_token(
     known = _is_trusted(name, reply, note, token, trusted)
     off = _clock_error(entry, token.time)
     if entry is None:
-        return VerifiedToken(-1, size, token.time, token.authority, known, off)
-    return VerifiedToken(entry.index, size, token.time, token.authority, known, off, entry.boot, entry.clock)
+        return VerifiedToken(-1, size, token.time, token.authority, known, off, issuer=token.issuer)
+    return VerifiedToken(
+        entry.index, size, token.time, token.authority, known, off, entry.boot, entry.clock, token.issuer
+    )
 
 
 def _is_trusted(name: str, reply: bytes, note: str, token: Token, trusted: TokenTrust) -> bool:
@@ -276,38 +282,35 @@ def _check_clock_pace(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> None
             )
 
 
-def check_outage_bounds(outage: Mapping[str, Any], tokens: Sequence[VerifiedToken], clock_error: Millis) -> None:
-    """Compare a stated outage with the tokens on both sides of it. Raises VerificationError.
+def check_outage_bounds(outage: OutageRecord, tokens: Sequence[VerifiedToken], clock_error: Millis) -> None:
+    """Compare an outage with the tokens on both sides of it. Raises VerificationError.
 
     `clock_error`: the clock error by the tokens, in milliseconds. The outage must not be longer than the time
     between the two tokens, and neither its first nor its last failure may lie outside them.
     """
-    where = outage["ledger"]
-    before = [token for token in tokens if 0 <= token.entry <= where["first"]]
-    after = [token for token in tokens if token.checkpoint > where["last"]]
+    before = [token for token in tokens if 0 <= token.entry <= outage.first_index]
+    after = [token for token in tokens if token.checkpoint > outage.last_index]
     start = max((token.time for token in before), default=None)
     end = min((token.time for token in after), default=None)
-    bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
-    least = round(outage["duration"]["min"] * 1000)
+    bad, last, least = outage.first_bad, outage.last_bad, outage.durations.least
     allowed = LATE_MS + clock_error
-    clock = outage.get("clock") or {}
-    if clock.get("wall"):
+    if outage.clock is not None and outage.clock.is_wall:
         # An old record has only the wall clock, which was set during the outage; later entries are dated by the
         # new time.
-        allowed += round(clock["stepped"] * 1000)
+        allowed += outage.clock.stepped
     if start is not None and end is not None and least > max(0, end - start) + TOKEN_TOLERANCE_MS:
         raise VerificationError(
-            f"the minimum of outage {outage['id'][:20]}, {least} ms, is longer than the tokens around it allow: "
+            f"the minimum of outage {outage.id}, {least} ms, is longer than the tokens around it allow: "
             f"{rfc3339(start)} and {rfc3339(end)} are {end - start} ms apart"
         )
     if start is not None and bad < start - allowed:
         raise VerificationError(
-            f"the first failure of outage {outage['id'][:20]} is dated {_date(bad)}, before the token of "
+            f"the first failure of outage {outage.id} is dated {_date(bad)}, before the token of "
             f"{rfc3339(start)}, after which it is on record"
         )
     if end is not None and last > end + allowed:
         raise VerificationError(
-            f"the last failure of outage {outage['id'][:20]} is dated {_date(last)}, after the token of "
+            f"the last failure of outage {outage.id} is dated {_date(last)}, after the token of "
             f"{rfc3339(end)}, before which it is on record"
         )
 
@@ -371,4 +374,16 @@ def tokens_text(tokens: Sequence[VerifiedToken]) -> str:
 
 
 def _names(tokens: Sequence[VerifiedToken]) -> str:
-    return ", ".join(sorted({token.authority or "an unnamed authority" for token in tokens}))
+    return ", ".join(sorted({_name(token) for token in tokens}))
+
+
+def _name(token: VerifiedToken) -> str:
+    if not token.authority:
+        return "an unnamed authority"
+    return f"{token.authority} (issued by {token.issuer})" if token.issuer else token.authority
+
+
+def authorities_of(tokens: Sequence[VerifiedToken]) -> list[dict[str, str]]:
+    """Return who signed the tokens, each once, as a statement lists them."""
+    known = sorted({(token.authority, token.issuer) for token in tokens})
+    return [{"signer": signer, "issuer": issuer} for signer, issuer in known]

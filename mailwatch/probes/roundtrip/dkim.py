@@ -30,16 +30,21 @@ async def check_signatures(message: bytes, keys: KeyLookup | None = None) -> lis
     pass, fail, neutral (out of date by our clock), permerror (no key, or an invalid one), temperror (no answer of
     the name server); one "none" for a message without a signature.
     """
+    return [fact for fact, _ in await check_with_keys(message, keys)]
+
+
+async def check_with_keys(message: bytes, keys: KeyLookup | None = None) -> list[tuple[dict[str, str], bytes]]:
+    """Check each signature, as `check_signatures` does; return the TXT record of its key too, b"" without one."""
     lookup = keys or lookup_txt
     found = []
     try:
         fields = _signature_fields(message)
     except Exception:
         # Untrusted: the library raises IndexError for a message that begins within a field.
-        return [{"result": "permerror", "why": "the header of the message cannot be read"}]
+        return [({"result": "permerror", "why": "the header of the message cannot be read"}, b"")]
     for number, field in enumerate(fields[:MAX_SIGNATURES]):
         found.append(await _checked(message, number, field, lookup))
-    return found or [{"result": "none"}]
+    return found or [({"result": "none"}, b"")]
 
 
 async def lookup_txt(name: str, resolver: dns.asyncresolver.Resolver | None = None) -> bytes | None:
@@ -62,23 +67,23 @@ def _signature_fields(message: bytes) -> list[bytes]:
     return [value for name, value in headers if name.lower() == b"dkim-signature"]
 
 
-async def _checked(message: bytes, number: int, field: bytes, lookup: KeyLookup) -> dict[str, str]:
+async def _checked(message: bytes, number: int, field: bytes, lookup: KeyLookup) -> tuple[dict[str, str], bytes]:
     try:
         tags = parse_tag_value(field)
         domain, selector = tags[b"d"].decode("ascii"), tags[b"s"].decode("ascii")
     except (InvalidTagValueList, KeyError, UnicodeDecodeError):
-        return {"result": "permerror", "why": "the signature field cannot be read"}
+        return {"result": "permerror", "why": "the signature field cannot be read"}, b""
     fact = {"domain": domain[:255], "selector": selector[:255]}
     try:
         async with asyncio.timeout(LOOKUP_SECONDS):
             key = await lookup(f"{selector}._domainkey.{domain}.")
     except TimeoutError:
-        return fact | {"result": "temperror", "why": "the name server did not return the key"}
+        return fact | {"result": "temperror", "why": "the name server did not return the key"}, b""
     if key is None:
-        return fact | {"result": "permerror", "why": "there is no key of that name"}
+        return fact | {"result": "permerror", "why": "there is no key of that name"}, b""
     # In a thread: a hostile server can keep the library busy.
     result, why = await asyncio.to_thread(_verified, message, number, key)
-    return fact | {"result": result} | ({"why": why[:200]} if why else {})
+    return fact | {"result": result} | ({"why": why[:200]} if why else {}), key
 
 
 def _verified(message: bytes, number: int, key: bytes) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from email.utils import format_datetime
 
 from mailwatch import monotonic
 from mailwatch.facts import ObservationFacts
+from mailwatch.ledger.declaration import framed
 from mailwatch.model import Observation
 from mailwatch.times import Millis
 
@@ -96,8 +97,19 @@ class MessageSigner:
         )
 
 
-def compose(token: MessageToken, seal: str, sender: str, recipient: str) -> bytes:
-    """Return the message (RFC 5322), marked as automatically generated (RFC 3834, section 5)."""
+_CHECKPOINT = """
+Lo stato firmato del registro delle osservazioni, che così è sotto la firma di chi trasporta il messaggio:
+The signed state of the record of observations, which is thus under the signature of who carries the message:
+
+"""
+
+
+def compose(token: MessageToken, seal: str, sender: str, recipient: str, checkpoint: str = "") -> bytes:
+    """Return the message (RFC 5322), marked as automatically generated (RFC 3834, section 5).
+
+    `checkpoint`: the note of the ledger's newest one. It stands in the body, which each DKIM signature covers;
+    most providers sign no header field that they do not know.
+    """
     # An address literal, for example, is no valid right side of a Message-ID.
     domain = re.sub(r"[^A-Za-z0-9.-]", "", sender.rpartition("@")[2]) or "mailwatch.invalid"
     head = {
@@ -113,7 +125,7 @@ def compose(token: MessageToken, seal: str, sender: str, recipient: str) -> byte
         "Content-Type": "text/plain; charset=utf-8",
         "Content-Transfer-Encoding": "quoted-printable",
     }
-    body = quopri.encodestring(_BODY.encode())
+    body = quopri.encodestring((_BODY + (_CHECKPOINT + framed(checkpoint) if checkpoint else "")).encode())
     text = "".join(f"{name}: {value}\n" for name, value in head.items()).encode("utf-8", "surrogateescape")
     return (text + b"\n" + body).replace(b"\n", b"\r\n")
 

@@ -29,6 +29,8 @@ class Submission:
     signer: MessageSigner
     sender: str
     recipient: str
+    checkpoint: str = ""
+    """The note that the message carries."""
     token: MessageToken | None = None
     accepted_at: Millis | None = None
     accepted_clock: Millis = 0
@@ -68,7 +70,7 @@ class Submission:
         await client.command("DATA", b"DATA", expect=(354,))
         token = self.token = new_token(now())
         self.facts |= {"token": token.token, "sent_at": token.sent_at, "clock": token.clock, "boot": token.boot}
-        message = compose(token, self.signer.sign(token), self.sender, self.recipient)
+        message = compose(token, self.signer.sign(token), self.sender, self.recipient, self.checkpoint)
         self.handed_over = True
         reply = await client.send_message(message)
         self.accepted_at, self.accepted_clock = now(), monotonic.milliseconds()

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from mailwatch import monotonic
 from mailwatch.facts import ObservationFacts
@@ -31,10 +32,13 @@ from mailwatch.probes.roundtrip.submission import Submission
 from mailwatch.settings import RoundtripTask, Target
 from mailwatch.times import Millis, now
 
+if TYPE_CHECKING:
+    from mailwatch.probes.roundtrip.dkim import KeyLookup
+
 logger = logging.getLogger(__name__)
 
 
-async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Target]) -> ObservationFacts:
+def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Target]) -> ObservationFacts:
     """Return the facts of an arrived copy; the passwords of the `ends` are masked in its header."""
     head = header_section(copy.message)
     way = hops(header_fields(head), sent_at)
@@ -46,7 +50,6 @@ async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Tar
         "mailbox": copy.folder.decode("utf-8", "backslashreplace"),
         "headers": text,
         "hops": way,
-        "dkim": await _signatures(copy),
     }
     if copy.stored_at is not None:
         facts["stored_at"] = copy.stored_at
@@ -55,17 +58,18 @@ async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Tar
     return facts
 
 
-async def _signatures(copy: StoredMessage) -> list[dict[str, str]]:
+async def _signatures(copy: StoredMessage, keys: KeyLookup | None) -> list[tuple[dict[str, str], bytes]]:
+    """Return the result for each signature, and the TXT record of its key."""
     if not copy.whole:
-        return [{"result": "neutral", "why": "the message is longer than what is read of it"}]
+        return [({"result": "neutral", "why": "the message is longer than what is read of it"}, b"")]
     # Imported on first use: it takes a while, and commands should start at once.
-    from mailwatch.probes.roundtrip.dkim import check_signatures
+    from mailwatch.probes.roundtrip.dkim import check_with_keys
 
     try:
-        return await check_signatures(copy.message)
+        return await check_with_keys(copy.message, keys)
     except Exception:
         logger.exception("a signature was not checked: internal error")
-        return [{"result": "neutral", "why": "internal error"}]
+        return [({"result": "neutral", "why": "internal error"}, b"")]
 
 
 RECONNECT_SECONDS = (2.0, 5.0, 10.0)
@@ -81,11 +85,32 @@ async def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class RoundtripContext:
-    """The further inputs of a probe. `logged_in` is awaited when no further login is under way."""
+    """The further inputs of a probe. `logged_in` is awaited when no further login is under way.
+
+    `checkpoint`: the note that the message carries, "" for none. `arrived` is called with each signature of the
+    arrived copy that was valid. `keys` looks up the keys of signatures, instead of the system's name server.
+    """
 
     secret: bytes
     outstanding: Outstanding = field(default_factory=Outstanding)
     logged_in: Callable[[], Awaitable[None]] = _nothing
+    checkpoint: str = ""
+    arrived: Callable[[SignedArrival], None] | None = None
+    keys: KeyLookup | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedArrival:
+    """A valid DKIM signature of the whole message as it arrived. `key`: the text of its TXT record, as looked up
+    `at`. `stored_at`: the server's own date of arrival.
+    """
+
+    message: bytes
+    domain: str
+    selector: str
+    key: bytes
+    at: Millis
+    stored_at: Millis | None
 
 
 class RoundtripProbe:
@@ -131,9 +156,9 @@ class RoundtripProbe:
             await asyncio.sleep(pause)
             arrivals += await self._wait_for_arrival(self._timeout * 4 + self._wait.until - loop.time())
         if self._found is not None:
-            self._facts |= await arrival_facts(
-                self._found, self._facts["message"]["sent_at"], (self._via.target, self._to.target)
-            )
+            ends = self._via.target, self._to.target
+            self._facts |= arrival_facts(self._found, self._facts["message"]["sent_at"], ends)
+            self._facts["dkim"] = await self._check_signatures(self._found)
         return self._conclude(arrivals)
 
     async def _wait_for_arrival(self, answer_seconds: float) -> list[Attempt]:
@@ -174,6 +199,15 @@ class RoundtripProbe:
             self._facts["left"] = call.recorder.hide(why)
         return client.logout
 
+    async def _check_signatures(self, copy: StoredMessage) -> list[dict[str, str]]:
+        """Return the result for each signature; those that are valid are passed on."""
+        checked = await _signatures(copy, self._context.keys)
+        for fact, key in checked if self._context.arrived else ():
+            if fact["result"] == "pass" and self._context.arrived is not None:
+                signed_by = fact["domain"], fact["selector"]
+                self._context.arrived(SignedArrival(copy.message, *signed_by, key, now(), copy.stored_at))
+        return [fact for fact, _ in checked]
+
     async def _clean_up(self, mailbox: Mailbox) -> None:
         try:
             own = self._task.sender == self._task.recipient
@@ -193,7 +227,8 @@ class RoundtripProbe:
     async def _submit(self) -> None:
         """Submit the message, once; the results are in `_submission` and `_submissions`."""
         task = self._task
-        submission = self._submission = Submission(self._signer, task.sender, task.recipient)
+        carried = self._context.checkpoint
+        submission = self._submission = Submission(self._signer, task.sender, task.recipient, carried)
         self._submissions, addresses = await try_addresses(self._via, submission.probe)
         self._submissions = [replace(a, facts={**(a.facts or {}), "end": "via"}) for a in self._submissions]
         self._addresses = self._addresses or addresses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -54,6 +54,8 @@ class Service:
     folders: tuple[tuple[str, str], ...] = (("", "INBOX"), ("\\Junk", "Junk"))
     becomes: str = "itself"
     diagnostic: str = "smtp; 552 5.2.2 mailbox full"
+    sign: Callable[[bytes], bytes] | None = None
+    """Signs what is taken, as a provider does."""
     after_searches: int = 0
     blind: bool = False
     """Whether searches for header fields find nothing."""
@@ -100,7 +102,8 @@ class Service:
                 message = await reader.readuntil(b"\r\n.\r\n")
                 reply = self.answer(self.smtp, "message") or b"250 2.0.0 Ok: queued as ABC123\r\n"
                 if isinstance(reply, Behaviour) or reply[:1] == b"2":
-                    self.sent.append(message.removesuffix(b".\r\n"))
+                    message = message.removesuffix(b".\r\n")
+                    self.sent.append(self.sign(message) if self.sign else message)
                 await _give(writer, reply)
 
     async def mailbox(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

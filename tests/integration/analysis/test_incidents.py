@@ -22,6 +22,8 @@ from mailwatch.analysis.incidents import Incident, IncidentOutage, incidents, sy
 from mailwatch.analysis.outage_record import outage_payload
 from mailwatch.cli import main
 from mailwatch.cli.incidents import incident_table, print_incident
+from mailwatch.cli.terminal_format import UTC_ZONE, TerminalFormat
+from mailwatch.cli.text_table import print_lines, shorten
 from mailwatch.cli.timeline_chart import (
     POSSIBLE_MARK,
     SERVED_MARK,
@@ -29,7 +31,6 @@ from mailwatch.cli.timeline_chart import (
     Bar,
     draw_axis,
     draw_timeline,
-    shorten,
 )
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, Rules, TlsMode
 from mailwatch.settings import Login
@@ -190,6 +191,32 @@ def test_unobserved_time_between_two_members_is_not_surely_down() -> None:
     assert (both.last_bad - both.first_bad, both.surely_down) == (20 * MINUTE, 18 * MINUTE)
 
 
+def test_a_paused_target_is_neither_down_nor_up_and_keeps_no_incident_open() -> None:
+    paused = replace(member(0, 0, None, last_bad=T0 + 3 * MINUTE), is_target_paused=True)
+    still = [paused, member(1, 0, None), member(2, 0, 6)]
+    (running,) = incidents(still)
+    assert (running.state, running.until) == ("open", None)
+    assert [(stage.at, stage.targets) for stage in running.stages()][-2:] == [
+        (T0 + 3 * MINUTE, 2),
+        (T0 + 7 * MINUTE, 1),
+    ]
+    (over,) = incidents([paused, member(1, 0, 5), member(2, 0, 6)])
+    assert (over.state, over.until, over.first_good) == ("unwatched", T0 + 7 * MINUTE, None)
+    json_of = incident_json(over)
+    # On record the outage is open as before.
+    assert [(one["state"], one.get("paused")) for one in json_of["outages"]] == [
+        ("open", True),
+        ("closed", None),
+        ("closed", None),
+    ]
+    assert [stage["paused"] for stage in json_of["stages"] if "paused" in stage] == [["t0"]]
+    # What fails days later is no part of it.
+    assert len(incidents([paused, member(1, 0, 5), member(3, 5000, None)])) == 2
+    shown = "\n".join(drawn(over, 100))
+    assert "1 paused" in shown
+    assert "still down" not in shown
+
+
 def test_targets_without_a_provider_have_incidents_of_their_own_and_vantage_points_share_one() -> None:
     assert len(incidents([member(1, 0, 5, provider=""), member(2, 0, 5, provider="")])) == 2
     (seen_twice,) = incidents([member(1, 0, 5, target="t"), member(2, 1, 6, target="t", vantage_point="office")])
@@ -280,8 +307,9 @@ def test_each_symptom_change_is_a_stage() -> None:
 
 def drawn(incident: Incident, width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
-    print_incident(console, incident, T0 + 200 * MINUTE)
-    console.print(incident_table([incident], width))
+    form = TerminalFormat(UTC_ZONE, "en")
+    print_incident(console, incident, T0 + 200 * MINUTE, form)
+    print_lines(console, incident_table([incident], form))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -293,7 +321,7 @@ def test_the_chart_fits_the_terminal_and_truncates_no_time(width: int) -> None:
     lines = drawn(incidents(members)[0], width)
     assert max(map(len, lines)) <= width
     text = "\n".join(lines)
-    for needed in ("still down", "1 h", "22:00:00", "23:01:00", "unreachable", "2026-01-22 22:00Z"):
+    for needed in ("still down", "1 h", "22:00:00", "23:01:00", "unreachable", "2026-01-22 22:00", "Times: UTC"):
         assert needed in text
     # The tables cut names themselves, in the middle; rich would cut what matters at the end of a column.
     assert not re.search(r"…(\s|$)", text)
@@ -377,7 +405,7 @@ def test_the_command_lists_and_shows_incidents(ledger: Path, capsys: pytest.Capt
         assert run(ledger, "show", name, "--json") == 0
         assert json.loads(capsys.readouterr().out) == oldest
     assert run(ledger, "show", oldest["id"]) == 0
-    assert "served" in capsys.readouterr().out
+    assert "all up" in capsys.readouterr().out
     assert run(ledger, "--json", "--from", rfc3339(T0 + 1000 * MINUTE)) == 0
     assert json.loads(capsys.readouterr().out) == [newest]
     assert run(ledger, "--json", "--to", rfc3339(T0 + 1000 * MINUTE)) == 0
@@ -461,13 +489,13 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
     own_dovecot: Dovecot, certificates: Certificates, tmp_path: Path
 ) -> None:
     need_root("postfix")
-    secret, beat = tmp_path / "secret", {"interval": "500ms"}
+    secret, interval = tmp_path / "secret", {"interval": "500ms"}
     with contextlib.ExitStack() as servers:
         folder = servers.enter_context(server_folder())
         postfix = Postfix(folder, certificates, own_dovecot.auth_socket)
         servers.enter_context(postfix.running())
         smtp = {"name": "lab-smtp", "kind": "smtp", "port": postfix.submissions_port}
-        targets = [imap(own_dovecot, certificates, secret, **beat, **more) for more in ({}, smtp)]
+        targets = [imap(own_dovecot, certificates, secret, **interval, **more) for more in ({}, smtp)]
         process = MailWatchProcess(tmp_path, targets, detection={"recheck": ["500ms"]})
         servers.enter_context(process.running())
         for name in ("lab-imap", "lab-smtp"):

@@ -10,22 +10,28 @@ import stat
 import string
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 from pydantic import SecretStr
 
-from mailwatch.cli.init.discovery import ServerCandidate, Source
-from mailwatch.cli.init.draft import ConfigDraft, config_text
 from mailwatch.cli.init.prompts import texts
-from mailwatch.cli.init.save import name_secret, save
-from mailwatch.cli.init.servers import MailboxServers
-from mailwatch.config import ConfigError, build_targets, load
+from mailwatch.config import ConfigError, build_targets, load, web_access
+from mailwatch.config.secret_files import name_secret
+from mailwatch.i18n import Texts
 from mailwatch.model import Kind, TlsMode
+from mailwatch.setup.code import CodeResult, try_code
+from mailwatch.setup.config_text import config_text
+from mailwatch.setup.draft import ConfigDraft
+from mailwatch.setup.save import save
+from mailwatch.setup.servers import MailboxServers, ServerCandidate, Source
+from mailwatch.setup.texts import texts as config_texts
+from mailwatch.times import now
 from tests.helpers import pty as terminal
 from tests.helpers.command import mailwatch
 from tests.helpers.netns import PROVIDER, IsolatedNetwork
@@ -33,10 +39,24 @@ from tests.helpers.paths import ROOT
 from tests.helpers.patience import PATIENCE
 from tests.helpers.pty import CONTROL_C, Terminal
 from tests.helpers.requirements import need_root
-from tests.servers import ALICE, DOVECOT, Certificates, Dovecot, Postfix, free_port, server_folder
+from tests.servers import (
+    ALICE,
+    DOVECOT,
+    NGINX,
+    Certificates,
+    Dovecot,
+    Nginx,
+    Postfix,
+    free_port,
+    server_folder,
+)
 
 MAILWATCH = (sys.executable, "-m", "mailwatch")
 CANARY = "canary-wrong-password"
+PAGES = "canary-pages-password"
+MACHINE_QUESTIONS = (
+    "short name", "Where it is", "Time zone", "see the pages too?", "own line?", "Turn timestamps on?",
+)  # fmt: skip
 
 
 @dataclass
@@ -54,7 +74,7 @@ class Desk:
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "MAILWATCH_"))
         }
-        return {**kept, "LC_ALL": "C.UTF-8", "SSL_CERT_FILE": str(self.ca_file), **self.more}
+        return {**kept, "LC_ALL": "C.UTF-8", "COLUMNS": "250", "SSL_CERT_FILE": str(self.ca_file), **self.more}
 
     @property
     def config(self) -> Path:
@@ -116,22 +136,25 @@ def test_a_mistyped_password_is_asked_for_again_and_what_is_written_works(
         terminal.wait_for("is not a mail address")
         terminal.wait_for("mail address: ")
         terminal.type(ALICE)
-        terminal.wait_for(f"User name [{ALICE}]: ")
-        terminal.type("")
-        terminal.wait_for("Password")
+        assert "User name [" not in terminal.wait_for("Password")
         terminal.type(CANARY)
         terminal.wait_for("rejected the login")
         terminal.wait_for("app password")
         terminal.wait_for("Attempt 1 of 3")
-        terminal.wait_for("User name")
-        terminal.type("")
-        terminal.wait_for("Password")
+        terminal.wait_for(f"User name: {ALICE}")
+        terminal.wait_for("Enter alone changes the user name")
         terminal.type(own_dovecot.passwords[ALICE])
         terminal.wait_for("The login works.")
         terminal.wait_for("short name")
         terminal.type("home-milan")
         terminal.wait_for("Where it is")
         terminal.type('Milano, "IT": #1')
+        terminal.wait_for("Time zone")
+        terminal.type("rome")
+        terminal.wait_for("see the pages too? They will ask for a password. [y/N]")
+        terminal.type("")
+        terminal.wait_for("Check your own line? [Y/n]")
+        terminal.type("")
         terminal.wait_for("Turn timestamps on? [Y/n]")
         terminal.type("")
         terminal.wait_for("Next: mailwatch run")
@@ -154,10 +177,177 @@ def test_a_mistyped_password_is_asked_for_again_and_what_is_written_works(
         ]
         loaded = load(desk.config)
         assert (loaded.vantage_point.name, loaded.vantage_point.place) == ("home-milan", 'Milano, "IT": #1')
+        assert (loaded.timezone, loaded.web.listen) == ("Europe/Rome", "127.0.0.1:8080")
+        assert (loaded.guard is None, loaded.web.requires_login) == (False, False)
         assert [stamp.url for stamp in loaded.timestamps] == ["http://timestamp.digicert.com"]
         checked = desk.run("config", "check")
         assert (checked.returncode, checked.stderr) == (0, "no mistakes: 3 targets\n")
         assert desk.run("probe").returncode == 0
+
+
+def test_enter_alone_changes_the_user_name_and_no_password_is_ever_taken_for_one(
+    desk: Desk, own_dovecot: Dovecot
+) -> None:
+    with desk.sit("mario@example.org", *at_hand(own_dovecot)) as terminal:
+        terminal.wait_for("Password")
+        terminal.type(own_dovecot.passwords[ALICE])
+        terminal.wait_for("rejected the login")
+        terminal.wait_for("User name: mario@example.org")
+        terminal.wait_for("Enter alone changes the user name): ")
+        terminal.type("")
+        terminal.wait_for("User name [mario@example.org]: ")
+        terminal.type(ALICE)
+        terminal.wait_for("Password (hidden while you type): ")
+        terminal.type(own_dovecot.passwords[ALICE])
+        terminal.wait_for("The login works.")
+        answer_about_the_machine(terminal)
+        assert terminal.end() == 0
+        assert own_dovecot.passwords[ALICE] not in terminal.raw
+    log = own_dovecot.log_since(0)
+    assert own_dovecot.passwords[ALICE] not in log
+    logins = [target.login for target in build_targets(load(desk.config))]
+    assert {login.username for login in logins if login} == {ALICE}
+    assert desk.left() == ["config.yaml", "secrets", "secrets/mario@example.org"]
+
+
+def test_the_reply_of_the_server_is_shown_once(desk: Desk, own_dovecot: Dovecot) -> None:
+    (desk.folder / "wrong").write_text(CANARY)
+    done = desk.run("init", ALICE, "--yes", *at_hand(own_dovecot), "--password-file", "wrong")
+    assert done.stderr.count("AUTHENTICATIONFAILED") == 1
+
+
+def test_a_server_of_ones_own_authority_needs_its_file(desk: Desk, dovecot: Dovecot) -> None:
+    desk.more["SSL_CERT_FILE"] = "/nowhere"
+    (desk.folder / "no-certificate").write_text("none")
+    with desk.sit(ALICE, *at_hand(dovecot)) as terminal:
+        terminal.wait_for("Password")
+        terminal.type(dovecot.passwords[ALICE])
+        shown = terminal.wait_for("certificate is not trusted")
+        assert "issuer not trusted" in shown
+        assert "provider" not in shown
+        terminal.wait_for("Enter for none: ")
+        terminal.type("no-certificate")
+        terminal.wait_for("It holds no certificate (PEM).")
+        terminal.type(str(desk.ca_file))
+        terminal.wait_for("The login works.")
+        answer_about_the_machine(terminal)
+        assert terminal.end() == 0
+    assert {target.ca_file for target in load(desk.config).targets} == {desk.ca_file}
+    assert desk.run("probe").returncode == 0
+
+
+def test_the_file_of_an_authority_can_be_an_option(desk: Desk, dovecot: Dovecot) -> None:
+    desk.more["SSL_CERT_FILE"] = "/nowhere"
+    (desk.folder / "mine").write_text(dovecot.passwords[ALICE])
+    (desk.folder / "authority.pem").write_bytes(desk.ca_file.read_bytes())
+    words = ("init", ALICE, "--yes", *at_hand(dovecot), "--password-file", "mine", "--ca-file")
+    assert "--ca-file gone: cannot be read" in desk.run(*words, "gone").stderr
+    done = desk.run(*words, "authority.pem")
+    assert done.returncode == 0, done.stderr
+    assert "ca_file: authority.pem" in desk.config.read_text()
+    assert desk.run("probe").returncode == 0
+
+
+def test_other_machines_see_the_pages_with_a_password(desk: Desk, dovecot: Dovecot) -> None:
+    with desk.sit(ALICE, *at_hand(dovecot)) as terminal:
+        terminal.wait_for("Password")
+        terminal.type(dovecot.passwords[ALICE])
+        terminal.wait_for("short name")
+        terminal.type("")
+        terminal.wait_for("Where it is")
+        terminal.type("")
+        terminal.wait_for("Time zone")
+        terminal.type("Springfeld")
+        terminal.wait_for("Springfeld is not a time zone")
+        terminal.wait_for("Time zone")
+        terminal.type("europe/rome")
+        terminal.wait_for("see the pages too?")
+        terminal.type("y")
+        terminal.wait_for("[0.0.0.0:8080]: ")
+        terminal.type("192.0.2.1")
+        terminal.wait_for("is not host:port")
+        terminal.wait_for("[0.0.0.0:8080]: ")
+        terminal.type("192.0.2.1:8081")
+        terminal.wait_for("Choose a password")
+        terminal.type("short")
+        terminal.wait_for("at least 8 characters")
+        terminal.wait_for("Choose a password")
+        terminal.type(PAGES)
+        terminal.wait_for("same password again")
+        terminal.type(PAGES + "x")
+        terminal.wait_for("differ")
+        terminal.wait_for("Choose a password")
+        terminal.type(PAGES)
+        terminal.wait_for("same password again")
+        terminal.type(PAGES)
+        terminal.wait_for("own line?")
+        terminal.type("n")
+        terminal.wait_for("your own line was not checked")
+        terminal.wait_for("Turn timestamps on?")
+        terminal.type("")
+        terminal.wait_for("http://192.0.2.1:8081/")
+        terminal.wait_for("user mailwatch")
+        assert terminal.end() == 0
+        assert PAGES not in terminal.raw
+    loaded = load(desk.config)
+    assert (loaded.web.listen, loaded.timezone, loaded.guard) == ("192.0.2.1:8081", "Europe/Rome", None)
+    access = web_access(loaded)
+    assert access.password_hash is not None
+    assert PasswordHasher().verify(access.password_hash.get_secret_value(), PAGES)
+    assert desk.holding(PAGES) == []
+
+
+def test_in_a_container_the_last_words_are_for_its_host(desk: Desk, dovecot: Dovecot) -> None:
+    desk.more |= {"MAILWATCH_CONTAINER": "true", "MAILWATCH_LISTEN": "0.0.0.0:8080", "TZ": "Europe/Rome"}
+    (desk.folder / "mine").write_text(dovecot.passwords[ALICE])
+    done = desk.run("init", ALICE, "--yes", *at_hand(dovecot), "--password-file", "mine")
+    assert done.returncode == 0
+    assert "Next: docker compose restart mailwatch\n" in done.stderr
+    assert "http://THIS-MACHINE:8080/" in done.stderr
+    assert "mailwatch run" not in done.stderr
+    assert load(desk.config).timezone == "Europe/Rome"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        (("--timezone", "Springfield"), "--timezone: Springfield is not a time zone"),
+        (("--listen", "8080"), "--listen: is not host:port"),
+        (("--listen", "0.0.0.0:8080"), "--listen 127.0.0.1:8080"),
+    ],
+)
+def test_options_about_the_machine_are_checked(
+    desk: Desk, dovecot: Dovecot, arguments: tuple[str, ...], wrong: str
+) -> None:
+    (desk.folder / "mine").write_text(dovecot.passwords[ALICE])
+    words = ("init", ALICE, "--yes", *at_hand(dovecot), "--password-file", "mine")
+    done = desk.run(*words, *arguments)
+    assert done.returncode == 2
+    assert wrong in done.stderr
+    assert desk.left() == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en_US.UTF-8", "Your own Internet connection does not work"),
+        ("it_IT.UTF-8", "La tua connessione a Internet non funziona"),
+    ],
+)
+def test_without_a_line_it_says_so_and_not_that_the_provider_is_down(
+    desk: Desk, language: str, words: str
+) -> None:
+    need_root("unshare")
+    alone = replace(desk, prefix=("unshare", "--net"))
+    alone.more["LC_ALL"] = language
+    (desk.folder / "mine").write_text(CANARY)
+    for address in ("mario.rossi@libero.it", "mario@studiorossi.example"):
+        done = alone.run("init", address, "--yes", "--password-file", "mine")
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "provider may be down" not in done.stderr
+        assert "Traceback" not in done.stderr
+    assert desk.left() == ["mine"]
 
 
 def test_three_rejected_passwords_are_the_end_and_nothing_is_written(desk: Desk, own_dovecot: Dovecot) -> None:
@@ -199,9 +389,7 @@ def test_answers_are_saved_even_if_no_server_works(desk: Desk, answer: str, stat
         terminal.wait_for("answer y or n")
         terminal.type(answer)
         if status == 0:
-            for _ in range(3):
-                terminal.wait_for("]: " if _ == 0 else "none: " if _ == 1 else "[Y/n]")
-                terminal.type("n" if _ == 2 else "")
+            answer_about_the_machine(terminal, timestamps="n")
         assert terminal.end() == status
         assert CANARY not in terminal.raw
     if status:
@@ -211,6 +399,13 @@ def test_answers_are_saved_even_if_no_server_works(desk: Desk, answer: str, stat
     assert (loaded.vantage_point.name, loaded.vantage_point.place, loaded.timestamps) == ("home", "", ())
     assert "no login has worked yet" in desk.config.read_text()
     assert desk.holding(CANARY) == [Path(f"secrets/{ALICE}")]
+
+
+def answer_about_the_machine(terminal: Terminal, timestamps: str = "") -> None:
+    """Accept what is offered, but for the timestamps."""
+    for question in MACHINE_QUESTIONS:
+        terminal.wait_for(question)
+        terminal.type(timestamps if question == MACHINE_QUESTIONS[-1] else "")
 
 
 def test_an_existing_config_is_never_changed(desk: Desk) -> None:
@@ -301,21 +496,49 @@ def test_a_provider_of_oauth_only_is_written_with_its_next_step(desk: Desk) -> N
     assert desk.run("config", "check").returncode == 0
 
 
-QUESTIONS = ("mail address: ", "User name", "Password", "short name", "Where it is", "Turn timestamps on")
+QUESTIONS = ("mail address: ", "Password", *MACHINE_QUESTIONS)
+
+
+def test_access_can_be_granted_at_once(desk: Desk) -> None:
+    with desk.sit("mario.rossi@outlook.com") as terminal:
+        terminal.wait_for("https://entra.microsoft.com/")
+        terminal.wait_for("Client ID: ")
+        terminal.type("0000-1111")
+        answer_about_the_machine(terminal)
+        terminal.wait_for("Grant access now? [Y/n]")
+        terminal.type("")
+        terminal.wait_for("https://login.microsoftonline.com/")
+        terminal.wait_for("paste the address")
+        terminal.type(CONTROL_C, enter=False)
+        assert terminal.end() == 130
+        assert "Nothing was written" not in terminal.output
+    assert desk.run("config", "check").returncode == 0
+
+
+def test_access_can_be_granted_later_in_a_container_too(desk: Desk) -> None:
+    desk.more |= {"MAILWATCH_CONTAINER": "true"}
+    with desk.sit("mario.rossi@outlook.com", "--client-id", "0000-1111") as terminal:
+        answer_about_the_machine(terminal)
+        assert "entra.microsoft.com" not in terminal.output
+        terminal.wait_for("Grant access now? [Y/n]")
+        terminal.type("n")
+        terminal.wait_for("docker compose run --rm --no-deps mailwatch login mario.rossi@outlook.com")
+        terminal.wait_for("docker compose restart mailwatch")
+        assert terminal.end() == 0
+
+
+def test_gmail_names_the_page_of_app_passwords(home: Desk) -> None:
+    with home.sit("mario@gmail.com") as terminal:
+        terminal.wait_for("https://myaccount.google.com/apppasswords")
+        terminal.wait_for("Password")
+        terminal.interrupt("Nothing was written.")
 
 
 @pytest.mark.parametrize("where", QUESTIONS)
 def test_control_c_leaves_no_files_behind(desk: Desk, dovecot: Dovecot, where: str) -> None:
     answers = {"mail address: ": ALICE, "Password": dovecot.passwords[ALICE]}
     with desk.sit(*at_hand(dovecot)) as terminal:
-        for question in (
-            "mail address: ",
-            "User name",
-            "Password",
-            "short name",
-            "Where it is",
-            "Turn timestamps on",
-        ):
+        for question in QUESTIONS:
             terminal.wait_for(question)
             if question == where:
                 break
@@ -364,15 +587,19 @@ def test_it_speaks_italian(desk: Desk, dovecot: Dovecot) -> None:
 IMAP, POP = "imap.own.test", "pop.own.test"
 USUAL = "imap.usual.test"
 ELSEWHERE = "imap.elsewhere.test"
-USERS = ("a@own.test", "a@usual.test", "a@lured.test", "a@gone.test")
+AUTO, AUTOCONFIG = "imap.auto.test", "autoconfig.auto.test"
+USERS = ("a@own.test", "a@usual.test", "a@lured.test", "a@gone.test", "b@auto.test")
+AUTOCONFIG_FILE = """<clientConfig><emailProvider><incomingServer type="imap">
+<hostname>imap.%EMAILDOMAIN%</hostname><port>{port}</port><socketType>SSL</socketType><username>b@%EMAILDOMAIN%</username>
+</incomingServer></emailProvider></clientConfig>"""
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[IsolatedNetwork]:
     """A provider of domains: own.test has SRV, usual.test usual names, lured.test names a foreign server."""
-    need_root("ip", "nft", "dnsmasq", str(DOVECOT))
+    need_root("ip", "nft", "dnsmasq", str(DOVECOT), str(NGINX))
     with server_folder() as folder:
-        world = IsolatedNetwork(folder, IMAP, POP, USUAL, ELSEWHERE)
+        world = IsolatedNetwork(folder, IMAP, POP, USUAL, ELSEWHERE, AUTO, AUTOCONFIG)
         try:
             world.resolv_conf()
             dovecot = world.dovecot
@@ -381,7 +608,12 @@ def world() -> Iterator[IsolatedNetwork]:
             # The ports that everybody knows, for usual names.
             for port, real in ((993, dovecot.imaps_port), (995, dovecot.pop3s_port), (143, dovecot.imap_port)):
                 world.fault(f"before tcp dport {port} redirect to :{real}")
-            names = (IMAP, POP, USUAL, ELSEWHERE, "mail.usual.test")
+            nginx = world.far.run(Nginx, folder / "nginx", world.certificates)
+            file = AUTOCONFIG_FILE.format(port=dovecot.imaps_port).replace("\n", " ")
+            nginx.configure(
+                f"listen {PROVIDER}:443 ssl; location = /mail/config-v1.1.xml {{ return 200 '{file}'; }}"
+            )
+            names = (IMAP, POP, USUAL, ELSEWHERE, "mail.usual.test", AUTO, AUTOCONFIG)
             records = (
                 "local=/#/",
                 f"srv-host=_imaps._tcp.own.test,{IMAP},{dovecot.imaps_port},0,0",
@@ -390,12 +622,15 @@ def world() -> Iterator[IsolatedNetwork]:
                 f"srv-host=_imaps._tcp.lured.test,{ELSEWHERE},{dovecot.imaps_port},0,0",
                 "mx-host=lured.test,mx.lured.test,10",
                 "mx-host=hosted.test,aspmx.l.google.com,10",
+                "txt-record=auto.test,x",
                 "srv-host=_imaps._tcp.customer.test,imap.fastmail.com,993,0,0",
                 "srv-host=_submissions._tcp.customer.test,smtp.fastmail.com,465,0,0",
             )
+            world.far.run(nginx.start)
             with world.resolver(dict.fromkeys(names, PROVIDER), *records):
                 yield world
         finally:
+            world.far.run(nginx.stop)
             world.close()
 
 
@@ -436,13 +671,18 @@ def test_a_server_outside_the_domain_gets_no_password_unless_the_person_knows_it
         terminal.type(answer)
         if not answer:
             terminal.wait_for(f"{ELSEWHERE} was left out")
+            terminal.wait_for("lured.test may publish its mail servers")
+            terminal.wait_for("[Y/n]")
+            terminal.type("n")
+            terminal.wait_for("autoconfig.thunderbird.net would learn")
+            terminal.wait_for("[y/N]")
+            terminal.type("n")
             terminal.wait_for("by hand")
             terminal.interrupt("Nothing was written.")
             assert terminal.end() == 130
             assert "a@lured.test" not in world.dovecot.log_since(mark)
             return
-        terminal.wait_for("User name")
-        terminal.type("")
+        terminal.wait_for("User name: a@lured.test")
         terminal.wait_for("Password")
         terminal.type(world.dovecot.passwords["a@lured.test"])
         terminal.wait_for("The login works.")
@@ -458,8 +698,9 @@ def test_with_yes_a_server_outside_the_domain_is_not_confirmed(home: Desk) -> No
 
 def test_usual_names_count_only_with_a_certificate_that_is_theirs(world: IsolatedNetwork, home: Desk) -> None:
     with home.sit("a@usual.test", "--yes") as terminal:
-        terminal.wait_for("NXDOMAIN")
+        terminal.wait_for("usual server names under usual.test")  # its name server denies the domain itself
         found = terminal.wait_for("Password")
+        assert "does not exist" not in found
         assert f"reading (IMAP): {USUAL}:993" in found
         assert "No server found for reading (POP3), sending (SMTP)" in found
         assert "mail.usual.test" not in found
@@ -468,8 +709,57 @@ def test_usual_names_count_only_with_a_certificate_that_is_theirs(world: Isolate
     assert hosts(home.config) == [(Kind.IMAP, USUAL, 993, TlsMode.IMPLICIT)]
 
 
+def test_a_mistyped_domain_is_asked_about(home: Desk) -> None:
+    with home.sit("mario@gmial.com") as terminal:
+        terminal.wait_for("Did you mean mario@gmail.com? [y/N] ")
+        terminal.type("y")
+        terminal.wait_for("gmail.com belongs to GMail")
+        terminal.wait_for("Password")
+        terminal.interrupt("Nothing was written.")
+        assert terminal.end() == 130
+        assert "DNS" not in terminal.output
+
+
+def test_a_mistyped_domain_is_named_where_nothing_is_asked(desk: Desk) -> None:
+    done = desk.run("init", "mario@gmial.com", "--yes")
+    assert done.returncode != 0
+    assert "gmial.com looks like a typing error; maybe you meant mario@gmail.com." in done.stderr
+
+
+def test_a_domain_that_does_not_exist_is_asked_for_again(world: IsolatedNetwork, home: Desk) -> None:
+    with home.sit("a@onw.test") as terminal:
+        terminal.wait_for("The domain onw.test does not exist.")
+        terminal.wait_for("mail address [a@onw.test]: ")
+        terminal.type("a@own.test")
+        terminal.wait_for("SRV records of own.test")
+        terminal.wait_for("User name: a@own.test")
+        terminal.wait_for("Password")
+        terminal.type(world.dovecot.passwords["a@own.test"])
+        terminal.wait_for("The login works.")
+        answer_about_the_machine(terminal)
+        assert terminal.end() == 0
+    assert [kind for kind, *_ in hosts(home.config)] == [Kind.IMAP, Kind.POP3]
+    assert "a@own.test" in home.config.read_text()
+
+
+def test_servers_are_found_where_thunderbird_finds_them(world: IsolatedNetwork, home: Desk) -> None:
+    with home.sit("a@auto.test") as terminal:
+        terminal.wait_for("auto.test may publish its mail servers")
+        terminal.wait_for("Ask it? [Y/n] ")
+        terminal.type("")
+        terminal.wait_for("Asking autoconfig.auto.test")
+        terminal.wait_for("Published by auto.test:")
+        terminal.wait_for(f"reading (IMAP): imap.auto.test:{world.dovecot.imaps_port}")
+        terminal.wait_for("User name: b@auto.test")
+        terminal.wait_for("Password")
+        terminal.type(world.dovecot.passwords["b@auto.test"])
+        terminal.wait_for("The login works.")
+    assert home.left() == []
+
+
 def test_unknown_servers_are_asked_for_by_hand(world: IsolatedNetwork, home: Desk) -> None:
     with home.sit("a@gone.test", "--yes", "--username", "a@gone.test") as terminal:
+        terminal.wait_for("The domain gone.test does not exist. Is it spelt right?")
         terminal.wait_for("by hand")
         terminal.wait_for("IMAP), HOST or HOST:PORT: ")
         terminal.type("")
@@ -480,7 +770,7 @@ def test_unknown_servers_are_asked_for_by_hand(world: IsolatedNetwork, home: Des
         terminal.wait_for("enter at least one")
         terminal.wait_for("HOST:PORT: ")
         terminal.type("https://imap.example.org/")
-        terminal.wait_for("It is not")
+        terminal.wait_for("It is an address with a scheme; write HOST or HOST:PORT alone")
         terminal.type(f"{PROVIDER}:143")
         for _ in range(2):
             terminal.wait_for("HOST:PORT: ")
@@ -489,6 +779,12 @@ def test_unknown_servers_are_asked_for_by_hand(world: IsolatedNetwork, home: Des
         terminal.type(world.dovecot.passwords["a@gone.test"])
         assert terminal.end() == 0
     assert hosts(home.config) == [(Kind.IMAP, PROVIDER, 143, TlsMode.STARTTLS)]
+
+
+def test_without_a_terminal_a_domain_that_does_not_exist_is_to_be_corrected(home: Desk) -> None:
+    done = home.run("init", "a@gone.test", "--yes")
+    assert (done.returncode, home.left()) == (2, [])
+    assert "gone.test does not exist; correct the address, or name its servers" in done.stderr
 
 
 def test_a_domain_at_a_provider_of_the_catalogue_is_known_by_its_exchanger(home: Desk) -> None:
@@ -500,15 +796,10 @@ def test_a_domain_at_a_provider_of_the_catalogue_is_known_by_its_exchanger(home:
         terminal.wait_for("expects an app password")
         terminal.wait_for("Password")
         terminal.type(CANARY)
-        terminal.wait_for("neither accepted nor rejected")  # nobody resolves its names here
+        terminal.wait_for("own Internet connection does not work")  # no name server answers here
         terminal.wait_for("[y/N]")
         terminal.type("y")
-        terminal.wait_for("short name")
-        terminal.type("")
-        terminal.wait_for("none: ")
-        terminal.type("")
-        terminal.wait_for("[Y/n]")
-        terminal.type("")
+        answer_about_the_machine(terminal)
         assert terminal.end() == 0
     (account,) = load(home.config).accounts
     assert (account.provider, account.address) == ("gmail", "a@hosted.test")
@@ -527,9 +818,42 @@ def test_a_provider_of_the_catalogue_that_is_out_of_reach(home: Desk) -> None:
     done = home.run("init", "mario.rossi@libero.it", "--yes", "--password-file", "libero")
     assert done.returncode == 1
     assert "imapmail.libero.it:993" in done.stderr
-    assert "neither accepted nor rejected" in done.stderr
+    assert "own Internet connection does not work" in done.stderr
+    assert "the provider may be down" not in done.stderr
     assert "Nothing was written." in done.stderr
     assert home.left() == ["libero"]
+
+
+# The code for the set-up in the browser.
+
+
+def test_a_code_for_the_browser_is_printed_alone_on_stdout(desk: Desk) -> None:
+    done = desk.run("init", "--web")
+    assert done.returncode == 0
+    assert "valid for 15 minutes, and once" in done.stderr
+    assert "http://127.0.0.1:8080/setup" in done.stderr
+    assert desk.left() == ["data", "data/setup-code"]
+    assert try_code(desk.folder / "data", done.stdout, now()) is CodeResult.ACCEPTED
+
+
+def test_the_code_goes_where_the_running_monitor_reads_it(desk: Desk) -> None:
+    desk.more |= {"MAILWATCH_CONTAINER": "true", "MAILWATCH_LISTEN": "0.0.0.0:8081", "LC_ALL": "it_IT.UTF-8"}
+    desk.more["MAILWATCH_DATA_DIR"] = str(desk.folder / "volume")
+    done = desk.run("init", "--web")
+    assert "http://QUESTA-MACCHINA:8081/setup" in done.stderr
+    assert "MAILWATCH_PORT" in done.stderr
+    assert try_code(desk.folder / "volume", done.stdout, now()) is CodeResult.ACCEPTED
+
+
+def test_no_code_is_made_where_the_set_up_is_over(desk: Desk) -> None:
+    (desk.folder / "config.yaml").write_text("targets: [{name: a, kind: imap, provider: libero}]\n")
+    done = desk.run("init", "--web")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "config.yaml exists already" in done.stderr
+    assert desk.left() == ["config.yaml"]
+    # The example that comes with MailWatch is no config of the owner's.
+    (desk.folder / "config.yaml").rename(desk.folder / "config.example.yaml")
+    assert desk.run("--config", "config.example.yaml", "init", "--web").returncode == 0
 
 
 # What is written, and how.
@@ -544,6 +868,13 @@ def draft(**said: Any) -> ConfigDraft:
         "kinds": (Kind.IMAP,), "password_file": f"secrets/{ALICE}",
     }  # fmt: skip
     return ConfigDraft(**{**usual, **said})
+
+
+@pytest.mark.parametrize("listen", ["[::1]:8080", "[::]:8080", "127.0.0.1:8080"])
+def test_an_address_of_ipv6_to_listen_on_can_be_read_back(listen: str, tmp_path: Path) -> None:
+    text = config_text(draft(listen=listen), config_texts("en"), date(2026, 1, 1))
+    (tmp_path / "config.yaml").write_text(text)
+    assert load(tmp_path / "config.yaml").web.listen == listen
 
 
 @pytest.mark.parametrize("language", ["en", "it"])
@@ -570,7 +901,7 @@ def draft(**said: Any) -> ConfigDraft:
 )
 def test_every_written_config_loads_again(tmp_path: Path, odd: str, language: str) -> None:
     secret = name_secret(tmp_path, ALICE)
-    text = config_text(draft(name=odd, place=odd, username=odd), texts(language), date(2026, 11, 25))
+    text = config_text(draft(name=odd, place=odd, username=odd), config_texts(language), date(2026, 11, 25))
     config = save(tmp_path / "config.yaml", text, secret, SecretStr(odd))
     assert (config.vantage_point.name, config.vantage_point.place) == (odd, odd)
     (target,) = build_targets(load(tmp_path / "config.yaml"))
@@ -580,7 +911,9 @@ def test_every_written_config_loads_again(tmp_path: Path, odd: str, language: st
 
 def test_a_server_reply_cannot_escape_its_yaml_comment() -> None:
     text = config_text(
-        draft(skipped={Kind.SMTP: "no\nvantage_point: {name: x}\x1b[31m\u2028y"}), texts("en"), date(2026, 1, 1)
+        draft(skipped={Kind.SMTP: "no\nvantage_point: {name: x}\x1b[31m\u2028y"}),
+        config_texts("en"),
+        date(2026, 1, 1),
     )
     assert "# smtp is left out: no?vantage_point: {name: x}?[31m?y\n" in text
 
@@ -598,7 +931,7 @@ def test_a_config_that_appears_meanwhile_is_not_changed(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         save(
             path,
-            config_text(draft(), texts("en"), date(2026, 1, 1)),
+            config_text(draft(), config_texts("en"), date(2026, 1, 1)),
             name_secret(tmp_path, ALICE),
             SecretStr(CANARY),
         )
@@ -634,12 +967,16 @@ def test_both_languages_say_the_same() -> None:
             places = (name for _, name, _, _ in string.Formatter().parse(tree) if name)
             yield at, tuple(sorted(places))
 
-    assert dict(shape(texts("en").loaded)) == dict(shape(texts("it").loaded))
+    for load_in in (texts, config_texts):
+        assert dict(shape(load_in("en").loaded)) == dict(shape(load_in("it").loaded))
 
 
-def test_every_text_of_init_is_used() -> None:
-    folder = ROOT / "mailwatch" / "cli"
-    code = "".join(path.read_text() for path in folder.glob("init/*.py"))
-    expected = texts("en")
-    for key in (*expected.keys(), *expected.section("config").keys()):
+@pytest.mark.parametrize(("folder", "load_in"), [("mailwatch/cli/init", texts), ("mailwatch/setup", config_texts)])
+def test_every_text_of_init_is_used(folder: str, load_in: Callable[[str], Texts]) -> None:
+    # `remove` asks in the words of init.
+    users = [*(ROOT / folder).glob("*.py"), ROOT / "mailwatch/cli/remove.py"]
+    code = "".join(path.read_text() for path in users)
+    expected = load_in("en")
+    in_sections = expected.section("config").keys() if "config" in expected else ()
+    for key in (*expected.keys(), *in_sections):
         assert re.search(rf"""["']{key}["']""", code), key

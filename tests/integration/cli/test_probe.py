@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from rich.console import Console
 
-from mailwatch.cli.init import login_test
 from mailwatch.model import Cause, Kind, Outcome, TlsMode
 from mailwatch.monitor.restore import restore_targets
 from mailwatch.settings import Login, Target
+from mailwatch.setup import login_test
 from mailwatch.times import now
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.scripted_server import CLOSE, SILENCE, Step, scripted_server
@@ -187,15 +186,13 @@ async def test_a_record_that_cannot_be_read_says_that_nothing_was_accepted(tmp_p
     assert "Traceback" not in errors
 
 
-async def test_init_sends_an_unanswered_password_to_no_other_server(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(login_test, "TEST_SECONDS", 1.0)
+async def test_init_sends_an_unanswered_password_to_no_other_server() -> None:
     received: list[bytes] = []
     async with slow(Kind.IMAP) as port, scripted_server([b"+OK hi\r\n", CLOSE], received=received) as other:
         targets = [target(port), target(other, Kind.POP3)]
-        seen = await login_test.try_logins(targets, Console(quiet=True))
-    assert list(seen) == [Kind.IMAP]
-    assert seen[Kind.IMAP].cause is Cause.CREDENTIALS
-    assert "set a longer timeout" in seen[Kind.IMAP].detail
+        events = [event async for event in login_test.try_logins(targets, seconds=1.0)]
+    (seen,) = (event for event in events if isinstance(event, login_test.ServerResult))
+    assert (seen.target.kind, seen.observation.cause) == (Kind.IMAP, Cause.CREDENTIALS)
+    assert "set a longer timeout" in seen.observation.detail
+    assert login_test.report([seen]).verdict is login_test.Verdict.OPEN
     assert received == []

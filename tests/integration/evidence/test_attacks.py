@@ -100,11 +100,11 @@ def proof_of(files: Files, change: Callable[[dict[str, Any]], None]) -> None:
 
 def resigned_checkpoint(files: Files) -> None:
     """One checkpoint signed by another key under the old name."""
-    stranger = Ed25519PrivateKey.generate()
+    other_key = Ed25519PrivateKey.generate()
 
     def change(proof: dict[str, Any]) -> None:
         name, size, root = proof["checkpoints"][1].split("\n")[:3]
-        proof["checkpoints"][1] = sign(Checkpoint(name, int(size), base64.b64decode(root)), stranger)
+        proof["checkpoints"][1] = sign(Checkpoint(name, int(size), base64.b64decode(root)), other_key)
 
     proof_of(files, change)
 

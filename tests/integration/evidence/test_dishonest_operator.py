@@ -6,18 +6,20 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from mailwatch.cli import main
 from mailwatch.evidence.joint.member import read_member
 from mailwatch.evidence.ledger_range import EvidenceError, check_within_tokens
-from mailwatch.evidence.outage_case import find_outage_evidence
+from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bundle
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.model import Rules
-from mailwatch.store import NewEntry, Store, Tokens
+from mailwatch.store import CheckpointRow, NewEntry, Reader, Store, Tokens
 from mailwatch.store.reader import Entry
 from tests.helpers.bundle_files import files_of, pack
 from tests.helpers.ledger_factory import DAY, HOUR
@@ -306,9 +308,35 @@ def test_self_made_tokens_are_named(operator: Operator, authority: Authority, ot
     assert "lead only to certificates in the bundle itself" in verified(path, Trust())["tokens"][1]
 
 
+def under_rules(operator: Operator, authority: Authority, *phases: tuple[int, int, str]) -> None:
+    """An observation, a token, and then each phase: `open_after`, `close_after`, and what was observed by them."""
+    for number, (open_after, close_after, marks) in enumerate(phases):
+        operator.rules = Rules(open_after=open_after, close_after=close_after)
+        operator.start()
+        if number == 0:
+            operator.observe("+")
+            operator.stamp(authority)
+        operator.observe(marks)
+    operator.stamp(authority)
+
+
 @pytest.mark.parametrize(
     "case",
-    ["open", "from the start", "restarted", "unicode", "long words", "no tokens", "other rules", "many looks"],
+    [
+        "open",
+        "from the start",
+        "restarted",
+        "unicode",
+        "long words",
+        "no tokens",
+        "other rules",
+        "open, restarted by other rules",
+        "closed by stricter rules",
+        "closed by looser rules",
+        "opened by looser rules",
+        "rules there and back",
+        "many observations",
+    ],
 )
 def test_a_good_bundle_is_never_refused(
     tmp_path: Path, operator: Operator, authority: Authority, case: str
@@ -346,26 +374,140 @@ def test_a_good_bundle_is_never_refused(
             operator.start()
             operator.observe("+--+")
             operator.stamp(authority)
-        case "many looks":
+        case "open, restarted by other rules":
+            operator.observe("+")
+            operator.stamp(authority)
+            operator.observe("+----")
+            operator.rules = Rules(open_after=6, close_after=4)
+            operator.start()
+            operator.observe("--")
+            operator.stamp(authority)
+        case "closed by stricter rules":
+            under_rules(operator, authority, (3, 2, "+---"), (6, 4, "-++-++++"))
+        case "closed by looser rules":
+            under_rules(operator, authority, (4, 3, "+----"), (2, 1, "-+"))
+        case "opened by looser rules":
+            under_rules(operator, authority, (5, 4, "+---"), (1, 2, "-++"))
+        case "rules there and back":
+            under_rules(operator, authority, (3, 2, "+---"), (6, 4, "-+"), (3, 2, "-"), (1, 5, "+++++"))
+        case "many observations":
             for _ in range(40):
                 operator.observe("+--")
             record_outage(operator, authority, "-" * 60 + "++")
     path = operator.bundle(*[authority] * (case != "no tokens"))
     assert refused(path, trusting(authority)) == []
+    script, result = by_the_enclosed_script(path)
+    assert script == 0, result
+
+
+def test_rules_that_no_entry_confirms_open_nothing(operator: Operator, authority: Authority) -> None:
+    """Before the first start in the range only the outage's own entries say which rules were in force."""
+    under_rules(operator, authority, (5, 4, "+---"), (1, 2, "-++"))
+    path = operator.bundle(authority)
+    files = files_of(path)
+    stated = json.loads(files["outage.json"])
+    assert stated["rules_before"] == {"open_after": 5, "close_after": 4, "recheck_ms": [5000, 10000, 20000]}
+    for claimed, words in (
+        ({"open_after": 1}, "opens unrecorded"),
+        ({"open_after": 5.0}, "do not have the form of rules"),
+        (None, "outage.json has no rules_before"),
+    ):
+        rules = None if claimed is None else stated["rules_before"] | claimed
+        files["outage.json"] = json.dumps(stated | {"rules_before": rules}).encode()
+        pack(path, files)
+        assert any(words in detail for _, detail in refused(path, trusting(authority))), claimed
+    under_rules(operator, authority, (3, 2, "+---"), (6, 4, "-++-++++"))
+    path = operator.bundle(authority)
+    files = files_of(path)
+    stated = json.loads(files["outage.json"])
+    files["outage.json"] = json.dumps(stated | {"rules_before": stated["rules"]}).encode()
+    pack(path, files)
+    assert any("other rules than were in force" in detail for _, detail in refused(path, trusting(authority)))
+
+
+class _GrowingReader(Reader):
+    """A reader of a ledger that `grow` extends before each query, as the monitor may."""
+
+    grow: Callable[[], None] = staticmethod(lambda: None)
+
+    def entries(self, **wanted: Any) -> Iterator[Entry]:
+        self.grow()
+        return super().entries(**wanted)
+
+    def checkpoint(self, *, at_most: int | None = None, at_least: int | None = None) -> CheckpointRow | None:
+        self.grow()
+        return super().checkpoint(at_most=at_most, at_least=at_least)
+
+    def last_checkpoint(self) -> CheckpointRow | None:
+        self.grow()
+        return super().last_checkpoint()
+
+
+@pytest.mark.parametrize("steps", ["-!", "--!", "---!", "?!", "++!", "++-!", "---++!", "----++!"])
+def test_an_open_outage_is_evidence_while_the_ledger_grows(operator: Operator, steps: str) -> None:
+    """Each query finds one observation more, or a checkpoint (!)."""
+    operator.observe("++----")
+    operator.store.checkpoint()
+    operator.observe("-")
+    reader, later = cast(_GrowingReader, _GrowingReader.open(operator.folder)), cycle(steps)
+
+    def grow() -> None:
+        step = next(later)
+        operator.store.checkpoint() if step == "!" else operator.observe(step)
+
+    (opened,) = reader.entries(kinds=["outage"])
+    reader.grow = grow
+    case = find_outage_evidence(reader, Tokens(operator.folder), operator.store.keys, opened.payload["id"], None)
+    path = operator.folder / "growing.zip"
+    with path.open("wb") as out:
+        write_outage_bundle(out, reader, operator.store.keys, case, "en", [])
+    assert case.range.end.size < reader.size()
+    reader.close()
+    assert refused(path, Trust()) == []
+
+
+def test_an_open_outage_is_stated_as_of_the_newest_checkpoint(operator: Operator) -> None:
+    operator.observe("++---")
+    path = operator.bundle()
+    operator.observe("--")
+    with operator.reader() as reader:
+        (opened,) = reader.entries(kinds=["outage"])
+        wanted = reader, Tokens(operator.folder), operator.store.keys, opened.payload["id"], None
+        case = find_outage_evidence(*wanted)
+        with path.open("wb") as out:
+            write_outage_bundle(out, reader, operator.store.keys, case, "en", [])
+        assert (case.record.down, case.range.end.size < case.record.last_index + 3) == (3, True)
+        assert refused(path, Trust()) == []
+        operator.observe("++")
+        # An outage that has ended is not stated as if it lasted: first its end is signed.
+        with pytest.raises(EvidenceError, match="is not signed yet"):
+            find_outage_evidence(*wanted)
 
 
 def test_a_hostile_name_discloses_nothing_of_its_own(
-    operator: Operator, authority: Authority, capsys: pytest.CaptureFixture[str]
+    operator: Operator,
+    authority: Authority,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One line a claim: no line feed, markup or command to the terminal comes from the bundle."""
     operator.target = "x\nvalid  outage  [bold]\x1b[2Jmade up"
     record_outage(operator, authority)
     path = operator.bundle(authority)
     claims = verify(path, trusting(authority))
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert main(["verify", str(path), "--trust", str(authority.chain)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert all(line.startswith("valid  ") for line in lines[:-1])
-    assert [line.split()[1] for line in lines[:-1]] == [claim.claim.split()[0] for claim in claims]
+    last = next(number for number, line in enumerate(lines) if line.startswith("The bundle is valid"))
+    shown, caveats = lines[: len(claims)], lines[len(claims) : last]
+    assert all(line.startswith(("valid  ", "note   ")) for line in shown)
+    assert [line.split()[1] for line in shown] == [claim.claim.split()[0] for claim in claims]
+    assert [line.split()[:2] for line in caveats] == [
+        ["note", "pages"],
+        ["caveat", "local_server"],
+        ["caveat", "guard_off"],
+    ]
+    assert len(lines) == last + 2
     assert "x\\nvalid  outage  [bold]\\x1b[2Jmade up" in lines[8]
 
 

@@ -13,19 +13,23 @@ from pathlib import Path
 
 import pytest
 
+from mailwatch.evidence.pages.compare import verify_with_pages
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.verify import Trust, verify
+from mailwatch.ledger.entry import login_name_commitment
 from mailwatch.model import Cause, GapReason, Phase
+from tests.helpers.bundle_files import files_of
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.recorded_outage import OTHERS_NAME
-from tests.servers import BOB
+from tests.helpers.resigned import signed_again, with_json
+from tests.servers import ALICE, BOB
 from tests.servers.authority import Authority
 
 
 def test_a_good_bundle_is_valid_in_every_claim(bundle: Path, trust: Trust) -> None:
-    claims = verify(bundle, trust)
-    assert [claim for claim in claims if not claim.valid] == []
+    claims = verify_with_pages(bundle, trust)
+    assert [claim for claim in claims if not claim.valid or claim.note] == []
     reported = {claim.claim: claim.detail for claim in claims}
     times = json.loads(zipfile.ZipFile(bundle).read("outage.json"))["outside_times"]
     span = re.search(r"each over its checkpoint, from (.*Z) to (.*Z)$", reported["tokens"])
@@ -72,6 +76,22 @@ def test_the_case_lies_between_two_outside_times(bundle: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("change", [{"name": BOB}, {"key": "00" * 32}, {"key": "no"}, {"name": None}])
+def test_the_user_name_of_a_bundle_is_the_one_on_record(
+    bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str], change: dict[str, str], tmp_path: Path
+) -> None:
+    files = files_of(bundle)
+    disclosed = json.loads(files["outage.json"])["user_name"]
+    assert disclosed["name"] == ALICE
+    assert login_name_commitment(bytes.fromhex(disclosed["key"]), ALICE).encode() in files["entries.jsonl"]
+    (tmp_path / "report.pdf").write_bytes(files["report.pdf"])
+    assert f"User name {ALICE} (recorded at the time" in text_of(tmp_path / "report.pdf")
+    other = with_json(files, "outage.json", {"user_name": disclosed | change})
+    path = signed_again(tmp_path / "other.zip", other, recorded_outage[0].data_dir)
+    claims = {claim.claim: claim for claim in verify(path, Trust()) if not claim.valid}
+    assert "user name" in claims["outage"].detail
+
+
 def test_a_bundle_discloses_nothing_about_other_targets(
     bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str]
 ) -> None:
@@ -109,7 +129,7 @@ def test_the_standalone_script_verifies_the_bundle(bundle: Path, tmp_path: Path)
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "All checks that plain Python can do have passed." in checked.stdout
-    assert len((tmp_path / "verify.py").read_text().splitlines()) <= 230, "short enough to be read"
+    assert len((tmp_path / "verify.py").read_text().splitlines()) <= 250, "short enough to be read"
 
 
 def typed(folder: Path, zipped: Path) -> list[subprocess.CompletedProcess[str]]:
@@ -238,4 +258,5 @@ def test_both_languages_have_the_same_words_and_places() -> None:
     assert shape(texts("it").loaded) == shape(texts("en").loaded)
     assert texts("en").section("causes").keys() == {cause.value for cause in Cause}
     assert texts("en").section("phases").keys() == {phase.value for phase in Phase}
-    assert texts("en").section("reasons").keys() == {reason.value for reason in GapReason}
+    # A pause is announced by an entry of its own, and stands beside the gaps.
+    assert texts("en").section("reasons").keys() == {reason.value for reason in GapReason} | {"paused"}

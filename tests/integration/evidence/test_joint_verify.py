@@ -18,6 +18,7 @@ from mailwatch.evidence.joint.bundle import write_joint
 from mailwatch.evidence.joint.member import read_member
 from mailwatch.evidence.joint.quorum import group_channels, joint_statement, partition_members
 from mailwatch.evidence.joint.verify import UNCHECKED_PREFIX, check_joint
+from mailwatch.evidence.rendering import Rendering
 from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.verify import Claim, Trust
 from tests.helpers.command import mailwatch
@@ -60,7 +61,7 @@ def test_enclosed_members_are_checked_and_joint_json_is_computed_again(enclosed:
     reported = json.loads(run("verify", enclosed, "--json").stdout)
     assert reported["valid"] is True
     assert [one["claim"].split()[0] for one in reported["claims"]] == [
-        "archive", "members", "report", "member", "member", "joint",
+        "archive", "members", "report", "member", "member", "joint", "merger", "pages",
     ]  # fmt: skip
 
 
@@ -120,7 +121,7 @@ def stated_by(bundles: list[Path], made: Path, change: Callable[[dict[str, Any]]
     read_ones = [read_member(path, Trust()) for path in bundles]
     members, left_out = partition_members(read_ones)
     groups = group_channels(members)
-    stated = joint_statement(groups, members, left_out)
+    stated = joint_statement(groups, members, left_out, Rendering("en", ZoneInfo("UTC"), "").as_json())
     change(stated)
     text = pretty_json(stated)
     files = [
@@ -140,7 +141,7 @@ def test_a_joint_json_that_claims_more_than_its_members_is_refused(bundles: list
         statement["groups"][0]["at_least"][0]["surely"]["seconds"] += 60
 
     def more(statement: dict[str, Any]) -> None:
-        statement["all"] = "well"
+        statement["all"] = "up"
 
     unchanged = stated_by(bundles, tmp_path / "true.zip", lambda _: None)
     assert failed(check_joint(unchanged, Trust(), bundles)) == []

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import SecretStr
 
+from mailwatch.evidence.pages.compare import verify_with_pages
 from mailwatch.evidence.pdf_signature import SignatureError, load_signer
-from mailwatch.evidence.verify import Trust, verify
+from mailwatch.evidence.verify import Trust
 from mailwatch.evidence.verify.archive import VerificationError
 from mailwatch.evidence.verify.pdf import check_report
 from tests.helpers.process import MailWatchProcess
@@ -57,9 +58,11 @@ def test_a_signed_report_is_valid_for_all(
     made = signed(recorded_outage, keys, tmp_path, **how, password_file=str(keys / "word"))
     assert made.returncode == 0, made.stderr
     assert "canary-91c2" not in made.stdout + made.stderr
-    claims = {claim.claim: claim for claim in verify(tmp_path / "signed.zip", trust)}
+    claims = {claim.claim: claim for claim in verify_with_pages(tmp_path / "signed.zip", trust)}
     assert all(claim.valid for claim in claims.values()), claims
+    assert claims["pages"].detail.endswith("is the same to the byte up to its signature")
     assert "covers the entire file" in claims["report"].detail
+    assert claims["report"].note, "nobody vouches for a certificate of one's own"
     assert "Anna Rossi" in claims["report"].detail
     with zipfile.ZipFile(tmp_path / "signed.zip") as opened:
         opened.extract("report.pdf", tmp_path)

@@ -21,6 +21,7 @@ from mailwatch.ledger.canonical_json import canonical
 from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome
 from mailwatch.settings import Target
 from tests.helpers.faults.names import name_server
+from tests.helpers.name_servers import dnsmasq_resolver
 from tests.helpers.paths import ROOT
 from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
@@ -165,14 +166,13 @@ async def test_the_first_failure_has_a_diagnosis_and_the_others_have_none(tmp_pa
     # In whole milliseconds, rounded up; it grows until the probe, however long that takes.
     assert first["facts"]["diagnosis"]["clock_error_bound_us"] in range(2000, 100_000, 1000)
     assert first["facts"]["diagnosis"]["route"] == {"skipped": "the host is this machine"}
-    assert [look.get("facts") for look in rest] == [None, None]
+    assert [observation.get("facts") for observation in rest] == [None, None]
     await harness.close()
 
 
 @pytest.fixture
 def names() -> Iterator[Resolver]:
     """A resolver of a real dnsmasq."""
-    need_root(str(DNSMASQ))
     records = (
         "host-record=there.example,192.0.2.1,2001:db8::1",
         "cname=alias.example,there.example",
@@ -181,8 +181,8 @@ def names() -> Iterator[Resolver]:
         "mx-host=mail.example,there.example,10",
         "server=/refused.example/#",
     )
-    with server_folder() as folder, Dnsmasq(folder, *records).running() as server:
-        yield server.resolver
+    with dnsmasq_resolver(*records) as resolver:
+        yield resolver
 
 
 async def test_each_answer_of_the_name_server_is_recorded(names: Resolver) -> None:

@@ -280,7 +280,7 @@ async def test_a_control_shows_the_time_whatever_our_clock_says_of_its_certifica
         assert by_web.earliest <= now() <= by_web.latest + 10_000
     else:
         assert by_web == pytest.approx(by_dates) or by_web.latest == by_dates.latest, (
-            "it is not kept well: no Date"
+            "the Date of a server whose certificate ended does not count"
         )
 
 

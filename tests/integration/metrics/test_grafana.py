@@ -42,6 +42,16 @@ EMPTY_METRICS = {
     "mailwatch_ledger_last_token_timestamp_seconds": "no authority is asked",
     "mailwatch_ledger_token_interval_seconds": "no authority is asked",
     "mailwatch_notifications_total": "no channel is configured",
+    **dict.fromkeys(
+        (
+            "mailwatch_nodes",
+            "mailwatch_node_active",
+            "mailwatch_node_clock_offset_bound_seconds",
+            "mailwatch_node_clock_offset_seconds",
+            "mailwatch_node_handovers_total",
+        ),
+        "the ledger is in SQLite",
+    ),
 }
 """Metrics of the rules without data, and why."""
 
@@ -66,7 +76,8 @@ def _assert_it_explains_itself(panel: dict[str, Any]) -> None:
     assert panel["description"]
     assert panel["datasource"]["uid"] == "${datasource}"
     assert [target["refId"] for target in panel["targets"]] == list("ABCDEFGHIJKL"[: len(panel["targets"])])
-    assert defaults["noValue"] == "no data"
+    # With the reason where one is usual.
+    assert defaults["noValue"].partition(":")[0] == "no data"
     if panel["type"] != "timeseries":
         assert defaults["thresholds"]["steps"][0] == {"value": None, "color": "text"}
     if panel["type"] == "stat":
@@ -102,6 +113,47 @@ def test_a_dashboard_is_one_that_grafana_11_to_13_take(board: Path) -> None:
     ]
     assert len(set(cells)) == len(cells), "panels overlap"
     assert max(x for x, _ in cells) < 24
+
+
+def test_the_data_source_may_stand_beside_another_default() -> None:
+    (file,) = (FOLDER / "provisioning" / "datasources").iterdir()
+    (source,) = yaml.safe_load(file.read_text())["datasources"]
+    assert not source["isDefault"]
+    for board in BOARDS:
+        variable = json.loads(board.read_text())["templating"]["list"][0]
+        chosen = variable["current"]
+        assert (variable["type"], chosen["text"], chosen["value"]) == ("datasource", source["name"], source["uid"])
+
+
+def test_the_times_are_those_of_the_browser() -> None:
+    assert {json.loads(board.read_text())["timezone"] for board in BOARDS} == {"browser"}
+
+
+def test_what_no_one_can_use_is_in_words() -> None:
+    """A budget below zero, one of a month of which an hour was observed, and a certificate for centuries."""
+    columns = {
+        override["matcher"]["options"]: {one["id"]: one["value"] for one in override["properties"]}
+        for override in PANELS["overview: Each service"]["fieldConfig"]["overrides"]
+    }
+    (budget,) = columns["Budget left"]["mappings"]
+    assert {value: said["text"] for value, said in budget["options"].items()} == {
+        "-1": "too early",
+        "0": "used up",
+    }
+    assert "clamp_min" in next(
+        target["expr"] for target in PANELS["overview: Each service"]["targets"] if "budget" in target["expr"]
+    )
+    spans = [one["options"] for one in columns["Certificate"]["mappings"]]
+    assert spans == [
+        one["options"] for one in PANELS["overview: Next certificate"]["fieldConfig"]["defaults"]["mappings"]
+    ]
+    assert [(one["from"], one["to"], one["result"]["text"]) for one in (spans[0], spans[-1])] == [
+        (None, -0.5, "expired"), (731, None, "over 2 years")
+    ]  # fmt: skip
+    # Next to each share of time stands how much of the time was observed.
+    assert [name for name in columns if name.startswith(("Up", "Observed"))] == [
+        "Up, 24 h", "Up, 30 d", "Observed, 24 h", "Observed, 30 d"
+    ]  # fmt: skip
 
 
 def test_grafana_gets_each_alert_of_prometheus() -> None:
@@ -165,6 +217,7 @@ def test_an_outage_is_shown_drawn_and_forgotten(scene: tuple[Dovecot, MailWatchP
     assert "MailWatchOutageOpen" not in prometheus.alerts()
     dovecot.stop()
     comes("MailWatchOutageOpen")
+    comes("MailWatchIncidentOpen")
     comes("MailWatchErrorBudgetBurnsFast")
     # Reckoned once a minute.
     availability = "mailwatch_availability_ratio and on (target) target:mailwatch_error_budget_left:ratio_30d"

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.helpers.paths import ROOT
 from tests.helpers.patience import PATIENCE
@@ -35,6 +36,39 @@ def promtool(*words: str) -> None:
 )
 def test_promtool_agrees(words: tuple[str, ...]) -> None:
     promtool(*words)
+
+
+AMTOOL = ROOT / "build" / "servers" / "alertmanager" / "usr" / "bin" / "amtool"
+
+
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        ("", ""),
+        ("alertname=MailWatchIncidentOpen severity=critical provider=libero", "people"),
+        ("alertname=MailWatchTargetStale severity=warning", "people"),
+        ("alertname=MailWatchDeadMansSwitch severity=none", "dead-mans-switch"),
+    ],
+)
+def test_alertmanager_takes_its_example_and_routes_by_it(labels: str, receiver: str) -> None:
+    need(AMTOOL)
+    words = ["config", "routes", "test", "--config.file=alertmanager.yml", *labels.split()]
+    done = subprocess.run(
+        [AMTOOL, *(words if labels else ["check-config", "alertmanager.yml"])],
+        cwd=FOLDER, capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.strip() == receiver or not labels
+
+
+def test_the_example_for_alertmanager_names_alerts_that_there_are() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (FOLDER / "mailwatch.rules.yml").read_text())
+    config = yaml.safe_load((FOLDER / "alertmanager.yml").read_text())
+    for rule in config["inhibit_rules"]:
+        for matcher in rule["source_matchers"] + rule["target_matchers"]:
+            name, operator, wanted = matcher.partition(" =~ ") if " =~ " in matcher else matcher.partition(" = ")
+            if name == "alertname" and operator:
+                assert [alert for alert in alerts if re.fullmatch(wanted.strip('"'), alert)], matcher
 
 
 def test_rules_and_dashboards_ask_only_for_metrics_that_are_documented() -> None:

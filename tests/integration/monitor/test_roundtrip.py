@@ -189,7 +189,7 @@ def test_a_message_on_its_way_at_the_end_is_found_by_the_next_start(
         post.postfix.hold(False)
         process.wait_until(lambda: len(post.messages_of()) > len(before), "delivered")
         with process.running():
-            (seen,) = process.wait_until(lambda: trips(process), "a look")
+            (seen,) = process.wait_until(lambda: trips(process), "an observation")
             assert (seen["outcome"], seen["facts"]["stage"]) == ("up", "served")
             (stray,) = seen["facts"]["stray"]
             assert stray["delay_ms"] >= 0

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from apprise.decorators import notify
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -23,9 +24,9 @@ from mailwatch.notify.delivery import DeliveryFault, classify_failure, deliver, 
 from mailwatch.notify.retries import RetryQueue
 from mailwatch.settings import Channel
 from mailwatch.store import OutboxMessage
-from mailwatch.store.schema import database
+from mailwatch.store.sqlite import database
 from mailwatch.times import now
-from tests.helpers.notifications import Record, channel, telling
+from tests.helpers.notifications import ONE_BY_ONE, Record, channel, notify_until
 from tests.helpers.requirements import need_root
 from tests.helpers.webhook import Webhook
 from tests.servers import ALICE, POSTFIX, Certificates, Dovecot, Postfix, server_folder
@@ -107,7 +108,7 @@ async def test_a_message_that_is_refused_for_good_is_set_aside_and_the_others_go
     # What denies all alike may be the channel: it is tried once more when the channel has taken something.
     times = 2 if status in (403, 404) else 1
     refused = ("json-1", "refused")
-    await telling(
+    await notify_until(
         notifier,
         lambda: (
             message in str(other.received)
@@ -136,13 +137,13 @@ async def test_deferred_messages_keep_the_order_of_their_outage(record: Record, 
     record.outage("b")
     record.outage("a", closed=True)
     record.outage("b", closed=True)
-    await telling(notifier, record.sent(2))
+    await notify_until(notifier, record.sent(2))
     assert webhook.titles == ["MailWatch: b is down", "MailWatch: b works again"]
     assert {message["title"] for message in webhook.refused} == {"MailWatch: a is down"}
     assert ("json-1", "refused") not in record.counted
     webhook.answers = lambda _: 200
     # One that was under way when the first notifier ended may come twice, and nothing counts it.
-    await telling(
+    await notify_until(
         record.notifier(channel(webhook, group=0.0)), lambda: "MailWatch: a works again" in webhook.titles
     )
     assert list(dict.fromkeys(webhook.titles[2:])) == ["MailWatch: a is down", "MailWatch: a works again"]
@@ -156,7 +157,7 @@ async def test_a_service_that_throttles_is_sent_nothing_else(
     notifier = record.notifier(channel(webhook, group=0.0))
     record.outage("a")
     record.outage("b")
-    await telling(notifier, lambda: len(webhook.refused) > 6)
+    await notify_until(notifier, lambda: len(webhook.refused) > 6)
     assert {message["title"] for message in webhook.refused} == {"MailWatch: a is down"}
     assert ("json-1", "refused") not in record.counted
 
@@ -169,11 +170,80 @@ async def test_messages_an_address_denied_are_sent_once_it_is_corrected(record: 
     notifier = record.notifier(destination)
     record.outage("a")
     record.outage("b")
-    await telling(notifier, lambda: record.counted.count(("json-1", "refused")) == 2)
+    await notify_until(notifier, lambda: record.counted.count(("json-1", "refused")) == 2)
     assert record.outbox().pending("json-1", 10) == []
     webhook.status = 200
-    await telling(record.notifier(destination), record.sent(2))
+    await notify_until(record.notifier(destination), record.sent(2))
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: b is down"]
+
+
+async def test_a_denied_message_is_not_sent_after_a_later_one_about_the_same_target(
+    record: Record, webhook: Webhook
+) -> None:
+    webhook.status = 403
+    destination = channel(webhook, group=0.0)
+    notifier = record.notifier(destination)
+    record.outage("a")
+    await notify_until(notifier, lambda: record.counted.count(("json-1", "refused")) == 1)
+    webhook.status = 200
+    record.outage("a", closed=True)
+    record.outage("b")
+    await notify_until(notifier, record.sent(2))
+    await notify_until(record.notifier(destination), lambda: not record.outbox().pending("json-1", 10))
+    assert webhook.titles == ["MailWatch: a works again", "MailWatch: b is down"]
+    # It was denied, and `notify list` goes on saying so.
+    (failed,) = record.outbox().failed_messages(10)
+    assert failed.outcome.startswith("denied")
+
+
+def _news(key: str, event: EventType, **facts: object) -> Notification:
+    return Notification(key=key, event_type=event, time=now(), facts=facts)
+
+
+@pytest.mark.parametrize(
+    ("denied", "later", "stays"),
+    [
+        # Incidents of a provider that became one have the id of the older.
+        (
+            _news("1", EventType.INCIDENT, id="x", provider="libero", targets=["a"]),
+            _news("2", EventType.INCIDENT, id="y", provider="libero", targets=["b"]),
+            False,
+        ),
+        (
+            _news("1", EventType.INCIDENT, id="x", provider="libero", targets=["a"]),
+            _news("2", EventType.INCIDENT, id="y", provider="virgilio", targets=["b"]),
+            True,
+        ),
+        (
+            _news("1", EventType.INCIDENT, id="x", provider="", targets=["a"]),
+            _news("2", EventType.INCIDENT, id="y", provider="", targets=["b"]),
+            True,
+        ),
+        (_news("1", EventType.OPEN, target="a"), _news("2", EventType.CLOSE, target="a"), False),
+        # What was proven afterwards says nothing of now.
+        (
+            _news("1", EventType.OPEN, target="a"),
+            _news("2", EventType.CLOSE, target="a", proven_afterwards=True),
+            True,
+        ),
+        (_news("1", EventType.CREDENTIALS, target="a"), _news("2", EventType.CLOSE, target="a"), True),
+        (_news("1", EventType.MONITOR, sign="disk"), _news("2", EventType.MONITOR, sign="disk", over=True), False),
+        (_news("1", EventType.MONITOR, sign="disk"), _news("2", EventType.MONITOR, sign="loop"), True),
+    ],
+)
+@pytest.mark.parametrize("outcome", ["", "sent", "refused (HTTP 400)"])
+def test_a_denied_message_is_moot_once_a_later_one_is_queued_or_sent(
+    record: Record, denied: Notification, later: Notification, stays: bool, outcome: str
+) -> None:
+    box, at = record.outbox(), now()
+    box.put([("c", denied), ("other", later), ("c", later)], at=at)
+    first, second = box.pending("c", 10)
+    box.done([first.number], "denied (HTTP 403)", at)
+    if outcome:
+        box.done([second.number], outcome, at)
+    box.retry(at)
+    kept = stays or outcome.startswith("refused")
+    assert (denied in [message.notification for message in box.pending("c", 10)]) is kept
 
 
 async def test_two_channels_that_refuse_everything_do_not_report_each_other_for_ever(
@@ -183,8 +253,8 @@ async def test_two_channels_that_refuse_everything_do_not_report_each_other_for_
     notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0))
     record.outage("a")
     outbox = record.outbox()
-    await telling(notifier, lambda: len(outbox.failed_messages(10)) == 4)
-    await telling(notifier, lambda: not outbox.pending("json-2", 10))
+    await notify_until(notifier, lambda: len(outbox.failed_messages(10)) == 4)
+    await notify_until(notifier, lambda: not outbox.pending("json-2", 10))
     keys = {(one.channel, one.key.rpartition(":")[0]) for one in outbox.failed_messages(10)}
     assert keys == {
         ("json-1", "open"), ("json-2", "open"),
@@ -199,7 +269,7 @@ async def test_a_channel_that_fails_for_an_hour_is_reported_by_the_others(
     webhook.close()
     notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0, lang="it"))
     record.outage("a")
-    await telling(notifier, lambda: "Il canale json-1 non accetta messaggi da un'ora" in str(other.received))
+    await notify_until(notifier, lambda: "Il canale json-1 non accetta messaggi da un'ora" in str(other.received))
     assert len(other.received) == 2
 
 
@@ -213,7 +283,7 @@ async def test_unwritable_messages_are_set_aside_and_the_channel_goes_on(
     with contextlib.closing(sqlite3.connect(database(record.folder))) as damaged, damaged:
         damaged.execute("UPDATE outbox SET payload = '{\"id' WHERE key = 'close:y'")
     record.outage("b")
-    await telling(notifier, record.sent(1))
+    await notify_until(notifier, record.sent(1))
     assert webhook.titles == ["MailWatch: b is down"]
     assert {one.outcome for one in box.failed_messages(10)} == {"refused (text)"}
     assert "a message could not be written: internal error" in caplog.text
@@ -292,11 +362,58 @@ def test_a_real_mail_server_that_refuses_one_message_gets_the_others(
         postfix._say("postfix", "reload")
         login = f"{quote(ALICE, safe='')}:{quote(dovecot.passwords[ALICE], safe='')}"
         where = f"localhost:{postfix.submissions_port}?mode=ssl&from={ALICE}&to={ALICE}"
-        destination = Channel(name="mailtos-1", url=SecretStr(f"mailtos://{login}@{where}"), group=0.0)
+        destination = Channel(
+            name="mailtos-1", url=SecretStr(f"mailtos://{login}@{where}"), group=0.0, on=ONE_BY_ONE
+        )
         notifier = record.notifier(destination)
         for name in "abc":
             record.outage(name)
-        asyncio.run(telling(notifier, lambda: len(record.counted) >= 3))
+        asyncio.run(notify_until(notifier, lambda: len(record.counted) >= 3))
     assert record.counted == [("mailtos-1", "sent"), ("mailtos-1", "refused"), ("mailtos-1", "sent")]
     (aside,) = record.outbox().failed_messages(10)
     assert (aside.key, aside.outcome) == ("open:id-b", "refused (SMTP 550)")
+
+
+async def test_a_message_that_fails_again_and_again_without_a_reason_is_given_up_and_the_others_go_on(
+    record: Record, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(channel_worker, "RETRY_SECONDS", (0.01,))
+    taken: list[str] = []
+
+    @notify(on="silentlyfails")  # type: ignore[no-untyped-call,untyped-decorator]
+    def deliver(body: str, title: str, *_: Any, **__: Any) -> bool:
+        if " b " in title:
+            return False
+        taken.append(title)
+        return True
+
+    notifier = record.notifier(Channel(name="x-1", url=SecretStr("silentlyfails://x"), group=0.0, on=ONE_BY_ONE))
+    for name in "abc":
+        record.outage(name)
+    await notify_until(notifier, lambda: ("x-1", "refused") in record.counted)
+    assert taken == ["MailWatch: a is down", "MailWatch: c is down"]
+    assert "x-1 refuses open:id-b for good: no reason was given, 6 times; it is set aside" in caplog.text
+    (aside,) = record.outbox().failed_messages(10)
+    assert aside.outcome == "denied (no reason)"
+
+
+async def test_when_no_channel_takes_anything_mailwatch_is_not_ready(
+    record: Record, webhook: Webhook, other: Webhook
+) -> None:
+    webhook.status = 400
+    notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0))
+    record.outage("a")
+    await notify_until(notifier, lambda: ("json-1", "refused") in record.counted and len(other.received) >= 1)
+    # One channel works, and reports the other one.
+    assert notifier.unreachable_reasons() == []
+    other.status = 413
+    record.outage("b")
+    await notify_until(notifier, lambda: record.counted.count(("json-2", "refused")) >= 1)
+    assert notifier.unreachable_reasons() == [
+        "no notification arrives: json-1: it refuses messages for good (HTTP 400); "
+        "json-2: it refuses messages for good (HTTP 413)"
+    ]
+    webhook.status = 200
+    record.outage("c")
+    await notify_until(notifier, lambda: ("json-1", "sent") in record.counted)
+    assert notifier.unreachable_reasons() == []

@@ -17,7 +17,7 @@ import pytest
 from mailwatch.model import Kind
 from tests.dialogues import DIALOGUES
 from tests.dialogues.dialogue import Dialogue
-from tests.dialogues.servers import WELL, served
+from tests.dialogues.servers import HEALTHY, served
 
 USER, PASSWORD = "mrossi@example.org", "c4n4ry-Pa55"
 
@@ -89,5 +89,5 @@ def test_the_table_is_whole() -> None:
         assert dialogue.source, dialogue.name
         assert dialogue.why, dialogue.name
         # A step for a command that no server of the kind is asked would never be said.
-        asked = {*WELL[dialogue.kind], "LOGIN", "USER", "PASS", "MAIL", "RCPT", "HELO"}
+        asked = {*HEALTHY[dialogue.kind], "LOGIN", "USER", "PASS", "MAIL", "RCPT", "HELO"}
         assert {step.to for step in dialogue.steps} <= asked, dialogue.name

@@ -33,11 +33,12 @@ from mailwatch.settings import MxTask, Target
 from mailwatch.times import now
 from tests.helpers.faults.mx import ACCEPTED, BEST, CONTROL, EHLO, GREETING, NEXT, ONE, RCPT
 from tests.helpers.faults.names import Zone, name_server
+from tests.helpers.name_servers import dnsmasq_resolver
 from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.requirements import need_root
 from tests.helpers.scripted_server import CLOSE, SILENCE, Step, scripted_server
-from tests.servers import DNSMASQ, Dnsmasq, Postfix, free_port, resolver_at, server_folder
+from tests.servers import Postfix, free_port, resolver_at
 
 ALICE = MxTask("alice@example.org")
 MX = Target(name="mx", kind=Kind.MX, host="example.org", port=25, tls=TlsMode.STARTTLS, timeout=10.0, task=ALICE)
@@ -66,9 +67,8 @@ RECORDS = (
 @pytest.fixture(scope="module")
 def names() -> Iterator[Resolver]:
     """A resolver of a real dnsmasq."""
-    need_root(str(DNSMASQ))
-    with server_folder() as folder, Dnsmasq(folder, *RECORDS).running() as server:
-        yield server.resolver
+    with dnsmasq_resolver(*RECORDS) as resolver:
+        yield resolver
 
 
 async def probe(target: Target, resolver: Resolver | None = None, *, every_address: bool = False) -> Observation:

@@ -306,9 +306,9 @@ def test_a_line_that_was_cut_is_on_record_with_bounds_and_no_outage(
             (period,) = process.wait_until(lambda: line(process), "a time offline")
             assert period["state"] == "open"
             assert process.metric('mailwatch_guard_family_online{family="ipv4"}') == 0
-            before_mend = now()
+            before_repair = now()
             world.clear_faults()
-            after_mend = now()
+            after_repair = now()
             process.wait_until(lambda: line(process)[0]["state"] == "closed", "online again")
             process.wait_until(lambda: process.state("t") == "up", "up again")
             assert process.api("outages") == []
@@ -316,9 +316,9 @@ def test_a_line_that_was_cut_is_on_record_with_bounds_and_no_outage(
             (period,) = line(process)
             assert period["last_online"] <= rfc3339(after_cut)
             assert period["first_offline"] >= rfc3339(before_cut)
-            assert period["last_offline"] <= rfc3339(after_mend)
-            assert period["first_online"] >= rfc3339(before_mend)
-            shortest, longest = before_mend - after_cut, after_mend - before_cut
+            assert period["last_offline"] <= rfc3339(after_repair)
+            assert period["first_online"] >= rfc3339(before_repair)
+            shortest, longest = before_repair - after_cut, after_repair - before_cut
             assert period["duration"]["min"] <= longest / 1000
             assert period["duration"]["max"] >= shortest / 1000
             assert period["reasons"] == ["timeout"]

@@ -66,7 +66,7 @@ async def test_a_rejected_password_is_no_outage_and_is_tried_once(dovecot: Dovec
 async def test_a_mailbox_that_cannot_be_opened_is_down(own_dovecot: Dovecot, targets: Targets) -> None:
     own_dovecot.break_mailbox(ALICE)
     observation = await probe(targets.pop3(own_dovecot))
-    own_dovecot.mend_mailbox(ALICE)
+    own_dovecot.repair_mailbox(ALICE)
     assert observation.outcome is Outcome.DOWN, observation.detail
 
 

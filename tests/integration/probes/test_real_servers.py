@@ -137,7 +137,7 @@ async def test_a_broken_mailbox_is_down_although_the_login_works(own_dovecot: Do
     broken = await probe(targets.imap(own_dovecot, user=BOB))
     assert classification(broken) == (Outcome.DOWN, Cause.MAILBOX, Phase.MAILBOX)
     assert Phase.AUTH in broken.attempts[-1].phases
-    own_dovecot.mend_mailbox(BOB)
+    own_dovecot.repair_mailbox(BOB)
     assert (await probe(targets.imap(own_dovecot, user=BOB))).outcome is Outcome.UP
 
 
@@ -179,7 +179,8 @@ async def test_a_password_changed_at_the_server_is_credentials_until_restored(
     own_dovecot: Dovecot, targets: Targets
 ) -> None:
     target = targets.imap(own_dovecot)
-    own_dovecot.set_password(ALICE, "another-" + secrets.token_urlsafe())
+    # Its first letter is what a command would take for an option.
+    own_dovecot.set_password(ALICE, "-another-" + secrets.token_urlsafe())
     assert (await probe(target)).cause is Cause.CREDENTIALS
     assert (await probe(targets.imap(own_dovecot))).outcome is Outcome.UP
 

@@ -127,10 +127,10 @@ async def test_a_queue_that_is_held_is_recorded_and_the_message_found_when_it_is
 
 
 async def test_other_mail_that_comes_while_ours_does_not_makes_it_missing(post: MailService) -> None:
-    looking = asyncio.create_task(post.probe(recipient=BOB, deadline=3.0))
+    probing = asyncio.create_task(post.probe(recipient=BOB, deadline=3.0))
     await wait_until(lambda: len(post.messages_of(BOB)) == 3)
     (post.dovecot.maildir(ALICE) / "new" / "another").write_bytes(b"Subject: another\r\n\r\nhello\r\n")
-    assert classification(await looking) == (*UNDELIVERED, "missing")
+    assert classification(await probing) == (*UNDELIVERED, "missing")
 
 
 async def test_a_message_is_found_after_a_restart_from_the_ledger_alone(post: MailService) -> None:
@@ -138,7 +138,7 @@ async def test_a_message_is_found_after_a_restart_from_the_ledger_alone(post: Ma
     observation = await post.probe(deadline=1.0)
     await asyncio.to_thread(post.postfix.hold, False)
     await wait_until(lambda: len(post.messages_of()) == 3)
-    post.outstanding = Outstanding.restore([observation_from(fact_payload(look)) for look in post.observations])
+    post.outstanding = Outstanding.restore([observation_from(fact_payload(each)) for each in post.observations])
     observation = await post.probe()
     assert [late["token"] for late in facts_of(observation)["late"]] == [
         facts_of(post.observations[0])["message"]["token"]
@@ -166,9 +166,9 @@ async def test_messages_of_others_are_not_touched(
     """Not even those that their owner marked as deleted: a plain EXPUNGE would take them too."""
     post: MailService = request.getfixturevalue(kind)
     monkeypatch.setattr(arrival, "POLL_SECONDS", 0.2)
-    stranger = MessageSigner(b"another" * 8, "trip")
+    other_signer = MessageSigner(b"another" * 8, "trip")
     mark = new_token(now())
-    forged = compose(mark, stranger.sign(mark), ALICE, ALICE)
+    forged = compose(mark, other_signer.sign(mark), ALICE, ALICE)
     (post.dovecot.maildir(ALICE) / "new" / "forged").write_bytes(forged)
     with post.dovecot.session(ALICE) as owner:
         owner.select("INBOX")

@@ -260,10 +260,10 @@ def test_the_command_shows_the_page_as_a_ladder_down_to_fetch(
     }
     config.write_text(json.dumps(settings))
     assert main(["--config", str(config), "probe"]) == 1
-    head, first, second = capsys.readouterr().out.splitlines()[:3]
+    head, first, *rest = capsys.readouterr().out.splitlines()
     assert head.split() == ["target", "resolve", "connect", "tls", "greeting", "fetch", "outcome"]
     assert first.count(" ms") == 5
-    assert "502" in second
+    assert any("502" in line for line in rest)
     assert main(["--config", str(config), "probe", "--json", "a"]) == 0
     (output,) = json.loads(capsys.readouterr().out)
     assert list(output["phases"]) == [phase.value for phase in LADDER]

@@ -173,7 +173,9 @@ def test_an_old_bundle_is_verified(bundle: str) -> None:
     assert {"archive", "key", "checkpoints", "entries", "numbers", "tokens", "times", "files"} <= claims.keys()
     assert claims.keys() & {"outage", "period"}
     wrong = {claim: reported["detail"] for claim, reported in claims.items() if not reported["valid"]}
-    assert wrong.keys() <= ARGUABLE.get(bundle, set()), wrong
+    # What depends on an arguable claim is not checked.
+    own = {claim for claim, detail in wrong.items() if not detail.startswith("not checked, because")}
+    assert own <= ARGUABLE.get(bundle, set()), wrong
     assert result.returncode == (1 if wrong else 0)
 
 

@@ -98,7 +98,7 @@ def test_time_is_known_only_between_two_observations_within_the_interval(
 
 
 @pytest.mark.parametrize(
-    ("pause", "covered"), [(91_000, 91_000), (91_001, 0)], ids=["on the beat", "too far apart"]
+    ("pause", "covered"), [(91_000, 91_000), (91_001, 0)], ids=["on the interval", "too far apart"]
 )
 def test_coverage_between_observations_reaches_as_far_as_the_schedule_allows(pause: int, covered: int) -> None:
     result = availability([Fact(observed("+", 0)), Fact(observed("+", pause))], 0, HOUR, interval=60)

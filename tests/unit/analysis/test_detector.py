@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mailwatch.analysis.detector as detector_module
 from mailwatch.analysis.detector import Detector, IndexedFact, State, detect, next_delay
 from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.outage_counters import MAX_REPLIES
@@ -446,31 +447,72 @@ RULES = st.builds(Rules, open_after=st.integers(1, 4), close_after=st.integers(1
 SIGNS = st.text("+-?_", max_size=40)
 
 
-@given(signs=SIGNS, rules=RULES, cut=st.integers(0, 40))
-def test_a_replay_from_anywhere_agrees_with_the_live_decisions(signs: str, rules: Rules, cut: int) -> None:
-    closed, detector = list[Outage](), Detector()
-    for event in [*events(signs)[:cut], *events(signs)[cut:]]:
-        detector, changed = detector.feed(event, rules)
-        closed += [outage for outage in changed if outage.first_good is not None]
-    state = detector.state
-    assert detect(events(signs), rules) == closed + ([state.outage] if state.outage else [])
+def replayed(
+    detector: Detector, facts: list[IndexedFact], rules: Rules
+) -> tuple[Detector, list[tuple[Outage, ...]]]:
+    """The detector after these facts, and what each of them changed."""
+    changes = []
+    for fact in facts:
+        detector, changed = detector.feed(fact, rules)
+        changes.append(changed)
+    return detector, changes
 
 
-@given(signs=SIGNS, rules=RULES)
-def test_a_restart_needs_to_replay_only_from_the_last_up_observation(signs: str, rules: Rules) -> None:
-    """The last up observation outside an outage is the whole state; an open outage reports where it begins."""
+def restored(facts: list[IndexedFact], rules: Rules) -> Detector:
+    """The detector after a restart, which replays no more than it must.
+
+    The last up observation outside an outage is the whole state; an open outage reports where it begins.
+    """
     detector, resume_at = Detector(), 0
-    for event in events(signs):
+    for event in facts:
         detector, _ = detector.feed(event, rules)
         resume_at = event.index if detector.state.name == "up" else resume_at
     state = detector.state
     if state.outage is not None:
         assert resume_at in (0, state.outage.first_index)
         resume_at = state.outage.first_index
-    again = Detector()
-    for event in events(signs)[resume_at:]:
-        again, _ = again.feed(event, rules)
-    assert again.state == state
+    return replayed(Detector(), facts[resume_at:], rules)[0]
+
+
+def check_restart(facts: list[IndexedFact], rules: Rules, cut: int) -> None:
+    """A detector restored at the cut decides on the rest as the one that ran throughout, and ends like it."""
+    live, changes = replayed(Detector(), facts, rules)
+    after, changes_after = replayed(restored(facts[:cut], rules), facts[cut:], rules)
+    assert changes_after == changes[cut:]
+    assert after == live
+
+
+@given(signs=SIGNS, rules=RULES, cut=st.integers(0, 40))
+def test_a_restart_at_any_fact_changes_no_decision(signs: str, rules: Rules, cut: int) -> None:
+    check_restart(events(signs), rules, cut)
+
+
+def test_a_detector_that_counts_failures_across_an_up_observation_fails_at_a_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    facts = events("+--+-")
+    check_restart(facts, Rules(), 4)
+    on_up = detector_module._on_up
+
+    def counting_on(state: State, *more: Any) -> tuple[State, Outage | None]:
+        after, outage = on_up(state, *more)
+        return replace(after, streak=state.streak), outage
+
+    monkeypatch.setattr(detector_module, "_on_up", counting_on)
+    with pytest.raises(AssertionError):
+        check_restart(facts, Rules(), 4)
+
+
+@given(signs=SIGNS, rules=RULES)
+def test_the_live_decisions_are_the_outages_of_the_whole_record(signs: str, rules: Rules) -> None:
+    live, changes = replayed(Detector(), events(signs), rules)
+    closed = [outage for changed in changes for outage in changed if outage.first_good is not None]
+    assert detect(events(signs), rules) == closed + ([live.state.outage] if live.state.outage else [])
+
+
+@given(signs=SIGNS, rules=RULES)
+def test_a_restart_needs_to_replay_only_from_the_last_up_observation(signs: str, rules: Rules) -> None:
+    assert restored(events(signs), rules) == replayed(Detector(), events(signs), rules)[0]
 
 
 @given(signs=SIGNS, rules=RULES)
@@ -534,7 +576,7 @@ def test_unknown_observations_and_gaps_decide_nothing(signs: str, rules: Rules) 
 @st.composite
 def watched(draw: Callable[..., Any]) -> tuple[int, int, list[IndexedFact]]:
     """A server that is down exactly in [a, b), and observations that each see it at some moment within them."""
-    kinds = st.sampled_from(["look", "look", "look", "unknown", "gap"])
+    kinds = st.sampled_from(["conclusive", "conclusive", "conclusive", "unknown", "gap"])
     steps = draw(st.lists(st.tuples(st.integers(1, 900), st.integers(0, 700), kinds), min_size=6, max_size=25))
     total = sum(pause + lasts for pause, lasts, _ in steps)
     a = draw(st.integers(0, total))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
+import pytest
 
-from mailwatch.cli.availability import _table
+from mailwatch.cli.availability import availability_table
+from mailwatch.cli.terminal_format import UTC_ZONE, TerminalFormat
 
 
 def shown(**changes: Any) -> str:
@@ -20,21 +21,32 @@ def shown(**changes: Any) -> str:
         "mttr": 90.0,
         **changes,
     }
-    console = Console(width=200)
-    with console.capture() as captured:
-        console.print(_table([answer], with_maintenance=False))
-    return captured.get()
+    table = availability_table([answer], TerminalFormat(UTC_ZONE, "en"), with_maintenance=False)
+    return "\n".join(line.plain for line in table.lines(None))
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "text"),
+    [
+        (0.99999, 0.99999999, "99.9990\u2013100 %"),
+        (0.94263, 0.94296, "94.26\u201394.30 %"),
+        (0.5, 0.7, "50.0\u201370.0 %"),
+        (1.0, 1.0, "100 %"),
+        (0.0, 0.0, "0 %"),
+        (0.9999999, 0.9999999, "99.999 %"),
+    ],
+)
+def test_bounds_have_as_many_decimals_as_they_differ_by(lower: float, upper: float, text: str) -> None:
+    assert text in shown(availability={"lower": lower, "upper": upper})
 
 
 def test_at_least_is_cut_down_and_at_most_rounded_up() -> None:
     table = shown()
-    assert "99.9999%" in table
-    assert "99.9991%" in table
-    assert "90.0000%" in table
+    assert "90.0 %" in table
     assert "4 d 5 min" in table
     assert "4 d 7 min" in table
     assert "1 min 30 s" in table
-    assert "100.0000%" not in table
+    assert "From 2026-01-01 00:00:00 to 2026-02-01 00:00:00 (UTC)" in table
 
 
 def test_without_observations_no_downtime_is_stated() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import imaplib
+import os
 import smtplib
 import socket
 import ssl
+import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from email.utils import parsedate_to_datetime
@@ -19,14 +21,16 @@ from typing import Any, TypeVar
 import pytest
 
 from mailwatch import config
-from mailwatch.cli.demo import line_connection
+from mailwatch.cli.demo import display, line_connection
 from mailwatch.cli.demo.display import ApiSnapshot, all_hold, compare_outages
 from mailwatch.cli.demo.line_connection import PASSWORD, USERNAME, Behaviour
 from mailwatch.cli.demo.provider import FakeProvider
 from mailwatch.cli.demo.runner import LOG_FILE, make_evidence, run_demo, run_forever
 from mailwatch.cli.demo.script import SPEEDS, TARGETS, write_config
+from mailwatch.cli.language import speaking
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.i18n import environment_language, load_texts
+from tests.helpers.paths import ROOT
 from tests.helpers.patience import PATIENCE
 
 HOST = "127.0.0.1"
@@ -386,3 +390,48 @@ async def test_the_demo_repeats_and_ignores_container_variables(
         await playing
     assert (folder / "data" / "mailwatch.sqlite").exists()
     assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_the_command_serves_until_it_is_stopped_whatever_lies_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit('this click.py is not part of MailWatch')\n")
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        listen = f"{HOST}:{probe.getsockname()[1]}"
+    words = ("demo", "--serve", listen, "--speed", "6", "--lang", "it", "--keep", str(tmp_path / "demo"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "mailwatch", *words, cwd=tmp_path,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stderr is not None
+    lines: list[str] = []
+    async with asyncio.timeout(PATIENCE):
+        while f"pagina di stato, fino alla fine della demo: http://{listen}" not in "".join(lines):
+            lines.append((await process.stderr.readline()).decode())
+            assert lines[-1], lines
+        process.terminate()
+        rest = (await process.stderr.read()).decode()
+        assert await process.wait() == 0, (lines, rest)
+    assert "interrotto" in rest
+
+
+def test_the_record_is_in_local_time_and_in_the_readers_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Rome")
+    outage = {
+        "id": "1", "target": "demo-imap", "state": "closed",
+        "last_good": "2026-01-22T21:55:00.000Z", "first_bad": "2026-01-22T21:55:01.000Z",
+        "last_bad": "2026-01-22T21:55:28.500Z", "first_good": "2026-01-22T21:55:29.000Z",
+        "duration": {"min": 27.5, "max": 29.0, "estimate": 28.0, "uncertainty": 0.5},
+        "observations": {"down": 24, "up": 0, "unknown": 0}, "causes": {"refused": 10, "timeout": 1},
+        "phases": {"connect": 11}, "largest_gap": 2.0, "ledger": {"first": 1, "last": 9},
+    }  # fmt: skip
+    with speaking("it"):
+        words = load_texts("mailwatch.cli.demo", "it.yaml")
+        facts = display.outage_facts(words, display.OutageComparison(outage=outage, truth=28.0))
+        lines = "\n".join(line.plain for line in facts.lines(None))
+    for text in (
+        "22/01/2026 22:55:01", "fra 27,5 s e 29,0 s", "28,0 s ± 0,5 s", "24 falliti",
+        "connessione rifiutata (10)",
+    ):  # fmt: skip
+        assert text in lines
+    assert all(line == line.rstrip() for line in lines.splitlines())

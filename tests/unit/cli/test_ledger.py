@@ -10,6 +10,8 @@ import pytest
 
 from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.cli import main
+from mailwatch.cli.run import begin_if_lost
+from mailwatch.config import load
 from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import Kind, Rules
 from mailwatch.store import NewEntry, Reader, Store
@@ -98,3 +100,39 @@ def test_an_outage_that_no_start_would_put_on_record_is_a_finding(
     assert all(finding["what"].endswith(" of a is missing from the record") for finding in findings["findings"]), (
         findings
     )
+
+
+def test_a_lost_ledger_has_a_successor_by_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    killed_after(tmp_path, 2)
+    words = ["--config", str(tmp_path / "config.yaml"), "ledger"]
+    assert main([*words, "successor"]) == 1
+    assert "is whole, so it needs no successor" in capsys.readouterr().err
+    (tmp_path / "data" / "mailwatch.sqlite").unlink()
+    assert main([*words, "audit"]) == 1
+    assert "`mailwatch run --successor` begins a new ledger" in capsys.readouterr().err
+    assert main([*words, "successor", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done.keys() == {"origin", "predecessor", "reason", "archive"}
+    assert done["reason"] == "database_lost"
+    status, findings = audited(tmp_path, capsys)
+    assert (status, findings["origin"], findings["entries"]) == (0, done["origin"], 1)
+    assert main([*words, "successor", "--older"]) == 0
+    printed = capsys.readouterr().out
+    assert f"is the successor of {done['origin']}; what is left of that one is kept in" in printed
+
+
+def test_run_with_successor_changes_a_whole_ledger_in_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed_after(tmp_path, 2)
+    config = load(tmp_path / "config.yaml")
+    caplog.set_level("INFO")
+    begin_if_lost(config)
+    assert "--successor changes nothing" in caplog.text
+    before = (tmp_path / "data" / "keys" / "ledger.pub").read_text()
+    (tmp_path / "data" / "mailwatch.sqlite").unlink()
+    begin_if_lost(config)
+    assert "is the successor of mailwatch/" in caplog.text
+    assert (tmp_path / "data" / "keys" / "ledger.pub").read_text() != before
+    begin_if_lost(config)
+    assert len(list((tmp_path / "data" / "archive").iterdir())) == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mailwatch.cli.time_zone import TimeZoneError, local_zone
+from mailwatch.time_zone import TimeZoneError, local_zone
 from tests.helpers.command import Program, mailwatch
 from tests.helpers.ledger_factory import HOUR, MINUTE, write
 from tests.helpers.patience import PATIENCE
@@ -244,13 +244,17 @@ def test_a_wrong_zone_is_refused_by_each_command_that_needs_one(
 ) -> None:
     commands = installation.commands(tmp_path)
     commands["offline"] += ["--from", "2026-01-09"]
-    needing = {"offline", "availability", *DRAW}
+    # The times in messages are local, so that the config is wrong too, and the place in it is named.
+    needing = {"outages", "outage", "incidents", "incident", "offline", "availability", *DRAW}
+    checking = {"check": 1, "notify": 2}
     for verb, words in commands.items():
         ended = run(tmp_path, words, env={"TZ": "CEST"})
         ended.in_words()
-        assert ended.status == (2 if verb in needing else USUAL.get(verb, 0)), (verb, ended)
-        message = "mailwatch: TZ=CEST is not a time zone; set its name, for example TZ=Europe/Rome\n"
-        assert (ended.err == message) == (verb in needing), (verb, ended)
+        assert ended.status == (2 if verb in needing else checking.get(verb, USUAL.get(verb, 0))), (verb, ended)
+        message = "TZ=CEST is not a time zone; set its name, for example TZ=Europe/Rome"
+        assert (ended.err == f"mailwatch: {message}\n") == (verb in needing), (verb, ended)
+        place = f"{installation.folder}/config.yaml:1: notify[0].timezone: {message}, or write timezone: here\n"
+        assert (place in ended.err) == (verb in checking), (verb, ended)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.tgz", "err", "in", "out"]
 
 
@@ -260,6 +264,17 @@ def test_dates_mean_the_zone_in_quotes(installation: Installation, tmp_path: Pat
         run(tmp_path, [*words, "--json"], env={"TZ": zone}).out for zone in ("Europe/Rome", '"Europe/Rome"', "UTC")
     )
     assert rome == quoted != utc
+
+
+def test_the_zone_of_the_config_comes_before_a_wrong_one(installation: Installation, tmp_path: Path) -> None:
+    words = [*installation.commands(tmp_path)["availability"], "--json"]
+    settings = json.loads((installation.folder / "config.yaml").read_text())
+    path = installation.folder / "rome.yaml"
+    path.write_text(json.dumps({**settings, "timezone": "Europe/Rome"}))
+    named = [str(path) if word.endswith("config.yaml") else word for word in words]
+    by_config = run(tmp_path, named, env={"TZ": "CEST"})
+    assert by_config.status == 0, by_config
+    assert by_config.out == run(tmp_path, words, env={"TZ": "Europe/Rome"}).out
 
 
 # Files that a verb is given
@@ -370,7 +385,7 @@ def test_leftovers_of_a_killed_process_are_not_written_through(installation: Ins
 )
 def test_run_falls_back_to_utc_with_a_warning_and_so_do_its_children(given: str, message: str) -> None:
     program = (
-        "from mailwatch.cli.time_zone import normalise_zone, zone_or_utc; normalise_zone(); print(zone_or_utc()); "
+        "from mailwatch.time_zone import normalise_zone, zone_or_utc; normalise_zone(); print(zone_or_utc()); "
         "import os, time; print(os.environ['TZ'], time.localtime(0).tm_hour)"
     )
     env = os.environ | {"TZ": given}

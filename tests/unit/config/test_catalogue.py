@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, date, datetime
 from importlib import resources
 
 import pytest
 
 from mailwatch.cli import main
 from mailwatch.config import catalogue
-from mailwatch.config.catalogue import authorization_servers
+from mailwatch.config.catalogue import authorization_servers, operators
 from mailwatch.model import Kind, TlsMode
 from mailwatch.net import endpoint_problem
 
+OPERATORS = resources.files(catalogue).joinpath("operators.tsv")
 ROWS = [(provider, server) for provider in catalogue.providers() for server in provider.servers]
 PRESETS = {
     (Kind.IMAP, 993): TlsMode.IMPLICIT,
@@ -66,7 +68,7 @@ def test_port_587_never_uses_implicit_tls() -> None:
     assert {server.tls for server in doors} == {TlsMode.STARTTLS}
 
 
-def test_every_row_is_well_formed() -> None:
+def test_every_row_has_the_right_form() -> None:
     for provider, server in ROWS:
         assert re.fullmatch(r"[a-z0-9-]+", provider.key)
         assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", server.host), server.host
@@ -195,10 +197,9 @@ def test_the_list_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[s
 def test_an_address_lists_its_provider_and_the_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("mario.rossi@virgilio.it") == 0
     output = capsys.readouterr()
-    assert [line.split()[-4:-1] for line in output.out.splitlines()[2:]] == [
-        ["in.virgilio.it:995", "implicit", "password,"],
-        ["out.virgilio.it:465", "implicit", "password,"],
-    ]
+    rows = [line.partition("virgilio.it:")[2].split()[:2] for line in output.out.splitlines()[1:]]
+    assert [row for row in rows if row] == [["993", "implicit"], ["995", "implicit"], ["465", "implicit"]]
+    assert all("password, address" in line for line in output.out.splitlines() if "virgilio.it:" in line)
     assert "libero" not in output.out
     assert output.err == f"Source: {catalogue.SOURCE}, seen {catalogue.SOURCE_DATE}\n"
 
@@ -209,3 +210,55 @@ def test_a_search_without_a_match_exits_with_1(capsys: pytest.CaptureFixture[str
     assert (output.out, output.err) == ("", "no provider matches 'zzz'; mailwatch providers lists all\n")
     assert run("zzz", "--json") == 1
     assert json.loads(capsys.readouterr().out) == []
+
+
+# The companies behind the providers
+
+
+def test_each_fact_about_a_company_has_its_source_and_day() -> None:
+    for company in operators.operators().values():
+        assert company.key in {provider.key for provider in catalogue.providers()}
+        assert company.facts(), company.key
+        for fact in company.facts():
+            assert fact.source_url.startswith("https://"), fact
+            assert date(2026, 1, 1) <= fact.seen_on <= datetime.now(UTC).date(), fact
+            assert fact.value == fact.value.strip() != ""
+    rows = [line for line in OPERATORS.read_text().splitlines() if line and not line.startswith("#")]
+    assert all(len(line.split("\t")) == len(operators.COLUMNS) and all(line.split("\t")) for line in rows)
+
+
+def test_only_what_the_companys_own_terms_say_is_checked() -> None:
+    checked = {key for key, one in operators.operators().items() if any(fact.checked for fact in one.facts())}
+    assert checked == {"libero", "virgilio", "aruba-pec"}
+    libero = operators.operator("libero")
+    assert libero is not None
+    assert libero.legal_name is not None
+    assert libero.legal_name.value == "Italiaonline S.p.A."
+    tiscali = operators.operator("tiscali")
+    assert tiscali is not None
+    assert (libero.addressee, tiscali.addressee) == ("Italiaonline S.p.A.", None)
+    # A PEC that nobody published is not guessed; a letter leaves it blank.
+    assert all(one.pec is None for one in operators.operators().values())
+    assert operators.operator("gmail") is operators.operator(None) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("libero\tlegal_name\tX\thttps://x.example\t2026-11-30", "6 columns"),
+        ("libero\tlegal_name\t\thttps://x.example\t2026-11-30\tyes", "without blanks"),
+        ("libero\towner\tX\thttps://x.example\t2026-11-30\tyes", "owner is no fact"),
+        ("libero\tlegal_name\tX\thttp://x.example\t2026-11-30\tyes", "https address"),
+        ("libero\tlegal_name\tX\thttps://x.example\tyesterday\tyes", "line 2"),
+        ("libero\tlegal_name\tX\thttps://x.example\t2026-11-30\tmaybe", "yes or no"),
+    ],
+)
+def test_a_fact_without_source_or_day_is_refused(row: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        operators.parse("\t".join(operators.COLUMNS) + "\n" + row)
+
+
+def test_a_fact_has_one_value() -> None:
+    row = "libero\tlegal_name\tX\thttps://x.example\t2026-11-30\tyes\n"
+    with pytest.raises(ValueError, match="two values"):
+        operators.parse(row * 2)

@@ -194,6 +194,42 @@ def test_a_login_in_the_clear_is_for_this_machine_only(write: Write, host: str) 
         assert "unencrypted" in refusal(write(LAB.replace("imap.example.org", other) + login))[0]
 
 
+# The time zone
+
+
+def test_the_time_zone_of_the_config_comes_before_that_of_the_environment(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = "notify:\n  - {url: 'json://h'}\n  - {url: 'json://h', timezone: Asia/Kolkata}\n"
+    monkeypatch.setenv("TZ", "America/Lima")
+    by_environment = config.load(write(LAB + channels))
+    named = config.load(write(LAB + channels + "timezone: Europe/Rome\n"))
+    assert (by_environment.zone().key, named.zone().key) == ("America/Lima", "Europe/Rome")
+    assert [channel.timezone for channel in config.build_channels(by_environment)] == [
+        "America/Lima",
+        "Asia/Kolkata",
+    ]
+    assert [channel.timezone for channel in config.build_channels(named)] == ["Europe/Rome", "Asia/Kolkata"]
+    assert config.effective(named)["timezone"] == "Europe/Rome"
+
+
+def test_a_wrong_zone_in_the_environment_matters_only_without_one_in_the_config(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "CEST")
+    path = write(LAB + "notify: [{url: 'json://h'}]\n")
+    with pytest.raises(config.ConfigError, match=r"6: notify\[0\]\.timezone: TZ=CEST is not a time zone; set its"):
+        config.build_channels(config.load(path))
+    assert "timezone" not in config.effective(config.load(path))["notify"][0]
+    named = config.load(write(path.read_text() + "timezone: Europe/Rome\n"))
+    assert [channel.timezone for channel in config.build_channels(named)] == ["Europe/Rome"]
+
+
+def test_without_a_vantage_point_it_is_home(write: Write) -> None:
+    assert config.load(write(LAB.replace(HOME, ""))).vantage_point.name == "home"
+    assert config.load(write(LAB.replace("name: home", "place: Milano"))).vantage_point.name == "home"
+
+
 # Servers
 
 
@@ -629,6 +665,16 @@ def test_a_timeout_beyond_the_interval_is_warned_about(write: Write) -> None:
         str(note)
         == f"{path}:7: targets[0]: timeout is longer than interval; checks may be missed, so shorten timeout"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("..", ". and .."), ("a/./b", ". and .."), ("a/response-times", "another word"), ("...", ""), ("a.b/c", "")],
+)
+def test_a_name_that_leads_elsewhere_in_an_address_is_warned_about(write: Write, name: str, expected: str) -> None:
+    found = [str(one) for one in config.warnings(config.load(write(LAB.replace("name: lab", f"name: {name!r}"))))]
+    assert bool(found) is bool(expected)
+    assert all(expected in one and f"targets[0]: name {name!r}" in one for one in found)
 
 
 def test_a_deadline_beyond_the_interval_is_warned_about(write: Write) -> None:

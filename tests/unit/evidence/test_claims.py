@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -13,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 from zoneinfo import ZoneInfo
 
 import docx
@@ -22,9 +23,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailwatch import config
-from mailwatch.analysis import public_json
 from mailwatch.analysis.elapsed import Durations
 from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.public_json import OutageJson
 from mailwatch.analysis.sla import read_rule, rule_payload
 from mailwatch.cli.claim import days_left
 from mailwatch.config import schema_claims
@@ -43,14 +44,20 @@ from mailwatch.evidence.claims.evaluate import (
 )
 from mailwatch.evidence.letter import Letter, compose_letter
 from mailwatch.evidence.letter import docx as docx_of
+from mailwatch.evidence.letter.blocks import Block, Paragraph
+from mailwatch.evidence.letter.content import LetterCase, open_blanks, weaknesses
+from mailwatch.evidence.outage_case import find_outage
 from mailwatch.evidence.report.charts import Timeline
-from mailwatch.evidence.report.contract import contract_section
-from mailwatch.evidence.report.formatting import letter_texts
+from mailwatch.evidence.report.contract import contract_section, promise_verdict
+from mailwatch.evidence.report.facts import ReportFacts
+from mailwatch.evidence.report.formatting import letter_texts, mailbox_of, outage_formatter
 from mailwatch.evidence.report.outage import OutagePage
 from mailwatch.evidence.report.typesetting import PageDate, PageHead
 from mailwatch.evidence.verify import Trust, verify
+from mailwatch.evidence.verify.archive import VerificationError
+from mailwatch.evidence.verify.statement import stated_maintenance
 from mailwatch.i18n import Formatter
-from mailwatch.times import rfc3339
+from mailwatch.store import Reader
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.records import made_record
@@ -92,21 +99,20 @@ def only(evaluated: dict[str, Any]) -> dict[str, Any]:
     return dict(window)
 
 
-def outage_json(one: SlaOutage, kind: str = "imap") -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "last_good": one.possible and rfc3339(one.possible[0]),
-        "first_bad": rfc3339(one.sure[0]),
-        "last_bad": rfc3339(one.sure[1]),
-        "first_good": one.possible and rfc3339(one.possible[1]),
-        "observations": {"down": 9, "up": one.up_count, "unknown": one.unknown_count},
-        "unobserved": one.unobserved / 1000,
-        "duration": {
-            "min": (one.sure[1] - one.sure[0]) / 1000,
-            "max": one.possible and (one.possible[1] - one.possible[0]) / 1000,
-        },
-        **({"maintenance": one.maintenance / 1000} if one.maintenance else {}),
+def recorded(one: SlaOutage, **more: Any) -> OutageRecord:
+    """A record of an outage of which a rule counts these facts."""
+    (bad, last), (good, end) = one.sure, one.possible or (None, None)
+    facts: dict[str, Any] = {
+        "last_good": good,
+        "first_good": end,
+        "down": 9,
+        "up": one.up_count,
+        "unknown": one.unknown_count,
+        "unobserved": one.unobserved,
+        "durations": Durations(last - bad, None if good is None or end is None else end - good),
+        "maintenance": one.maintenance,
     }
+    return made_record(bad, last, **{**facts, **more})
 
 
 # The catalogue
@@ -270,7 +276,7 @@ def test_maintenance_is_left_out_where_the_rule_says_so() -> None:
     assert only(reading(PROMISES["titan"], "imap", [announced], None))["counted"]["down"]["min"] == 3600.0
     pec = only(reading(PROMISES["pec"], "imap", [announced], None))
     assert pec["counted"]["down"]["min"] == 7200.0
-    assert sla_outage(outage_json(announced)) == announced
+    assert sla_outage(recorded(announced)) == announced
 
 
 @pytest.mark.parametrize(
@@ -321,7 +327,7 @@ def test_unobserved_time_does_not_surely_count_under_a_rule() -> None:
     evaluated = only(reading(PROMISES["titan"], "imap", [holed], None))
     assert evaluated["raw"]["down"] == {"min": 18_000.0, "max": 18_120.0}
     assert evaluated["counted"]["down"] == {"min": 14_400.0, "max": 18_120.0}
-    assert sla_outage(outage_json(holed)) == holed
+    assert sla_outage(recorded(holed)) == holed
     # What was unobserved as a whole (a login tried now and then) breaks no promise for sure.
     blind = only(reading(PROMISES["titan"], "imap", [lasted("2026-11-10T10:00", 5, unobserved=5 * HOUR)], None))
     assert (blind["counted"]["down"]["min"], blind["counted"]["broken"]) == (0.0, "possibly")
@@ -426,9 +432,8 @@ def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
     assert claim_deadline(PROMISES["google-workspace"], window, replace(one, ended=False), ROME) is None
     # Never seen working before, but over: the deadline runs, though how long it lasted at most is not known.
     assert claim_deadline(PROMISES["google-workspace"], window, one, ROME) == date(2026, 12, 10)
-    for first_good in (None, "2026-11-10T11:00:00Z"):
-        public = outage_json(one) | {"last_good": None, "first_good": first_good}
-        assert sla_outage(public).ended is (first_good is not None)
+    for first_good in (None, at("2026-11-10T12:00")):
+        assert sla_outage(recorded(one, first_good=first_good)).ended is (first_good is not None)
 
 
 # What is reported
@@ -438,14 +443,14 @@ def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
 @pytest.mark.parametrize("key", list(PROMISES))
 def test_the_section_says_whether_the_rule_is_verified_and_that_it_is_no_advice(key: str, language: str) -> None:
     section = ClaimSection.model_validate(STATEMENT | {"provider": "lab", "sla": key})
-    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    outage = recorded(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(section, outage)
     reported = contract_section(claim, "imap", Formatter(language, ROME, tenths=False))
     assert reported is not None
     assert ("NOT VERIFIED" in reported.label or "NON VERIFICATO" in reported.label) is not PROMISES[key].verified
     assert "no legal advice" in reported.intro or "pareri legali" in reported.intro
     assert claim.as_json()["note"] == "no legal advice"
-    assert "Maria Bianchi" in reported.contract[0][1]
+    assert "Mail Plus" in reported.contract[0][1], "the holder is on page one"
     assert check_claim(json.loads(json.dumps(claim.as_json())), outage).startswith(
         "a statement of the owner, not a measurement; its result follows"
     )
@@ -512,7 +517,7 @@ def test_without_a_claim_nothing_of_claims_is_shown(bundle: Path) -> None:
 )
 def test_an_evaluation_that_does_not_follow_is_refused(change: Any, why: str) -> None:
     section = ClaimSection.model_validate(STATEMENT | {"provider": "lab", "sla": "microsoft-365"})
-    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    outage = recorded(lasted("2026-11-10T10:00", 40))
     claim = json.loads(json.dumps(owner_statement.owner_claim(section, outage).as_json()))
     check_claim(claim, outage)
     change(claim)
@@ -530,25 +535,29 @@ def test_verify_refuses_a_bundle_whose_evaluation_does_not_follow(
         tmp_path / "good.zip",
         "en",
     )
-    with zipfile.ZipFile(tmp_path / "good.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
-        for name in good.namelist():
-            raw = good.read(name)
-            bad.writestr(
-                name, raw.replace(b'"broken": "no"', b'"broken": "surely"') if name == "outage.json" else raw
-            )
-    found = {claim.claim: claim for claim in verify(tmp_path / "bad.zip", Trust())}
-    assert not found["outage"].valid
-    assert "the result does not follow" in found["outage"].detail
+    for stated, forged, why in (
+        (b'"broken": "no"', b'"broken": "surely"', "the result does not follow"),
+        (b'"unobserved":', b'"maintenance": 1, "unobserved":', "the result does not follow"),
+        (b'"unobserved":', b'"maintenance": -1, "unobserved":', "the stated maintenance is not a time"),
+        (b'"unobserved":', b'"maintenance": 0.0001, "unobserved":', "gives another outage in: maintenance"),
+    ):
+        with zipfile.ZipFile(tmp_path / "good.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
+            for name in good.namelist():
+                raw = good.read(name)
+                bad.writestr(name, raw.replace(stated, forged, 1) if name == "outage.json" else raw)
+        found = {claim.claim: claim for claim in verify(tmp_path / "bad.zip", Trust())}
+        assert not found["outage"].valid
+        assert why in found["outage"].detail
 
 
 @pytest.mark.parametrize("maintenance", ["x", [1], -1, float("nan"), float("inf"), 1e300, None])
 def test_maintenance_that_is_no_time_is_refused(maintenance: Any) -> None:
-    with pytest.raises(ValueError, match="not a time"):
-        sla_outage(outage_json(lasted("2026-11-10T10:00", 1)) | {"maintenance": maintenance})
+    with pytest.raises(VerificationError, match="not a time"):
+        stated_maintenance(cast(OutageJson, {"maintenance": maintenance}))
 
 
 def test_a_claim_without_a_rule_is_a_statement_only() -> None:
-    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    outage = recorded(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(FREE, outage).as_json()
     assert claim == {"note": "no legal advice", "stated_by_owner": {}}
     assert check_claim(claim, outage) == "a statement of the owner, not a measurement"
@@ -627,12 +636,52 @@ def test_without_a_claim_the_formal_notice_is_all_blanks_and_says_so(
 ) -> None:
     pdf, document, reply = letter(recorded_outage, tmp_path, language, None, "--formal")
     for text in (pdf, document):
-        assert {"en": "Subject: formal notice to perform", "it": "Oggetto: diffida ad adempiere"}[language] in text
+        assert {"en": "Subject: formal notice about an outage", "it": "Oggetto: diffida e messa in mora"}[
+            language
+        ] in text
         assert text.count("____") >= 14
         assert {"en": "[tax code: ", "it": "[codice fiscale: "}[language] in text
         assert [words for words in UNCHECKED if words in text] == []
         assert NO_ADVICE[language] in text
     assert "no claim in the config covers this outage" in reply
+    process, _, identity = recorded_outage
+    with contextlib.closing(Reader.open(process.data_dir)) as reader:
+        outage = find_outage(reader, identity)
+    given = open_blanks(LetterCase(outage, None, [], outage_formatter(outage, language, ROME), formal=True))
+    assert f"still blank, and marked in the letter: {'; '.join(blank.label for blank in given)}\n" in reply
+    assert all(f"[{blank.label}: ____" in document for blank in given)
+    assert document.count("____") >= len(given) >= 14
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("it", ("art. 1454 c.c.", "entro 20 giorni dal ricevimento", "s'intenderà senz'altro risoluto")),
+        ("en", ("art. 1454 of the Italian Civil Code", "within 20 days of receipt", "the contract is dissolved")),
+    ],
+)
+def test_a_notice_to_perform_declares_when_the_contract_ends(language: str, words: tuple[str, ...]) -> None:
+    outage = recorded(lasted("2026-11-10T10:00", 40), first_good=None)
+    made = Letter(outage, None, [], Formatter(language, ROME, tenths=False), False, PAGE, dissolve=20)
+    text = text_of_letter(made)
+    assert [one for one in words if one not in text] == []
+    # What the notice demands is not asked a second time.
+    assert {"it": "di ripristinare il servizio", "en": "to restore the service"}[language] not in text
+    days = letter_texts(language)["days"]
+    assert days not in text
+    assert days in text_of_letter(replace(made, dissolve=None, formal=True))
+
+
+def test_an_ended_outage_or_too_short_a_time_has_no_notice_to_perform(
+    recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
+) -> None:
+    process, _, identity = recorded_outage
+    result = process.command("claim", identity, "-o", str(tmp_path / "letter"), "--dissolve", "15")
+    assert (result.returncode, list(tmp_path.iterdir())) == (1, [])
+    assert "after its end, use --formal" in result.stderr
+    result = process.command("claim", identity, "-o", str(tmp_path / "letter"), "--dissolve", "14")
+    assert (result.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "at least 15 days (art. 1454 c.c.)" in result.stderr
 
 
 def test_an_unknown_outage_has_no_letter(
@@ -646,10 +695,10 @@ def test_an_unknown_outage_has_no_letter(
 
 PAGE = OutagePage(
     head=PageHead("en", {}, "", "", "Times are local.", "", "abc", PageDate(2026, 11, 30), "outage.json"),
-    headline="", reserve="", least="", least_ms=0, sentence="", facts=[], sure=[], outside="",
-    timeline=Timeline([], [], []), timeline_note="", runs=[], runs_cut="", causes=[], phases=[], first_failure="",
-    replies=["NO\x07 way"], replies_note="", ours=[["Line", "good"]], service=[], coverage="", gaps=[],
-    gaps_cut="", observer=[], method=[], limits=[], terms=None, claimant=[], integrity=[], tokens=[],
+    headline="", reserve="", caveats=[], least="", least_ms=0, sentence="", facts=[], bounds=[], sure=[],
+    outside="", timeline=Timeline([], [], []), timeline_note="", runs=[], runs_cut="", causes=[], phases=[],
+    first_failure="", replies=["NO\x07 way"], replies_note="", ours=[["Line", "good"]], service=[], coverage="",
+    gaps=[], gaps_cut="", observer=[], method=[], limits=[], terms=None, claimant=[], integrity=[], tokens=[],
 )  # fmt: skip
 
 
@@ -659,26 +708,15 @@ def composed(
     """The letter's text about an outage that nobody had to live through."""
     outage = recorded(lasted("2026-11-10T10:00", hours), **more)
     statement = STATEMENT | {"provider": "lab"} | ({"sla": key} if key else {})
-    claim = owner_statement.owner_claim(ClaimSection.model_validate(statement), public_json.outage_json(outage))
+    claim = owner_statement.owner_claim(ClaimSection.model_validate(statement), outage)
     other_outages = [recorded(one) for one in others]
     return text_of_letter(
-        Letter(outage, claim, PAGE, other_outages, Formatter(language, ROME, tenths=False), formal=False)
+        Letter(outage, claim, other_outages, Formatter(language, ROME, tenths=False), False, PAGE)
     )
 
 
 def text_of_letter(made: Letter) -> str:
     return document_text(io.BytesIO(docx_of(compose_letter(made), "letter", made.writing.language)))
-
-
-def recorded(one: SlaOutage, **more: Any) -> OutageRecord:
-    assert one.possible is not None
-    length = one.sure[1] - one.sure[0]
-    facts: dict[str, Any] = {
-        "id": "abc", "last_good": one.possible[0], "first_good": one.possible[1], "down": 9, "up": one.up_count,
-        "unknown": one.unknown_count, "unobserved": one.unobserved, "maintenance": one.maintenance,
-        "durations": Durations(length, length + 120_000),
-    }  # fmt: skip
-    return made_record(*one.sure, **{**facts, **more})
 
 
 def test_a_verified_promise_that_was_broken_is_cited_with_its_source() -> None:
@@ -721,7 +759,7 @@ def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
 @pytest.mark.parametrize(("key", "verified"), [("microsoft-365", False), ("titan", True)])
 def test_nothing_follows_from_a_rule_that_is_not_verified(key: str, verified: bool) -> None:
     section = ClaimSection.model_validate(STATEMENT | {"provider": "lab", "sla": key})
-    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    outage = recorded(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(section, outage)
     given = contract_section(claim, "imap", Formatter("en", ROME, tenths=False))
     assert given is not None
@@ -736,11 +774,31 @@ def test_nothing_follows_from_a_rule_that_is_not_verified(key: str, verified: bo
     )
 
 
+@pytest.mark.parametrize(
+    ("key", "hours", "verdict"),
+    [
+        (None, 7, "none known here"),
+        ("libero", 7, "none known here"),
+        ("microsoft-365", 40, "its text is not verified"),
+        ("google-isp", 40, "is about other channels"),
+        ("pec", 7, "the promise was certainly not kept"),
+        ("pec", 0.1, "the promise was not broken"),
+    ],
+)
+def test_the_first_page_gives_the_verdict_by_a_verified_promise(
+    key: str | None, hours: float, verdict: str
+) -> None:
+    section = ClaimSection.model_validate(STATEMENT | {"provider": "lab"} | ({"sla": key} if key else {}))
+    claim = owner_statement.owner_claim(section, recorded(lasted("2026-11-10T10:00", hours)))
+    assert verdict in promise_verdict(claim, Formatter("en", ROME, tenths=False))
+    assert promise_verdict(None, Formatter("it", ROME, tenths=False)).startswith("nessuna qui nota")
+
+
 def test_without_a_known_promise_nothing_is_counted() -> None:
     section = ClaimSection.model_validate(
         {"provider": "lab", "sla": "libero", "fee": {"amount": 0, "period": "month"}}
     )
-    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    outage = recorded(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(section, outage)
     given = contract_section(claim, "imap", Formatter("it", ROME, tenths=False))
     assert given is not None
@@ -752,10 +810,10 @@ def test_the_letter_does_not_disclose_to_the_provider_when_the_time_to_claim_end
     """Zen counts pings; as a rule of its own it would be cited, and has a deadline."""
     outage = recorded(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(
-        ClaimSection.model_validate(STATEMENT | {"provider": "lab", "sla": "zen"}), public_json.outage_json(outage)
+        ClaimSection.model_validate(STATEMENT | {"provider": "lab", "sla": "zen"}), outage
     )
     claim = replace(claim, rule=replace(PROMISES["zen"], channels=()))
-    text = text_of_letter(Letter(outage, claim, PAGE, [], Formatter("en", ROME, tenths=False), formal=False))
+    text = text_of_letter(Letter(outage, claim, [], Formatter("en", ROME, tenths=False), False, PAGE))
     assert "Zen hosted MDaemon" in text
     assert "certainly not kept" in text
     assert "Last day" not in text
@@ -782,7 +840,95 @@ def test_both_languages_of_the_letter_have_the_same_words_and_places() -> None:
 def test_the_days_left_are_counted(today: date, left: str) -> None:
     outage = recorded(lasted("2026-11-10T10:00", 5))
     claim = owner_statement.owner_claim(
-        ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), public_json.outage_json(outage)
+        ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage
     )
-    made = Letter(outage, claim, PAGE, [], Formatter("it", ROME, tenths=False), formal=False)
+    made = Letter(outage, claim, [], Formatter("it", ROME, tenths=False), False, PAGE)
     assert days_left(made, today) == [f"last day to claim for 1 Nov 2026 to 30 Nov 2026: 2026-12-31 {left}"]
+
+
+@pytest.mark.parametrize("formal", [False, True])
+@pytest.mark.parametrize("key", [None, "pec", "microsoft-365"])
+@pytest.mark.parametrize("first_good", [None, 0])
+def test_the_preview_names_the_blanks_of_the_letter(key: str | None, first_good: int | None, formal: bool) -> None:
+    outage = recorded(lasted("2026-11-10T10:00", 7), **({"first_good": None} if first_good is None else {}))
+    statement = STATEMENT | {"provider": "lab"} | ({"sla": key} if key else {})
+    claim = owner_statement.owner_claim(ClaimSection.model_validate(statement), outage)
+    made = Letter(outage, claim, [], Formatter("en", ROME, tenths=False), formal, PAGE)
+    labels = [blank.label for blank in open_blanks(made)]
+    assert labels == list(dict.fromkeys(re.findall(r"\[([^\[\]]*): _+\]", in_order(compose_letter(made)))))
+    assert ("has worked again since ..., or still does not work" in labels) is (first_good is None)
+
+
+def in_order(blocks: list[Block]) -> str:
+    """The text of the blocks, with the blanks as the document has them."""
+    lines = [line for block in blocks for line in (
+        [block.line] if isinstance(block, Paragraph) else [cell for row in block.rows for cell in row]
+    )]  # fmt: skip
+    return " ".join(run if isinstance(run, str) else f"[{run.label}: _]" for line in lines for run in line)
+
+
+@pytest.mark.parametrize(
+    ("target", "language", "expected"),
+    [
+        (
+            "mario@libero.it/imap",
+            "it",
+            "per disservizio della casella mario@libero.it (accesso IMAP), il 10/11/2026",
+        ),
+        ("office", "it", "reclamo per disservizio del servizio office (accesso IMAP), il 10/11/2026"),
+        ("mario@libero.it/imap", "en", "an outage of the mailbox mario@libero.it (IMAP access), on 10 Nov 2026"),
+    ],
+)
+def test_the_subject_names_mailbox_access_and_day(target: str, language: str, expected: str) -> None:
+    assert expected in composed(None, 5, language, target=target)
+
+
+def test_the_subject_of_several_days_and_of_an_open_outage() -> None:
+    assert "(IMAP access), from 10 Nov 2026 to 12 Nov 2026" in composed(None, 50)
+    assert "(accesso IMAP), iniziato il 10/11/2026" in composed(None, 50, "it", first_good=None)
+
+
+@pytest.mark.parametrize(
+    ("provider", "wanted", "blank"),
+    [
+        (
+            "libero",
+            "Spett.le Italiaonline S.p.A. via del Bosco Rinnovato 8, Milanofiori Nord, Palazzo U4, 20057 ",
+            "[PEC o indirizzo del fornitore per i reclami: ____",
+        ),
+        ("virgilio", "Spett.le Italiaonline S.p.A. via del", "[PEC o indirizzo del fornitore per i reclami: ____"),
+        ("tiscali", "Spett.le Tiscali", "fornitore, da controllare: Tiscali Italia S.p.A., località"),
+        ("gmail", "Spett.le GMail", "[denominazione e sede legale del fornitore: ____"),
+        ("lab", "Spett.le lab", "[denominazione e sede legale del fornitore: ____"),
+    ],
+)
+def test_the_letter_goes_to_the_company_if_its_terms_were_seen(provider: str, wanted: str, blank: str) -> None:
+    text = composed(None, 5, "it", provider=provider)
+    assert wanted in text
+    assert blank in text
+    # A legal person that was not checked is never printed as a fact.
+    assert ("da controllare" in text) is (provider == "tiscali")
+
+
+def test_the_owner_is_warned_of_a_weak_complaint() -> None:
+    outage = recorded(lasted("2026-11-10T10:00", 5))
+    writing = Formatter("en", ROME, tenths=False)
+    strong = ReportFacts(down=9, guarded=9)
+    assert weaknesses(strong, outage, 5 * HOUR, writing) == []
+    assert "at least 59" in weaknesses(strong, outage, 59_900, writing)[0]
+    weak = weaknesses(ReportFacts(down=9, degraded=1), outage, 5 * HOUR, writing)
+    assert [words in text for words, text in zip(("guard: off", "clock"), weak, strict=True)] == [True, True]
+    assert weaknesses(ReportFacts(), replace(outage, proven_afterwards=True), HOUR, writing) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "mailbox"),
+    [
+        ("mario@libero.it/imap", "mario@libero.it"),
+        ("mario@libero.it", "mario@libero.it"),
+        ("office webmail", None),
+        ("lab/imap", None),
+    ],
+)
+def test_documents_name_the_mailbox_instead_of_the_target(target: str, mailbox: str | None) -> None:
+    assert mailbox_of(target) == mailbox

@@ -93,11 +93,11 @@ def test_a_server_with_the_expected_certificate_is_the_control(authority: Author
 
 
 def test_a_portal_with_a_certificate_of_its_own_is_not_the_control(authority: Authority, run: Run) -> None:
-    stranger = Authority(trustme.CA(), authority.ca_file)
+    portal = Authority(trustme.CA(), authority.ca_file)
 
     async def work() -> None:
         async with (
-            serving(stranger.context(NAME)) as forged,
+            serving(portal.context(NAME)) as forged,
             serving(authority.context("portal.example")) as other,
         ):
             answer = await Guard([authority.control(forged), authority.control(other)], timeout=10).check()

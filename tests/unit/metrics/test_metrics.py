@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -16,7 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.storage_budget import LedgerSizes, StorageBudget
 from mailwatch.metrics import Metrics
+from mailwatch.metrics.node_families import NodeRecord
 from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome, Phase, TlsFacts, TlsMode
 from mailwatch.settings import Login, Target
 from tests.helpers.paths import ROOT
@@ -97,13 +100,22 @@ def with_everything() -> Metrics:
     metrics.lag(0.1)
     metrics.committed(0.01)
     metrics.ledger(size=7, last_checkpoint_ms=T0)
+    metrics.storage(StorageBudget(LedgerSizes(rows=7000, entries=7), 1000.0, math.inf))
     metrics.audited(True)
     metrics.token(T0)
     metrics.token_interval(3600.0)
+    metrics.backup_interval(86_400.0)
+    metrics.backup(T0)
     metrics.config_reload(True, T0 / 1000)
     metrics.internal_error()
     metrics.channels(["json-1"])
     metrics.notified("json-1", "sent")
+    metrics.witnesses(["w"])
+    metrics.node = lambda: NodeRecord(
+        active=True, lease=3.9, evictions=0, offset=0.01, bound=0.002, round_trip=0.004, handovers=0,
+        states={"active": 1},
+    )  # fmt: skip
+    metrics.witness("w", "cosigned", size=7, time_ms=T0)
     metrics.self_check.files = metrics.self_check.threads = metrics.self_check.memory["resident"] = (1, 10)
     # Of a channel that is not there nothing is shown: labels are bounded.
     metrics.notified("json-2", "sent")

@@ -87,16 +87,16 @@ async def test_nothing_is_shown_before_it_is_on_disk(harness: PipelineHarness) -
     # Another writer holds the database: the commit waits.
     blocker = sqlite3.connect(harness.database, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    looking = asyncio.create_task(harness.probe())
+    probing = asyncio.create_task(harness.probe())
     while not harness.writer.pending:
         await asyncio.sleep(0.01)
     downs = 'mailwatch_observations_total{target="t",provider="",kind="imap",outcome="down"} '
     assert f"{downs}0\n" in harness.exposition()
     assert target_json(harness.runtime)["outcome"] is None
-    assert not looking.done()
+    assert not probing.done()
     blocker.execute("ROLLBACK")
     blocker.close()
-    await looking
+    await probing
     assert f"{downs}1\n" in harness.exposition()
     assert target_json(harness.runtime)["outcome"] == "down"
 
@@ -334,11 +334,11 @@ async def test_a_line_that_goes_and_comes_back_while_a_probe_hangs_is_not_the_pr
     harness.pipeline.attribution.guard = guard = Listened([Control("127.0.0.1", control)], timeout=1.0, names=())
     guard.asked = asyncio.Event()
     silent = await asyncio.start_server(accept, "127.0.0.1", harness.port)
-    looking = asyncio.create_task(harness.probe())
+    probing = asyncio.create_task(harness.probe())
     await guard.asked.wait()
     line = await asyncio.start_server(accept, "127.0.0.1", control)
     assert (await Guard([Control("127.0.0.1", control)], timeout=1.0, names=()).check()).online
-    await looking
+    await probing
     (observation,) = harness.recorded("observation")
     assert (observation["outcome"], observation["cause"]) == (Outcome.UNKNOWN, Cause.OFFLINE)
     over.set()
@@ -516,7 +516,7 @@ async def test_a_target_that_was_removed_costs_no_replay(
     for _ in range(3):
         await harness.probe()
     await end_target(harness.pipeline, harness.runtime, "removed")
-    monkeypatch.setattr("mailwatch.store.queries.restore_state", lambda *_: pytest.fail("replayed"))
+    monkeypatch.setattr("mailwatch.store.outage_queries.restore_state", lambda *_: pytest.fail("replayed"))
     (outage,) = queries.outages(harness.reader, live=open_outages(harness.pipeline))
     assert outage["state"] == "unwatched"
     assert queries.outages(harness.reader, only_open=True) == []

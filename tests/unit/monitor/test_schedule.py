@@ -26,16 +26,16 @@ def target(name: str, interval: float) -> Target:
 def test_the_next_time_is_later_and_exactly_one_interval_after_this_one(
     name: str, millis: int, moment: datetime
 ) -> None:
-    beat = FixedPhaseTrigger(name, millis / 1000)
-    first = beat.get_next_fire_time(None, moment)
+    trigger = FixedPhaseTrigger(name, millis / 1000)
+    first = trigger.get_next_fire_time(None, moment)
     assert moment < first <= moment + timedelta(milliseconds=millis)
     # An interval asked at its own microsecond must not answer with itself.
-    assert beat.get_next_fire_time(first, first) - first == timedelta(milliseconds=millis)
+    assert trigger.get_next_fire_time(first, first) - first == timedelta(milliseconds=millis)
 
 
 def test_targets_spread_over_the_interval_and_keep_their_phase() -> None:
-    beats = sorted(FixedPhaseTrigger(f"t{n}", 60.0).get_next_fire_time(None, NOW) for n in range(10_000))
-    per_second = [sum(b.second == second for b in beats) for second in range(60)]
+    times = sorted(FixedPhaseTrigger(f"t{n}", 60.0).get_next_fire_time(None, NOW) for n in range(10_000))
+    per_second = [sum(at.second == second for at in times) for second in range(60)]
     assert min(per_second) > 100
     assert max(per_second) < 235
     assert FixedPhaseTrigger("t1", 60.0).get_next_fire_time(None, NOW) == FixedPhaseTrigger(

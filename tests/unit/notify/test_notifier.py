@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import sqlite3
 import sys
@@ -18,18 +19,20 @@ from apprise.plugins.ntfy import NotifyNtfy
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from mailwatch.analysis.storage_budget import LedgerSizes, StorageBudget
 from mailwatch.metrics import Metrics
 from mailwatch.model import Attempt, Cause, EventType, Notification, Observation, Outcome, TlsFacts
 from mailwatch.monitor.self_audit import DamageAlarm
 from mailwatch.notify import Notifier, channel_worker, notify_ledger_broken, send_heartbeats
 from mailwatch.notify import notifier as notifier_module
 from mailwatch.notify.delivery import deliver, in_quiet_hours
-from mailwatch.notify.events import certificate_notifications
+from mailwatch.notify.events import certificate_notifications, disk_notifications
 from mailwatch.notify.text import message_text, texts
+from mailwatch.settings import Channel
 from mailwatch.store import NewEntry, Reader, Store
-from mailwatch.store.schema import database, file_moved
+from mailwatch.store.sqlite import database, file_moved
 from mailwatch.times import now
-from tests.helpers.notifications import Record, channel, telling
+from tests.helpers.notifications import ONE_BY_ONE, Record, channel, notify_until
 from tests.helpers.patience import PATIENCE
 from tests.helpers.webhook import Webhook
 
@@ -58,12 +61,12 @@ async def test_an_outage_is_reported_when_it_opens_and_when_it_closes_once_each(
     notifier = record.notifier(channel(webhook, group=0.0))
     record.outage("a")
     record.outage("a", closed=True)
-    await telling(notifier, record.sent(2))
+    await notify_until(notifier, record.sent(2))
     # Following the same record again makes nothing new.
     record.outbox().put([], at=now(), cursor=0)
     again = record.notifier(channel(webhook, group=0.0))
     record.outage("b")
-    await telling(again, record.sent(1))
+    await notify_until(again, record.sent(1))
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: a works again", "MailWatch: b is down"]
     message = webhook.received[1]["message"]
     assert "down for at least 2 min, estimate 3 min" in message
@@ -76,7 +79,7 @@ async def test_outages_recorded_but_not_queued_are_sent_after_a_crash(record: Re
     # begin() of the first run set the cursor; it was killed before it followed.
     record.notifier(channel(webhook)).close()
     record.outage("a")
-    await telling(record.notifier(channel(webhook)), record.sent(1))
+    await notify_until(record.notifier(channel(webhook)), record.sent(1))
     assert webhook.titles == ["MailWatch: a is down"]
 
 
@@ -89,7 +92,7 @@ async def test_events_before_the_first_channel_are_not_sent(record: Record, webh
     notifier = record.notifier(channel(webhook, group=0.0))
     record.outage("a")
     record.outage("b")
-    await telling(notifier, record.sent(2))
+    await notify_until(notifier, record.sent(2))
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: b is down"]
     assert "before" not in str(webhook.received)
 
@@ -116,7 +119,7 @@ async def test_while_the_receiver_is_down_nothing_is_lost_and_the_order_stays(
         webhook.open()
 
     healing = asyncio.create_task(heal())
-    await telling(notifier, record.sent(6))
+    await notify_until(notifier, record.sent(6))
     await healing
     wanted = [f"MailWatch: {name} {what}" for name in "abc" for what in ("is down", "works again")]
     assert webhook.titles == wanted
@@ -127,7 +130,7 @@ async def test_ten_targets_down_are_one_message(record: Record, webhook: Webhook
     notifier = record.notifier(channel(webhook, group=0.5))
     for number in range(10):
         record.outage(f"t{number}")
-    await telling(notifier, record.sent(1))
+    await notify_until(notifier, record.sent(1))
     (message,) = webhook.received
     assert message["title"] == "MailWatch: 10 outages"
     assert [f"t{number}:" in message["message"] for number in range(10)] == [True] * 10
@@ -138,15 +141,15 @@ async def test_ten_targets_that_go_down_within_a_minute_are_two_messages(record:
     """As they do that are probed once a minute: one message for the first, one for the rest."""
     notifier = record.notifier(channel(webhook))
     record.outage("t0")
-    await telling(notifier, record.sent(1))
+    await notify_until(notifier, record.sent(1))
     for number in range(1, 10):
         record.outage(f"t{number}")
     waiting = record.outbox()
-    await telling(notifier, lambda: len(waiting.pending("json-1", 10)) == 9)
+    await notify_until(notifier, lambda: len(waiting.pending("json-1", 10)) == 9)
     assert len(webhook.received) == 1
     # A minute later.
     notifier._workers["json-1"]._grouping._sent[0] -= 60
-    await telling(notifier, record.sent(1))
+    await notify_until(notifier, record.sent(1))
     assert webhook.titles == ["MailWatch: t0 is down", "MailWatch: 9 outages"]
 
 
@@ -188,7 +191,7 @@ async def test_unreadable_or_unwritable_files_stop_neither_probes_nor_notificati
             " VALUES ('json-2', 'k', 'of a later version', 0, ?, '{}')", (now(),),
         )  # fmt: skip
     record.outage("b")
-    await telling(
+    await notify_until(
         notifier, lambda: bool(other.received) and "json-1: a message could not be written" in caplog.text
     )
     other.close()
@@ -203,14 +206,14 @@ async def test_an_outage_of_a_removed_target_is_reported_once_to_the_same_channe
     destination = channel(webhook, group=0.0)
     notifier = record.notifier(destination)
     record.outage("lab", bad=at)
-    await telling(notifier, record.sent(1))
+    await notify_until(notifier, record.sent(1))
     record.outage("lab", unwatched=True, bad=at)
     record.outage("late", unwatched=True, bad=at)
     later = channel(webhook, name="json-2", lang="it", group=0.0)
     notifier = record.notifier(destination, later, channel(webhook, name="json-3", on=asked, group=0.0))
-    await telling(notifier, record.sent(1))
+    await notify_until(notifier, record.sent(1))
     record.outage("end")
-    await telling(notifier, record.sent(2))
+    await notify_until(notifier, record.sent(2))
     titles = webhook.titles
     assert titles[:2] == ["MailWatch: lab is down", "MailWatch: lab is no longer monitored"]
     # No message to those who had none, none twice, none as over: only the next outage is reported to both.
@@ -224,7 +227,7 @@ async def test_an_outage_of_a_removed_target_is_reported_once_to_the_same_channe
 async def test_an_outage_proven_afterwards_is_reported_as_what_it_was(record: Record, webhook: Webhook) -> None:
     notifier = record.notifier(channel(webhook))
     record.outage("a", closed=True, proven=True)
-    await telling(notifier, record.sent(1))
+    await notify_until(notifier, record.sent(1))
     (message,) = webhook.received
     assert message["title"] == "MailWatch: login to a was rejected with the right password"
     assert "rejected the login although the password was right; an outage of at least 2 min" in message["message"]
@@ -234,7 +237,7 @@ async def test_an_outage_in_announced_maintenance_is_marked_as_such(record: Reco
     notifier = record.notifier(channel(webhook), held="b")
     record.outage("a")
     record.outage("b")
-    await telling(notifier, record.sent(1))
+    await notify_until(notifier, record.sent(1))
     one, other = webhook.received[0]["message"].splitlines()
     assert "maintenance" not in one
     assert other.endswith("; outage id-b [during announced maintenance]")
@@ -302,7 +305,7 @@ async def test_a_channel_gets_only_what_it_asked_for_in_its_language(record: Rec
     notifier = record.notifier(italian, channel(other, name="json-2", on=frozenset({EventType.OPEN})))
     record.outage("a")
     record.outage("a", closed=True)
-    await telling(notifier, record.sent(2))
+    await notify_until(notifier, record.sent(2))
     other.close()
     assert webhook.titles == ["MailWatch: a funziona di nuovo"]
     assert "stima 3 min" in webhook.received[0]["message"]
@@ -317,16 +320,16 @@ async def test_quiet_hours_hold_messages_and_ended_outages_are_not_sent_as_open(
     with time_machine.travel((NIGHT + 3_600_000) / 1000, tick=False):
         notifier = record.notifier(quiet)
         record.outage("over")
-        record.outage("lasting")
+        record.outage("ongoing")
         record.outage("over", closed=True)
         waiting = record.outbox()
-        await telling(notifier, lambda: bool(waiting.pending("json-1", 10)))
+        await notify_until(notifier, lambda: bool(waiting.pending("json-1", 10)))
         keys = [letter.notification.key for letter in waiting.pending("json-1", 10)]
-        assert keys == ["open:id-lasting", "close:id-over"]
+        assert keys == ["open:id-ongoing", "close:id-over"]
         assert webhook.received == []
     with time_machine.travel((NIGHT + 8 * 3_600_000) / 1000, tick=False):
-        await telling(record.notifier(quiet), record.sent(1))
-    assert webhook.titles == ["MailWatch: lasting is down, over works again"]
+        await notify_until(record.notifier(quiet), record.sent(1))
+    assert webhook.titles == ["MailWatch: ongoing is down, over works again"]
     assert webhook.received[0]["message"].count("reported late") == 2
 
 
@@ -341,15 +344,15 @@ def test_quiet_hours_go_around_midnight_in_their_own_time_zone(webhook: Webhook)
 
 async def test_a_rejected_login_is_reported_once_until_it_worked_again(record: Record, webhook: Webhook) -> None:
     notifier = record.notifier(channel(webhook, group=0.0))
-    record.look("a", Outcome.UP)
+    record.observe("a", Outcome.UP)
     for _ in range(3):
-        record.look("a", Outcome.UNKNOWN, Cause.CREDENTIALS)
-    record.look("a", Outcome.UP)
-    record.look("a", Outcome.UNKNOWN, Cause.CREDENTIALS)
+        record.observe("a", Outcome.UNKNOWN, Cause.CREDENTIALS)
+    record.observe("a", Outcome.UP)
+    record.observe("a", Outcome.UNKNOWN, Cause.CREDENTIALS)
     # Rejected with others: that is an outage, and reported as one.
-    record.look("b", Outcome.DOWN, Cause.CREDENTIALS)
+    record.observe("b", Outcome.DOWN, Cause.CREDENTIALS)
     record.outage("last")
-    await telling(notifier, record.sent(3))
+    await notify_until(notifier, record.sent(3))
     assert webhook.titles == ["MailWatch: login to a rejected"] * 2 + ["MailWatch: last is down"]
 
 
@@ -359,7 +362,7 @@ async def test_an_offline_period_is_reported_when_it_is_over(record: Record, web
     record.guard(True, at - 100_000)
     record.guard(False, at - 60_000, at - 70_000)
     record.guard(True, at - 10_000, at - 20_000)
-    await telling(notifier, record.sent(1))
+    await notify_until(notifier, record.sent(1))
     (message,) = webhook.received
     assert message["title"] == "MailWatch: our own line was down"
     assert "at least 40.0 s" in message["message"]
@@ -381,17 +384,52 @@ def test_a_certificate_is_warned_of_at_14_days_and_at_3(left: int, days: list[in
     assert [news.facts["days"] for news in certificate_notifications(seen_certificate(left), NIGHT)] == days
 
 
+@pytest.mark.parametrize(
+    ("left", "free", "text"),
+    [
+        (
+            None,
+            1,
+            "Only 1 MB are free on the disk of the ledger; free some space, or MailWatch cannot record anything",
+        ),
+        (2.9, 1, "anything; the ledger grows by 3 MB a day and fills it within 2 days"),
+        (2.9, 900, "The ledger grows by 3 MB a day and fills its disk within 2 days (900 MB are free)"),
+        (13.2, 900, "fills its disk within 13 days"),
+        (14.0, 900, ""),
+        (math.inf, 900, ""),
+        (None, 900, ""),
+    ],
+)
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_a_disk_is_warned_of_when_it_is_nearly_full_and_14_and_3_days_before(
+    language: str, left: float | None, free: int, text: str
+) -> None:
+    budget = StorageBudget(LedgerSizes(rows=1, entries=1), 2_500_000.0, left)
+    found = list(disk_notifications(free * 1_000_000, free < 500, budget, NIGHT))
+    assert len({news.key for news in found}) == len(found) == bool(text)
+    if text and language == "en":
+        assert text in message_text(found, channel_in("en"), NIGHT)[1]
+    elif text:
+        title, body = message_text(found, channel_in("it"), NIGHT)
+        assert "disco" in title
+        assert ("giorni" in body) is (left is not None)
+
+
+def channel_in(language: str) -> Channel:
+    return Channel(name="x", url=SecretStr("json://127.0.0.1"), lang=language)
+
+
 async def test_a_full_disk_and_a_certificate_are_reported_once(
     record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifier_module, "LOW_DISK_BYTES", 1 << 62)
     monkeypatch.setattr(notifier_module, "STATE_SECONDS", 0.05)
     with time_machine.travel(NIGHT / 1000, tick=False):
-        look = seen_certificate(2 * DAY)
-        notifier = record.notifier(channel(webhook, group=0.0), latest=(look, look))
-        await telling(notifier, record.sent(2))
+        observation = seen_certificate(2 * DAY)
+        notifier = record.notifier(channel(webhook, group=0.0), latest=(observation, observation))
+        await notify_until(notifier, record.sent(2))
         record.outage("last")
-        await telling(notifier, record.sent(1))
+        await notify_until(notifier, record.sent(1))
     assert webhook.titles == [
         "MailWatch: certificate of a expires soon",
         "MailWatch: disk nearly full",
@@ -405,7 +443,7 @@ async def test_a_message_refused_for_a_week_is_given_up_and_reported(
     box = record.outbox()
     old = Notification(key="disk:1", event_type=EventType.DISK, time=now() - 8 * DAY, facts={"free": 1})
     box.put([("json-9", old)], at=now() - 8 * DAY)
-    await telling(record.notifier(channel(webhook)), lambda: bool(record.counted))
+    await notify_until(record.notifier(channel(webhook)), lambda: bool(record.counted))
     assert record.counted == [("json-9", "dropped")]
     assert "json-9 never took disk:1; it is given up after 7 days" in caplog.text
     assert box.pending("json-9", 10) == []
@@ -416,7 +454,7 @@ async def test_a_clock_set_ahead_gives_up_no_message(record: Record, webhook: We
     webhook.status = 503
     notifier = record.notifier(channel(webhook, group=0.0))
     record.outage("a")
-    await telling(notifier, lambda: bool(webhook.refused))
+    await notify_until(notifier, lambda: bool(webhook.refused))
     with time_machine.travel(datetime.now(UTC) + timedelta(days=30)):
         await asyncio.to_thread(notifier._check_states)
     assert ("json-1", "dropped") not in record.counted
@@ -462,14 +500,15 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
         "target": "a", "provider": "lab", "kind": "imap", "id": "x", "causes": {"timeout": 1}, "first_bad": NIGHT,
         "first_good": None, "duration_ms": {"min": 7_200_000, "estimate": None}, "first_offline": NIGHT,
         "first_online": NIGHT, "not_after": NIGHT, "days": 3, "free": 10, "finding": "entry 7",
-        "vantage_point": "here", "sign": "loop", "seconds": 5,
+        "vantage_point": "here", "sign": "loop", "seconds": 5, "daily": 3,
     }  # fmt: skip
     assert texts("it").keys() == texts("en").keys()
-    others = {"moved", "proven", "unanswered", "unwatched", "monitor_over"}
-    assert texts("it").section("title").keys() == texts("en").section("title").keys() == {*EventType} | others
+    others = {"moved", "proven", "unanswered", "unwatched", "monitor_over", "witness", "disk_full"}
+    assert texts("it").section("title").keys() == texts("en").section("title").keys() == ONE_BY_ONE | others
     assert texts("it").section("cause").keys() == texts("en").section("cause").keys() == set(Cause)
     for lang in ("it", "en"):
-        for topic in EventType:
+        # Incidents write their own text (test_incident_messages.py).
+        for topic in ONE_BY_ONE:
             many = [Notification(key="k", event_type=topic, time=NIGHT, facts=fields)] * 25
             title, body = message_text(many, channel(webhook, lang=lang), NIGHT)
             assert title.startswith("MailWatch: ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -74,12 +74,16 @@ def cuts(words: bytes) -> list[list[Step]]:
     return [[*way, end] for way in ways for end in (CLOSE, SILENCE)]
 
 
+def observed_cuts(run: Run, kind: Kind, words: bytes) -> Iterator[tuple[list[Step], Observation]]:
+    """What a probe observes of each of them."""
+    return ((script, probed(run, kind, *script)) for script in cuts(words))
+
+
 @RUNS
 @pytest.mark.parametrize(("kind", "words"), LIMITS)
 @pytest.mark.slow
 def test_a_limit_stated_in_the_clear_is_caused_by_us(run: Run, kind: Kind, words: bytes) -> None:
-    for script in cuts(words):
-        observation = probed(run, kind, *script)
+    for script, observation in observed_cuts(run, kind, words):
         assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.THROTTLED), script
         assert recorded(observation) == words.decode().split("\r\n")[:-1], script
 
@@ -88,8 +92,7 @@ def test_a_limit_stated_in_the_clear_is_caused_by_us(run: Run, kind: Kind, words
 @pytest.mark.parametrize(("kind", "words"), NO_SERVICE)
 @pytest.mark.slow
 def test_a_service_that_is_not_available_says_so_in_the_clear(run: Run, kind: Kind, words: bytes) -> None:
-    for script in cuts(words):
-        observation = probed(run, kind, *script)
+    for script, observation in observed_cuts(run, kind, words):
         assert (observation.outcome, observation.cause) == (Outcome.DOWN, Cause.UNAVAILABLE), script
 
 
@@ -97,8 +100,7 @@ def test_a_service_that_is_not_available_says_so_in_the_clear(run: Run, kind: Ki
 @pytest.mark.parametrize(("kind", "words"), NO_REFUSAL)
 @pytest.mark.slow
 def test_other_plain_text_is_no_tls_and_is_on_record(run: Run, kind: Kind, words: bytes) -> None:
-    for script in cuts(words):
-        observation = probed(run, kind, *script)
+    for script, observation in observed_cuts(run, kind, words):
         assert (observation.cause, observation.failed_phase) == (Cause.TLS, Phase.TLS), script
         assert "answer is not TLS" in observation.detail
         assert recorded(observation) == words.decode().split("\r\n")[:-1], script

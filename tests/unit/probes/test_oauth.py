@@ -106,10 +106,10 @@ async def test_a_probe_that_is_ended_does_not_lose_the_rotated_grant(
 ) -> None:
     authority.fault = "slow"
     tokens = AccessTokens()
-    looking = asyncio.create_task(tokens.get_token(login))
+    fetching = asyncio.create_task(tokens.get_token(login))
     await asyncio.to_thread(authority.waiting.wait, 20)
-    looking.cancel()
-    await asyncio.gather(looking, return_exceptions=True)
+    fetching.cancel()
+    await asyncio.gather(fetching, return_exceptions=True)
     authority.released.set()
     await tokens.finish(20)
     assert {kept(login)} == authority.refresh
@@ -147,7 +147,7 @@ async def test_the_old_token_serves_while_it_lives_when_the_endpoint_does_not(
     clock.now += 3590
     for _ in range(3):
         assert (await tokens.get_token(login)).token == first
-    assert len(authority.asked) == 2, "and is not asked at each look"
+    assert len(authority.asked) == 2, "and is not asked at each probe"
     clock.now += 10
     token_result = await tokens.get_token(login)
     assert (token_result.token, token_result.cause) == (None, Cause.MONITOR)
@@ -269,7 +269,7 @@ async def test_without_a_token_the_server_is_probed_without_a_login(
             assert words in observation.detail
     assert kept(login) in authority.refresh, "nothing is lost"
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 1, "told once"
+    assert len(warnings) == 1, "logged once"
     assert words in warnings[0]
     displayed = repr((observation, tokens, login)) + caplog.text
     assert "Traceback" not in caplog.text
@@ -295,14 +295,14 @@ async def test_fetching_a_token_is_not_counted_as_probe_time(authority: Authoriz
     authority.fault = "slow"
     tokens = AccessTokens()
     async with scripted_server(script) as port:
-        looking = asyncio.create_task(
+        probing = asyncio.create_task(
             observe(ProbeRequest(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
         )
         await asyncio.to_thread(authority.waiting.wait, 20)
         await asyncio.sleep(0.05)
         released = now()
         authority.released.set()
-        observation = await looking
+        observation = await probing
     assert observation.outcome is Outcome.UP
     assert observation.started_at >= released
     assert observation.facts is not None
@@ -361,9 +361,9 @@ async def test_the_endpoint_must_have_a_certificate_that_is_trusted(login: Login
             client(login), token_endpoint=f"https://localhost:{port}/token", ca_file=tmp_path / "ca.pem"
         )
         assert await request_endpoint(known, known.token_endpoint, {"grant_type": "x"}) == {"a": "b"}
-        stranger = replace(known, ca_file=None)
+        untrusted = replace(known, ca_file=None)
         with pytest.raises(OAuthUnavailableError, match=r"(?i)certificate verify failed"):
-            await request_endpoint(stranger, stranger.token_endpoint, {"grant_type": "x"})
+            await request_endpoint(untrusted, untrusted.token_endpoint, {"grant_type": "x"})
 
 
 # The file
@@ -424,8 +424,8 @@ async def test_a_grant_for_another_client_is_never_shown_to_this_one(
 ) -> None:
     known = client(login)
     for other in (replace(known, client_id="other"), replace(known, token_endpoint=f"{authority.url}/other")):
-        stranger = replace(login, oauth2=other)
-        token_result = await AccessTokens().get_token(stranger)
+        other_login = replace(login, oauth2=other)
+        token_result = await AccessTokens().get_token(other_login)
         assert "another client" in token_result.detail
     assert authority.asked == []
 

@@ -7,20 +7,16 @@ import contextlib
 import email
 import re
 import time
-from base64 import b64encode
 from collections.abc import AsyncIterator
 from email import policy
 from functools import partial
 from typing import Any
 
-import dkim
 import dns.asyncresolver
 import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +37,7 @@ from mailwatch.probes.roundtrip.message import (
     compose,
     new_token,
 )
+from tests.helpers.dkim_signing import RECORD, signed
 from tests.helpers.faults.fault import Fault, closed_port
 from tests.helpers.faults.roundtrip import FULL_BOUNCE, Service, roundtrip_target, serving
 from tests.helpers.scripted_server import CLOSE
@@ -193,19 +190,6 @@ async def name_server(text: bytes, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -
         yield partial(lookup_txt, resolver=resolver)
     finally:
         transport.close()
-
-
-KEY = generate_private_key(public_exponent=65537, key_size=2048)
-RECORD = b"v=DKIM1; k=rsa; p=" + b64encode(
-    KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-)
-
-
-def signed(text: bytes, domain: bytes = b"example.org", selector: bytes = b"mw") -> bytes:
-    pem = KEY.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-    return (
-        bytes(dkim.sign(text, selector, domain, pem, include_headers=[b"From", b"Subject", b"Message-ID"])) + text
-    )
 
 
 async def test_a_signature_is_checked_with_the_key_of_its_domain() -> None:

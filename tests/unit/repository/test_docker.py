@@ -17,10 +17,12 @@ import pytest
 import yaml
 
 from mailwatch.cli import demo
-from mailwatch.config import ConfigNotFoundError, default_path, load, web_access
+from mailwatch.config import ConfigNotFoundError, WebAccess, default_path, load, web_access
 from mailwatch.config.load import _DEFAULT_PATHS, VARIABLES
+from mailwatch.config.types import split_endpoint
+from mailwatch.setup.places import CONTAINER_VARIABLE
 from mailwatch.store.data_dir import DataDirLock
-from mailwatch.web.hosts import is_known_host
+from mailwatch.web.hosts import is_metrics_host
 from tests.helpers.paths import ROOT
 from tests.helpers.patience import PATIENCE
 from tests.helpers.requirements import need_root
@@ -28,7 +30,9 @@ from tests.helpers.requirements import need_root
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
 LINES = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OWNER: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+"""The file for owners, which is fetched alone."""
+SERVICES: dict[str, dict[str, Any]] = {**COMPOSE["services"], "alone": OWNER["services"]["mailwatch"]}
 
 
 def instructions(word: str) -> list[str]:
@@ -71,8 +75,10 @@ def test_without_a_config_the_container_uses_the_example(tmp_path: Path, monkeyp
     assert Path("/etc/mailwatch/config.yaml") in _DEFAULT_PATHS
     (words,) = [line for line in instructions("ENV") if "MAILWATCH" in line]
     set_here = dict(re.findall(r"(MAILWATCH_\w+)=(\S+)", words))
+    # By this the last words of `mailwatch init` are those for a container.
+    assert set_here.pop(CONTAINER_VARIABLE) == "true"
     # Those who publish the port must say what to trust.
-    assert set(set_here) == set(VARIABLES.values()) - {"MAILWATCH_TRUST_NETWORK"}
+    assert set(set_here) == set(VARIABLES.values()) - {"MAILWATCH_TRUST_NETWORK", "MAILWATCH_METRICS_LISTEN"}
     for name, value in set_here.items():
         monkeypatch.setenv(name, value)
     config = load(ROOT / "config.example.yaml")
@@ -100,26 +106,58 @@ def test_every_service_is_confined(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "mem_limit" in service
     assert not {"privileged", "cap_add", "network_mode", "pid"} & set(service)
-    # The pages ask for no login (MAILWATCH_TRUST_NETWORK): only this machine may see them.
+    # Only this machine reaches a page until its owner writes another address into .env.
     assert service["ports"]
-    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-    if "build" not in service:
+    assert all(with_defaults(port).startswith("127.0.0.1:") for port in service["ports"])
+    if "build" not in service and name != "alone":
         assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", service["image"])
+
+
+def with_defaults(text: str) -> str:
+    """What compose makes of a text where no variable is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+def settings_of(service: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **env: str) -> WebAccess:
+    """The access of the example config in a service of compose, where `env` lies in .env."""
+    for name, value in {"MAILWATCH_LISTEN": "0.0.0.0:8080", **service["environment"]}.items():
+        variable = re.match(r"\$\{(\w+)", value)
+        monkeypatch.setenv(name, env.get(variable[1] if variable else "") or with_defaults(value))
+    return web_access(load(ROOT / "config.example.yaml"))
+
+
+@pytest.mark.parametrize("bind", ["0.0.0.0", "[::]", "192.0.2.7"])
+def test_pages_that_other_machines_reach_trust_no_network(bind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_of(SERVICES["mailwatch"], monkeypatch).trust_network
+    assert not settings_of(SERVICES["mailwatch"], monkeypatch, MAILWATCH_BIND=bind).trust_network
+    assert settings_of(SERVICES["mailwatch"], monkeypatch, MAILWATCH_BIND="[::1]").trust_network
+    assert "MAILWATCH_TRUST_NETWORK" not in SERVICES["alone"]["environment"]
+
+
+def test_the_file_for_owners_needs_no_other() -> None:
+    assert set(OWNER["services"]) == {"mailwatch"}
+    (service,) = OWNER["services"].values()
+    assert "build" not in service
+    assert service["volumes"] == ["data:/data"]
+    assert with_defaults(service["image"]) == SERVICES["mailwatch"]["image"]
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    assert f's|{with_defaults(service["image"])}|$IMAGE|" deploy/compose.yaml' in release
 
 
 def test_prometheus_may_read_the_metrics_by_an_allowed_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
     service = SERVICES["mailwatch"]
-    for name, value in {"MAILWATCH_LISTEN": "0.0.0.0:8080", **service["environment"]}.items():
-        monkeypatch.setenv(name, value)
-    access = web_access(load(ROOT / "config.example.yaml"))
+    access = settings_of(service, monkeypatch)
     assert access.trust_network
     assert not access.requires_login
+    metrics = load(ROOT / "config.example.yaml").web.metrics_listen
+    assert metrics
+    assert not any(port.endswith(f":{split_endpoint(metrics)[1]}") for port in service["ports"])
     scraped = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     (job,) = [job for job in scraped if job["job_name"] == "mailwatch"]
-    assert job["static_configs"] == [{"targets": [f"{service['hostname']}:8080"]}]
-    assert not is_known_host(access, "mailwatch:8080")
+    assert job["static_configs"] == [{"targets": [f"{service['hostname']}:{split_endpoint(metrics)[1]}"]}]
+    assert not is_metrics_host(access, "mailwatch:9108")
     monkeypatch.setattr("socket.gethostname", lambda: service["hostname"])
-    assert is_known_host(access, "mailwatch:8080")
+    assert is_metrics_host(access, "mailwatch:9108")
 
 
 def test_the_compose_file_contains_no_password() -> None:
@@ -132,8 +170,7 @@ def test_a_bind_mount_comes_from_this_repository_and_is_read_only() -> None:
     named = set(COMPOSE["volumes"])
     for service in SERVICES.values():
         for mount in service.get("volumes", ()):
-            mount = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", mount)
-            source, _, rest = mount.partition(":")
+            source, _, rest = with_defaults(mount).partition(":")
             assert source in named or (source.startswith("./") and rest.endswith(":ro")), mount
 
 

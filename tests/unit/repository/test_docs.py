@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +67,26 @@ def test_anchors_of_links_are_headings() -> None:
             assert anchor in anchors, f"{document.name}: {link}#{anchor}"
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
+    unit = (ROOT / "docs" / "how-to" / "mailwatch.service").read_text()
+    copy = tmp_path / "mailwatch.service"
+    copy.write_text(unit.replace("/opt/mailwatch/bin/mailwatch", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_page_of_systemd_and_the_unit_name_the_same_places() -> None:
+    folder = ROOT / "docs" / "how-to"
+    page, unit = (folder / "systemd.md").read_text(), (folder / "mailwatch.service").read_text()
+    settings = dict(line.lstrip("#").split("=", 1) for line in unit.splitlines() if re.match(r"#?\w+=", line))
+    assert settings["Environment"] == f"MAILWATCH_DATA_DIR=/var/lib/{settings['StateDirectory']}"
+    assert f"\n    data_dir: /var/lib/{settings['StateDirectory']}\n" in page
+    name = settings["LoadCredential"].partition(":")[0]
+    assert f"LoadCredential={settings['LoadCredential']}" in page
+    assert f"password_file: /run/credentials/mailwatch.service/{name} " in page
+
+
 CONTRACTS = TESTDATA / "contracts" / "expected"
 VALUES = {value.value for values in (Cause, Kind, Phase) for value in values}
 """Keys of counters by cause, kind or phase, which are explained as values."""
@@ -84,6 +106,7 @@ def keys_of(value: object) -> Iterator[str]:
         ("api.md", "cli/{outages*,incidents*,offline,availability,probe,notify*,ledger*}.json"),
         ("api.md", "api/owner/{targets,observations,observations-*}.json"),
         ("ledger.md", "entries.json"),
+        ("format.md", "entries.json"),
     ],
 )
 def test_each_key_of_a_contract_is_on_its_page(page: str, snapshots: str) -> None:
@@ -141,5 +164,5 @@ def test_every_dependency_is_pinned(name: str, wanted: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = project["dependencies"] + (project["optional-dependencies"]["dev"] if wanted == "dev" else [])
     pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / name).read_text(), re.MULTILINE))
-    names = {re.split(r"[<>=\[ ]", line)[0].lower() for line in asked}
+    names = {re.split(r"[<>=\[ ]", line)[0].lower().replace(".", "-") for line in asked}
     assert names - pinned == set()

@@ -22,7 +22,8 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT /
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 _FOLDERS = "mailwatch|tests|docs|grafana|prometheus|benchmarks|supply|tools|[.]github|[.]ci|[.]devcontainer"
-_PATH = re.compile(rf"(?<![\w/.-])((?:{_FOLDERS})/[\w./*{{}},-]*\w[\w*/}}])")
+# The origin of a ledger is mailwatch/ and 16 hex digits.
+_PATH = re.compile(rf"(?<![\w/.-])((?!mailwatch/[0-9a-f]{{16}}\b)(?:{_FOLDERS})/[\w./*{{}},-]*\w[\w*/}}])")
 
 
 def code_of(text: str) -> Iterator[str]:

@@ -10,22 +10,26 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 
+import pytest
+
 from tests.helpers.paths import ROOT
 
 PACKAGE = ROOT / "mailwatch"
 LAYERS = (
     {"certificates", "errors", "facts", "files", "i18n", "kinds", "model"}
-    | {"monotonic", "net", "progress", "settings", "times"},
+    | {"monotonic", "net", "phrases", "progress", "settings", "time_zone", "times"},
     {"ledger"},
     {"analysis"},
     {"config"},
     {"probes"},
     {"guard", "store"},
-    {"evidence", "metrics", "notify", "web"},
+    {"setup"},
+    {"evidence", "metrics", "notify", "web", "witness"},
     {"monitor"},
     {"cli"},
     {"__main__"},
 )
+IMPORT_CALLS = {"importlib.import_module", "import_module", "__import__"}
 CLOCK_CALLS = re.compile(r"(.*\.)?(now|utcnow|today|time\.(time|monotonic)(_ns)?)")
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
 MODULES = {
@@ -57,6 +61,15 @@ def imports(tree: ast.AST) -> Iterator[str]:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
                 yield full if full in MODULES and alias.name not in defined(node.module) else node.module
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in IMPORT_CALLS and node.args:
+            yield called_name(node.args[0])
+
+
+def called_name(argument: ast.expr) -> str:
+    """The module that a call imports, of an f-string what is certain of it."""
+    part = argument.values[0] if isinstance(argument, ast.JoinedStr) else argument
+    assert isinstance(part, ast.Constant), f"the name of a module is a literal: {ast.unparse(argument)}"
+    return str(part.value).rstrip(".")
 
 
 def at_import(tree: ast.Module) -> ast.Module:
@@ -96,6 +109,25 @@ def test_a_module_imports_only_from_layers_below() -> None:
             if own and LAYER_OF[other] >= LAYER_OF[own] and not LAYER_OF[own] == LAYER_OF[other] == 0:
                 wrong.append(f"{module} imports {other}")
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mailwatch.web.pages",
+        "def later(): importlib.import_module('mailwatch.web.pages')",
+        "from importlib import import_module\nimport_module('mailwatch.web.pages')",
+        "__import__('mailwatch.web.pages')",
+        "__import__(f'mailwatch.web.pages.{name}')",
+    ],
+)
+def test_an_import_by_a_call_is_an_import(code: str) -> None:
+    assert "mailwatch.web.pages" in set(imports(ast.parse(code)))
+
+
+def test_an_import_of_an_unknown_module_is_refused() -> None:
+    with pytest.raises(AssertionError, match="a literal: name"):
+        list(imports(ast.parse("importlib.import_module(name)")))
 
 
 def test_no_module_is_imported_in_a_circle() -> None:
@@ -141,7 +173,8 @@ def test_analysis_and_ledger_are_pure() -> None:
 
 
 def test_in_the_monitor_only_its_edges_import_web_notify_and_evidence() -> None:
-    edges = {"service", "startup", "read_model", "process", "self_audit"}
+    # `pruning` asks what the evidence of each outage needs.
+    edges = {"service", "startup", "read_model", "target_detail", "management", "process", "self_audit", "pruning"}
     for module in in_package("monitor"):
         if module.split(".")[-1] not in edges:
             found = {package_of(name) for name in imported()[module]}

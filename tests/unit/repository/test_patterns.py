@@ -10,8 +10,13 @@ import pytest
 from tests.helpers.regexes import UsedPattern, busy, every, modules
 
 BUILT = {
+    # The origin and key of the ledger, in the script that the bundle itself encloses; three lines are asked.
+    "mailwatch.evidence.standalone.verify": (
+        r"f'{origin}\n([1-9][0-9]*)\n(.{{44}})\n\n— {origin} {re.escape(key_id)}.{{87}}\n'"
+    ),
     "mailwatch.config.yaml_file": "_pattern",  # YAML 1.1's own, of short words of the owner's
     "mailwatch.probes.classify": "joined",  # the rows of replies.toml, which are collected
+    "mailwatch.store.run_format": "_ONE_VALUE.join(map(re.escape, structure.pieces))",  # JSON
     "mailwatch.probes.roundtrip.delivery_report": "re.escape(TOKEN_PREFIX).encode() + b'([0-9a-f]{32})\\\\b'",
 }
 """Where a pattern is compiled from what is no literal."""

@@ -8,7 +8,7 @@ import pytest
 
 from tools import prose
 
-LOOK = prose.Word.read({"reject": "look(s|ed)?", "instead": "probe", "allow": ["look(s|ed)? up"]})
+REJECTED = prose.Word.read({"reject": "look(s|ed)?", "instead": "probe", "allow": ["look(s|ed)? up"]})
 PRODUCT = prose.Word.read({"reject": "outlook", "instead": "read model", "case": True})
 
 
@@ -25,7 +25,7 @@ PRODUCT = prose.Word.read({"reject": "outlook", "instead": "read model", "case":
 def test_a_rejected_word_is_found_as_a_whole_word_and_not_in_an_allowed_phrase(
     text: str, found: list[str]
 ) -> None:
-    assert list(LOOK.found(text)) == found
+    assert list(REJECTED.found(text)) == found
 
 
 def test_the_name_of_a_product_is_not_a_word() -> None:
@@ -35,7 +35,7 @@ def test_the_name_of_a_product_is_not_a_word() -> None:
 def test_in_markdown_code_and_addresses_are_no_prose(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("one `look`\n\n    look()\n\n```\nlook\n```\n[a look](look.md) <look>\n")
-    assert [(number, list(LOOK.found(line))) for number, line in prose.prose(page)] == [
+    assert [(number, list(REJECTED.found(line))) for number, line in prose.prose(page)] == [
         (1, []),
         (2, []),
         (4, []),
@@ -46,14 +46,14 @@ def test_in_markdown_code_and_addresses_are_no_prose(tmp_path: Path) -> None:
 def test_in_python_docstrings_and_comments_are_prose_and_names_are_not(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text('"""A look.\n\nA look."""\nlook = "look"  # a look\n"""What a look is."""\n')
-    hits = [number for number, line in prose.prose(module) for _ in LOOK.found(line)]
+    hits = [number for number, line in prose.prose(module) for _ in REJECTED.found(line)]
     assert sorted(hits) == [1, 3, 4, 5]
 
 
 def test_in_texts_for_people_the_values_are_prose(tmp_path: Path) -> None:
     texts = tmp_path / "en.yaml"
     texts.write_text("look: nothing\nother: a look\n")
-    assert [number for number, line in prose.prose(texts) for _ in LOOK.found(line)] == [2]
+    assert [number for number, line in prose.prose(texts) for _ in REJECTED.found(line)] == [2]
 
 
 def test_a_line_of_markdown_that_could_be_shorter_is_too_long(tmp_path: Path) -> None:

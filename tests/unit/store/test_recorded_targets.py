@@ -18,7 +18,7 @@ from mailwatch.analysis.segments import usual_interval
 from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.ledger.settings_payloads import rules_payload, settings_payload
-from mailwatch.model import Fact, Kind, Observation, Rules, TargetChange, TargetEvent
+from mailwatch.model import PAUSED, RESUMED, Fact, Kind, Observation, Rules, TargetChange, TargetEvent
 from mailwatch.store import NewEntry, Reader, Store, queries
 from mailwatch.store.replay import audit_outages, restore_state, rule_book
 from mailwatch.times import Millis, rfc3339
@@ -27,6 +27,7 @@ from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, change, observation_
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.records import payload_of
+from tests.helpers.sqlite_access import wait_for_no_disk
 
 START = 1_767_225_600_000
 """2026-01-01T00:00Z."""
@@ -35,7 +36,7 @@ START = 1_767_225_600_000
 def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
     """Write facts of one target with what follows from them, as the monitor would; a checkpoint after each 500."""
     store = Store.open(folder)
-    store._connection.connection.cursor().execute("PRAGMA synchronous=OFF")
+    wait_for_no_disk(store)
     ticked = START - DAY
     store.read_clock = lambda: ticked
     node = {
@@ -215,7 +216,7 @@ def test_outages_of_one_target_and_of_one_that_never_was(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "cure"),
+    ("known", "advice"),
     [
         ([], "there is none yet"),
         (["mail"], "there is only mail"),
@@ -227,9 +228,9 @@ def test_outages_of_one_target_and_of_one_that_never_was(folder: Path) -> None:
         ([*(f"kept {n}" for n in range(11)), "zzzyx"], "is it zzzyx?"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_known_names(known: list[str], cure: str) -> None:
+def test_an_unknown_name_is_answered_with_the_known_names(known: list[str], advice: str) -> None:
     error = UnknownTargetError("zzzyy", known)
-    assert str(error) == f"there is no target 'zzzyy', in the config or on record; {cure}"
+    assert str(error) == f"there is no target 'zzzyy', in the config or on record; {advice}"
 
 
 @pytest.mark.parametrize(
@@ -320,3 +321,26 @@ def test_a_longer_time_than_the_interval_is_observed_where_that_was_longer_befor
     facts += [replace(observation_of("mail", "+", START + at * MINUTE), interval=MINUTE) for at in (8, 9)]
     (outage,) = detect([IndexedFact(index, fact) for index, fact in enumerate(facts)], Rules())
     assert outage.unobserved == 0
+
+
+def test_a_pause_that_began_before_the_window_counts_in_it_without_maintenance(tmp_path: Path) -> None:
+    begin = change(TargetEvent.BEGIN, START - 4 * HOUR, MINUTE)
+    facts: list[Fact] = [
+        begin,
+        observation_of("mail", "+", START - 3 * HOUR),
+        replace(change(TargetEvent.CONTINUE, START - 2 * HOUR, MINUTE), reason=PAUSED),
+        replace(change(TargetEvent.CONTINUE, START + 6 * HOUR, MINUTE), reason=RESUMED),
+        *observations_every(START + 6 * HOUR + MINUTE, START + 12 * HOUR, MINUTE),
+    ]
+    ledger(tmp_path / "data", facts)
+    with contextlib.closing(Reader.open(tmp_path / "data")) as reader:
+        (result,) = queries.availability(reader, ["mail"], START, START + 12 * HOUR)
+        assert result["paused"] == 6 * 3600
+        assert result["unobserved"] == pytest.approx(6 * 3600, abs=180)
+        # Wholly within the pause, after its end, and with announced maintenance, which is not unobserved time.
+        assert queries.paused_length(reader, "mail", START + HOUR, START + 2 * HOUR) == HOUR
+        assert queries.paused_length(reader, "mail", START + 6 * HOUR, START + 12 * HOUR) == 0
+        excluded = [(START - HOUR, START + HOUR), (START + 5 * HOUR, START + 9 * HOUR)]
+        assert queries.paused_length(reader, "mail", START, START + 12 * HOUR, excluded) == 4 * HOUR
+        (later,) = queries.availability(reader, ["mail"], START + 7 * HOUR, START + 12 * HOUR)
+        assert "paused" not in later

@@ -35,8 +35,10 @@ from mailwatch.store import (
 )
 from mailwatch.store import writer as writer_module
 from mailwatch.store.keys import load_keys as load_keys
-from mailwatch.store.schema import database, engine, metadata
+from mailwatch.store.schema import metadata
+from mailwatch.store.sqlite import database, engine
 from tests.helpers.ledger_factory import observed
+from tests.helpers.sqlite_access import sqlite_connection
 
 
 @pytest.fixture
@@ -237,6 +239,7 @@ from pathlib import Path
 from typing import Any
 from mailwatch.store import Store, Writer
 from tests.helpers.ledger_factory import observed
+from tests.helpers.sqlite_access import sqlite_connection
 
 async def main():
     writer = Writer(Store.open(Path(sys.argv[1])))
@@ -302,8 +305,7 @@ async def test_a_full_disk_keeps_entries_in_memory_until_it_has_space(
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(writer_module, "MAX_PENDING", 2)
     # SQLite's own page limit gives the very error of a full disk.
-    connection = store._connection.connection.dbapi_connection
-    assert connection is not None
+    connection = sqlite_connection(store)
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
     big = NewEntry(kind="node", time=1, target=None, payload={"text": "x" * 100_000})
@@ -413,6 +415,18 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date_and_loses_nothing(
     store.close()
     with sqlite3.connect(database(data_dir)) as connection:
         connection.execute("DROP INDEX entries_by_target_time")
+        for table in (
+            "kept_states",
+            "outage_heads",
+            "runs",
+            "packs",
+            "acknowledgements",
+            "channels",
+            "witnessed",
+            "witnessed_mailboxes",
+            "witness_refusals",
+        ):
+            connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0002'")
     connection.close()
     caplog.set_level("INFO", "mailwatch")

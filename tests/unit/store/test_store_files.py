@@ -67,10 +67,10 @@ def test_keys_without_their_database_never_begin_a_second_ledger(data_dir: Path,
         if how == "no tables" and use is not Store.open:
             continue
         with pytest.raises(
-            LedgerMissingError, match=r"restore the database from your backup .* move .*/keys away"
+            LedgerMissingError, match=r"restore the database from your backup .*`mailwatch run --successor`"
         ):
             use(data_dir)
-    # On purpose, as the words say.
+    # On purpose, by hand: such a ledger names no predecessor.
     (data_dir / "keys").rename(tmp_path / "keys")
     database.unlink(missing_ok=True)
     store = Store.open(data_dir)

@@ -25,9 +25,11 @@ from mailwatch.model import Kind
 from mailwatch.monitor.read_model import _is_public_target
 from mailwatch.settings import Login, MxTask, Target
 from mailwatch.store import Reader
-from mailwatch.web.access import COOKIE, MAX_ANONYMOUS, AccessControl, Credentials, Sessions, safe_redirect
+from mailwatch.web.access import MAX_ANONYMOUS, AccessControl, safe_redirect
+from mailwatch.web.credentials import COOKIE, Credentials, Sessions
 from mailwatch.web.hosts import client_address, is_known_host
-from mailwatch.web.pages import MAX_STREAMS_PER_PEER, Pages
+from mailwatch.web.live import MAX_STREAMS_PER_PEER
+from mailwatch.web.pages import Pages
 from mailwatch.web.rate_limit import MAX_WRONG_PER_PEER, MAX_WRONG_TOTAL, LoginRateLimit, peer_key
 from mailwatch.web.templating import texts
 from tests.helpers.command import mailwatch
@@ -35,8 +37,43 @@ from tests.helpers.netns import Namespace
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import HTML, PASSWORD, TOKEN, UNREACHABLE_TARGET, ask, basic, watching_with
+from tests.servers import free_port
 
 # The ways in
+
+
+def test_a_token_is_for_reading_also_where_it_is_the_only_secret() -> None:
+    token, other = SecretStr(TOKEN), SecretStr("another word, long enough")
+    for access, only in (
+        (WebAccess(token=token), True),
+        (WebAccess(token=token, password=other), True),
+        (WebAccess(token=token, password=token), False),
+        (WebAccess(password=token), False),
+    ):
+        assert Credentials(access).is_only_token(TOKEN.encode()) is only
+    assert not WebAccess(token=token).has_password
+
+
+def test_the_listener_for_metrics_answers_without_a_password_and_nothing_else(tmp_path: Path) -> None:
+    port = free_port()
+    process = watching_with(tmp_path, password_file="secret-web", metrics_listen=f"127.0.0.1:{port}")
+
+    def answer(path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers={"Host": host})
+            got = connection.getresponse()
+            return got.status, got.read().decode()
+
+    with process.running():
+        status, text = answer("/metrics")
+        assert status == 200
+        assert "mailwatch_ledger_size" in text
+        for page in ("/", "/api/v1/targets", "/healthz", "/login", "/static/style.css", "/metrics/"):
+            assert answer(page) == (404, "this port answers /metrics only\n"), page
+        # A page of another site, whose name leads here, reads nothing.
+        assert answer("/metrics", "attacker.example")[0] == 421
+        assert ask(process, "/metrics")[0] == 401
 
 
 def test_with_a_password_only_the_health_checks_are_open(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from mailwatch.store.migrations.dialects import INDEX, NAME, create_index
+
 revision = "0002"
 down_revision = "0001"
 
@@ -11,10 +13,10 @@ def upgrade() -> None:
     """Create the two tables; unlike the ledger's, their rows are changed and deleted."""
     op.create_table(
         "outbox",
-        sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-        sa.Column("channel", sa.Text, nullable=False),
-        sa.Column("key", sa.Text, nullable=False),
-        sa.Column("event", sa.Text, nullable=False),
+        sa.Column("number", INDEX, primary_key=True),
+        sa.Column("channel", NAME, nullable=False),
+        sa.Column("key", NAME, nullable=False),
+        sa.Column("event", NAME, nullable=False),
         sa.Column("time_ms", sa.BigInteger, nullable=False),
         sa.Column("put_ms", sa.BigInteger, nullable=False),
         sa.Column("payload", sa.Text, nullable=False),
@@ -22,7 +24,7 @@ def upgrade() -> None:
         sa.Column("outcome", sa.Text),
     )
     op.create_index("outbox_once", "outbox", ["channel", "key"], unique=True)
-    op.create_index("outbox_pending", "outbox", ["channel", "number"], sqlite_where=sa.text("done_ms IS NULL"))
+    create_index("outbox_pending", "outbox", ["channel", "number"], "done_ms IS NULL")
     op.create_table(
         "outbox_cursor",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),

@@ -1,0 +1,140 @@
+"""What the ledger takes on disk as rows and as packs, how fast it is packed, and what a report out of packs takes.
+
+Processor time says what packing costs also where other programs use the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.evidence import PHASES, START, TLS, Ledger, cost
+from mailwatch.analysis.storage_budget import LedgerSizes
+from mailwatch.model import Observation
+from mailwatch.store import Reader, Store
+from mailwatch.store.packing import LARGE_LEVEL, SMALL_LEVEL, Packer
+from mailwatch.store.sizes import SizeMeter
+from mailwatch.times import DAY_MS, Millis, rfc3339
+from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, observation_of, write
+from tests.servers import server_folder
+
+MAILBOXES = (4, 100, 1000)
+ENTRIES = 1 << LARGE_LEVEL
+"""Entries of each ledger of so many mailboxes."""
+ROWS_DAYS = 7
+"""Days of rows besides the packs of a year: the default of `retention.rows`."""
+
+
+def measure(console: Console, entries: int = ENTRIES, days: int = 366) -> dict[str, Any]:
+    """Measure ledgers of several sizes, and a year of one target."""
+    scales: dict[str, Any] = {}
+    for mailboxes in MAILBOXES:
+        with console.status(f"storage: {mailboxes} mailboxes"), server_folder() as folder:
+            scales[str(mailboxes)] = _scale(folder, mailboxes, entries)
+    with console.status("storage: a year of one target, as rows and as packs"):
+        return {"mailboxes": scales, "year": _year(Path("build/storage"), days)}
+
+
+def show(result: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Print a line for each size; return the result."""
+    for mailboxes, one in result["mailboxes"].items():
+        cpu = f"[bold]{one['packed_per_cpu_second']:,}[/] entries packed"
+        console.print(
+            f"{int(mailboxes):,} mailboxes: a row [bold]{one['row_bytes']}[/] bytes, packed "
+            f"[bold]{one['packed_bytes']}[/]; {cpu} and {one['swept_per_cpu_second']:,} rows deleted a second of "
+            f"processor time, the longest write {one['longest_step_ms']} ms; a week of rows and a year of packs "
+            f"[bold]{one['year_megabytes']:,} MB[/], a year of rows {one['year_of_rows_megabytes']:,} MB"
+        )
+    year = result["year"]
+    console.print(
+        f"a report of a year of one target, {year['entries']:,} entries: out of packs [bold]{year['packs']} s[/], "
+        f"out of rows {year['rows']} s"
+    )
+    return result
+
+
+def _scale(folder: Path, mailboxes: int, entries: int) -> dict[str, Any]:
+    chance = random.Random(mailboxes)
+    names = [f"mailbox-{number:04}@provider.example" for number in range(mailboxes)]
+
+    def seen(target: str, mark: str, at: Millis) -> Observation:
+        """An observation whose phases take as long as chance has it."""
+        made = observation_of(target, mark, at)
+        phases = {phase: chance.randrange(2_000, 60_000) for phase in PHASES}
+        attempt = replace(made.attempts[0], phases=phases, tls=TLS)
+        took = sum(phases.values()) // 1000
+        ended = replace(made, ended_at=at + took, attempts=(replace(attempt, ended_at=at + took),))
+        return replace(ended, addresses=("192.0.2.1",), with_login=True, secret="ab" * 8)
+
+    rounds = -(-entries // mailboxes) + 1
+    write(
+        folder, {name: lambda _: "+" for name in names}, START, START + rounds * MINUTE, observe=seen,
+        every=max(1, 4000 // mailboxes), durable=False,
+    ).close()  # fmt: skip
+    rows = _measured(folder)
+    level = LARGE_LEVEL if mailboxes >= MAILBOXES[-1] and entries >= ENTRIES else SMALL_LEVEL
+    spent = _pack(folder, level)
+    packed = _measured(folder)
+    row, small = rows.rows / rows.entries, packed.packs / packed.packed
+    a_day = mailboxes * DAY // MINUTE
+    return {
+        "entries": rows.entries,
+        "row_bytes": round(row),
+        "packed_bytes": round(small, 1),
+        "packed_per_cpu_second": round(packed.packed / spent["pack"]),
+        "swept_per_cpu_second": round(packed.packed / spent["sweep"]),
+        "longest_step_ms": round(spent["longest"] * 1000, 1),
+        "year_megabytes": round((ROWS_DAYS * row + 365 * small) * a_day / 1e6),
+        "year_of_rows_megabytes": round(365 * row * a_day / 1e6),
+        "rows_a_day_megabytes": round(row * a_day / 1e6, 1),
+        "packs_a_day_megabytes": round(small * a_day / 1e6, 2),
+    }
+
+
+def _measured(folder: Path) -> LedgerSizes:
+    with contextlib.closing(SizeMeter(folder)) as meter:
+        return meter.measure(START + 10 * DAY)
+
+
+def _pack(folder: Path, level: int) -> dict[str, float]:
+    """Pack all that is signed; return the seconds of processor time of packing and sweeping, and of the longest
+    write.
+    """
+    spent = {"pack": 0.0, "sweep": 1e-9, "longest": 0.0}
+    with contextlib.closing(Store.open(folder)) as store, contextlib.closing(Reader.open(folder)) as reader:
+        packer = Packer(reader)
+        while wanted := packer.next_range(START + 1000 * DAY_MS, level):
+            began = time.thread_time()
+            prepared = packer.prepare(wanted)
+            written = time.thread_time()
+            store.save_pack(prepared)
+            swept = time.thread_time()
+            spent["pack"] += swept - began
+            spent["longest"] = max(spent["longest"], swept - written)
+            for _ in itertools.takewhile(bool, iter(store.sweep_packs, None)):
+                spent["longest"] = max(spent["longest"], time.thread_time() - swept)
+                spent["sweep"] += time.thread_time() - swept
+                swept = time.thread_time()
+    return spent
+
+
+def _year(parent: Path, days: int) -> dict[str, Any]:
+    """Report a year of one target out of rows, pack it, and report it again: the same PDF command each time."""
+    shutil.rmtree(parent, ignore_errors=True)
+    ledger = Ledger(parent, days, ("imap",))
+    ledger.ready()
+    window = "--from", rfc3339(START + HOUR), "--to", rfc3339(START + (days - 1) * DAY + HOUR)
+    command = "--config", str(ledger.config), "report", *window, "-o", str(parent / "report.pdf"), "--lang", "it"
+    rows = cost(*command).seconds
+    spent = _pack(parent / "data", SMALL_LEVEL)
+    found = {"entries": ledger.size(), "rows": rows, "packs": cost(*command).seconds}
+    shutil.rmtree(parent)
+    return found | {"pack_cpu_seconds": round(spent["pack"] + spent["sweep"], 1)}

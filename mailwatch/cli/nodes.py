@@ -1,0 +1,104 @@
+"""mailwatch nodes: which nodes share the ledger, and which of them probes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from rich.text import Text
+from typing_extensions import TypedDict
+
+from mailwatch.cli.common import add_options, open_config, stdout
+from mailwatch.cli.language import tr
+from mailwatch.cli.terminal_format import TerminalFormat, add_utc_option, terminal_format
+from mailwatch.cli.text_table import Column, TextTable, print_lines
+from mailwatch.errors import OperationError
+from mailwatch.store.lease import Node, list_nodes
+from mailwatch.store.place import configured_place
+from mailwatch.store.postgres import PostgresPlace
+from mailwatch.times import rfc3339
+
+
+class NodeJson(TypedDict):
+    """A node in the output of `mailwatch nodes --json`. Times are RFC 3339; durations are seconds."""
+
+    node: str
+    name: str
+    state: str
+    """active, standby or gone."""
+    lease: float | None
+    """How long its lease still lasts; null for a node that is gone."""
+    since: str | None
+    """Since when it is active."""
+    seen: str
+    epoch: int
+    version: str
+    clock_offset: float | None
+    """How far its clock is ahead of the database's."""
+    clock_bound: float | None
+    refusal: str
+    """Why it would not take over, "" if it would."""
+
+
+def add(verb: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    add_options(verb)
+    add_utc_option(verb)
+    verb.epilog = "Exit status: 0 a node is active, 1 none is."
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    config = open_config(args)
+    place = configured_place(config)
+    if not isinstance(place, PostgresPlace):
+        raise OperationError("the ledger is in SQLite, which one node has for itself")
+    found = list_nodes(place.engine(read_only=True))
+    if args.json:
+        print(json.dumps([node_json(node) for node in found], indent=2, ensure_ascii=False))
+    else:
+        print_lines(stdout(), _table(found, terminal_format(args, config)))
+    return 0 if any(node.active and node.lives for node in found) else 1
+
+
+def node_json(node: Node) -> NodeJson:
+    """Return a node as JSON."""
+    return {
+        "node": node.id,
+        "name": node.name,
+        "state": node.state,
+        "lease": round(node.left, 3) if node.lives else None,
+        "since": rfc3339(node.since) if node.since is not None and node.active else None,
+        "seen": rfc3339(node.seen),
+        "epoch": node.epoch,
+        "version": node.version,
+        "clock_offset": None if node.offset is None else node.offset / 1000,
+        "clock_bound": None if node.bound is None else node.bound / 1000,
+        "refusal": node.refusal,
+    }
+
+
+def _table(found: list[Node], form: TerminalFormat) -> TextTable:
+    columns = (
+        Column(header="node"),
+        Column(header="name", shrinks=True),
+        Column(header="state"),
+        Column(header="seen last"),
+        Column(header="version"),
+        Column(header="clock", right=True),
+        Column(header="why not", below=True, label=""),
+    )
+    table = TextTable(columns, form.zone_note())
+    for node in found:
+        style = {"active": "bold green", "gone": "bold red"}.get(node.state, "")
+        clock = "" if node.offset is None else f"{node.offset / 1000:+.1f} s"
+        table.add_row(
+            node.id[:4],
+            node.name,
+            Text(tr(node.state), style),
+            form.second(node.seen),
+            node.version,
+            clock,
+            node.refusal,
+        )
+    return table

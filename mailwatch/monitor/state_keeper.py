@@ -1,0 +1,57 @@
+"""Keeps beside the ledger what starts and pages would else replay: states of targets that are down or unknown for
+long, and the index of outages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.target_runtime import TargetRuntime
+from mailwatch.store import Reader
+from mailwatch.store.detector_states import KEEP_AFTER
+from mailwatch.store.kept_states import KeptState
+from mailwatch.store.replay import restore_state, rule_book, state_to_keep
+
+KEEP_SECONDS = 15.0
+"""Seconds between two searches for new outages, and for targets whose replay has become long."""
+
+
+class StateKeeper:
+    """Keeps the index of outages, and each target's state each KEEP_AFTER observations since its last up one."""
+
+    def __init__(self, monitor: Pipeline, reader: Reader) -> None:
+        self._monitor, self._reader = monitor, reader
+        self._kept_at: dict[str, int] = {}
+        """For each target, how many observations since its last up observation the latest kept state included."""
+
+    async def run(self) -> None:
+        """Keep states until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            await self._monitor.writer.index_outages()
+            await self.keep_due()
+
+    async def keep_due(self) -> int:
+        """Keep the states that are due; return how many."""
+        count = 0
+        for name, runtime in list(self._monitor.targets.items()):
+            since_up = _observations_since_up(runtime)
+            if since_up < self._kept_at.get(name, 0):
+                del self._kept_at[name]
+            if since_up - self._kept_at.get(name, 0) < KEEP_AFTER:
+                continue
+            state = await asyncio.to_thread(self._state, name)
+            if state is None or await self._monitor.writer.keep([state]):
+                self._kept_at[name] = since_up
+                count += state is not None
+        return count
+
+    def _state(self, name: str) -> KeptState | None:
+        book = rule_book(self._reader)
+        return state_to_keep(self._reader, name, book, restore_state(self._reader, name, book))
+
+
+def _observations_since_up(runtime: TargetRuntime) -> int:
+    counters = runtime.state.counters
+    return counters.down + counters.up + counters.unknown

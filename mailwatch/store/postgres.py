@@ -1,0 +1,340 @@
+"""How a ledger in a PostgreSQL database is opened, held, and appended to.
+
+One database holds one ledger. It is reached by psycopg, which is imported only here and only when it is needed.
+Each write is one transaction that depends on no state of its connection, so that a pooler in transaction mode may
+stand between (PgBouncer).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.engine import ExceptionContext
+
+from mailwatch.errors import OperationError
+from mailwatch.ledger.merkle import CompactRange
+from mailwatch.store.data_dir import DataDirLock
+from mailwatch.store.errors import (
+    DAMAGE_ADVICE,
+    CommitInDoubtError,
+    DatabaseAwayError,
+    KeysDifferError,
+    LedgerClosedError,
+    StoreDamagedError,
+    StoreHealth,
+    StoreUnavailableError,
+    damaged,
+)
+from mailwatch.store.lease import FENCE, Lease, check_lease
+from mailwatch.store.postgres_errors import translate
+from mailwatch.store.schema import entries, head
+
+if TYPE_CHECKING:
+    import psycopg
+
+MIN_VERSION = 15
+CONNECTION = {
+    "connect_timeout": 2,
+    # Without it a node whose network was cut notices nothing for minutes while data is under way (tcp(7)).
+    "tcp_user_timeout": 4000,
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "client_encoding": "UTF8",
+}
+"""Settings of each connection, unless the address says otherwise. Seconds; `tcp_user_timeout` milliseconds.
+
+https://www.postgresql.org/docs/15/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+"""
+
+PATIENCE_MS = 600_000
+"""`tcp_user_timeout` while a ledger is copied."""
+
+_ROW = "idx bigint, kind text, time_ms bigint, target text, number bigint, outcome text, header text, payload text"
+_APPEND = """
+WITH alive AS ({alive}),
+     moved AS (UPDATE ledger_head SET size = :after, hashes = :hashes
+               WHERE id = 1 AND size = :before AND successor IS NULL AND EXISTS (SELECT 1 FROM alive) RETURNING 1)
+INSERT INTO entries (idx, kind, time_ms, target, number, outcome, header, payload)
+SELECT r.* FROM moved, json_to_recordset(CAST(:rows AS json)) AS r({row})
+"""
+"""Compare and set in one statement: no lock is ever held between two messages, so a process that is stopped stops
+no other. `alive` is empty when this process may not write.
+"""
+
+
+class PostgresPlace:
+    """A database of PostgreSQL. `url`: its address, as libpq reads it, without a password, which `password` gives
+    for each connection. `name`: how the server lists our connections.
+    """
+
+    is_shared = True
+
+    def __init__(
+        self, data_dir: Path, url: str, *, password: Callable[[], str] | None = None, name: str = "mailwatch"
+    ) -> None:
+        self.data_dir = data_dir
+        self._password = password
+        self.url = url
+        self._given = _parsed(url)
+        self.name = name
+        self.lease: Lease | None = None
+        """This node's lease, where several nodes share the ledger: nothing is written without it."""
+        self.lock: DataDirLock | None = None
+        """The lock of the data_dir, where this process has it for all its terms."""
+
+    def __str__(self) -> str:
+        given = self._given
+        user, port = given.get("user"), given.get("port")
+        at = f"{user}@" if user else ""
+        return f"postgresql://{at}{given.get('host', '')}{f':{port}' if port else ''}/{given.get('dbname', '')}"
+
+    @property
+    def user(self) -> str:
+        """The role that connects, "" where libpq chooses it."""
+        return str(self._given.get("user") or "")
+
+    def __repr__(self) -> str:
+        return f"PostgresPlace({str(self)!r})"
+
+    def patient(self) -> PostgresPlace:
+        """Return this place with connections that wait for long, since a server that takes many rows is silent at
+        times.
+        """
+        made = copy.copy(self)
+        made.__dict__["_given"] = {"tcp_user_timeout": PATIENCE_MS, **self._given}
+        return made
+
+    def absence(self) -> str:
+        """Return "": only a connection shows what there is."""
+        return ""
+
+    def engine(self, *, read_only: bool = False, health: StoreHealth | None = None) -> sa.Engine:
+        """Return an engine. With a lease, each transaction of one that may write raises EvictedError once the
+        lease was ended.
+        """
+        made = self.unfenced_engine(read_only=read_only, health=health)
+        if self.lease is not None and not read_only:
+            lease = self.lease
+
+            @sa.event.listens_for(made, "begin")
+            def _fence(connection: sa.Connection) -> None:
+                check_lease(lease, connection)
+
+        return made
+
+    def unfenced_engine(self, *, read_only: bool = False, health: StoreHealth | None = None) -> sa.Engine:
+        """Return an engine for who checks the lease by itself.
+
+        Its connections are tested before use, since the server may have ended them.
+        """
+        health = health or StoreHealth()
+        made = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=self._connect,
+            pool_pre_ping=True,
+            pool_size=2,
+            max_overflow=18,
+            use_native_hstore=False,
+            execution_options={"postgresql_readonly": True} if read_only else {},
+        )
+
+        @sa.event.listens_for(made, "handle_error")
+        def _translate(context: ExceptionContext) -> None:
+            cause = context.original_exception
+            if context.is_pre_ping:
+                # The pool opens another connection.
+                return
+            if (error := translate(str(self), cause)) is not None:
+                health.note(error)
+                raise error from cause
+
+        return made
+
+    def hold(self, health: StoreHealth) -> PostgresHold:
+        """Lock the data_dir for this process. Raises DataDirLockedError, OSError."""
+        return PostgresHold(self, health)
+
+    def save_tables(self, made: sa.Engine) -> None:
+        """Do nothing: a commit is in the database."""
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        import psycopg
+
+        secret = {} if self._password is None else {"password": self._password()}
+        settings: dict[str, Any] = {**CONNECTION, "application_name": self.name, **self._given, **secret}
+        # Prepared statements belong to a connection, which a pooler changes.
+        made = psycopg.connect(**settings, prepare_threshold=None)
+        made.server_cursor_factory = _server_cursor()
+        return made
+
+
+class PostgresHold:
+    """The writing side: the lock of this machine's data_dir, and the connection that appends."""
+
+    def __init__(self, place: PostgresPlace, health: StoreHealth) -> None:
+        self._place = place
+        self._engine = place.unfenced_engine(health=health)
+        self._appending: sa.Connection | None = None
+        alive = "SELECT 1" if place.lease is None else FENCE
+        self._lease_values = {} if place.lease is None else place.lease.values
+        self._statement = sa.text(_APPEND.format(alive=alive, row=_ROW))
+        self._lock = place.lock or DataDirLock(place.data_dir)
+
+    def open(self) -> sa.Engine:
+        """Connect, and check that the server can hold a ledger. Raises StoreError."""
+        check_server(self._place, self._engine)
+        return self._engine
+
+    def begin(self) -> None:
+        """Open the connection that appends. Raises StoreError."""
+        self._appending = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+
+    def settle(self, origin: str, tree: CompactRange) -> None:
+        """Compare the head row with what the entries give; make it for a new ledger. Raises StoreError."""
+        with self.transaction() as connection:
+            row = connection.execute(sa.select(head)).one_or_none()
+            if row is None and tree.size == 0:
+                values = {"id": 1, "origin": origin, "size": 0, "hashes": b""}
+                connection.execute(sa.insert(head).values(values))
+                return
+        if row is None:
+            what = f"there are {tree.size} entries, but the row of their number is missing"
+            raise damaged(self._place, f"{what}; if `mailwatch migrate` was interrupted, run it again")
+        if row.origin != origin:
+            raise KeysDifferError(
+                f"{self._place} is of the ledger {row.origin}, and the keys are of {origin}; restore keys and "
+                "database together"
+            )
+        if row.successor is not None:
+            raise self._closed(row.successor)
+        # What another node appended since it was checked is found at the first append.
+        if row.size < tree.size or (row.size == tree.size and row.hashes != tree.to_bytes()):
+            what = f"its head says {row.size} entries, and {tree.size} entries give other hashes"
+            raise StoreDamagedError(f"{self._place}: {what}; {DAMAGE_ADVICE}", what)
+
+    def _closed(self, successor: str) -> LedgerClosedError:
+        return LedgerClosedError(
+            f"the ledger in {self._place} is closed: {successor} goes on for it", "the ledger is closed"
+        )
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Run statements in one transaction. Raises StoreError."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Write in one transaction, as long as this node may. Raises StoreError; EvictedError."""
+        with self.transaction() as connection:
+            if self._place.lease is not None:
+                check_lease(self._place.lease, connection)
+            yield connection
+
+    def append(self, before: CompactRange, after: CompactRange, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Commit rows, which make the tree `after` of the tree `before`, or nothing.
+
+        False: another process appended first. Raises StoreError; EvictedError if this node's lease was ended;
+        CommitInDoubtError if the connection was lost, so that nobody can know yet whether the rows were committed.
+        """
+        assert self._appending is not None
+        values = {
+            "before": before.size,
+            "after": after.size,
+            "hashes": after.to_bytes(),
+            "rows": orjson.dumps(rows).decode(),
+            **self._lease_values,
+        }
+        try:
+            with self._appending.begin():
+                done = self._appending.execute(self._statement, values).rowcount
+            if done == len(rows):
+                return True
+            with self._appending.begin():
+                # An earlier attempt with the same rows may have been committed after its connection was lost. No
+                # two headers are equal, since each holds the digest of a salted payload or its own index and time.
+                query = sa.select(entries.c.header).where(entries.c.idx == before.size)
+                if self._appending.execute(query).scalar() == rows[0]["header"]:
+                    return True
+                if self._place.lease is not None:
+                    check_lease(self._place.lease, self._appending)
+                successor = self._appending.execute(sa.select(head.c.successor)).scalar()
+                if successor is not None:
+                    raise self._closed(successor)
+                return False
+        except DatabaseAwayError as error:
+            raise CommitInDoubtError(str(error), error.public_reason) from error
+
+    def give_back(self, keep: int, pages: int) -> int:
+        """Return 0: the server reuses and shortens its files by itself (autovacuum)."""
+        return 0
+
+    def check(self) -> None:
+        """Check that no other process took the lock of the data_dir. Raises DataDirLockedError, OSError."""
+        self._lock.hold()
+
+    def release(self) -> None:
+        """Close the connections and release the lock."""
+        if self._appending is not None:
+            self._appending.close()
+        self._engine.dispose()
+        if self._lock is not self._place.lock:
+            self._lock.release()
+
+
+def check_server(place: PostgresPlace, made: sa.Engine) -> None:
+    """Check that the server can hold a ledger. Raises StoreError."""
+    with made.connect() as connection:
+        version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10_000
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if version < MIN_VERSION:
+        raise StoreUnavailableError(
+            f"{place} is PostgreSQL {version}; MailWatch needs {MIN_VERSION} or later",
+            f"PostgreSQL {version} is too old",
+        )
+    if encoding != "UTF8":
+        raise StoreUnavailableError(
+            f"{place} has the encoding {encoding}; create it with `ENCODING 'UTF8' TEMPLATE template0`",
+            f"the database has the encoding {encoding}, not UTF8",
+        )
+
+
+@cache
+def _server_cursor() -> type[psycopg.ServerCursor[Any]]:
+    """Return a cursor that may be dropped: who reads only the beginning of a result ends its transaction, and that
+    closes the cursor.
+    """
+    import psycopg
+
+    class DroppableCursor(psycopg.ServerCursor[Any]):
+        def __del__(self, *_: object) -> None:
+            """Say nothing."""
+
+    return DroppableCursor
+
+
+def _parsed(url: str) -> dict[str, Any]:
+    """Return the parts of an address. Raises OperationError for one that libpq does not understand, or without
+    psycopg.
+    """
+    try:
+        import psycopg
+        from psycopg import conninfo
+    except ImportError as error:
+        raise OperationError(
+            f"PostgreSQL needs psycopg, which cannot be loaded ({error}): pip install 'mailwatch[postgresql]'"
+        ) from None
+    try:
+        return conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # The message of libpq would repeat the address, which may hold a password.
+        raise OperationError("the address of the database is not postgresql://user@host:port/name") from None

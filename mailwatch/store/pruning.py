@@ -1,0 +1,116 @@
+"""Drops the runs of old packs for good: of a pruned pack only the root of its subtree stays.
+
+All proofs above that root hold. What was pruned is unknown from then on, never up. Entries that are rows stay:
+outages, settings, tokens, what MailWatch records of itself, and the observations around outages. The ledger
+announces each pruning before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from mailwatch.store.packs import PackReader, PrunedSubtree, has_packs
+from mailwatch.store.reader import Reader
+from mailwatch.store.schema import entries, packs, runs
+from mailwatch.times import HOUR_MS, Millis
+
+PACKS_A_TIME = 64
+"""Most packs of one announcement."""
+BESIDE_MS: Millis = HOUR_MS
+"""Milliseconds before and after an outage of which nothing is pruned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prunable:
+    """A pack that may be pruned: its entries [first, end), and how many its runs hold."""
+
+    first: int
+    end: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What outages need: entries [start, end), and times, both ends inclusive."""
+
+    ranges: Sequence[tuple[int, int]] = ()
+    windows: Sequence[tuple[Millis, Millis]] = ()
+
+    def includes(self, first: int, end: int, low: Millis, high: Millis) -> bool:
+        """Return whether a pack, by its entries and its times, holds something of it."""
+        return any(start < end and first < stop for start, stop in self.ranges) or any(
+            begin <= high and low <= until for begin, until in self.windows
+        )
+
+
+def prunable(reader: Reader, before_ms: Millis, covered: int, needed: Needed) -> list[Prunable]:
+    """Return the oldest packs that may be pruned, at most PACKS_A_TIME. Raises StoreError.
+
+    All of their observations are older than `before_ms`, and their entries are among the first `covered`, which
+    others have signed. None holds what `needed` includes, nor an announcement of maintenance, whose proof would
+    need the entries after it.
+    """
+    found: list[Prunable] = []
+    column = packs.c
+    query = sa.select(column.first, column.level, column.count).where(column.pruned_ms.is_(None))
+    query = query.where(column.swept == 1, column.count > 0).order_by(column.first)
+    with reader.snapshot() as connection:
+        for first, level, count in connection.execute(query).all():
+            end = first + (1 << level)
+            times = sa.select(sa.func.min(runs.c.low_ms), sa.func.max(runs.c.high_ms)).where(runs.c.pack == first)
+            low, high = connection.execute(times).one()
+            if end > covered or high is None or high >= before_ms or len(found) == PACKS_A_TIME:
+                break
+            if not needed.includes(first, end, low, high) and not _announces(connection, first, end):
+                found.append(Prunable(first, end, count))
+    return found
+
+
+def _announces(connection: sa.Connection, first: int, end: int) -> bool:
+    column = entries.c
+    query = sa.select(column.payload).where(column.kind == "node", sa.text("kind <> 'observation'"))
+    payloads = connection.execute(query.where(column.idx >= first, column.idx < end)).scalars()
+    return any(json.loads(text).get("maintenance", {}).get("rules") for text in payloads)
+
+
+def prune_pack(connection: sa.Connection, first: int, at: Millis) -> None:
+    """Drop the runs of a pack in the transaction of `connection`. Raises StoreError."""
+    connection.execute(
+        sa.update(packs).where(packs.c.first == first, packs.c.pruned_ms.is_(None)).values(pruned_ms=at)
+    )
+    connection.execute(sa.delete(runs).where(runs.c.pack == first))
+
+
+def pruned_packs(reader: Reader, end: int) -> list[PrunedSubtree]:
+    """Return the pruned packs that begin before `end`, in order. Raises StoreError."""
+    with reader.snapshot() as connection:
+        return list(PackReader(connection).pruned(end))
+
+
+def segments(reader: Reader, begin: int, end: int) -> Iterator[range | PrunedSubtree]:
+    """Yield what is left of the entries [begin, end): ranges with all entries, and pruned packs by their root.
+
+    A pack of which only a part is wanted is left out.
+    """
+    for found in pruned_packs(reader, end):
+        first, after = found.first, found.first + (1 << found.level)
+        if after <= begin:
+            continue
+        if begin < first:
+            yield range(begin, first)
+        if begin <= first and after <= end:
+            yield found
+        begin = after
+    if begin < end:
+        yield range(begin, end)
+
+
+def pruned_entries(reader: Reader) -> int:
+    """Return how many entries were pruned. Raises StoreError."""
+    query = sa.select(sa.func.coalesce(sa.func.sum(packs.c.count), 0)).where(packs.c.pruned_ms.is_not(None))
+    with reader.snapshot() as connection:
+        return int(connection.execute(query).scalar_one()) if has_packs(connection) else 0

@@ -1,0 +1,387 @@
+"""A run: consecutive observations and gaps of one target in some 45 bytes each, from which every text is remade.
+
+A payload is taken apart into its structure and its values. Rows of one structure are a group; a value that all of
+its rows have becomes part of the structure, the others are columns (run_columns.py). A header is remade from the
+index, kind, running number and time, the digest of the payload, and what its group has: boot, run and opaque id.
+
+The bytes of a run, numbers little-endian:
+
+1. CRC-32 of what follows (4 bytes), the version of this format (1), the lengths of the next two parts (4 each);
+2. a zstd frame: the description of the rows as JSON, a line break, and their columns (index, number, time, group);
+3. a zstd frame: the description of the groups as JSON, a line break, and the columns of the payloads;
+4. the bytes of the columns that seem random, uncompressed: first those of part 2.
+
+Both frames are compressed with the dictionary of the pack, if it has one. `encode` promises nothing: its caller
+decodes the run and compares each text before the rows go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from typing import Any, NamedTuple
+
+import orjson
+import zstandard
+
+from mailwatch.store.run_columns import (
+    NONE,
+    ColumnBytes,
+    Predictor,
+    choose_predictor,
+    read_numbers,
+    read_texts,
+    write_numbers,
+    write_texts,
+)
+from mailwatch.times import Millis
+
+FORMAT = 1
+MAX_RUN_ENTRIES = 1024
+LEVEL = 9
+PATTERN_AFTER = 32
+"""Rows of a structure after which it gets a pattern of its own, which is five times as fast."""
+MAX_STRUCTURES = 1000
+_PARTS = struct.Struct("<IBII")
+MAX_PART_BYTES = 64 << 20
+"""Most bytes that a part may have uncompressed."""
+_HEADER = re.compile(
+    r'\{(?:"boot":"([0-9a-f]{16})","clock":(0|[1-9]\d{0,15}),)?"index":(\d+),"kind":"(observation|gap)","number":(\d+),'
+    r'"payload":"([0-9a-f]{64})",(?:"run":"([0-9a-f]{16})",)?"target":"([0-9a-f]{16})","time":(-?\d+),"v":([12])\}',
+    re.ASCII,
+)
+_VALUE = re.compile(r'((?<=[:,\[])(?:"[^"\\]*(?:\\.[^"\\]*)*"(?!:)|-?(?:0|[1-9]\d{0,15})(?=[,\]}])))', re.ASCII)
+"""A text, or a whole number, that is the value of a key or an item."""
+_ONE_VALUE = r'("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]{1,16})'
+OUTCOMES = {"up": 1, "down": 2, "unknown": 4, None: 8}
+"""Bits of the column `contents`; a gap has no outcome."""
+
+
+class Row(NamedTuple):
+    """A row of the table `entries`."""
+
+    idx: int
+    kind: str
+    time_ms: Millis
+    target: str | None
+    number: int | None
+    outcome: str | None
+    header: str
+    payload: str
+
+
+class RunDamagedError(ValueError):
+    """The bytes of a run are not those that were written."""
+
+
+def is_packable(row: Row) -> bool:
+    """Return whether a row is an observation or gap whose header is in one of the two known forms and fits it."""
+    if row.target is None or row.outcome not in OUTCOMES:
+        return False
+    found = _HEADER.fullmatch(row.header)
+    if found is None or "\n" in row.payload:
+        return False
+    boot, _clock, index, kind, number, digest, run, _id, time, version = found.groups()
+    return (
+        (int(index), kind, int(number), int(time)) == (row.idx, row.kind, row.number, row.time_ms)
+        and (kind == "gap") == (row.outcome is None)
+        and (boot is not None) == (run is not None) == (version == "2")
+        and digest == hashlib.sha256(row.payload.encode()).hexdigest()
+    )
+
+
+class RunParts(NamedTuple):
+    """A run before it is compressed."""
+
+    meta: bytes
+    body: bytes
+    raw: bytes
+
+    @property
+    def form(self) -> bytes:
+        """What recurs from run to run: the description of the groups."""
+        return self.body.partition(b"\n")[0]
+
+    def compress(self, compressor: zstandard.ZstdCompressor) -> bytes:
+        """Return the bytes of the run."""
+        meta, body = compressor.compress(self.meta), compressor.compress(self.body)
+        rest = _PARTS.pack(0, FORMAT, len(meta), len(body))[4:] + meta + body + self.raw
+        return struct.pack("<I", zlib.crc32(rest)) + rest
+
+
+@dataclass(slots=True)
+class _Structure:
+    """The pieces of text around the values of a payload. `pattern` finds the values, once it pays."""
+
+    number: int
+    pieces: list[str]
+    seen: int = 0
+    pattern: re.Pattern[str] | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    """Rows of one structure, while they are encoded."""
+
+    structure: _Structure
+    head: tuple[str | None, ...]
+    number: int
+    rows: list[int] = field(default_factory=list)
+    clocks: list[int] = field(default_factory=list)
+    values: list[Sequence[str]] = field(default_factory=list)
+
+
+class RunEncoder:
+    """Encodes runs; remembers structures, and which predictors fit their values."""
+
+    def __init__(self) -> None:
+        self._predictors: dict[tuple[int, int], Predictor] = {}
+        self._structures: dict[str, _Structure] = {}
+        self._numbers = count()
+        self._latest: _Structure | None = None
+
+    def encode(self, rows: Sequence[Row]) -> RunParts:
+        """Encode packable rows of one target, in ledger order."""
+        groups, members = self._grouped(rows)
+        columns = ColumnBytes()
+        indices, times = [row.idx for row in rows], [row.time_ms for row in rows]
+        described: list[Any] = [rows[0].target, len(rows)]
+        described.append(self._write_column(-1, 0, indices, [], columns))
+        described.append(self._write_column(-1, 1, [row.number or 0 for row in rows], [], columns))
+        described.append(self._write_column(-1, 2, times, [], columns))
+        described.append(write_numbers(members, (NONE, False), [], columns))
+        described.append([group.head for group in groups])
+        columns.finish()
+        meta = orjson.dumps([*described, len(columns.raw)]) + b"\n" + columns.packed
+        body_columns = ColumnBytes()
+        body = orjson.dumps([self._write_group(group, times, body_columns) for group in groups])
+        body_columns.finish()
+        return RunParts(meta, body + b"\n" + body_columns.packed, columns.raw + body_columns.raw)
+
+    def _grouped(self, rows: Sequence[Row]) -> tuple[list[_Group], list[int]]:
+        """Return the groups, and to which each row belongs."""
+        groups: dict[tuple[object, ...], _Group] = {}
+        members: list[int] = []
+        for position, row in enumerate(rows):
+            found = _HEADER.fullmatch(row.header)
+            assert found is not None
+            boot, clock, _, kind, _, _, run, opaque, _, version = found.groups()
+            structure, values = self._take_apart(row.payload)
+            key = (structure.number, kind, row.outcome, boot, run, opaque, version)
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = _Group(structure, key[1:], len(groups))
+            members.append(group.number)
+            group.rows.append(position)
+            group.values.append(values)
+            if clock is not None:
+                group.clocks.append(int(clock))
+        return list(groups.values()), members
+
+    def _take_apart(self, payload: str) -> tuple[_Structure, Sequence[str]]:
+        """Return a payload's structure and its values."""
+        latest = self._latest
+        if latest is not None and latest.pattern is not None and (match := latest.pattern.fullmatch(payload)):
+            return latest, match.groups()
+        parts = _VALUE.split(payload)
+        key = "\0".join(parts[::2])
+        structure = self._structures.get(key)
+        if structure is None:
+            if len(self._structures) >= MAX_STRUCTURES:
+                self._structures.clear()
+                self._predictors.clear()
+            structure = self._structures[key] = _Structure(next(self._numbers), parts[::2])
+        structure.seen += 1
+        if structure.seen == PATTERN_AFTER:
+            structure.pattern = re.compile(_ONE_VALUE.join(map(re.escape, structure.pieces)), re.ASCII)
+        self._latest = structure
+        return structure, parts[1::2]
+
+    def _write_group(self, group: _Group, times: Sequence[int], to: ColumnBytes) -> list[Any]:
+        """Write a group's columns; return its description: its pieces of text, and its columns."""
+        fixed, structure = group.structure.pieces, group.structure.number
+        described = list[list[Any]]()
+        known: list[Sequence[int]] = [[times[row] for row in group.rows]]
+        if group.clocks:
+            described.append(self._write_column(structure, 0, group.clocks, known, to))
+        pieces = [fixed[0]]
+        for place, column in enumerate(zip(*group.values, strict=True), start=1):
+            first = column[0]
+            if column.count(first) == len(column):
+                pieces[-1] += first + fixed[place]
+                continue
+            pieces.append(fixed[place])
+            try:
+                numbers = list(map(int, column))
+            except ValueError:
+                described.append(write_texts(column, to))
+            else:
+                described.append(self._write_column(structure, place, numbers, known, to))
+        return [pieces, described]
+
+    def _write_column(
+        self, structure: int, place: int, column: Sequence[int], known: list[Sequence[int]], to: ColumnBytes
+    ) -> list[Any]:
+        """Write a column of numbers, and add it to those by which later ones are predicted."""
+        chosen = self._predictors.get((structure, place))
+        if chosen is None or chosen[0] >= len(known):
+            chosen = choose_predictor(column, known)
+            if len(column) >= PATTERN_AFTER:
+                self._predictors[structure, place] = chosen
+        written = write_numbers(column, chosen, known, to)
+        known.append(column)
+        return written
+
+
+class Run:
+    """A decoded run. The columns of the rows are decoded at once, the payloads when they are asked for.
+
+    Raises RunDamagedError.
+    """
+
+    def __init__(self, data: bytes, decompressor: zstandard.ZstdDecompressor) -> None:
+        self._decompressor = decompressor
+        try:
+            check, version, meta_length, body_length = _PARTS.unpack_from(data)
+            if zlib.crc32(memoryview(data)[4:]) != check:
+                raise RunDamagedError("its checksum differs")
+            if version != FORMAT:
+                raise RunDamagedError(f"its format {version} is unknown")
+            at = _PARTS.size
+            meta = self._part(data[at : at + meta_length])
+            self._body = data[at + meta_length : at + meta_length + body_length]
+            raw = data[at + meta_length + body_length :]
+            described, _, packed = meta.partition(b"\n")
+            target, count, indices, numbers, times, members, heads, meta_raw = orjson.loads(described)
+            columns = ColumnBytes(packed, raw[:meta_raw])
+            self._raw = raw[meta_raw:]
+            self.target: str = target
+            self.count: int = count
+            self.indices = read_numbers(indices, count, [], columns)
+            self.numbers = read_numbers(numbers, count, [], columns)
+            self.times = read_numbers(times, count, [], columns)
+            self.members = read_numbers(members, count, [], columns)
+            self.heads: list[list[str | None]] = heads
+        except RunDamagedError:
+            raise
+        except _DAMAGE as error:
+            raise RunDamagedError(f"it cannot be decoded: {type(error).__name__}") from None
+
+    def _part(self, frame: bytes) -> bytes:
+        if not 0 <= zstandard.frame_content_size(frame) <= MAX_PART_BYTES:
+            raise RunDamagedError("a part has no size, or is too long")
+        return self._decompressor.decompress(frame)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kind of each row."""
+        kinds = [str(head[0]) for head in self.heads]
+        return [kinds[member] for member in self.members]
+
+    @property
+    def outcomes(self) -> list[str | None]:
+        """The outcome of each row; None for a gap."""
+        outcomes = [head[1] for head in self.heads]
+        return [outcomes[member] for member in self.members]
+
+    @cached_property
+    def _decoded(self) -> tuple[list[str], list[int]]:
+        """The payloads, and the clock readings in the headers (0 in a header without one)."""
+        try:
+            described, _, packed = self._part(self._body).partition(b"\n")
+            columns = ColumnBytes(packed, self._raw)
+            texts: list[Iterator[str]] = []
+            clocks: list[Iterator[int]] = []
+            for number, (pieces, written) in enumerate(orjson.loads(described)):
+                made, read = self._read_group(number, pieces, written, columns)
+                texts.append(iter(made))
+                clocks.append(iter(read))
+            if len(texts) == 1:
+                return list(texts[0]), list(clocks[0])
+            return (
+                [next(texts[member]) for member in self.members],
+                [next(clocks[member]) for member in self.members],
+            )
+        except RunDamagedError:
+            raise
+        except (*_DAMAGE, StopIteration) as error:
+            raise RunDamagedError(f"it cannot be decoded: {type(error).__name__}") from None
+
+    def _read_group(
+        self, group: int, pieces: list[str], written: list[list[Any]], source: ColumnBytes
+    ) -> tuple[list[str], list[int]]:
+        times = self.times
+        if len(self.heads) > 1:
+            times = [time for time, member in zip(times, self.members, strict=True) if member == group]
+        count, known = len(times), [times]
+        clocks = [0] * count
+        if self.heads[group][2] is not None:
+            clocks = read_numbers(written[0], count, known, source)
+            known.append(clocks)
+            written = written[1:]
+        columns: list[Sequence[Any]] = []
+        slots = [""]
+        for column in written:
+            if isinstance(column[0], str):
+                columns.append(read_texts(column, count, source))
+                slots.append("%s")
+            else:
+                known.append(read_numbers(column, count, known, source))
+                columns.append(known[-1])
+                slots.append("%d")
+        form = "".join(slot + piece.replace("%", "%%") for slot, piece in zip(slots, pieces, strict=True))
+        if not columns:
+            return [pieces[0]] * count, clocks
+        return list(map(form.__mod__, zip(*columns, strict=True))), clocks
+
+    @property
+    def payloads(self) -> list[str]:
+        """The payload of each row."""
+        return self._decoded[0]
+
+    def rows(self, positions: Sequence[int]) -> Iterator[Row]:
+        """Remake the rows at these positions, each with its header."""
+        payloads, clocks = self._decoded
+        heads = [
+            (
+                str(kind),
+                outcome,
+                f'"kind":"{kind}","number":',
+                "" if boot is None else f'"boot":"{boot}","clock":',
+                ("" if run is None else f'"run":"{run}",') + f'"target":"{opaque}","time":',
+                f',"v":{version}}}',
+            )
+            for kind, outcome, boot, run, opaque, version in self.heads
+        ]
+        indices, numbers, times, members, target = (
+            self.indices,
+            self.numbers,
+            self.times,
+            self.members,
+            self.target,
+        )
+        for at in positions:
+            kind, outcome, sealed, boot, place, end = heads[members[at]]
+            index, number, time, payload = indices[at], numbers[at], times[at], payloads[at]
+            clock = f"{boot}{clocks[at]}," if boot else ""
+            digest = hashlib.sha256(payload.encode()).hexdigest()
+            header = f'{{{clock}"index":{index},{sealed}{number},"payload":"{digest}",{place}{time}{end}'
+            yield Row(index, kind, time, target, number, outcome, header, payload)
+
+
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    struct.error,
+    zstandard.ZstdError,
+    MemoryError,
+)

@@ -1,0 +1,71 @@
+"""Two `mailwatch run` with one ledger in PostgreSQL: one probes, the other stands by and takes over."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.node_pair import Pair, running_pair
+from tests.servers.postgresql import PostgreSql
+
+
+@pytest.fixture
+def pair(tmp_path: Path, postgresql: PostgreSql) -> Iterator[Pair]:
+    with running_pair(tmp_path, postgresql) as made:
+        yield made
+
+
+def test_another_node_takes_over_when_one_stops_and_the_record_goes_on(pair: Pair) -> None:
+    a, b = pair.start()
+    a.wait_for_state("away", "down")
+    b.wait_for_state("away", "down")
+    listed = json.loads(a.command("nodes", "--json").stdout)
+    assert sorted(node["state"] for node in listed) == ["active", "standby"]
+    assert (a.metric("mailwatch_node_active "), b.metric("mailwatch_node_active ")) == (1, 0)
+    assert "is active: it checks the mailboxes" in b.get("/")
+    assert "is active: it checks the mailboxes" not in a.get("/")
+    assert "stands by" in b.get("/ledger")
+    before = b.count("away", "down")
+    assert a.stop() == 0
+    pair.wait_active(b)
+    b.wait_for_more("away", "down", before + 1)
+    a.start(ready=False)
+    pair.wait_standing_by(a)
+    b.kill()
+    pair.wait_active(a)
+    a.wait_for_more("away", "down", a.count("away", "down"))
+    assert a.stop() == 0
+    checked = a.command("ledger", "audit")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    entries = pair.entries()
+    starts = [payload for kind, payload, _ in entries if kind == "node" and payload["event"] == "start"]
+    # On a busy machine there may be more of them.
+    assert "node" not in starts[0]
+    assert [one["node"]["reason"] for one in starts[1:]][:1] == ["left"]
+    assert starts[-1]["node"]["reason"] in ("lapsed", "left")
+    boots = [boot for boot, _ in itertools.groupby(boot for _, _, boot in entries)]
+    assert len(boots) == len(set(boots)) == len(starts)
+    gaps = [payload["reason"] for kind, payload, _ in entries if kind == "gap"]
+    assert gaps.count("handover") == len(starts) - 1
+
+
+@pytest.mark.nightly
+def test_a_node_that_is_frozen_and_wakes_up_writes_nothing(pair: Pair) -> None:
+    frozen, other = pair.start()
+    frozen.wait_for_state("away", "down")
+    frozen.signal(signal.SIGSTOP)
+    pair.wait_active(other)
+    other.wait_for_more("away", "down", other.count("away", "down"))
+    frozen.signal(signal.SIGCONT)
+    pair.wait_standing_by(frozen)
+    assert other.stop() == 0
+    pair.wait_active(frozen)
+    assert frozen.stop() == 0
+    boots = [boot for boot, _ in itertools.groupby(boot for _, _, boot in pair.entries())]
+    assert len(boots) == len(set(boots))
+    assert frozen.command("ledger", "audit").returncode == 0

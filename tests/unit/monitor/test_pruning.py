@@ -1,0 +1,161 @@
+"""The running MailWatch prunes old packs: only what nobody needs, announced before, and unknown from then on."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch.evidence.ledger_range import select_range
+from mailwatch.monitor import packing, pruning, storage
+from mailwatch.store import NewEntry, Reader, Store, Tokens, audit, backup
+from mailwatch.store import packing as store_packing
+from mailwatch.store.keys import load_keys as load_keys
+from mailwatch.store.packs import EntriesPrunedError
+from mailwatch.store.proofs import consistency_between
+from mailwatch.store.pruning import pruned_entries
+from mailwatch.store.queries import availability, outage_records
+from mailwatch.store.replay import audit_outages, rule_book
+from tests.helpers.ledger_factory import DAY, HOUR, write
+from tests.helpers.running_packing import Running, running
+
+START = 1_767_225_600_000
+DAYS = 110
+END = START + DAYS * DAY
+OUTAGE = START + 10 * DAY
+INTERVAL = 6 * HOUR
+STAMPED = START + 15 * DAY
+"""Up to when a token covers the entries, unless a test says otherwise."""
+
+
+def mark(at: int) -> str:
+    return "-" if OUTAGE <= at < OUTAGE + DAY else "+"
+
+
+def written(folder: Path, stamped: int | None = STAMPED) -> None:
+    """A ledger of 110 days: an outage on the tenth, and the last token about `stamped`."""
+    patterns = {"imap": mark, "smtp": lambda _: "+"}
+    own: list[tuple[str, int, dict[str, Any]]] = []
+    if stamped is not None:
+        covered = 2 * (stamped - START) // INTERVAL
+        for at, size in ((OUTAGE - 5 * DAY, 2 * 5 * DAY // INTERVAL), (stamped, covered)):
+            own.append(("token", at, {"checkpoint": size, "time": at, "authority": "tsa", "reply": "00" * 32}))
+    write(
+        folder, patterns, START, END, interval=INTERVAL, every=4, durable=False, backdated=True,
+        monitor_entries=own,
+    ).close()  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_packing, "SMALL_LEVEL", 4)
+    monkeypatch.setattr(packing, "MAX_CPU_SHARE", 1.0)
+    for module in (packing, pruning, storage):
+        monkeypatch.setattr(module, "now", lambda: END)
+
+
+def connect(parts: Running, witnessed: tuple[int, ...] = ()) -> None:
+    """Announce in the ledger as the service does."""
+
+    async def announce(event: str, **more: Any) -> None:
+        new = NewEntry(kind="node", time=END, target=None, payload={"event": event, **more})
+        await parts.writer.submit(new)
+
+    parts.packing.pruning.connect(announce, parts.writer.checkpoint, lambda: witnessed)
+
+
+def pruned(folder: Path) -> int:
+    with contextlib.closing(Reader.open(folder)) as reader:
+        return pruned_entries(reader)
+
+
+async def prune(folder: Path, witnessed: tuple[int, ...] = (), keep: str = "90d") -> None:
+    async with running(folder, rows="1d", keep=keep) as parts:
+        connect(parts, witnessed)
+        await parts.idle()
+
+
+async def test_old_packs_are_pruned_but_for_what_an_outage_needs(tmp_path: Path) -> None:
+    written(tmp_path)
+    with contextlib.closing(Reader.open(tmp_path)) as reader:
+        (before,) = outage_records(reader)
+        evidence = select_range(reader, Tokens(tmp_path), before.first_index, before.last_index)
+        texts = list(reader.entries(from_index=evidence.start.size, to_index=evidence.end.size))
+        size = reader.size()
+    await prune(tmp_path)
+    keys = load_keys(tmp_path)
+    with contextlib.closing(Reader.open(tmp_path)) as reader:
+        gone = pruned_entries(reader)
+        assert 20 < gone < 2 * 15 * DAY // INTERVAL
+        # Announced before: what is announced is what was dropped.
+        announced = [
+            entry.payload for entry in reader.entries(kinds=["node"]) if entry.payload["event"] == "prune"
+        ]
+        assert sum(payload["pruned"]["entries"] for payload in announced) == gone
+        assert (reader.checkpoint(at_least=size + 1)) is not None
+        # What is left is as it was written, and the roots are those that were signed.
+        assert audit(reader, keys.public, keys.secret) == []
+        for target in ("imap", "smtp"):
+            assert audit_outages(reader, rule_book(reader), target, reader.size()) == []
+        (after,) = outage_records(reader)
+        assert after == before
+        assert select_range(reader, Tokens(tmp_path), before.first_index, before.last_index) == evidence
+        assert list(reader.entries(from_index=evidence.start.size, to_index=evidence.end.size)) == texts
+        with pytest.raises(EntriesPrunedError, match="were pruned by"):
+            list(reader.raw_entries(0, size))
+        # Nothing is known of what was pruned: neither up nor down.
+        (known,) = availability(reader, ["smtp"], START, OUTAGE - 5 * DAY)
+        assert known["coverage"] is None or known["coverage"] < 0.5
+        # A witness that is as old as the tokens still gets its proof.
+        stamped = reader.checkpoint(at_least=2 * 15 * DAY // INTERVAL)
+        assert stamped is not None
+        assert consistency_between(reader, stamped.size, reader.size())
+    with contextlib.closing(Store.open(tmp_path)) as store:
+        assert store.size > size
+    backup(tmp_path, tmp_path / "backup.tar.gz")
+
+
+@pytest.mark.parametrize(
+    ("stamped", "witnessed", "keep"),
+    [
+        (None, (), "90d"),  # no token
+        (STAMPED, (), "110d"),  # all too young
+        (STAMPED, (10_000, 0), "90d"),  # a witness that has cosigned nothing yet
+        (STAMPED, (), "off"),
+    ],
+)
+async def test_nothing_is_pruned_that_is_young_or_that_others_have_not_signed(
+    tmp_path: Path, stamped: int | None, witnessed: tuple[int, ...], keep: str
+) -> None:
+    written(tmp_path, stamped)
+    await prune(tmp_path, witnessed, keep)
+    assert pruned(tmp_path) == 0
+
+
+async def test_a_witness_that_is_behind_keeps_what_it_has_not_cosigned(tmp_path: Path) -> None:
+    written(tmp_path)
+    await prune(tmp_path, witnessed=(10_000, 33))
+    assert 0 < pruned(tmp_path) <= 33
+
+
+async def test_a_kill_after_the_announcement_prunes_at_the_next_time(tmp_path: Path) -> None:
+    written(tmp_path)
+
+    class KilledError(Exception):
+        pass
+
+    async with running(tmp_path, rows="1d", keep="90d") as parts:
+        connect(parts)
+
+        async def killed(_: object) -> Any:
+            raise KilledError
+
+        while await parts.packing._next_pack():
+            pass
+        with pytest.raises(KilledError):
+            await parts.packing.pruning.step(killed)
+    assert pruned(tmp_path) == 0
+    await prune(tmp_path)
+    assert pruned(tmp_path) > 20

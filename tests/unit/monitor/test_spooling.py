@@ -1,0 +1,238 @@
+"""PostgreSQL goes away for an hour: probing goes on, nothing is lost, and the outages are the same as without."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mailwatch.analysis.detector import Detector
+from mailwatch.analysis.rolling_availability import RollingAvailability
+from mailwatch.guard.clock import ClockMonitor
+from mailwatch.ledger.payloads import fact_payload
+from mailwatch.metrics import Metrics
+from mailwatch.model import GapReason, Kind, Observation, Rules
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.spooling import Spooler
+from mailwatch.monitor.target_runtime import TargetRuntime
+from mailwatch.settings import Target, VantagePoint
+from mailwatch.store import Reader, Store, Writer, audit, load_keys
+from mailwatch.store.place import Place
+from mailwatch.store.postgres import PostgresPlace
+from mailwatch.store.spool import SPOOL_FILE, Spool, SpooledDraft
+from mailwatch.store.sqlite import SqlitePlace
+from tests.helpers.ledger_factory import MINUTE, SECOND, observation_of
+from tests.helpers.patience import PATIENCE
+from tests.helpers.requirements import need
+from tests.servers.postgresql import POSTGRES, PostgreSql
+from tests.servers.program import server_folder
+
+START = 1_767_225_600_000
+NAMES = [f"box-{number}" for number in range(5)]
+MINUTES = 80
+AWAY, BACK = 10, 70
+"""The minutes from which the database is away, and is there again."""
+
+
+def mark(name: str, minute: int) -> str:
+    """What a probe finds: each target is down at times, before, in and after the time without a database."""
+    return "-" if (minute + 7 * NAMES.index(name)) % 25 < 5 else "+"
+
+
+class Node:
+    """The parts of a monitor that record, over a ledger; the test says what its probes find."""
+
+    def __init__(self, place: Place, most: int = 10_000_000) -> None:
+        self.store = Store.open(place)
+        self.store.read_clock = lambda: START + (MINUTES + 10) * MINUTE
+        self.writer, self.reader = Writer(self.store), Reader.open(place)
+        self.pipeline = Pipeline(
+            vantage_point=VantagePoint(name="here"), rules=Rules(), writer=self.writer,
+            metrics=Metrics(CollectorRegistry()), guard=None, clock=ClockMonitor(), secret=b"s" * 32,
+        )  # fmt: skip
+        self.spooler = Spooler(
+            Spool(place.data_dir, most), self.pipeline, self.pipeline.recorder, self.writer, self.reader
+        )
+        self.pipeline.spooler, self.pipeline.recorder.has_spool = self.spooler, True
+        for name in NAMES:
+            target = Target(name=name, kind=Kind.IMAP, host="127.0.0.1", port=1, timeout=2.0)
+            self.pipeline.targets[name] = TargetRuntime(
+                target=target, detector=Detector(), rolling_availability=RollingAvailability(interval=60.0)
+            )
+
+    def restore(self) -> None:
+        """Know the latest observations on record, as after a start."""
+        for name, runtime in self.pipeline.targets.items():
+            (entry,) = self.reader.entries(target=name, kinds=["observation"], descending=True, limit=1)
+            assert isinstance(entry.fact, Observation)
+            runtime.latest = entry.fact
+
+    async def see(self, minutes: Sequence[int]) -> None:
+        """Have all targets probed in these minutes."""
+        for minute in minutes:
+            await asyncio.gather(*(self._see(name, minute) for name in NAMES))
+
+    async def _see(self, name: str, minute: int) -> None:
+        runtime = self.pipeline.targets[name]
+        at = START + minute * MINUTE + NAMES.index(name) * SECOND
+        runtime.probe_ended = at / 1000
+        await self.spooler.take(runtime, observation_of(name, mark(name, minute), at))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        await self.writer.start()
+        await self.spooler.open()
+        task = asyncio.create_task(self.spooler.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            await self.spooler.close()
+            await self.writer.close()
+            self.reader.close()
+
+
+def recorded(place: Place) -> tuple[list[Observation], list[dict[str, object]]]:
+    """The observations and the outages on record."""
+    with contextlib.closing(Reader.open(place)) as reader:
+        facts = [entry.fact for entry in reader.entries(kinds=["observation"])]
+        outages = [
+            {key: value for key, value in entry.payload.items() if key not in ("id", "ledger", "salt")}
+            for entry in reader.entries(kinds=["outage"])
+        ]
+        gaps = [entry.payload for entry in reader.entries(kinds=["gap"])]
+        late = list(reader.entries(kinds=["late"]))
+    assert gaps == []
+    assert late == []
+    return [fact for fact in facts if isinstance(fact, Observation)], sorted(outages, key=str)
+
+
+@pytest.fixture
+def cluster() -> Iterator[PostgreSql]:
+    """A cluster of the test's own, which it may stop."""
+    need(POSTGRES)
+    with server_folder() as folder, PostgreSql(folder / "postgresql").running() as server:
+        yield server
+
+
+async def test_an_hour_without_the_database_changes_nothing_on_record(cluster: PostgreSql, tmp_path: Path) -> None:
+    undisturbed = PostgresPlace(tmp_path / "a", cluster.url(cluster.make_database()))
+    node = Node(undisturbed)
+    async with node.running():
+        await node.see(range(MINUTES))
+    place = PostgresPlace(tmp_path / "b", cluster.url(cluster.make_database()))
+    node = Node(place)
+    async with node.running():
+        await node.see(range(AWAY))
+        cluster.stop()
+        await node.see(range(AWAY, BACK))
+        assert node.spooler.waiting == len(NAMES) * (BACK - AWAY)
+        assert node.spooler.problems()[0].startswith(
+            f"the record waits: {len(NAMES) * 60} observations since 2026-"
+        )
+        cluster.start()
+        async with asyncio.timeout(PATIENCE):
+            await node.spooler.drained()
+        assert not node.spooler.problems()
+        await node.see(range(BACK, MINUTES))
+    assert not (place.data_dir / SPOOL_FILE).exists()
+    there, outages = recorded(place)
+    expected, same = recorded(undisturbed)
+    assert sorted(there, key=lambda each: (each.target, each.started_at)) == sorted(
+        expected, key=lambda each: (each.target, each.started_at)
+    )
+    for name in NAMES:
+        times = [each.started_at for each in there if each.target == name]
+        assert times == sorted(times)
+    assert outages == same
+    assert outages
+
+
+async def test_what_waits_outlives_a_kill_and_is_recorded_once(cluster: PostgreSql, tmp_path: Path) -> None:
+    place = PostgresPlace(tmp_path / "b", cluster.url(cluster.make_database()))
+    node = Node(place)
+    async with node.running():
+        await node.see(range(AWAY))
+        cluster.stop()
+        await node.see(range(AWAY, 20))
+        # As after kill -9: nothing is closed, and the file stays as it is.
+        saved = {path.name: path.read_bytes() for path in place.data_dir.glob(f"{SPOOL_FILE}*")}
+        cluster.start()
+        async with asyncio.timeout(PATIENCE):
+            await node.spooler.drained()
+    # All of it is on record, and as the kill came before that was noted, the file has it still.
+    for name, content in saved.items():
+        (place.data_dir / name).write_bytes(content)
+    node = Node(place)
+    for runtime, name in ((node.pipeline.targets[name], name) for name in NAMES):
+        runtime.latest = next(
+            entry.fact
+            for entry in node.reader.entries(target=name, kinds=["observation"], descending=True, limit=1)
+        )  # type: ignore[assignment]
+    async with node.running():
+        async with asyncio.timeout(PATIENCE):
+            await node.spooler.drained()
+    there, _ = recorded(place)
+    assert len(there) == len(NAMES) * 20
+    assert len({(each.target, each.started_at) for each in there}) == len(there)
+
+
+async def test_a_full_spool_is_a_gap_with_a_name(cluster: PostgreSql, tmp_path: Path) -> None:
+    place = PostgresPlace(tmp_path / "b", cluster.url(cluster.make_database()))
+    node = Node(place, most=20_000)
+    async with node.running():
+        await node.see(range(AWAY))
+        cluster.stop()
+        await node.see(range(AWAY, 40))
+        assert node.spooler.full_since is not None
+        kept = node.spooler.waiting
+        assert 0 < kept < len(NAMES) * 30
+        assert "limits.spool is reached" in node.spooler.problems()[0]
+        cluster.start()
+        async with asyncio.timeout(PATIENCE):
+            await node.spooler.drained()
+        assert node.spooler.full_since is None
+        assert [each.reason for each in node.pipeline.attribution.disruptions] == [GapReason.STORE]
+    with contextlib.closing(Reader.open(place)) as reader:
+        assert len(list(reader.entries(kinds=["observation"]))) == len(NAMES) * AWAY + kept
+
+
+async def test_what_others_have_overtaken_counts_nowhere(tmp_path: Path) -> None:
+    place = SqlitePlace(tmp_path / "data")
+    node = Node(place)
+    async with node.running():
+        await node.see(range(3))
+    spool = Spool(place.data_dir, 10_000_000)
+    seen = [observation_of("box-0", "+", START + at) for at in (MINUTE + 30 * SECOND, 3 * MINUTE, 4 * MINUTE)]
+    own = SpooledDraft(kind="clock", time=START + 3 * MINUTE, target=None, payload={"event": "step"})
+    drafts = [
+        SpooledDraft(
+            kind="observation", time=each.ended_at, target="box-0", payload=fact_payload(each), continued=True
+        )
+        for each in seen
+    ]
+    spool.put([drafts[0], own, *drafts[1:]])
+    spool.close()
+    node = Node(place)
+    node.restore()
+    async with node.running():
+        await node.spooler.drained()
+        # Whether it was probed since, this process does not know.
+        assert node.pipeline.targets["box-0"].observed_at is None
+        assert node.pipeline.targets["box-0"].latest == seen[-1]
+    with contextlib.closing(Reader.open(place)) as reader:
+        kinds = [entry.kind for entry in reader.entries()][-4:]
+        (late,) = reader.entries(kinds=["late"])
+        keys = load_keys(place.data_dir)
+        found = [
+            each.what for each in audit(reader, keys.public, keys.secret) if not each.what.startswith("clock")
+        ]
+    assert kinds == ["late", "clock", "observation", "observation"]
+    assert late.target is None
+    assert late.payload["observation"] == fact_payload(seen[0])
+    assert found == []

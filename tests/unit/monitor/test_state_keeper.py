@@ -1,0 +1,106 @@
+"""A target that is down for long has its state kept, at the start and while it is watched."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from mailwatch.model import Outcome
+from mailwatch.monitor.restore import login_observations, restore_targets
+from mailwatch.monitor.state_keeper import StateKeeper
+from mailwatch.settings import Login
+from mailwatch.store import StoreUnavailableError
+from mailwatch.store.detector_states import KIND
+from mailwatch.store.kept_states import KeptState
+from mailwatch.store.replay import restore_state, rule_book
+from tests.helpers.pipeline import PipelineHarness
+
+
+@pytest.fixture
+async def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PipelineHarness]:
+    monkeypatch.setattr("mailwatch.store.replay.KEEP_AFTER", 4)
+    monkeypatch.setattr("mailwatch.monitor.state_keeper.KEEP_AFTER", 4)
+    made = PipelineHarness(tmp_path / "data")
+    await made.writer.start()
+    yield made
+    if made.server:
+        made.server.close()
+        await made.server.wait_closed()
+    await made.close()
+
+
+async def test_states_are_kept_while_a_target_is_down(harness: PipelineHarness) -> None:
+    keeper = StateKeeper(harness.pipeline, harness.reader)
+    for _ in range(3):
+        await harness.probe()
+    assert await keeper.keep_due() == 0
+    await harness.probe()
+    assert await keeper.keep_due() == 1
+    kept = harness.reader.kept(KIND, "t")
+    assert kept is not None
+    assert await keeper.keep_due() == 0
+    for _ in range(4):
+        await harness.probe()
+    assert await keeper.keep_due() == 1
+    later = harness.reader.kept(KIND, "t")
+    assert later is not None
+    assert later.index > kept.index
+    restored = restore_state(harness.reader, "t", rule_book(harness.reader))
+    assert (restored.history.facts, restored.detector) == (0, harness.runtime.detector)
+
+
+async def test_a_start_keeps_what_took_long_to_replay(harness: PipelineHarness) -> None:
+    for _ in range(5):
+        await harness.probe()
+    live = harness.runtime.detector
+    for _ in range(2):
+        harness.pipeline.forget_target("t")
+        await restore_targets(harness.pipeline, harness.reader, [harness.target])
+        assert harness.pipeline.targets["t"].detector == live
+        assert harness.reader.kept(KIND, "t") is not None
+    # The target is up again: it has nothing to keep.
+    await harness.greet()
+    for _ in range(3):
+        await harness.probe()
+    assert await StateKeeper(harness.pipeline, harness.reader).keep_due() == 0
+
+
+async def test_a_state_that_cannot_be_written_is_kept_later(
+    harness: PipelineHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = StateKeeper(harness.pipeline, harness.reader)
+    for _ in range(4):
+        await harness.probe()
+    hidden = harness.database.with_suffix(".moved")
+    harness.database.rename(hidden)
+    with pytest.raises(StoreUnavailableError):
+        await keeper.keep_due()
+    assert not await harness.writer.keep([KeptState(KIND, "t", 0, "", "{}")])
+    hidden.rename(harness.database)
+    assert "were not kept" in caplog.text
+    assert await keeper.keep_due() == 1
+
+
+async def test_a_start_reads_the_latest_observations_of_a_login_that_fails_for_long(
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = Login(username="me", password=SecretStr("secret"))
+    target = replace(harness.target, login=login)
+    await harness.greet()
+    await harness.probe()
+    assert harness.server is not None
+    harness.server.close()
+    await harness.server.wait_closed()
+    for _ in range(12):
+        await harness.probe()
+    whole = login_observations(harness.reader, [target])
+    assert [one.outcome for _, one in whole] == [Outcome.UP, *[Outcome.DOWN] * 12]
+    assert await StateKeeper(harness.pipeline, harness.reader).keep_due() == 1
+    assert login_observations(harness.reader, [target]) == whole
+    monkeypatch.setattr("mailwatch.monitor.restore.MAX_OBSERVATIONS", 5)
+    # What was accepted last, and the latest.
+    assert login_observations(harness.reader, [target]) == [whole[0], *whole[-5:]]
