@@ -375,7 +375,7 @@ class Store:
         """Drop the runs of packs, by the index of their first entry, for good. Raises StoreError."""
         self.check_files()
         for first in firsts:
-            with self._hold.transaction() as connection:
+            with self._hold.writing() as connection:
                 prune_pack(connection, first, at)
 
     def sweep_findings(self) -> list[str]:
