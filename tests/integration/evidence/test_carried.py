@@ -20,6 +20,7 @@ from mailwatch.ledger.dkim_signature import DkimError, verify_dkim
 from mailwatch.model import Kind, Observation
 from mailwatch.monitor.carried import CheckpointCarrier
 from mailwatch.probes import ProbeRequest, observe
+from mailwatch.probes.roundtrip.dkim import check_signatures
 from mailwatch.probes.roundtrip.message import MessageSigner, compose, new_token
 from mailwatch.store import Store
 from mailwatch.store.keys import load_keys
@@ -239,6 +240,62 @@ def test_dates_of_a_signature_are_not_compared_with_our_clock() -> None:
 def test_what_is_no_valid_signature(change: Callable[[bytes], bytes], why: str) -> None:
     with pytest.raises(DkimError, match=why):
         verify_dkim(change(message_with("")), "example.org", "mw", RECORD.decode())
+
+
+RFC8463_MESSAGE = b"""\
+DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed;
+ d=football.example.com; i=@football.example.com;
+ q=dns/txt; s=brisbane; t=1528637909; h=from : to :
+ subject : date : message-id : from : subject : date;
+ bh=2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=;
+ b=/gCrinpcQOoIfuHNQIbq4pgh9kyIK3AQUdt9OdqQehSwhEIug4D11Bus
+ Fa3bT3FY5OsU7ZbnKELq+eXdp1Q1Dw==
+From: Joe SixPack <joe@football.example.com>
+To: Suzie Q <suzie@shopping.example.net>
+Subject: Is dinner ready?
+Date: Fri, 11 Jul 2003 21:00:37 -0700 (PDT)
+Message-ID: <20030712040037.46341.5F8J@football.example.com>
+
+Hi.
+
+We lost the game.  Are you hungry yet?
+
+Joe.
+""".replace(b"\n", b"\r\n")
+"""The message of RFC 8463, A.3."""
+RFC8463_KEY = "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+
+
+async def test_the_ed25519_signature_of_rfc_8463_verifies_as_evidence_and_at_the_probe() -> None:
+    found = verify_dkim(RFC8463_MESSAGE, "football.example.com", "brisbane", RFC8463_KEY)
+    assert (found.bits, found.time) == (256, 1_528_637_909_000)
+    (checked,) = await check_signatures(RFC8463_MESSAGE, ed25519_key)
+    assert checked["result"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "why"),
+    [
+        (lambda text: text.replace(b"Is dinner", b"Is supper"), RFC8463_KEY, "does not match"),
+        (lambda text: text.replace(b"We lost", b"We won"), RFC8463_KEY, "body hash mismatch"),
+        (lambda text: text, RFC8463_KEY.replace("p=11", "p=12"), "does not match|not valid"),
+        (lambda text: text, RFC8463_KEY.replace("p=11qY", "p="), "could not parse ed25519|not valid"),
+        (lambda text: text, RECORD.decode(), "does not match"),
+    ],
+)
+async def test_what_is_no_valid_ed25519_signature(change: Callable[[bytes], bytes], key: str, why: str) -> None:
+    with pytest.raises(DkimError, match=why):
+        verify_dkim(change(RFC8463_MESSAGE), "football.example.com", "brisbane", key)
+    (checked,) = await check_signatures(change(RFC8463_MESSAGE), lambda _: ready(key.encode()))
+    assert checked["result"] in ("fail", "permerror")
+
+
+async def ready(key: bytes) -> bytes:
+    return key
+
+
+async def ed25519_key(name: str) -> bytes | None:
+    return RFC8463_KEY.encode() if name == "brisbane._domainkey.football.example.com." else None
 
 
 @pytest.mark.parametrize(
