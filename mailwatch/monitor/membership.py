@@ -1,15 +1,18 @@
-"""This process as one of the nodes that share a ledger: it renews its lease, and takes over when it may."""
+"""This process as one of the nodes that share a ledger: it renews its lease, and takes over when it may.
+
+The lease is renewed in a thread of its own, so that a busy event loop does not lose it. A loop that stands still
+probes nothing, so the thread renews nothing for it: another node then takes over.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from mailwatch.metrics.node_families import NodeRecord
 from mailwatch.progress import StartupProgress, StartupStep
@@ -19,11 +22,13 @@ from mailwatch.store.node import join, leave
 from mailwatch.store.postgres import PostgresPlace
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 RETRY_SECONDS = 2.0
 """Seconds until a database that is away is asked again."""
 LEAVE_SECONDS = 3.0
 """Seconds to end the lease at a stop. If the database takes none, the others wait until it is over."""
+TICK_SECONDS = 0.25
+STANDSTILL_SECONDS = 3.0
+"""For a loop that has not ticked for so long, nothing is renewed: with the lease, others probe after 10 s."""
 
 
 class Membership:
@@ -44,10 +49,12 @@ class Membership:
         """Set when the term under way was ended by others."""
         self._searched = asyncio.Event()
         self._taken: asyncio.Future[Takeover] | None = None
-        # One thread: a lease is never used by two at once. No other work delays a renewal there.
-        self._thread = ThreadPoolExecutor(1, "lease")
         self._renewed = float("-inf")
         self._registered = True
+        self._ticked = time.monotonic()
+        self._stopping, self._left = threading.Event(), asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+        """The loop that `running` was entered in."""
 
     @classmethod
     async def join(cls, place: PostgresPlace, progress: StartupProgress) -> Membership:
@@ -65,29 +72,22 @@ class Membership:
     async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
         """Renew the lease while the context lasts; end it then, for others to take over at once.
 
-        If the loop fails (our bug), call `give_up`.
+        If the thread fails (our bug), call `give_up`.
         """
-
-        def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception() is not None:
-                logger.error("the lease is not renewed any more; MailWatch stops", exc_info=task.exception())
-                give_up()
-
-        task = asyncio.create_task(self._run())
-        task.add_done_callback(ended)
+        self._loop = asyncio.get_running_loop()
+        ticking = asyncio.create_task(self._tick())
+        threading.Thread(target=self._run, args=(give_up,), name="lease", daemon=True).start()
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait((task,))
-            with contextlib.suppress(TimeoutError, StoreError):
+            self._stopping.set()
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_SECONDS):
-                    await self._in_thread(lambda: leave(self.place))
-            self._thread.shutdown(wait=False)
+                    await self._left.wait()
+            ticking.cancel()
 
     async def take(self) -> Takeover:
         """Wait until this node has taken over."""
-        self.ended.clear()
         self._taken = asyncio.get_running_loop().create_future()
         try:
             return await self._taken
@@ -139,27 +139,54 @@ class Membership:
         problems = [] if self.active_node() else ["no node is active"]
         return [*problems, *([f"this node does not take over: {why}"] if (why := self.lease.refusal()) else [])]
 
-    async def _run(self) -> None:
+    async def _tick(self) -> None:
+        """Show that the loop turns."""
         while True:
-            began = time.monotonic()
-            try:
-                found = await self._in_thread(self._search)
-            except EvictedError as error:
-                self.evictions += 1
-                logger.warning("nodes: %s", error)
-                self.ended.set()
-                self._registered = False
-                continue
-            except StoreError as error:
-                if self.problem != error.public_reason:
-                    logger.error("nodes: %s", error)
-                self.problem = error.public_reason
-            else:
-                self.problem, self.round_trip = "", time.monotonic() - began
-                if found is not None and self._taken is not None and not self._taken.done():
-                    self._taken.set_result(found)
-            self._searched.set()
-            await asyncio.sleep(max(0.0, WATCH_SECONDS - (time.monotonic() - began)))
+            self._ticked = time.monotonic()
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _run(self, give_up: Callable[[], None]) -> None:
+        """Search until this node stops; then leave. In the thread of the lease: it is never used by two at once."""
+        try:
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                if began - self._ticked < STANDSTILL_SECONDS and not self._search_once(began):
+                    continue
+                self._stopping.wait(max(0.0, WATCH_SECONDS - (time.monotonic() - began)))
+        except Exception:
+            logger.exception("the lease is not renewed any more; MailWatch stops")
+            self._in_loop(give_up)
+        with contextlib.suppress(StoreError):
+            leave(self.place)
+        self._in_loop(self._left.set)
+
+    def _search_once(self, began: float) -> bool:
+        """Search, and tell the loop what was found; return False if the lease was ended by others."""
+        try:
+            found = self._search()
+        except EvictedError as error:
+            self.evictions += 1
+            logger.warning("nodes: %s", error)
+            self._registered = False
+            self._in_loop(self.ended.set)
+            return False
+        except StoreError as error:
+            if self.problem != error.public_reason:
+                logger.error("nodes: %s", error)
+            self.problem = error.public_reason
+        else:
+            self.problem, self.round_trip = "", time.monotonic() - began
+            if found is not None:
+                self._in_loop(self._give, found)
+        self._in_loop(self._searched.set)
+        return True
+
+    def _give(self, found: Takeover) -> None:
+        """Have the waiting term begin."""
+        # What ended before it was no term, or an earlier one.
+        self.ended.clear()
+        if self._taken is not None and not self._taken.done():
+            self._taken.set_result(found)
 
     def _search(self) -> Takeover | None:
         """Renew the lease when it is time, end those of others that are over, and take over if wanted."""
@@ -171,9 +198,12 @@ class Membership:
             self.lease.renew()
             self._renewed = began
         self.lease.evict()
-        taken = self.lease.take() if self._taken is not None and not self._taken.done() else None
+        wanted = self._taken
+        taken = self.lease.take() if wanted is not None and not wanted.done() else None
         self.nodes = self.lease.nodes()
         return taken
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    def _in_loop(self, work: Callable[..., None], *args: object) -> None:
+        """Call something in the loop, soon; not once the loop is closed."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(work, *args)
