@@ -69,21 +69,23 @@ def authorities_statement(signers: Iterable[tuple[str, str]]) -> dict[str, list[
 
 
 def error_statement(error: Millis) -> dict[str, float]:
-    """Return the wall clock's error in seconds, by the tokens, if more than one second; else {}."""
+    """Return the wall clock's error in seconds, by outside clocks, if more than one second; else {}."""
     return {"clock_error": error / 1000} if error > MIN_STATED_ERROR_MS else {}
 
 
 def clock_error_of(reader: Reader, range_: LedgerRange, anchors: Iterable[Moment | None]) -> Millis:
-    """Return the error of the wall clock that outages are displayed by, from the tokens around them.
+    """Return the error of the wall clock that outages are displayed by, from the tokens around them; without a
+    token, from the cosignatures.
 
     `anchors`: a moment of each outage (elapsed.py). If an outage's boot has no token, or there is no outage, the
     error follows from the recorded request and answer times of the tokens.
     """
-    cosigned = cosigned_clock_error(reader, range_.start.size, range_.end.size)
+    if not range_.tokens:
+        return cosigned_clock_error(reader, range_.start.size, range_.end.size)
     readings = [_token_reading(reader, token) for token in range_.tokens]
     errors = [clock_error(anchor, readings) for anchor in anchors]
     asked = max((token.clock_error for token in range_.tokens), default=0)
-    return max(cosigned, max((asked if error is None else error for error in errors), default=asked))
+    return max((asked if error is None else error for error in errors), default=asked)
 
 
 def _token_reading(reader: Reader, token: TokenFile) -> TokenReading:

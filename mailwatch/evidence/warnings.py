@@ -27,6 +27,7 @@ CODES = (
     "no_controls",
     "local_controls",
     "clock_off",
+    "clock_off_witness",
     "clock_set",
     "rules_beyond",
     "last_good",
@@ -262,7 +263,7 @@ def caveats(
         *_address_caveats(facts),
         *_ca_caveats(facts),
         *_guard_caveats(facts),
-        *_clock_caveats(stated, facts),
+        *_clock_caveats(stated, facts, tokens),
         *_rule_caveats(stated, facts),
         *_token_caveats(tokens),
         *([] if catalogue is None else _claim_caveats(stated, catalogue)),
@@ -338,8 +339,11 @@ def _guard_caveats(facts: CaveatFacts) -> Iterable[Caveat]:
         yield Caveat("guard_off" if off else "no_controls", {"all": facts.failed})
 
 
-def _clock_caveats(stated: Mapping[str, Any], facts: CaveatFacts) -> Iterable[Caveat]:
-    if (error := round(stated.get("clock_error", 0) * 1000)) > MAX_CLOCK_ERROR_MS:
+def _clock_caveats(stated: Mapping[str, Any], facts: CaveatFacts, tokens: TokenDoubt) -> Iterable[Caveat]:
+    error = round(stated.get("clock_error", 0) * 1000)
+    if error > MAX_CLOCK_ERROR_MS and not tokens.count:
+        yield Caveat("clock_off_witness", {"ms": error})
+    elif error > MAX_CLOCK_ERROR_MS:
         times = {key: str(at) for key, at in stated["outside_times"].items() if at is not None}
         yield Caveat("clock_off", {"ms": error, **times})
     if facts.stepped > MAX_CLOCK_ERROR_MS:

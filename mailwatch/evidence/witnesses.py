@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mailwatch.evidence.stated import WitnessStatementJson
+from mailwatch.ledger.cosignature import witness_clock_offset
 from mailwatch.ledger.entry import target_id
 from mailwatch.store import Entry, Reader
 from mailwatch.store.keys import Keys
@@ -62,15 +63,17 @@ def cosigned_sizes(reader: Reader, start: int, end: int, spans: Iterable[tuple[i
 
 
 def cosigned_clock_error(reader: Reader, start: int, end: int) -> Millis:
-    """Return the least error of our clock that the cosignatures recorded in the entries [start, end) prove."""
-    worst: Millis = 0
+    """Return the error of our clock by the cosignatures recorded in the entries [start, end).
+
+    Of each witness the largest that its cosignatures prove, and of those the least: a witness whose clock is wrong
+    proves nothing while another one agrees with us.
+    """
+    worst: dict[str, Millis] = {}
     for entry in reader.entries(kinds=["witness"], from_index=start, to_index=end):
-        payload = entry.payload
-        if "cosignature" in payload:
-            time, asked, answered = payload["time"], payload["asked"], payload["answered"]
-            # A cosignature has whole seconds.
-            worst = max(worst, asked - time - 1000, time - answered)
-    return worst
+        if "cosignature" in entry.payload:
+            witness = entry.payload["witness"]
+            worst[witness] = max(worst.get(witness, 0), abs(witness_clock_offset(entry.payload)))
+    return min(worst.values(), default=0)
 
 
 def _nearest(entries: Iterator[Entry]) -> list[Entry]:

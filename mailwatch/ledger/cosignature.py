@@ -10,8 +10,9 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -163,3 +164,14 @@ def verify_cosignature(signature: Signature, text: str, key: VerifierKey) -> Mil
 
 def _message(text: str, seconds: int) -> bytes:
     return f"cosignature/v1\ntime {seconds}\n{text}".encode()
+
+
+def witness_clock_offset(payload: Mapping[str, Any]) -> Millis:
+    """Return by how much the clock of a witness was at least ahead of ours at a cosignature; negative: behind; 0
+    where its entry does not say when we asked. `payload`: of the entry.
+    """
+    time, asked, answered = (payload.get(key) for key in ("time", "asked", "answered"))
+    if not (isinstance(time, int) and isinstance(asked, int) and isinstance(answered, int)):
+        return 0
+    # A cosignature has whole seconds.
+    return time - answered if time > answered else min(0, time + 1000 - asked)

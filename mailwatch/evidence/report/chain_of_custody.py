@@ -11,6 +11,7 @@ from mailwatch.evidence.report.facts import NodeFacts, ReportFacts, TokenFacts, 
 from mailwatch.evidence.report.formatting import Rows, digest_groups, texts
 from mailwatch.evidence.report.public_address import public_address_rows
 from mailwatch.evidence.stated import WitnessStatementJson
+from mailwatch.evidence.warnings import MAX_CLOCK_ERROR_MS
 from mailwatch.i18n import Formatter, Texts
 from mailwatch.ledger.cosignature import parse_verifier_key
 from mailwatch.ledger.succession import ChainJson
@@ -109,6 +110,9 @@ def witness_rows(
         if found.count:
             begin, end = writing.local_and_utc(found.first), writing.local_and_utc(found.last, up=True)
             own.append(w["witness_cosigned"].format(count=found.count, begin=begin, end=end))
+        if abs(found.offset) > MAX_CLOCK_ERROR_MS:
+            by = writing.format_duration(abs(found.offset))
+            own.append(w["witness_ahead" if found.offset > 0 else "witness_behind"].format(time=by))
         if found.refused is not None:
             own.append(w["witness_conflict"].format(size=found.refused))
     for one in statements:

@@ -10,6 +10,7 @@ from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fac
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.evidence.report.public_address import PublicAddressFacts
 from mailwatch.evidence.warnings import CaveatFacts, answering_controls
+from mailwatch.ledger.cosignature import witness_clock_offset
 from mailwatch.ledger.earlier_entry import EarlierEntry
 from mailwatch.ledger.payloads import change_from, gap_from, observation_from
 from mailwatch.ledger.timestamp import parse_reply
@@ -78,12 +79,14 @@ class WitnessFacts:
     """The cosignatures of one witness in the range: their number, and the first and the last time by its clock.
 
     `refused`: the size of a checkpoint that it refused, since it had seen another history; None if it did not.
+    `offset`: by how much its clock was ahead of ours, where most; negative: behind.
     """
 
     count: int = 0
     first: Millis = 0
     last: Millis = 0
     refused: int | None = None
+    offset: Millis = 0
 
 
 @dataclass(slots=True)
@@ -298,3 +301,4 @@ def _add_witness(witness: WitnessFacts, payload: Mapping[str, Any]) -> None:
         return
     witness.first = witness.first if witness.count else payload["time"]
     witness.count, witness.last = witness.count + 1, payload["time"]
+    witness.offset = max(witness.offset, witness_clock_offset(payload), key=abs)

@@ -121,18 +121,27 @@ def _compare_mailbox(statement: RegisterStatement, stated: Mapping[str, Any]) ->
 
 
 def witness_text(
-    found: WitnessFindings, scan: LedgerScan, trusted: Collection[str], stated: Mapping[str, Any]
+    found: WitnessFindings,
+    scan: LedgerScan,
+    trusted: Collection[str],
+    stated: Mapping[str, Any],
+    tokens: Sequence[VerifiedToken],
 ) -> str:
-    """Return the findings in words, as a Note where the reader must compare keys, or where a witness
-    saw another history. Raises
+    """Return the findings in words, as a Note where the reader must compare keys, where a witness saw another
+    history, or where its clock and ours differ. `trusted`: the witnesses that the reader names. Raises
     VerificationError if none of those cosigned, or if the entries' times do not fit their cosignatures.
+
+    Who asks a witness does not choose its clock: where tokens that the reader trusts contradict it, its times are
+    not used.
     """
     known = [one for one in found.cosignatures if one.witness in trusted]
     if trusted and not known:
         raise VerificationError("no checkpoint was cosigned by a witness of --witness")
-    if known:
-        _check_times(known, scan, stated)
+    offsets = _clock_offsets(found.cosignatures, scan)
+    by_tokens = any(token.trusted for token in tokens)
+    _check_times([one for one in known if not (by_tokens and one.witness in offsets)], scan, stated)
     words = [_cosigned_text(found.cosignatures)]
+    words += [_clock_text(key, off, by_tokens) for key, off in sorted(offsets.items())]
     words += [_statement_text(statement) for statement, _ in found.statements]
     words += [_conflict_text(entry) for entry in found.conflicts]
     others = sorted({_name(one.witness) for one in found.cosignatures if one.witness not in trusted})
@@ -140,11 +149,29 @@ def witness_text(
         names = ", ".join(others)
         words.append(f"compare the keys of {names} with the witnesses' own, and name them by --witness")
     sentence = "; ".join(words)
-    return Note(sentence) if others or found.conflicts else sentence
+    return Note(sentence) if others or offsets or found.conflicts else sentence
+
+
+def _clock_offsets(cosignatures: Sequence[VerifiedCosignature], scan: LedgerScan) -> dict[str, Millis]:
+    """Return by how much the clock of each witness differed from ours, where that is more than ten minutes."""
+    entries = {entry.index: entry for entry in scan.witnesses}
+    found: dict[str, Millis] = {}
+    for one in cosignatures:
+        off = _as_token(one, entries[one.entry]).clock_error
+        if off > MAX_UNSTATED_MS:
+            found[one.witness] = max(off, found.get(one.witness, 0))
+    return found
+
+
+def _clock_text(key: str, off: Millis, by_tokens: bool) -> str:
+    words = f"the clock of {_name(key)} and ours DIFFERED by at least {off // 1000} s"
+    return words + (": the tokens contradict it, and its times are not used" if by_tokens else "")
 
 
 def _check_times(cosignatures: Sequence[VerifiedCosignature], scan: LedgerScan, stated: Mapping[str, Any]) -> None:
     """Compare the entries' own times with cosignatures, as with tokens. Raises VerificationError."""
+    if not cosignatures:
+        return
     entries = {entry.index: entry for entry in scan.witnesses}
     times = [_as_token(one, entries[one.entry]) for one in cosignatures]
     off, seconds = max(time.clock_error for time in times), stated.get("clock_error", 0)

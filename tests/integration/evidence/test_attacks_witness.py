@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mailwatch.cli import main
+from mailwatch.evidence.joint.member import read_member
 from mailwatch.evidence.ledger_range import PUBLIC_KINDS
 from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
-from mailwatch.evidence.verify import Claim, Trust, verify
+from mailwatch.evidence.verify import Claim, Trust, examine, verify
 from mailwatch.evidence.verify.archive import VerificationError
 from mailwatch.evidence.verify.entries import LedgerScan
 from mailwatch.evidence.verify.witness import verify_witnesses
@@ -30,8 +33,8 @@ from mailwatch.store.witness_register import WitnessRegister
 from mailwatch.times import now
 from mailwatch.witness.cosigner import Cosigner
 from mailwatch.witness.keys import load_witness_key
-from tests.helpers.ledger_factory import DAY
-from tests.helpers.malicious_operator import Operator
+from tests.helpers.ledger_factory import DAY, MINUTE
+from tests.helpers.malicious_operator import Operator, quiet, trusting
 from tests.helpers.pdf import text_of
 from tests.helpers.witnesses import cosign_by_hand, register_by_hand
 
@@ -230,6 +233,74 @@ def _without_admission(operator: Operator, cosigner: Cosigner, known: int) -> No
     operator.entry = dated  # type: ignore[method-assign]
     cosign_by_hand(operator, cosigner, known)
     operator.entry = entry  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def late_cosigner(operator: Operator, tmp_path: Path) -> Iterator[Cosigner]:
+    """A witness whose clock is twenty minutes ahead."""
+    Store.open(tmp_path / "late").close()
+    register = WitnessRegister(tmp_path / "late")
+    keys = operator.store.keys
+    allowed = [log_key(keys.origin, keys.public)]
+    yield Cosigner(load_witness_key(tmp_path / "late"), register, allowed, lambda: now() + 20 * MINUTE)
+    register.close()
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "its clock was at least"), ("it", "era avanti di almeno")])
+def test_a_witness_whose_clock_is_wrong_does_not_date_the_record(
+    operator: Operator, late_cosigner: Cosigner, tmp_path: Path, language: str, words: str
+) -> None:
+    """The tokens agree with our clock: the witness is named, and neither the times nor a joint case suffer."""
+    authority = quiet(tmp_path / "authority")
+    operator.observe("+")
+    operator.stamp(authority)
+    known = record_outage(operator, late_cosigner)
+    operator.stamp(authority)
+    cosign_by_hand(operator, late_cosigner, known)
+    path = operator.bundle(authority, report=language)
+    assert "clock_error" not in json.loads(zipfile.ZipFile(path).read("outage.json"))
+    for witnesses in (set(), {str(late_cosigner.key)}):
+        result = examine(path, replace(trusting(authority), witnesses=witnesses))
+        assert [claim for claim in result.claims if not claim.valid] == []
+        assert "clock_off" not in {one.code.removesuffix("_witness") for one in result.caveats}
+        (claim,) = [claim for claim in result.claims if claim.claim == "witness"]
+        differed = f"the clock of {late_cosigner.key.name} and ours DIFFERED by at least (1199|1200) s: the tokens"
+        assert re.search(differed, claim.detail)
+        assert claim.note
+    assert read_member(path, trusting(authority)).reason == ""
+    with zipfile.ZipFile(path) as opened:
+        opened.extract("report.pdf", tmp_path)
+    assert re.search(f"{words} (19 min 59 s|20 min)", " ".join(text_of(tmp_path / "report.pdf").split()))
+
+
+def test_with_tokens_that_the_reader_does_not_trust_a_witness_is_believed(
+    operator: Operator, late_cosigner: Cosigner, tmp_path: Path
+) -> None:
+    """Else an authority of the operator's own could overrule the witness that a reader names."""
+    authority = quiet(tmp_path / "authority")
+    operator.observe("+")
+    operator.stamp(authority)
+    record_outage(operator, late_cosigner)
+    operator.stamp(authority)
+    ((claim, words),) = refused(operator.bundle(authority), late_cosigner)
+    assert (claim, "of which 0 ms are stated" in words) == ("witness", True)
+
+
+def test_without_tokens_a_wrong_clock_is_admitted_unless_another_witness_agrees_with_it(
+    operator: Operator, cosigner: Cosigner, late_cosigner: Cosigner
+) -> None:
+    known = record_outage(operator, late_cosigner)
+    path = operator.bundle(report="en")
+    assert json.loads(zipfile.ZipFile(path).read("outage.json"))["clock_error"] == pytest.approx(1199.5, abs=1)
+    assert {one.code for one in examine(path, Trust()).caveats} >= {"clock_off_witness", "no_tokens"}
+    cosign_by_hand(operator, cosigner)
+    operator.observe("++----++")
+    cosign_by_hand(operator, late_cosigner, known)
+    cosign_by_hand(operator, cosigner, known)
+    path = operator.bundle()
+    assert "clock_error" not in json.loads(zipfile.ZipFile(path).read("outage.json"))
+    assert the_claim(path, cosigner).valid
+    assert [claim for claim, _ in refused(path, late_cosigner)] == ["witness"]
 
 
 def edited(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Operator], None]:
