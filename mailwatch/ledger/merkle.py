@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 EMPTY_ROOT = hashlib.sha256(b"").digest()
@@ -17,6 +17,17 @@ def leaf_hash(entry: bytes) -> bytes:
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Return the hash of two subtrees: SHA-256(0x01 || left || right)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def perfect_root(leaves: Sequence[bytes]) -> bytes:
+    """Return the root of a perfect subtree by its leaf hashes, whose number is a power of two."""
+    hashed = hashlib.sha256
+    level = list(leaves)
+    while len(level) > 1:
+        level = [
+            hashed(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=True)
+        ]
+    return level[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 1. `Packer.prepare` encodes a range and decodes it again: each text must be the same, and the leaves of what was
    decoded must give the subtree's root. It only reads, in any thread.
 2. `write_pack` writes the runs and reads them back.
-3. `sweep` compares each row with the committed run that holds it, and deletes it.
+3. `Sweeper.sweep` (sweeping.py) compares each row with the committed run that holds it, and deletes it.
 
 Each step is a transaction of its own. A crash between two leaves an entry as a row, or as a row and in a run,
 which readers take for one entry, and never as neither. The trigger of the table `entries` allows no other row to
@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import sqlalchemy as sa
 import zstandard
 
 from mailwatch.analysis.outage_record import OutageRecord, outage_from_payload
-from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.ledger.merkle import leaf_hash, perfect_root
 from mailwatch.store.errors import DAMAGE_ADVICE, StoreDamagedError
 from mailwatch.store.packs import PACKED_KINDS, PackReader, decompressor, raw_dictionary
 from mailwatch.store.reader import Reader
@@ -28,11 +28,12 @@ from mailwatch.store.run_format import (
     LEVEL,
     MAX_RUN_ENTRIES,
     OUTCOMES,
+    PackableRow,
     Row,
     Run,
     RunDamagedError,
     RunEncoder,
-    is_packable,
+    packable,
 )
 from mailwatch.store.schema import checkpoints, entries, packs, runs
 from mailwatch.times import DAY_MS, HOUR_MS, Millis
@@ -46,7 +47,15 @@ KEPT_WITHIN_MS: Millis = DAY_MS
 FOLLOWING_ENTRIES = 1000
 DICTIONARY_BYTES, DICTIONARY_PACKS = 16_384, 64
 """A dictionary has at most so many bytes, and serves so many packs."""
-_COLUMNS = [entries.c[name] for name in Row._fields]
+# As texts: to build such a statement and its key takes longer than to read the forty rows of a target.
+ROW_COLUMNS = ", ".join(Row._fields)
+_IN_ORDER = sa.text(
+    "SELECT idx, header, kind, target FROM entries WHERE idx >= :begin AND idx < :end ORDER BY idx"
+)
+_OF_TARGET = sa.text(
+    f"SELECT {ROW_COLUMNS} FROM entries WHERE target = :target AND idx >= :begin AND idx < :end "
+    "AND kind IN ('observation', 'gap') ORDER BY idx LIMIT :limit"
+)
 
 
 def level_for(entries_a_day: float) -> int:
@@ -154,7 +163,6 @@ class Packer:
         """
         self._kept.update(self._reader)
         leaves, targets = self._leaves(wanted, pause)
-        root = _root(leaves)
         dictionary_of, dictionary, is_new = self._dictionary(wanted, targets)
         compressor = zstandard.ZstdCompressor(
             level=LEVEL, write_checksum=True, dict_data=raw_dictionary(dictionary) if dictionary else None
@@ -167,13 +175,13 @@ class Packer:
                 for part in _parts(segment):
                     made += coder.encode(part)
                     pause()
+        # Equal leaves give an equal root.
         for index, leaf in coder.leaves.items():
-            leaves[index - wanted.first] = leaf
-        if _root(leaves) != root:
-            raise StoreDamagedError(f"the packed entries from {wanted.first} on do not give their root")
+            if leaves[index - wanted.first] != leaf:
+                raise StoreDamagedError(f"the packed entries from {wanted.first} on do not give their root")
         return PreparedPack(
-            range=wanted, root=root, dictionary_of=dictionary_of, dictionary=dictionary if is_new else None,
-            runs=tuple(made),
+            range=wanted, root=perfect_root(leaves), dictionary_of=dictionary_of,
+            dictionary=dictionary if is_new else None, runs=tuple(made),
         )  # fmt: skip
 
     def _leaves(self, wanted: PackRange, pause: Callable[[], None]) -> tuple[list[bytes], list[str]]:
@@ -182,10 +190,9 @@ class Packer:
         targets: dict[str, None] = {}
         while len(leaves) < 1 << wanted.level:
             begin = wanted.first + len(leaves)
-            query = sa.select(entries.c.idx, entries.c.header, entries.c.kind, entries.c.target)
-            query = query.where(entries.c.idx >= begin, entries.c.idx < min(begin + MAX_RUN_ENTRIES, wanted.end))
+            part = {"begin": begin, "end": min(begin + MAX_RUN_ENTRIES, wanted.end)}
             with self._reader.snapshot() as connection:
-                found = connection.execute(query.order_by(entries.c.idx)).all()
+                found = connection.execute(_IN_ORDER, part).all()
             for index, header, kind, target in found:
                 if index != wanted.first + len(leaves):
                     break
@@ -201,13 +208,11 @@ class Packer:
     def _rows(self, wanted: PackRange, target: str, limit: int | None = None) -> Iterator[Row]:
         """Yield the observations and gaps of a target in a range, a slice at a time."""
         begin = wanted.first
-        while limit is None or limit > 0:
-            column = entries.c
-            query = sa.select(*_COLUMNS).where(column.target == target, column.kind.in_(PACKED_KINDS))
-            query = query.where(column.idx >= begin, column.idx < wanted.end).order_by(column.idx)
+        while True:
+            part = {"target": target, "begin": begin, "end": wanted.end, "limit": limit or MAX_RUN_ENTRIES}
             with self._reader.snapshot() as connection:
-                found = connection.execute(query.limit(limit or MAX_RUN_ENTRIES)).all()
-            yield from (Row(*row) for row in found)
+                found = connection.execute(_OF_TARGET, part).all()
+            yield from map(Row._make, found)
             if limit is not None or len(found) < MAX_RUN_ENTRIES:
                 return
             begin = found[-1].idx + 1
@@ -223,7 +228,7 @@ class Packer:
                 return known.first, known.dictionary, False
         pieces: dict[bytes, None] = {}
         for target in targets:
-            rows = [row for row in self._rows(wanted, target, limit=50) if is_packable(row)]
+            rows = list(filter(None, map(packable, self._rows(wanted, target, limit=50))))
             if rows:
                 pieces[self._encoder.encode(rows).form] = None
             if sum(map(len, pieces)) > DICTIONARY_BYTES:
@@ -242,25 +247,26 @@ class _Coder:
     leaves: dict[int, bytes] = field(default_factory=dict)
     """The leaf hashes of all rows as decoded."""
 
-    def encode(self, rows: Sequence[Row]) -> list[PreparedRun]:
+    def encode(self, given: Sequence[PackableRow]) -> list[PreparedRun]:
         """Return runs with those of the rows that are decoded to the byte."""
-        data = self.encoder.encode(rows).compress(self.compressor)
+        data = self.encoder.encode(given).compress(self.compressor)
+        rows = [one.row for one in given]
+        times = [row.time_ms for row in rows]
         made = PreparedRun(
-            target=str(rows[0].target), first=rows[0].idx, last=rows[-1].idx, count=len(rows),
-            low_ms=min(row.time_ms for row in rows), high_ms=max(row.time_ms for row in rows),
-            contents=_contents(rows), data=data,
+            target=str(rows[0].target), first=rows[0].idx, last=rows[-1].idx, count=len(rows), low_ms=min(times),
+            high_ms=max(times), contents=_contents(rows), data=data,
         )  # fmt: skip
         try:
             again = self.decode(made)
         except RunDamagedError:
             again = []
-        if again == list(rows):
+        if again == rows:
             self.leaves.update((row.idx, leaf_hash(row.header.encode())) for row in again)
             return [made]
         if len(rows) == 1:
             return []
         middle = len(rows) // 2
-        return self.encode(rows[:middle]) + self.encode(rows[middle:])
+        return self.encode(given[:middle]) + self.encode(given[middle:])
 
     def decode(self, made: PreparedRun) -> list[Row]:
         """Return the rows of a run. Raises RunDamagedError."""
@@ -290,12 +296,13 @@ def _is_old(connection: sa.Connection, wanted: PackRange, before_ms: Millis) -> 
     return following is not None and following < before_ms
 
 
-def _segments(rows: Iterator[Row], windows: Sequence[tuple[Millis, Millis]]) -> Iterator[list[Row]]:
+def _segments(rows: Iterator[Row], windows: Sequence[tuple[Millis, Millis]]) -> Iterator[list[PackableRow]]:
     """Yield the rows that go into packs, parted where one stays a row, so that no run spans it."""
-    segment: list[Row] = []
+    segment: list[PackableRow] = []
     for row in rows:
-        if is_packable(row) and not any(begin <= row.time_ms <= end for begin, end in windows):
-            segment.append(row)
+        one = packable(row)
+        if one is not None and not any(begin <= row.time_ms <= end for begin, end in windows):
+            segment.append(one)
         elif segment:
             yield segment
             segment = []
@@ -303,18 +310,11 @@ def _segments(rows: Iterator[Row], windows: Sequence[tuple[Millis, Millis]]) -> 
         yield segment
 
 
-def _parts(segment: Sequence[Row]) -> Iterator[Sequence[Row]]:
+def _parts(segment: Sequence[PackableRow]) -> Iterator[Sequence[PackableRow]]:
     """Part a segment into runs of about the same length."""
     many = -(-len(segment) // MAX_RUN_ENTRIES)
     for number in range(many):
         yield segment[len(segment) * number // many : len(segment) * (number + 1) // many]
-
-
-def _root(leaves: Sequence[bytes]) -> bytes:
-    tree = CompactRange()
-    for leaf in leaves:
-        tree.append(leaf)
-    return tree.root()
 
 
 def write_pack(connection: sa.Connection, prepared: PreparedPack) -> None:
@@ -345,70 +345,6 @@ def write_pack(connection: sa.Connection, prepared: PreparedPack) -> None:
     there = {(target, first): data for target, first, data in connection.execute(query)}
     if there != {(run.target, run.first): run.data for run in prepared.runs}:
         raise StoreDamagedError("a pack is not what was written")
-
-
-@dataclass(slots=True)
-class Sweeper:
-    """Deletes the rows that runs hold. It remembers where it is; a new one begins with the oldest unswept pack.
-
-    `findings`: packs with a row that differs from its run; nothing of such a run is deleted.
-    """
-
-    findings: list[str] = field(default_factory=list)
-    _pack: int | None = None
-    _after: int = -1
-    _failed: set[int] = field(default_factory=set)
-
-    def sweep(self, connection: sa.Connection, limit: int) -> int:
-        """Delete rows in the transaction of `connection`, run by run, until there are `limit`; return how many.
-
-        0 means that there is nothing left to sweep. About 30 µs a row. Raises StoreError.
-        """
-        deleted = 0
-        while deleted < limit:
-            if self._pack is None and not self._begin(connection):
-                return deleted
-            column = runs.c
-            query: sa.Select[Any] = sa.select(
-                column.target, column.first, column.last, column.data, packs.c.dictionary_of
-            )
-            query = query.join(packs, packs.c.first == column.pack)
-            query = query.where(column.pack == self._pack, column.first > self._after).order_by(column.first)
-            run_row: sa.Row[Any] | None = connection.execute(query.limit(1)).one_or_none()
-            if run_row is None:
-                self._finish(connection)
-                continue
-            deleted += self._sweep_run(connection, run_row)
-            self._after = run_row.first
-        return deleted
-
-    def _begin(self, connection: sa.Connection) -> bool:
-        query = sa.select(packs.c.first).where(packs.c.swept == 0, packs.c.pruned_ms.is_(None))
-        query = query.where(packs.c.first.not_in(self._failed)).order_by(packs.c.first)
-        self._pack, self._after = connection.execute(query.limit(1)).scalar(), -1
-        return self._pack is not None
-
-    def _finish(self, connection: sa.Connection) -> None:
-        if self._pack not in self._failed:
-            connection.execute(sa.update(packs).where(packs.c.first == self._pack).values(swept=1))
-        self._pack = None
-
-    def _sweep_run(self, connection: sa.Connection, run_row: sa.Row[Any]) -> int:
-        column = entries.c
-        held = (column.target == run_row.target) & column.idx.between(run_row.first, run_row.last)
-        held &= column.kind.in_(PACKED_KINDS)
-        rows = [Row(*row) for row in connection.execute(sa.select(*_COLUMNS).where(held).order_by(column.idx))]
-        if not rows:
-            return 0
-        run = PackReader(connection).load(run_row)
-        packed = {row.idx: row for row in run.rows(range(run.count))}
-        if any(packed.get(row.idx) != row for row in rows):
-            assert self._pack is not None
-            self._failed.add(self._pack)
-            self.findings.append(f"rows from {run_row.first} on differ from their copy in a pack, and stay")
-            return 0
-        connection.execute(sa.delete(entries).where(held))
-        return len(rows)
 
 
 def pack_next(packer: Packer, store: Packing, before_ms: Millis, level: int) -> PreparedPack | None:

@@ -80,20 +80,33 @@ class RunDamagedError(ValueError):
     """The bytes of a run are not those that were written."""
 
 
-def is_packable(row: Row) -> bool:
-    """Return whether a row is an observation or gap whose header is in one of the two known forms and fits it."""
+class PackableRow(NamedTuple):
+    """A row that may be packed. `head`: what its run stores of its header once for all rows that have the same;
+    `clock`: the reading of the clock in its header, None in a header without one.
+    """
+
+    row: Row
+    head: tuple[str | None, ...]
+    clock: int | None
+
+
+def packable(row: Row) -> PackableRow | None:
+    """Return an observation or gap whose header is in one of the two known forms and fits it; else None."""
     if row.target is None or row.outcome not in OUTCOMES:
-        return False
+        return None
     found = _HEADER.fullmatch(row.header)
     if found is None or "\n" in row.payload:
-        return False
-    boot, _clock, index, kind, number, digest, run, _id, time, version = found.groups()
-    return (
+        return None
+    boot, clock, index, kind, number, digest, run, opaque, time, version = found.groups()
+    if (
         (int(index), kind, int(number), int(time)) == (row.idx, row.kind, row.number, row.time_ms)
         and (kind == "gap") == (row.outcome is None)
         and (boot is not None) == (run is not None) == (version == "2")
         and digest == hashlib.sha256(row.payload.encode()).hexdigest()
-    )
+    ):
+        head = (kind, row.outcome, boot, run, opaque, version)
+        return PackableRow(row, head, None if clock is None else int(clock))
+    return None
 
 
 class RunParts(NamedTuple):
@@ -146,9 +159,10 @@ class RunEncoder:
         self._numbers = count()
         self._latest: _Structure | None = None
 
-    def encode(self, rows: Sequence[Row]) -> RunParts:
-        """Encode packable rows of one target, in ledger order."""
-        groups, members = self._grouped(rows)
+    def encode(self, given: Sequence[PackableRow]) -> RunParts:
+        """Encode rows of one target, in ledger order."""
+        groups, members = self._grouped(given)
+        rows = [one.row for one in given]
         columns = ColumnBytes()
         indices, times = [row.idx for row in rows], [row.time_ms for row in rows]
         described: list[Any] = [rows[0].target, len(rows)]
@@ -164,24 +178,21 @@ class RunEncoder:
         body_columns.finish()
         return RunParts(meta, body + b"\n" + body_columns.packed, columns.raw + body_columns.raw)
 
-    def _grouped(self, rows: Sequence[Row]) -> tuple[list[_Group], list[int]]:
+    def _grouped(self, given: Sequence[PackableRow]) -> tuple[list[_Group], list[int]]:
         """Return the groups, and to which each row belongs."""
         groups: dict[tuple[object, ...], _Group] = {}
         members: list[int] = []
-        for position, row in enumerate(rows):
-            found = _HEADER.fullmatch(row.header)
-            assert found is not None
-            boot, clock, _, kind, _, _, run, opaque, _, version = found.groups()
+        for position, (row, head, clock) in enumerate(given):
             structure, values = self._take_apart(row.payload)
-            key = (structure.number, kind, row.outcome, boot, run, opaque, version)
+            key = (structure.number, head)
             group = groups.get(key)
             if group is None:
-                group = groups[key] = _Group(structure, key[1:], len(groups))
+                group = groups[key] = _Group(structure, head, len(groups))
             members.append(group.number)
             group.rows.append(position)
             group.values.append(values)
             if clock is not None:
-                group.clocks.append(int(clock))
+                group.clocks.append(clock)
         return list(groups.values()), members
 
     def _take_apart(self, payload: str) -> tuple[_Structure, Sequence[str]]:
