@@ -48,13 +48,13 @@ FOLLOWING_ENTRIES = 1000
 DICTIONARY_BYTES, DICTIONARY_PACKS = 16_384, 64
 """A dictionary has at most so many bytes, and serves so many packs."""
 # As texts: to build such a statement and its key takes longer than to read the forty rows of a target.
-ROW_COLUMNS = ", ".join(Row._fields)
 _IN_ORDER = sa.text(
     "SELECT idx, header, kind, target FROM entries WHERE idx >= :begin AND idx < :end ORDER BY idx"
 )
 _OF_TARGET = sa.text(
-    f"SELECT {ROW_COLUMNS} FROM entries WHERE target = :target AND idx >= :begin AND idx < :end "
-    "AND kind IN ('observation', 'gap') ORDER BY idx LIMIT :limit"
+    "SELECT idx, kind, time_ms, target, number, outcome, header, payload FROM entries "
+    "WHERE target = :target AND idx >= :begin AND idx < :end AND kind IN ('observation', 'gap') "
+    "ORDER BY idx LIMIT :limit"
 )
 
 

@@ -8,22 +8,26 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mailwatch.store.packing import ROW_COLUMNS
 from mailwatch.store.packs import PackReader
 from mailwatch.store.run_format import Row
 from mailwatch.store.schema import packs
 
 RUNS_AT_ONCE = 16
 """Runs that are read with one query."""
-_HELD = "target = :target AND idx BETWEEN :first AND :last AND kind IN ('observation', 'gap')"
 # As texts: to build such a statement and its key takes longer than to read the forty rows of a run.
 _RUNS = sa.text(
     "SELECT runs.target, runs.first, runs.last, runs.data, packs.dictionary_of "
     "FROM runs JOIN packs ON packs.first = runs.pack WHERE runs.pack = :pack AND runs.first > :after "
     "ORDER BY runs.first LIMIT :limit"
 )
-_ROWS = sa.text(f"SELECT {ROW_COLUMNS} FROM entries WHERE {_HELD} ORDER BY idx")
-_DELETE = sa.text(f"DELETE FROM entries WHERE {_HELD}")
+_ROWS = sa.text(
+    "SELECT idx, kind, time_ms, target, number, outcome, header, payload FROM entries "
+    "WHERE target = :target AND idx BETWEEN :first AND :last AND kind IN ('observation', 'gap') ORDER BY idx"
+)
+_DELETE = sa.text(
+    "DELETE FROM entries "
+    "WHERE target = :target AND idx BETWEEN :first AND :last AND kind IN ('observation', 'gap')"
+)
 
 
 @dataclass(slots=True)

@@ -66,9 +66,13 @@ def rows(draw: st.DrawFn) -> list[Row]:
     return made
 
 
+def encoded(encoder: RunEncoder, given_rows: list[Row]) -> bytes:
+    given_packable = list(filter(None, map(packable, given_rows)))
+    return encoder.encode(given_packable).compress(zstandard.ZstdCompressor(level=3))
+
+
 def decoded(encoder: RunEncoder, given_rows: list[Row]) -> Run:
-    data = encoder.encode(list(filter(None, map(packable, given_rows)))).compress(zstandard.ZstdCompressor(level=3))
-    return Run(data, zstandard.ZstdDecompressor())
+    return Run(encoded(encoder, given_rows), zstandard.ZstdDecompressor())
 
 
 @given(rows())
@@ -113,7 +117,7 @@ def test_a_row_whose_columns_differ_from_its_header_stays_a_row() -> None:
 @given(st.data())
 def test_damage_is_found_or_does_no_harm(data: st.DataObject) -> None:
     made = [sealed(at, {"n": at % 7, "salt": f"{at:032x}"}, 60_000 * at, 2) for at in range(40)]
-    whole = bytearray(RunEncoder().encode(list(filter(None, map(packable, made)))).compress(zstandard.ZstdCompressor(level=3)))
+    whole = bytearray(encoded(RunEncoder(), made))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at] ^= data.draw(st.integers(1, 255))
     cut = bytes(whole[: data.draw(st.sampled_from([len(whole), at]))])
