@@ -1,4 +1,8 @@
-"""What a node shows while it stands by: what the active node records. It writes nothing."""
+"""What a node shows while it stands by: what the active node records. It writes nothing to the ledger.
+
+It saves the newest checkpoint beside its keys, as the active node does: a database that lacks it later has lost
+entries that were signed, whoever signed them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from mailwatch.analysis.detector import IndexedFact
 from mailwatch.analysis.outage_record import outage_from_payload
-from mailwatch.ledger.checkpoint import Checkpoint
+from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, verify
 from mailwatch.model import Gap, Observation, TargetChange
 from mailwatch.monitor.membership import Membership
 from mailwatch.monitor.read_model import MonitorReadModel
@@ -18,7 +22,9 @@ from mailwatch.monitor.service import Service
 from mailwatch.settings import Target
 from mailwatch.store import Entry, NewEntry, StoreError, Writer
 from mailwatch.store.errors import EvictedError
+from mailwatch.store.first_start import save_signed_checkpoint, signed_size
 from mailwatch.store.kept_states import KeptState
+from mailwatch.store.keys import Keys
 from mailwatch.store.replay import read_announcements
 
 logger = logging.getLogger(__name__)
@@ -69,8 +75,9 @@ class RefusingWriter(Writer):
 class Follower:
     """Applies the entries of the active node to the targets in memory, for the pages."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, keys: Keys) -> None:
         self._monitor, self._reader = service.monitor, service.reader
+        self._data_dir, self._keys = service.config.data_dir, keys
         self._next = 0
         self._restored: dict[str, int] = {}
         """The last entry of each target that its state already has."""
@@ -101,6 +108,8 @@ class Follower:
                 if failing:
                     logger.info("the record can be read again")
                 failing = False
+            if entries:
+                await asyncio.to_thread(self._save_checkpoint)
             for entry in entries:
                 self._apply(entry)
                 self._next = entry.index + 1
@@ -108,6 +117,16 @@ class Follower:
                 await asyncio.sleep(FOLLOW_SECONDS)
             else:
                 await asyncio.sleep(0)
+
+    def _save_checkpoint(self) -> None:
+        """Save the newest checkpoint beside the keys."""
+        try:
+            newest = self._reader.last_checkpoint()
+            if newest is not None and newest.size > signed_size(self._data_dir, self._keys):
+                verify(newest.note, self._keys.public)
+                save_signed_checkpoint(self._data_dir, newest.note)
+        except (StoreError, CheckpointError, OSError) as error:
+            logger.warning("the newest checkpoint was not saved beside the keys: %s", error)
 
     def _apply(self, entry: Entry) -> None:
         """Apply one entry, as the pipeline does with what it has committed."""

@@ -146,7 +146,7 @@ class Membership:
             await asyncio.sleep(TICK_SECONDS)
 
     def _run(self, give_up: Callable[[], None]) -> None:
-        """Search until this node stops; then leave. In the thread of the lease: never two at once use it."""
+        """Search until this node stops; then leave. In the one thread that uses the lease."""
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()

@@ -173,7 +173,7 @@ class Startup:
         built = await asyncio.to_thread(build_config, self.config)
         keys, health = await asyncio.to_thread(load_keys, self.config.data_dir), StoreHealth()
         service = await self._service(built, keys, health, RefusingWriter())
-        follower = Follower(service)
+        follower = Follower(service, keys)
         await follower.restore(built.targets)
         read_model = StandbyReadModel(service, membership)
         app = create_app(read_model, built.access, keys.secret, service.only_public_targets)

@@ -34,6 +34,12 @@ ROLLED_BACK_ADVICE = (
     "new key, as its successor (docs/how-to/backup.md)"
 )
 
+FAILED_OVER_ADVICE = (
+    "it failed over to a replica that had not received them, or an older state of it was restored. Start the node "
+    "that was active then: it has a copy of the last ones. If that is lost, begin a successor "
+    "(docs/how-to/high-availability.md)"
+)
+
 SIGNED_CHECKPOINT_FILE = "ledger.checkpoint"
 """File beside the keys with the last signed checkpoint. A database with fewer entries has lost some."""
 
@@ -109,16 +115,18 @@ def signed_size(data_dir: Path, keys: Keys) -> int:
     return checkpoint.verify(note, keys.public).size if note else 0
 
 
-def check_not_rolled_back(data_dir: Path, keys: Keys, size: int, note_at: Callable[[int], str | None]) -> None:
+def check_not_rolled_back(place: Place, keys: Keys, size: int, note_at: Callable[[int], str | None]) -> None:
     """Compare the database with the checkpoint beside the keys. `note_at` returns its checkpoint of a size.
 
     Raises LedgerRolledBackError if entries that were signed are missing: the write-ahead log was removed, or the
     database is an older copy. To go on would give a second root for one size under one key.
     """
-    note = read_signed_checkpoint(data_dir, keys.public)
+    note = read_signed_checkpoint(place.data_dir, keys.public)
     signed = checkpoint.verify(note, keys.public).size if note else 0
     if signed > size:
         what = f"{signed} entries were signed, but the database has {size}"
+        if place.is_shared:
+            raise LedgerRolledBackError(f"{what}: {FAILED_OVER_ADVICE}", what)
         raise LedgerRolledBackError(
             f"{what}: its file mailwatch.sqlite-wal was removed, or an older copy was put in its place. Restore "
             f"that file; {ROLLED_BACK_ADVICE}",
@@ -126,6 +134,8 @@ def check_not_rolled_back(data_dir: Path, keys: Keys, size: int, note_at: Callab
         )
     if signed and note_at(signed) != note:
         what = f"the checkpoint of {signed} entries that was signed last is not in the database"
+        if place.is_shared:
+            raise LedgerRolledBackError(f"{what}: {FAILED_OVER_ADVICE}", what)
         raise LedgerRolledBackError(
             f"{what}: it is an older copy that went on by itself. Restore the database that signed it; "
             f"{ROLLED_BACK_ADVICE}",

@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
-from mailwatch.store.errors import EvictedError, StoreError, StoreUnavailableError
+from mailwatch.store.errors import DatabaseAwayError, EvictedError, StoreError, StoreUnavailableError
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,14 @@ FENCE = (
 )
 """One row if the node may write, locked until the end of the transaction: an eviction waits for it."""
 
+_CLUSTER = (
+    "(SELECT CAST(system_identifier AS text) FROM pg_control_system()) || '.' || "
+    "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+)
+"""Which history of which server this is: its identifier and timeline. A promotion begins a timeline, and so does a
+recovery to an earlier time. pg_control_checkpoint() shows it late: only after the next checkpoint.
+"""
+
 _REGISTER = """
 INSERT INTO nodes (id, name, epoch, until, seen, version)
 VALUES (:node, :name, 1, clock_timestamp() + :lease * interval '1 second', clock_timestamp(), :version)
@@ -61,8 +70,19 @@ WHERE id = :node AND epoch = :epoch
 RETURNING clock_timestamp() AS at, EXISTS (
     SELECT 1 FROM nodes AS other
     WHERE other.id <> :node AND other.seen > clock_timestamp() - :alone * interval '1 hour'
-) AS accompanied, (SELECT origin FROM ledger_head) AS origin
+) AS accompanied, {cluster} AS cluster,
+    current_setting('synchronous_standby_names') <> '' AND
+    current_setting('synchronous_commit') IN ('on', 'remote_apply') AS synchronous
 """
+_HEAD = """
+SELECT shares.cluster, shares.synchronous, coalesce(shares.node = :node, FALSE) AS held,
+    ledger_head.origin, ledger_head.size, ledger_head.hashes, coalesce(former.name, '') AS unsure
+FROM shares LEFT JOIN ledger_head ON TRUE LEFT JOIN nodes AS former
+    ON former.id = coalesce(shares.node, shares.former) AND former.id <> :node AND former.until < clock_timestamp()
+    AND shares.cluster <> :cluster AND NOT shares.synchronous
+WHERE shares.share = 0
+"""
+_VOUCH = "UPDATE shares SET cluster = :cluster, synchronous = :synchronous WHERE share = 0 AND node = :node"
 _LAPSED = "SELECT id FROM nodes WHERE until < clock_timestamp() AND until > '-infinity' AND id <> :node"
 _EVICT = """
 UPDATE nodes SET epoch = epoch + 1, until = '-infinity'
@@ -82,6 +102,7 @@ UPDATE shares SET node = :node, since = clock_timestamp(), former = coalesce(nod
     takeovers = takeovers + CASE WHEN coalesce(node, former, :node) = :node THEN 0 ELSE 1 END,
     reason = CASE coalesce(node, former) WHEN :node THEN 'again' ELSE reason END
 WHERE share = 0 AND (node IS NULL OR node = :node) AND EXISTS (SELECT 1 FROM mine)
+    AND (cluster IS NULL OR synchronous OR coalesce(node, former, :node) = :node OR cluster = {cluster})
 RETURNING former, reason, takeovers
 """
 _NODES = """
@@ -146,6 +167,17 @@ class Takeover:
         return self.former not in ("", self.node)
 
 
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """That all this node committed is in the database of the history `cluster`.
+
+    `committed` returns the size and the hashes of the ledger after its latest commit, for any thread.
+    """
+
+    cluster: str
+    committed: Callable[[], tuple[int, bytes]]
+
+
 class Lease:
     """One node's registration. `open_engine` opens the database; its connections are the lease's own.
 
@@ -171,6 +203,10 @@ class Lease:
         self.bound: Millis = 0
         self.name, self._version, self._origin, self._monotonic = name, version, origin, monotonic
         self._is_of_other = False
+        self._unsure = ""
+        self._cluster_query = _CLUSTER
+        self.vouched: Vouched | None = None
+        """Set by the term of this node once it has compared the database with its own copy."""
         self._engine = open_engine()
         self._sent = float("-inf")
 
@@ -185,6 +221,8 @@ class Lease:
 
     def register(self) -> None:
         """Begin an epoch of this node. What an earlier one of it would write is refused from now on."""
+        self._probe_cluster_query()
+        self.vouched = None
         sent = self._monotonic()
         with self._transaction() as connection:
             forget = (
@@ -197,8 +235,14 @@ class Lease:
         self._sent = sent
 
     def renew(self) -> None:
-        """Renew the lease, and compare the clocks. Raises EvictedError if others have ended it."""
-        sent = self._monotonic()
+        """Renew the lease, and compare the clocks.
+
+        Raises EvictedError if others have ended it, or if the database failed over and has lost what this node
+        committed.
+        """
+        sent, vouched = self._monotonic(), self.vouched
+        # Read before the question: a commit in between is no loss.
+        committed = (0, b"") if vouched is None else vouched.committed()
         with self._transaction() as connection:
             values = {
                 **self.values,
@@ -209,19 +253,66 @@ class Lease:
                 "refusal": self.refusal(),
             }
             began, asked = now(), self._monotonic()
-            row = connection.execute(sa.text(_RENEW), values).one_or_none()
+            row = connection.execute(sa.text(_RENEW.format(cluster=self._cluster_query)), values).one_or_none()
             half = (self._monotonic() - asked) * 500
-        if row is None:
-            raise evicted(self.name)
+            if row is None:
+                raise evicted(self.name)
+            share = connection.execute(sa.text(_HEAD), {"node": self.node, "cluster": row.cluster}).one()
+            if vouched is not None and vouched.cluster != row.cluster:
+                vouched = self._compare(vouched, row.cluster, committed, share)
+            is_known = (share.cluster, share.synchronous) == (row.cluster, row.synchronous)
+            if share.held and not is_known and vouched is not None and vouched.cluster == row.cluster:
+                vouch = {"cluster": row.cluster, "synchronous": row.synchronous, "node": self.node}
+                connection.execute(sa.text(_VOUCH), vouch)
         self._sent, self.alone = sent, not row.accompanied
-        self._is_of_other = row.origin not in (None, self._origin)
+        self._is_of_other, self._unsure = share.origin not in (None, self._origin), share.unsure
         # The database read its clock some time between question and answer.
         self.offset, self.bound = round(began + half - row.at.timestamp() * 1000), round(half) + 1
+
+    def _compare(
+        self, vouched: Vouched, cluster: str, committed: tuple[int, bytes], share: sa.Row[Any]
+    ) -> Vouched:
+        """Return what is known of the database after it failed over. Raises EvictedError for a loss."""
+        size, hashes = committed
+        if share.size > size:
+            # A commit of ours came in between, which the database took; the next time shows it.
+            return vouched
+        if (share.size, share.hashes) != (size, hashes):
+            logger.error("nodes: the database failed over; it has %s of %d entries", share.size, size)
+            raise EvictedError(
+                f"the database failed over and lacks entries that this node, {self.name}, recorded; it begins "
+                "anew",
+                "the database failed over and lacks entries",
+            )
+        logger.warning("nodes: the database failed over; it has all %d entries", size)
+        found = Vouched(cluster, vouched.committed)
+        if self.vouched is vouched:
+            self.vouched = found
+        return found
+
+    def _probe_cluster_query(self) -> None:
+        """Find out whether this server shows its history; some that are managed do not."""
+        try:
+            with self._transaction() as connection:
+                self.cluster_of(connection)
+        except (DatabaseAwayError, EvictedError):
+            raise
+        except StoreError:
+            self._cluster_query = "''"
+
+    def cluster_of(self, connection: sa.Connection) -> str:
+        """Return which history of which server this is, "" if it does not show that. Raises StoreError."""
+        return str(connection.execute(sa.text(f"SELECT {self._cluster_query}")).scalar_one())
 
     def refusal(self) -> str:
         """Return why this node takes no targets from others, "" if it would."""
         if self._is_of_other:
             return "its keys are those of another ledger"
+        if self._unsure:
+            return (
+                f"the database failed over to a replica that may lack what node {self._unsure} recorded; start "
+                "that one, or begin a successor (docs/how-to/high-availability.md)"
+            )
         if self.alone or self.offset is None or abs(self.offset) <= MAX_OFFSET_MS + self.bound:
             return ""
         way = "ahead of" if self.offset > 0 else "behind"
@@ -258,7 +349,8 @@ class Lease:
         if self.refusal() or self.start_seconds_left() <= 0:
             return None
         with self._transaction() as connection:
-            row = connection.execute(sa.text(_TAKE), {**self.values, "origin": self._origin}).one_or_none()
+            statement = sa.text(_TAKE.format(cluster=self._cluster_query))
+            row = connection.execute(statement, {**self.values, "origin": self._origin}).one_or_none()
         if row is None:
             return None
         return Takeover(

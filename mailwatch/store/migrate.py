@@ -27,6 +27,7 @@ from mailwatch.ledger.merkle import CompactRange
 from mailwatch.progress import StartupProgress
 from mailwatch.store.backup import check_ledger_exists
 from mailwatch.store.closed_ledger import check_not_closed
+from mailwatch.store.committed_tail import remove_tail
 from mailwatch.store.compact import alone
 from mailwatch.store.copying import copy_tables, copy_token_files, count_rows, one_moment, read_back
 from mailwatch.store.data_dir import DataDirLock
@@ -223,6 +224,7 @@ def to_sqlite(source: PostgresPlace, progress: Progress = _silent) -> Move:
         if not file.exists():
             database(work).rename(file)
             sync_folder(data_dir)
+        remove_tail(data_dir)
         shutil.rmtree(work)
     with contextlib.closing(Store.open(data_dir)) as store:
         return Move(store.keys.origin, store.size, str(source), str(file))

@@ -18,6 +18,7 @@ from mailwatch.config.errors import FieldError
 from mailwatch.config.schema_database import DatabaseSection
 from mailwatch.config.secrets import read_secret
 from mailwatch.ledger.merkle import CompactRange
+from mailwatch.store.committed_tail import CommittedTail
 from mailwatch.store.errors import StoreHealth, StoreUnavailableError
 from mailwatch.store.postgres import PostgresPlace
 from mailwatch.store.sqlite import SqlitePlace
@@ -25,6 +26,10 @@ from mailwatch.store.sqlite import SqlitePlace
 
 class Hold(Protocol):
     """The writing side of a place: held by one process, as far as the place can tell."""
+
+    @property
+    def tail(self) -> CommittedTail | None:
+        """Where this process keeps what it committed last; None where a failover cannot lose a commit."""
 
     def open(self) -> sa.Engine:
         """Open the database. Raises StoreError, OSError."""

@@ -20,6 +20,7 @@ from sqlalchemy.engine import ExceptionContext
 
 from mailwatch.errors import OperationError
 from mailwatch.ledger.merkle import CompactRange
+from mailwatch.store.committed_tail import CommittedTail
 from mailwatch.store.data_dir import DataDirLock
 from mailwatch.store.errors import (
     DAMAGE_ADVICE,
@@ -32,7 +33,7 @@ from mailwatch.store.errors import (
     StoreUnavailableError,
     damaged,
 )
-from mailwatch.store.lease import FENCE, Lease, check_lease
+from mailwatch.store.lease import FENCE, Lease, Vouched, check_lease
 from mailwatch.store.postgres_errors import translate
 from mailwatch.store.schema import entries, head
 
@@ -62,7 +63,8 @@ _ROW = "idx bigint, kind text, time_ms bigint, target text, number bigint, outco
 _APPEND = """
 WITH alive AS ({alive}),
      moved AS (UPDATE ledger_head SET size = :after, hashes = :hashes
-               WHERE id = 1 AND size = :before AND successor IS NULL AND EXISTS (SELECT 1 FROM alive) RETURNING 1)
+               WHERE id = 1 AND size = :before AND hashes = :hashes_before AND successor IS NULL
+               AND EXISTS (SELECT 1 FROM alive) RETURNING 1)
 INSERT INTO entries (idx, kind, time_ms, target, number, outcome, header, payload)
 SELECT r.* FROM moved, json_to_recordset(CAST(:rows AS json)) AS r({row})
 """
@@ -93,9 +95,12 @@ class PostgresPlace:
 
     def __str__(self) -> str:
         given = self._given
-        user, port = given.get("user"), given.get("port")
-        at = f"{user}@" if user else ""
-        return f"postgresql://{at}{given.get('host', '')}{f':{port}' if port else ''}/{given.get('dbname', '')}"
+        at = f"{user}@" if (user := given.get("user")) else ""
+        hosts, ports = str(given.get("host", "")).split(","), str(given.get("port", "")).split(",")
+        # One port is that of all hosts.
+        ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+        where = ",".join(f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=True))
+        return f"postgresql://{at}{where}/{given.get('dbname', '')}"
 
     @property
     def user(self) -> str:
@@ -188,10 +193,17 @@ class PostgresHold:
         self._lease_values = {} if place.lease is None else place.lease.values
         self._statement = sa.text(_APPEND.format(alive=alive, row=_ROW))
         self._lock = place.lock or DataDirLock(place.data_dir)
+        self.tail = CommittedTail(place.data_dir)
+        self._committed = (0, b"")
+        self._cluster = ""
 
     def open(self) -> sa.Engine:
         """Connect, and check that the server can hold a ledger. Raises StoreError."""
         check_server(self._place, self._engine)
+        if self._place.lease is not None:
+            with self.transaction() as connection:
+                # Before anything is compared: a failover from here on shows.
+                self._cluster = self._place.lease.cluster_of(connection)
         return self._engine
 
     def begin(self) -> None:
@@ -205,6 +217,7 @@ class PostgresHold:
             if row is None and tree.size == 0:
                 values = {"id": 1, "origin": origin, "size": 0, "hashes": b""}
                 connection.execute(sa.insert(head).values(values))
+                self._vouch(tree)
                 return
         if row is None:
             what = f"there are {tree.size} entries, but the row of their number is missing"
@@ -220,6 +233,13 @@ class PostgresHold:
         if row.size < tree.size or (row.size == tree.size and row.hashes != tree.to_bytes()):
             what = f"its head says {row.size} entries, and {tree.size} entries give other hashes"
             raise StoreDamagedError(f"{self._place}: {what}; {DAMAGE_ADVICE}", what)
+        self._vouch(tree)
+
+    def _vouch(self, tree: CompactRange) -> None:
+        """Tell the lease that the database has all that this node committed."""
+        self._committed = (tree.size, tree.to_bytes())
+        if self._place.lease is not None:
+            self._place.lease.vouched = Vouched(self._cluster, lambda: self._committed)
 
     def _closed(self, successor: str) -> LedgerClosedError:
         return LedgerClosedError(
@@ -246,12 +266,23 @@ class PostgresHold:
         False: another process appended first. Raises StoreError; EvictedError if this node's lease was ended;
         CommitInDoubtError if the connection was lost, so that nobody can know yet whether the rows were committed.
         """
+        texts = orjson.dumps(rows)
+        if not self._append(before, after, rows, texts):
+            return False
+        self.tail.keep(after, texts)
+        self._committed = (after.size, after.to_bytes())
+        return True
+
+    def _append(
+        self, before: CompactRange, after: CompactRange, rows: Sequence[Mapping[str, Any]], texts: bytes
+    ) -> bool:
         assert self._appending is not None
         values = {
             "before": before.size,
+            "hashes_before": before.to_bytes(),
             "after": after.size,
             "hashes": after.to_bytes(),
-            "rows": orjson.dumps(rows).decode(),
+            "rows": texts.decode(),
             **self._lease_values,
         }
         try:
@@ -284,6 +315,7 @@ class PostgresHold:
 
     def release(self) -> None:
         """Close the connections and release the lock."""
+        self.tail.close()
         if self._appending is not None:
             self._appending.close()
         self._engine.dispose()

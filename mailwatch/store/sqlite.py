@@ -64,6 +64,8 @@ class SqlitePlace:
 class SqliteHold:
     """The one process that writes: the lock of its data_dir, and the connection that appends."""
 
+    tail = None
+
     def __init__(self, data_dir: Path, health: StoreHealth) -> None:
         self._data_dir = data_dir
         self._health = health

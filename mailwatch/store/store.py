@@ -6,6 +6,7 @@ Not asynchronous: writer.py calls it in a dedicated thread.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import secrets
@@ -26,6 +27,7 @@ from mailwatch.model import Fact, Observation
 from mailwatch.monotonic import Origin
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.store.closed_ledger import check_not_closed, complete_succession
+from mailwatch.store.committed_tail import CommittedTail
 from mailwatch.store.errors import (
     DAMAGE_ADVICE,
     FULL_ERRNOS,
@@ -33,6 +35,7 @@ from mailwatch.store.errors import (
     KeysDifferError,
     StoreDamagedError,
     StoreHealth,
+    StoreUnavailableError,
     damaged,
     disk_full,
 )
@@ -51,6 +54,7 @@ from mailwatch.store.packs import PackReader, PrunedSubtree, ledger_size, subtre
 from mailwatch.store.place import Hold, Place, place_of
 from mailwatch.store.pruning import prune_pack
 from mailwatch.store.reader import Entry, entry_from_row
+from mailwatch.store.recovery import ROWS_AT_ONCE, OwnCopy, newest_rows
 from mailwatch.store.schema import checkpoints, entries
 from mailwatch.store.sweeping import Sweeper
 from mailwatch.times import Millis, now
@@ -240,10 +244,13 @@ class Store:
         with self._hold.transaction() as connection:
             _grow(connection, tree, ledger_size(connection), StartupProgress())
         if tree.size <= self._tree.size:
-            what = f"the entries after {tree.size} are gone"
-            raise StoreDamagedError(f"{self._place}: {what}; {DAMAGE_ADVICE}", what)
+            raise self._gone(tree.size)
         self._tree = tree
         self._numbers.clear()
+
+    def _gone(self, size: int) -> StoreDamagedError:
+        what = f"the entries after {size} are gone"
+        return StoreDamagedError(f"{self._place}: {what}; {DAMAGE_ADVICE}", what)
 
     def _entry(self, new: NewEntry, index: int, numbers: dict[str, int], clock: Millis, origin: Origin) -> Entry:
         payload: Mapping[str, object] = (
@@ -303,7 +310,12 @@ class Store:
         note = notes.sign(made, self.keys.private)
         row = {"size": made.size, "time_ms": now(), "note": note, "hashes": self._tree.to_bytes()}
         with self._hold.writing() as connection:
+            if (have := ledger_size(connection)) < made.size:
+                # Signed is only what is committed, also after a failover.
+                raise self._gone(have)
             connection.execute(sa.insert(checkpoints), [row])
+        if self._hold.tail is not None:
+            self._hold.tail.keep_checkpoint(row)
         self._checkpointed = made.size
         save_signed_checkpoint(self._place.data_dir, note)
         return made
@@ -332,12 +344,47 @@ class Store:
         if have < tree.size:
             what = f"the last checkpoint covers {tree.size} entries, but there are {have}"
             raise StoreDamagedError(f"{what}; {DAMAGE_ADVICE}", what)
-        check_not_rolled_back(self._place.data_dir, self.keys, tree.size, self._note_at)
-        if last is not None:
-            self._checkpointed = last.size
-            if tree.size > last.size:
-                self.findings.append(f"{tree.size - last.size} entries after the last checkpoint checked")
+        signed = 0 if last is None else last.size
+        if last is not None and tree.size > last.size:
+            self.findings.append(f"{tree.size - last.size} entries after the last checkpoint checked")
+        if self._hold.tail is not None:
+            signed = max(signed, self._recover(self._hold.tail, tree))
+        else:
+            check_not_rolled_back(self._place, self.keys, tree.size, self._note_at)
+        self._checkpointed = signed or -1
         self._tree = tree
+
+    def _recover(self, tail: CommittedTail, tree: CompactRange) -> int:
+        """Append again what a failover lost, as far as this node has it; `tree` grows over it.
+
+        Return the size of the newest checkpoint that came back with it, 0 without any. Raises
+        LedgerRolledBackError if what was signed stays lost.
+        """
+        own = OwnCopy.of(tail.read())
+        rows = own.missing_rows(tree)
+        back = own.missing_checkpoints(tree, rows, self.keys.public)
+        for begin in range(0, len(rows), ROWS_AT_ONCE):
+            part, grown = rows[begin : begin + ROWS_AT_ONCE], tree.copy()
+            for row in part:
+                grown.append(leaf_hash(row["header"].encode()))
+            if not self._hold.append(tree, grown, part):
+                raise StoreUnavailableError(f"{self._place}: others append to the ledger")
+            tree.size, tree.hashes = grown.size, grown.hashes
+        missing = [dataclasses.asdict(one) for one in back if self._note_at(one.size) is None]
+        if missing:
+            with self._hold.writing() as connection:
+                connection.execute(sa.insert(checkpoints), missing)
+        if rows or missing:
+            self.findings.append(
+                f"the database had lost {len(rows)} entries and {len(missing)} checkpoints, as by a failover; "
+                "they are there again from this node's own copy"
+            )
+        check_not_rolled_back(self._place, self.keys, tree.size, self._note_at)
+        with self._hold.transaction() as connection:
+            self.findings += own.lost(connection, tree.size)
+            if (own.size, own.root) != (tree.size, tree.root()):
+                tail.restart(tree, newest_rows(connection, tree.size))
+        return max((one.size for one in back), default=0)
 
     def _note_at(self, size: int) -> str | None:
         with self._hold.transaction() as connection:

@@ -26,7 +26,7 @@ STOP_SECONDS = 20.0
 """Seconds for SIGTERM. The contract says ten, on a machine that has nothing else to do."""
 TRACEBACK = "Traceback (most recent call last)"
 KNOWN = re.compile(
-    r"mailwatch\.sqlite(-wal|-shm|\.migrated)?|lock|told-broken|share-key|spool\.sqlite(-wal|-shm)?|(keys|tokens|oauth|claims|making|declarations)"
+    r"mailwatch\.sqlite(-wal|-shm|\.migrated)?|lock|told-broken|share-key|spool\.sqlite(-wal|-shm)?|node|tail\.jsonl(\.1)?|(keys|tokens|oauth|claims|making|declarations)"
     r"|keys/(ledger\.(pem|pub|checkpoint)|targets\.key|witness\.(key|pub)|predecessors\.json)|tokens/[0-9a-f]{64}\.tsr|claims/.*\.jsonl"
     r"|declarations/[0-9a-f]{64}\.(eml|json)"
     r"|archive(/[0-9a-f-]+(/.*)?)?|closed\.json"

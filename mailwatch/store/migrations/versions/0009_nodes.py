@@ -35,6 +35,10 @@ def upgrade() -> None:
         sa.Column("takeovers", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("former", sa.Text),
         sa.Column("reason", sa.Text, nullable=False, server_default="first"),
+        # The history of the server that the active node compared with its own copy last.
+        sa.Column("cluster", sa.Text),
+        # Whether a commit waited for a replica then.
+        sa.Column("synchronous", sa.Boolean, nullable=False, server_default=sa.false()),
     )
     for table in ("nodes", "shares"):
         # Updated in place each second or two: half of its page is kept free for that.
