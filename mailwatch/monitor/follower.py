@@ -1,7 +1,7 @@
 """What a node shows while it stands by: what the active node records. It writes nothing to the ledger.
 
 It saves the newest checkpoint beside its keys, as the active node does: a database that lacks it later has lost
-entries that were signed, whoever signed them.
+entries that were signed, whichever node signed them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What this node committed to a shared database last, in a file of its own beside the spool.
 
 A database that fails over to an asynchronous replica loses what the replica had not received. Then the node that
-wrote it has the same texts, and appends them again (recovery.py). Written after the commit and before anybody is
-told of it: whatever was acknowledged is there.
+wrote it has the same texts, and appends them again (recovery.py). Written after the commit and before anyone
+learns of it: all that was acknowledged is there.
 
 Lines of JSON, each synced to disk. Two files, `tail.jsonl` and the one before it, of some megabytes each.
 """
@@ -67,7 +67,7 @@ class CommittedTail:
         self._write(orjson.dumps({"checkpoint": {**row, "hashes": bytes(row["hashes"]).hex()}}) + b"\n")
 
     def restart(self, after: CompactRange, rows: bytes) -> None:
-        """Begin anew with the newest rows of the ledger, whoever wrote them."""
+        """Begin anew with the newest rows of the ledger, by any node."""
         self.close()
         try:
             write_atomic(self._path, _line(after, rows))

@@ -1,4 +1,4 @@
-"""The database fails over to a replica: what was acknowledged is there, comes back, or is told as lost."""
+"""The database fails over to a replica: what was acknowledged is there, comes back, or is reported as lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.servers.replicated import Replicated, replicated
 
 
 class Writing:
-    """A node that appends. `acknowledged`: the texts of what it was told to be on record, by index."""
+    """A node that appends. `acknowledged`: the headers of what is on record for it, by index."""
 
     def __init__(self, folder: Path, name: str, url: str, keys: Path | None = None) -> None:
         self.acknowledged: dict[int, str] = {}
@@ -223,7 +223,7 @@ def test_without_a_sound_copy_what_was_signed_closes_the_ledger(
 
 @asynchronous()
 @pytest.mark.nightly
-def test_what_was_lost_unsigned_is_told(pair: Replicated, tmp_path: Path) -> None:
+def test_what_was_lost_unsigned_is_reported(pair: Replicated, tmp_path: Path) -> None:
     node = Writing(tmp_path, "a", pair.url)
     lag(pair, node, signed=False)
     node.end()
