@@ -76,9 +76,11 @@ def _run(args: argparse.Namespace) -> int:
     found = _verify(args.file, trust, args.member if joint else None)
     claims, valid = found.claims, found.valid
     if args.json:
-        result: dict[str, object] = {"valid": valid, "claims": [_claim_json(claim) for claim in claims]}
-        if not joint:
-            result["caveats"] = [{**asdict(one), "grave": one.grave} for one in found.caveats]
+        result = {
+            "valid": valid,
+            "claims": [_claim_json(claim) for claim in claims],
+            "caveats": [{**asdict(one), "grave": one.grave} for one in found.caveats],
+        }
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return 0 if valid else 1
     _print_claims(claims)
@@ -106,7 +108,7 @@ def _verify(path: Path, trust: Trust, members: list[Path] | None) -> Verificatio
 
     if members is None:
         return examine_with_pages(path, trust)
-    return VerificationResult(verify_joint_with_pages(path, trust, members))
+    return verify_joint_with_pages(path, trust, members)
 
 
 def _print_claims(claims: list[Claim]) -> None:

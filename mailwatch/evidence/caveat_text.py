@@ -21,7 +21,7 @@ def caveat_text(caveat: Caveat, writing: Formatter) -> str:
         a = writing.local_and_utc_of(str(figures["not_before"]))
         b = writing.local_and_utc_of(str(figures["not_after"]), up=True)
         text += " " + w["clock_off_between"].format(a=a, b=b)
-    return text
+    return f"{figures['member']}: {text}" if "member" in figures else text
 
 
 def page_caveats(found: Iterable[Caveat], writing: Formatter) -> list[str]:

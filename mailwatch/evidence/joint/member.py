@@ -62,6 +62,7 @@ class JointMember:
     chain: Sequence[ChainJson] = ()
     """The ledgers before its own, oldest first."""
     caveats: Sequence[Caveat] = ()
+    """Those that belong on a first page."""
     cosignatures: Sequence[VerifiedCosignature] = ()
     own_witness: str = ""
     """The key with which its MailWatch cosigns ledgers of others, "" without one."""
@@ -151,8 +152,7 @@ def _keep_facts(member: JointMember, examined: VerificationResult, up_times: _Up
     member.ledger, member.signed = stated["ledger"], examined.signed
     member.first, member.end = stated["range"]["first"], stated["range"]["end"]
     member.chain = stated.get("chain", ())
-    # Whether tokens are trusted depends on who asks.
-    member.caveats = [one for one in examined.caveats if one.grave and one.code != "untrusted_tokens"]
+    member.caveats = [one for one in examined.caveats if one.grave]
     member.own_witness = str(stated.get("own_witness", ""))
     member.cosignatures = () if examined.witnesses is None else examined.witnesses.cosignatures
     if "outage" in stated:

@@ -263,6 +263,11 @@ def joint_statement(
     return stated
 
 
+def known_as(vantage_point: str, ledger: str) -> str:
+    """Return the name of a vantage point, with enough of its ledger's."""
+    return f"{vantage_point} ({ledger.rpartition('/')[2][:8]})"
+
+
 def _member_json(one: JointMember) -> dict[str, object]:
     return {
         "file": one.name,
@@ -298,7 +303,12 @@ def source_json(one: JointMember, counted: str) -> dict[str, object]:
             {"address": address, "first": rfc3339(first), "last": rfc3339(last), "count": count}
             for address, (first, last, count) in [*source.public_addresses.items()][:MAX_STATED_ADDRESSES]
         ],
-        "caveats": [{"code": caveat.code, "figures": dict(caveat.figures)} for caveat in one.caveats],
+        # Whether tokens are trusted depends on who asks.
+        "caveats": [
+            {"code": caveat.code, "figures": dict(caveat.figures)}
+            for caveat in one.caveats
+            if caveat.code != "untrusted_tokens"
+        ],
     }
 
 

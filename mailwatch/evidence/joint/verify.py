@@ -27,6 +27,7 @@ from mailwatch.evidence.joint.quorum import (
     counted_as,
     group_channels,
     joint_statement,
+    known_as,
     partition_members,
 )
 from mailwatch.evidence.joint.signature import merger_claim
@@ -37,7 +38,7 @@ from mailwatch.evidence.verify.archive import Archive, VerificationError, ZipSha
 from mailwatch.evidence.verify.enclosed import Note
 from mailwatch.evidence.verify.pdf import check_report
 from mailwatch.evidence.verify.silence import silent_libraries
-from mailwatch.evidence.warnings import Catalogue
+from mailwatch.evidence.warnings import Catalogue, Caveat
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +78,15 @@ def check_joint(
 
 @dataclass(frozen=True, slots=True)
 class JointResult:
-    """A verified joint zip. Use `groups` and `stated`, which is joint.json, only if all claims are valid."""
+    """A verified joint zip. Use `groups` and `stated`, which is joint.json, only if all claims are valid.
+
+    `caveats`: those of the members, each with the name of its vantage point and ledger as the figure `member`.
+    """
 
     claims: list[Claim]
     groups: list[ChannelGroup] = field(default_factory=list)
     stated: dict[str, object] = field(default_factory=dict)
+    caveats: tuple[Caveat, ...] = ()
 
 
 def examine_joint(
@@ -109,7 +114,7 @@ def examine_joint(
             )
         finally:
             archive.close()
-    return JointResult(made.claims, made.groups, made.stated)
+    return JointResult(made.claims, made.groups, made.stated, made.caveats())
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,14 @@ class _JointCheck:
             self.claims.append(Claim("joint", False, f"{UNCHECKED_PREFIX}a member is not valid"))
         vantage_points = {one.ledger: one.vantage for one in self._found.values()}
         self.claims.append(merger_claim(archive, stated.json.get("merged_by"), vantage_points, self._trust))
+
+    def caveats(self) -> tuple[Caveat, ...]:
+        """Return the caveats of the members that are valid bundles."""
+        return tuple(
+            Caveat(one.code, {**one.figures, "member": known_as(member.vantage, member.ledger)})
+            for member in self._found.values()
+            for one in member.caveats
+        )
 
     def _add_claim(self, name: str, detail: str) -> None:
         self.claims.append(Claim(name, True, detail, isinstance(detail, Note)))

@@ -19,14 +19,16 @@ from mailwatch.evidence.rendering import Rendering
 from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.shipped import ShippedCatalogue
 from mailwatch.evidence.stated import ReportJson
-from mailwatch.evidence.verify import Claim, Trust
+from mailwatch.evidence.verify import Claim, Trust, VerificationResult
 from mailwatch.evidence.verify.archive import Archive
 
 
-def verify_joint_with_pages(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) -> list[Claim]:
-    """Verify a joint zip and the pages of its report; return the claims with the results. Raises OSError."""
+def verify_joint_with_pages(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) -> VerificationResult:
+    """Verify a joint zip and the pages of its report; return the claims, and the caveats of its members. Raises
+    OSError.
+    """
     examined = examine_joint(path, trust, extra_members, ShippedCatalogue())
-    return [*examined.claims, _pages(path, examined)]
+    return VerificationResult([*examined.claims, _pages(path, examined)], caveats=examined.caveats)
 
 
 def _pages(path: Path, examined: JointResult) -> Claim:

@@ -8,7 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mailwatch.evidence.caveat_text import caveat_text
-from mailwatch.evidence.joint.quorum import ChannelGroup, Contradiction, CoverageStep
+from mailwatch.evidence.joint.quorum import ChannelGroup, Contradiction, CoverageStep, known_as
 from mailwatch.evidence.report.formatting import Rows, digest_groups, provider_name, texts
 from mailwatch.evidence.report.typesetting import Page, page_head, typeset
 from mailwatch.evidence.warnings import CODES, Caveat
@@ -22,6 +22,9 @@ MAX_ADDRESSES = 8
 MAX_POINTS = 400
 """Most steps in a chart; if there are more, steps that coincide are merged into the lowest or the highest."""
 MAX_LEVELS = 16
+MAX_CAVEATS = 8
+"""Most caveats on the first page; the section on the bundles has all."""
+MAX_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class GroupSection:
     chart: CoverageChart | None
     levels: Rows
     levels_cut: str
+    compared: bool
+    """Whether there are two vantage points that could contradict each other."""
     contradictions: Rows
     contradictions_cut: str
 
@@ -77,6 +82,7 @@ class JointPage(Page):
     figure: str
     alarming: bool
     sentence: str
+    caveats: list[str]
     sources: str
     groups: list[GroupSection]
     same_machine: list[str]
@@ -112,6 +118,7 @@ class _PageBuilder:
             figure=figure,
             alarming=bool(self._peak()),
             sentence=sentence,
+            caveats=self._caveats(),
             sources=" ".join(self._sources(len(members), points, len(left_out))),
             groups=[self._group(one) for one in self._groups],
             same_machine=[
@@ -123,6 +130,30 @@ class _PageBuilder:
             left_out=[[one["file"], self._reason(one["reason"])] for one in left_out[:MAX_MEMBERS]],
             method=[line.replace("`", "") for line in w.lines("method_text")],
         )
+
+    def _caveats(self) -> list[str]:
+        """Return the lines in red on the first page: each caveat with those whose bundles have it."""
+        whose: dict[str, list[str]] = {}
+        for one in self._s["members"]:
+            name = known_as(one["vantage_point"], one["ledger"])
+            for text in self._caveats_of(one):
+                own = whose.setdefault(text, [])
+                if name not in own:
+                    own.append(name)
+        lines = [f"{self._names(names)}: {text}" for text, names in whose.items()]
+        more = len(lines) - MAX_CAVEATS
+        return lines[:MAX_CAVEATS] + ([self._w["caveats_more"].format(n=more)] if more > 0 else [])
+
+    def _names(self, names: list[str]) -> str:
+        more = len(names) - MAX_NAMED
+        return ", ".join(names[:MAX_NAMED]) + (self._w["addresses_more"].format(n=more) if more > 0 else "")
+
+    def _caveats_of(self, one: Mapping[str, Any]) -> list[str]:
+        return [
+            caveat_text(Caveat(found["code"], found["figures"]), self._in)
+            for found in one["caveats"]
+            if found["code"] in CODES
+        ]
 
     def _sources(self, members: int, points: int, left_out: int) -> Iterator[str]:
         w = self._w
@@ -145,7 +176,7 @@ class _PageBuilder:
     def _known_as(self, ledger: str) -> str:
         """Return the name of a vantage point, with enough of its ledger's."""
         name = next(one["vantage_point"] for one in self._s["members"] if one["ledger"] == ledger)
-        return f"{name} ({ledger.rpartition('/')[2][:8]})"
+        return known_as(name, ledger)
 
     def _member(self, one: Mapping[str, Any]) -> MemberSection:
         """Return where a bundle comes from: its ledger and the beginning of it, servers, tokens and clock."""
@@ -172,11 +203,7 @@ class _PageBuilder:
                 [w["sha256"], digest_groups(one["sha256"])],
             ],
             doubted=not one["tokens"],
-            caveats=[
-                caveat_text(Caveat(found["code"], found["figures"]), self._in)
-                for found in one["caveats"]
-                if found["code"] in CODES
-            ],
+            caveats=self._caveats_of(one),
         )
 
     def _public_addresses(self, one: Mapping[str, Any]) -> Rows:
@@ -243,6 +270,7 @@ class _PageBuilder:
                 if one.possibly_spans[k - 1]
             ],
             levels_cut=w["levels_cut"] if len(levels) < n else "",
+            compared=n > 1,
             contradictions=[self._contradiction(found) for found in longest],
             contradictions_cut=w["contradictions_cut"].format(n=more) if more > 0 else "",
         )

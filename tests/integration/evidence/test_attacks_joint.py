@@ -19,10 +19,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mailwatch.cli import main
 from mailwatch.evidence.bundle import manifest_files, pretty_json
 from mailwatch.evidence.joint.forks import FORKED, forked_ledgers, shared_machines
 from mailwatch.evidence.joint.member import JointMember, read_member
-from mailwatch.evidence.joint.quorum import counted_as, group_channels, partition_members
+from mailwatch.evidence.joint.quorum import counted_as, group_channels, known_as, partition_members
 from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bundle
 from mailwatch.evidence.pages.joint import verify_joint_with_pages
 from mailwatch.evidence.report.formatting import texts
@@ -220,11 +221,13 @@ def merged(honest: Path, other: Path, key_file: Path) -> Path:
 
 
 def refused(path: Path, trust: Trust | None = None) -> dict[str, str]:
-    return {one.claim: one.detail for one in verify_joint_with_pages(path, trust or Trust()) if not one.valid}
+    return {
+        one.claim: one.detail for one in verify_joint_with_pages(path, trust or Trust()).claims if not one.valid
+    }
 
 
 def test_who_merged_is_named_and_the_pages_are_made_again(merged: Path, honest: Path) -> None:
-    claims = {one.claim: one for one in verify_joint_with_pages(merged, Trust())}
+    claims = {one.claim: one for one in verify_joint_with_pages(merged, Trust()).claims}
     assert [one.detail for one in claims.values() if not one.valid or one.note] == []
     assert "the ledger of home-a" in claims["merger"].detail
     assert claims["pages"].detail.endswith("is the same to the byte")
@@ -300,7 +303,7 @@ def test_b2_who_made_it_and_what_was_left_out_cannot_be_changed(merged: Path, tm
     )
     claims = {
         one.claim: one
-        for one in verify_joint_with_pages(packed(tmp_path / "3.zip", signed_by(files, key)), Trust())
+        for one in verify_joint_with_pages(packed(tmp_path / "3.zip", signed_by(files, key)), Trust()).claims
     }
     assert "no ledger of a member (compare it with the key of who merged)" in claims["merger"].detail
 
@@ -316,7 +319,7 @@ def test_an_unsigned_zip_is_possible_and_verify_says_so(honest: Path, other: Pat
     result = mailwatch("--config", tmp_path / "none.yaml", "merge", honest, other, "--enclose", "-o", path)
     assert result.returncode == 0, result.stderr
     assert "not signed: there is no ledger here whose key could sign" in " ".join(result.stderr.split())
-    claims = {one.claim: one for one in verify_joint_with_pages(path, Trust())}
+    claims = {one.claim: one for one in verify_joint_with_pages(path, Trust()).claims}
     assert all(one.valid for one in claims.values())
     assert claims["merger"].note
     assert "nothing shows who merged" in claims["merger"].detail
@@ -381,10 +384,30 @@ def test_a_successor_counts_as_the_ledger_that_appointed_it(honest: Path, tmp_pa
     assert left_out[0][1].endswith("by its owner's word alone")
 
 
-def test_the_caveats_of_a_member_are_stated_and_on_the_pages(merged: Path, honest: Path, tmp_path: Path) -> None:
+def first_page(path: Path, folder: Path) -> str:
+    with zipfile.ZipFile(path) as opened:
+        opened.extract("report.pdf", folder)
+    return " ".join(text_of(folder / "report.pdf").split("\f")[0].split())
+
+
+def test_the_caveats_of_a_member_are_stated_and_on_the_first_page(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stated = json.loads(files_of(merged)["joint.json"])
     codes = {found["code"] for one in stated["members"] for found in one["caveats"]}
     assert "guard_off" in codes
+    # On the first page and from `verify`, each with the name of the member.
+    page = first_page(merged, tmp_path)
+    found = verify_joint_with_pages(merged, Trust()).caveats
+    assert {one.code for one in found} >= codes
+    names = {known_as(one["vantage_point"], one["ledger"]) for one in stated["members"]}
+    assert {one.figures["member"] for one in found} == names
+    assert "Before relying on this" in page
+    assert all(name in page.partition("Before relying")[2] for name in names)
+    assert main(["verify", str(merged)]) == 0
+    printed = capsys.readouterr().out
+    assert "guard_off" in printed
+    assert "That it is valid does not answer the caveats in red" in printed
     lie = stated | {"members": [{**one, "caveats": []} for one in stated["members"]], "merged_by": None}
     files = unsigned(files_of(merged)) | {"joint.json": pretty_json(lie)}
     files["report.pdf"] = forged_pages(files["joint.json"])
