@@ -189,9 +189,11 @@ class Formatter:
         """Return a share as per cent, rounded down, or `up`, to a thousandth: 100 % means exactly all."""
         return f"{self.number(percent_of(share, 3, up=up))} %"
 
-    def format_headline_share(self, share: float) -> str:
-        """Return a share for a headline, rounded down: below 99 % a tenth of a per cent is enough."""
-        return f"{self.number(percent_of(share, 1))} %" if share < 0.99 else self.format_share(share)
+    def format_page_share(self, share: float, *, up: bool = False) -> str:
+        """Return a share for a page, rounded down, or `up`: below 99 % a tenth of a per cent is enough."""
+        if share < 0.99:
+            return f"{self.number(percent_of(share, 1, up=up))} %"
+        return self.format_share(share, up=up)
 
     def local_and_utc(self, at: Millis, *, up: bool = False) -> str:
         """Return a time as local time, with UTC in brackets, and the UTC date if it differs; once if they agree.

@@ -130,4 +130,5 @@ def sign_if_configured(config: Config, pdf: bytes) -> bytes:
 
 def printable(text: str) -> str:
     """Return text of an untrusted file as one line: no line feeds and no terminal escapes."""
+    text = text.replace("\N{NO-BREAK SPACE}", " ")
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -128,8 +128,8 @@ class CaveatFacts:
     local_controls: set[str] = field(default_factory=set)
     servers: dict[str, set[tuple[str, str, bool]]] = field(default_factory=dict)
     """Kind, host and whether a certificate file of the owner decides, by target."""
-    peers: set[str] = field(default_factory=set)
-    """Addresses observed, with their ports."""
+    peers: set[tuple[str, str]] = field(default_factory=set)
+    """Targets and the addresses that were observed, with their ports."""
     rules: set[Rules] = field(default_factory=set)
     known_rules: bool = False
     """Whether a start or reload up to `first` says which were in force there."""
@@ -206,8 +206,8 @@ class CaveatFacts:
             return
         for attempt in payload["attempts"]:
             peer = attempt["peer"]
-            if peer not in self.peers and peer and len(self.peers) < MAX_PEERS:
-                self.peers.add(peer)
+            if peer and (target, peer) not in self.peers and len(self.peers) < MAX_PEERS:
+                self.peers.add((target, peer))
         if outcome == DOWN:
             self._add_failure(payload.get("guard"))
 
@@ -291,9 +291,14 @@ def _server_caveats(stated: Mapping[str, Any], facts: CaveatFacts, catalogue: Ca
 
 
 def _address_caveats(facts: CaveatFacts) -> Iterable[Caveat]:
-    near = {peer for peer in map(peer_host, facts.peers) if not is_outside(peer)}
+    observed = {(target, peer_host(peer)) for target, peer in facts.peers}
+    near = {(target, peer) for target, peer in observed if not is_outside(peer)}
     if near:
-        yield Caveat("local_server", {"address": _named(near)})
+        # Of several targets it matters whose it was.
+        several = len({target for target, _ in observed}) > 1
+        yield Caveat(
+            "local_server", {"address": _named(f"{peer} ({target})" if several else peer for target, peer in near)}
+        )
 
 
 def _domain_of(target: str) -> str:

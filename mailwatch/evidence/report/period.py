@@ -177,7 +177,7 @@ class _PageBuilder:
         if down:
             return w["headline"].format(name=worst["target"]), self._in.format_duration(down), True
         if len(known) == len(shares):
-            return w["headline_fine"], self._in.format_headline_share(min(known)), False
+            return w["headline_fine"], self._in.format_page_share(min(known)), False
         if self._case.outages:
             # Too little was observed for a duration, but there were outages.
             return w["headline_outages"], str(len(self._case.outages)), False
@@ -218,8 +218,8 @@ class _PageBuilder:
         if lower is None or upper is None:
             bounds = [self._w["no_data"]] * 2
         else:
-            bounds = [self._in.format_share(lower), self._in.format_share(upper, up=True)]
-        observed = self._w["no_data"] if coverage is None else self._in.format_share(coverage)
+            bounds = [self._in.format_page_share(lower), self._in.format_page_share(upper, up=True)]
+        observed = self._w["no_data"] if coverage is None else self._in.format_page_share(coverage)
         return [*bounds, observed]
 
     def _observations_text(self, name: str) -> str:

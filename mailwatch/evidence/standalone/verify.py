@@ -202,7 +202,7 @@ check("entries follow one another, as stated", in_order and stated["range"] == {
 check("entries hash to each checkpoint's root", size == proof["end"] == max(roots) and all(map(fits.get, roots)))
 check("each payload is the one that was sealed, in canonical form", sealed)
 check("each target's numbers run without a hole", no_hole)
-check("the clock that nobody can set never runs backwards", steady, f"{len(boots)} boots")
+check("the clock that nobody can set never runs backwards", steady, f"boots: {len(boots)}")
 for name in rows:
     check(f"no observation of {name} is left out", len(ids.get(name, ())) == 1 and not ids[name] & hidden)
 
@@ -232,9 +232,9 @@ for outage in outages:
     off = 60 + stated.get("clock_error", 0) + ("wall" in given["clock"] and given["clock"]["stepped"])
     fit = before is None or milliseconds(given["first_bad"]) >= before - off * 1000
     fit &= behind is None or milliseconds(given["last_bad"]) <= behind + off * 1000
-    check("its failures lie between the tokens around it", fit, f"allowing {off} s")
+    check("its failures lie between the tokens around it", fit, f"+- {off} s" if before or behind else "none")
     fit = None in (before, behind) or given["min"] * 1000 <= max(0, behind - before) + 2000
-    check("it lasted no longer than the tokens around it are apart", fit)
+    check("it lasted no longer than the tokens around it are apart", fit, "" if before and behind else "not two")
     rules = rules if "window" in stated else recorded.get(outage["id"], {}).get("rules", rules)
 check("the rules are those on record", ruled and ("window" in stated or stated["rules"] == rules))
 if "window" in stated:

@@ -494,9 +494,9 @@ def test_a_window_that_begins_before_the_first_probe_says_so(folder: Path, tmp_p
 @pytest.mark.parametrize(
     ("share", "text"), [(0.67205, "67,2 %"), (0.98999, "98,9 %"), (0.99951, "99,951 %"), (1.0, "100,000 %")]
 )
-def test_a_headline_has_no_more_digits_than_it_needs(share: float, text: str) -> None:
+def test_a_share_has_no_more_digits_than_it_needs(share: float, text: str) -> None:
     assert (
-        Formatter("it", ZoneInfo("UTC"), tenths=False).format_headline_share(share).replace("\u00a0", " ") == text
+        Formatter("it", ZoneInfo("UTC"), tenths=False).format_page_share(share).replace("\u00a0", " ") == text
     )
 
 
