@@ -31,7 +31,7 @@ from mailwatch.evidence.pages.compare import examine_with_pages
 from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.verify import Trust, VerificationResult, verify
-from mailwatch.evidence.warnings import CODES, Caveat, CaveatFacts, TokenDoubt, caveats
+from mailwatch.evidence.warnings import CODES, Caveat, CaveatFacts, _address_caveats
 from mailwatch.i18n import Formatter, load_texts
 from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.earlier_entry import EarlierEntry
@@ -279,7 +279,7 @@ def test_of_several_targets_the_one_with_a_local_address_is_named() -> None:
     for index, (target, peer) in enumerate([("casa", "213.209.30.1:993"), ("altro", "127.0.0.1:993")]):
         payload = {"outcome": "up", "attempts": [{"peer": peer}]}
         facts.feed(index, "observation", 0, target, payload)
-    (found,) = [one for one in caveats({}, facts, TokenDoubt(1), None) if one.code == "local_server"]
+    (found,) = _address_caveats(facts)
     assert found.figures == {"address": "127.0.0.1 (altro)"}
 
 

@@ -495,9 +495,7 @@ def test_a_window_that_begins_before_the_first_probe_says_so(folder: Path, tmp_p
     ("share", "text"), [(0.67205, "67,2 %"), (0.98999, "98,9 %"), (0.99951, "99,951 %"), (1.0, "100,000 %")]
 )
 def test_a_share_has_no_more_digits_than_it_needs(share: float, text: str) -> None:
-    assert (
-        Formatter("it", ZoneInfo("UTC"), tenths=False).format_page_share(share).replace("\u00a0", " ") == text
-    )
+    assert Formatter("it", ZoneInfo("UTC"), tenths=False).format_page_share(share).replace("\u00a0", " ") == text
 
 
 def test_a_period_of_0_2_0_across_steps_of_the_clock_stays_valid(tmp_path: Path) -> None:
