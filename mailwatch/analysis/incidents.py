@@ -49,23 +49,32 @@ def symptom_changes(failures: Iterable[tuple[Millis, str | None]]) -> tuple[Symp
     `failures`: end and failed phase of each down observation. The first trouble counts at once; another counts
     from the first of CONFIRMING_OBSERVATIONS consecutive observations that find it.
     """
-    found: list[SymptomChange] = []
-    candidate: SymptomChange | None = None
-    seen = 0
+    history = SymptomHistory()
     for at, phase in failures:
-        trouble = trouble_of(phase)
-        if not found:
-            found.append((at, trouble))
-        elif trouble == found[-1][1]:
-            candidate = None
-        elif candidate is None or candidate[1] != trouble:
-            candidate, seen = (at, trouble), 1
-        else:
-            seen += 1
-            if seen == CONFIRMING_OBSERVATIONS:
-                found.append(candidate)
-                candidate = None
-    return tuple(found)
+        history = history.feed(at, phase)
+    return history.found
+
+
+@dataclass(frozen=True, slots=True)
+class SymptomHistory:
+    """The changes of an outage's trouble up to an observation. `candidate`: another trouble, `seen` so often."""
+
+    found: tuple[SymptomChange, ...] = ()
+    candidate: SymptomChange | None = None
+    seen: int = 0
+
+    def feed(self, at: Millis, phase: str | None) -> SymptomHistory:
+        """Return the history with the next down observation: its end, and the failed phase."""
+        trouble, candidate = trouble_of(phase), self.candidate
+        if not self.found:
+            return SymptomHistory(((at, trouble),))
+        if trouble == self.found[-1][1]:
+            return self if candidate is None else SymptomHistory(self.found)
+        if candidate is None or candidate[1] != trouble:
+            return SymptomHistory(self.found, (at, trouble), 1)
+        if self.seen + 1 == CONFIRMING_OBSERVATIONS:
+            return SymptomHistory((*self.found, candidate))
+        return SymptomHistory(self.found, candidate, self.seen + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

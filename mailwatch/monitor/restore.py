@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,14 @@ from mailwatch.settings import Target
 from mailwatch.store import Reader
 from mailwatch.store.detector_states import read_detector
 from mailwatch.store.kept_states import KeptState
-from mailwatch.store.replay import RestoredState, RuleBook, restore_state, rule_book, state_to_keep
+from mailwatch.store.replay import (
+    KEEP_WITHIN,
+    RestoredState,
+    RuleBook,
+    restore_state,
+    rule_book,
+    state_to_keep,
+)
 from mailwatch.store.unobserved import paused_since
 from mailwatch.times import HOUR_MS, now
 
@@ -45,7 +52,7 @@ async def restore_targets(
     wanted = list(targets)
     observations = await asyncio.to_thread(login_observations, reader, wanted)
     monitor.runner.login_backoff.restore(observations, monitor.runner.steady_now())
-    states, to_keep = await asyncio.to_thread(read_states, reader, wanted, progress)
+    states, to_keep = await asyncio.to_thread(read_states, reader, wanted, progress, monitor.writer.keep_soon)
     if to_keep:
         await monitor.writer.keep(to_keep)
     pauses = await asyncio.to_thread(
@@ -66,9 +73,15 @@ async def restore_targets(
 
 
 def read_states(
-    reader: Reader, targets: Sequence[Target], progress: StartupProgress | None
+    reader: Reader,
+    targets: Sequence[Target],
+    progress: StartupProgress | None,
+    keep: Callable[[KeptState], None] = lambda _state: None,
 ) -> tuple[list[RestoredState], list[KeptState]]:
-    """Return the state of each target, and those whose replay was long, to keep."""
+    """Return the state of each target, and those whose replay was long, to keep.
+
+    `keep` gets states within a very long replay, and the one after it: an interrupted start goes on there.
+    """
     book, size = rule_book(reader), reader.size()
     found, to_keep = [], []
     for number, target in enumerate(targets):
@@ -78,9 +91,11 @@ def read_states(
                 progress.update(StartupStep.READING, number * size + index, len(targets) * size)
 
         report(0)
-        found.append(restored := restore_state(reader, target.name, book, report))
+        found.append(restored := restore_state(reader, target.name, book, report, keep=keep))
         if (state := state_to_keep(reader, target.name, book, restored)) is not None:
             to_keep.append(state)
+            if restored.history.facts >= KEEP_WITHIN:
+                keep(state)
     return found, to_keep
 
 

@@ -1,4 +1,4 @@
-"""Audits the ledger of the running MailWatch, and raises an alarm if it is damaged.
+"""Audits the ledger of the running MailWatch and what is kept beside it, and raises an alarm if it is damaged.
 
 It audits slowly: ten minutes after its start, and then once a day; one that a restart interrupts goes on. Damage
 that a reader finds meanwhile is reported at once.
@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from mailwatch.metrics import Metrics
@@ -23,6 +24,7 @@ from mailwatch.store import Reader, StoreDamagedError, StoreError, audit, audit_
 from mailwatch.store.audit import AuditPosition
 from mailwatch.store.audit_position import position_to_keep, read_position
 from mailwatch.store.errors import StoreMovedError
+from mailwatch.store.kept_audit import audit_kept_states
 from mailwatch.store.kept_states import KeptState
 from mailwatch.store.keys import Keys
 from mailwatch.times import DAY_MS, Millis, now
@@ -95,6 +97,10 @@ class LedgerSelfAudit:
             )
             if not found and (ended := position_to_keep(self._reader, None)) is not None:
                 self._keep(ended)
+            if not found:
+                found += islice(
+                    audit_kept_states(self._reader, keys.secret, now(), self._throttle()), MAX_FINDINGS
+                )
             if spoilt := audit_database(self._reader, self._stopping.is_set):
                 self._reader.note_damage(spoilt[0].what)
                 found += spoilt

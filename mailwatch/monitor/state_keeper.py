@@ -1,17 +1,19 @@
 """Keeps beside the ledger what starts and pages would else replay: states of targets that are down or unknown for
-long, and the index of outages.
+long, the symptoms of their outages, and the index of outages.
 """
 
 from __future__ import annotations
 
 import asyncio
 
+from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.store import Reader
 from mailwatch.store.detector_states import KEEP_AFTER
 from mailwatch.store.kept_states import KeptState
 from mailwatch.store.replay import restore_state, rule_book, state_to_keep
+from mailwatch.store.symptom_states import read_symptoms, symptoms_to_keep
 
 KEEP_SECONDS = 15.0
 """Seconds between two searches for new outages, and for targets whose replay has become long."""
@@ -41,15 +43,19 @@ class StateKeeper:
                 del self._kept_at[name]
             if since_up - self._kept_at.get(name, 0) < KEEP_AFTER:
                 continue
-            state = await asyncio.to_thread(self._state, name)
-            if state is None or await self._monitor.writer.keep([state]):
+            states = await asyncio.to_thread(self._states, name, self._monitor.recorder.open_outage(runtime))
+            if not states or await self._monitor.writer.keep(states):
                 self._kept_at[name] = since_up
-                count += state is not None
+                count += bool(states)
         return count
 
-    def _state(self, name: str) -> KeptState | None:
+    def _states(self, name: str, outage: OutageRecord | None) -> list[KeptState]:
+        """Return the state of a target, and the symptoms of its open outage, as far as they are to be kept."""
         book = rule_book(self._reader)
-        return state_to_keep(self._reader, name, book, restore_state(self._reader, name, book))
+        found = [state_to_keep(self._reader, name, book, restore_state(self._reader, name, book))]
+        if outage is not None:
+            found.append(symptoms_to_keep(self._reader, outage, read_symptoms(self._reader, outage)))
+        return [state for state in found if state is not None]
 
 
 def _observations_since_up(runtime: TargetRuntime) -> int:

@@ -7,6 +7,7 @@ the same entries.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from mailwatch.ledger.payloads import FACT_KINDS
 from mailwatch.store.audit import Finding
 from mailwatch.store.detector_states import entry_at
 from mailwatch.store.kept_states import KeptState, leaf_of
+from mailwatch.store.pruning import pruned_packs
 from mailwatch.store.queries import inferred_interval, recorded_change_at
 from mailwatch.store.reader import Reader
 from mailwatch.times import DAY_MS, Millis
@@ -91,13 +93,23 @@ def history_to_keep(reader: Reader, subject: Subject, history: History) -> KeptS
     return KeptState(KIND, subject.name, history.last, leaf_of(last.header), canonical(written))
 
 
-def audit_history(reader: Reader, subject: Subject, size: int | None = None) -> list[Finding]:
-    """Count the entries of a kept state again, and compare."""
+def audit_history(
+    reader: Reader,
+    subject: Subject,
+    size: int | None = None,
+    progress: Callable[[int], None] = lambda _index: None,
+) -> list[Finding]:
+    """Count the entries of a kept state again, and compare; not where some of them were pruned.
+
+    `progress` gets the index now and then, and may wait.
+    """
     kept = _kept(reader, subject)
     if kept is None or (size is not None and kept.last >= size):
         return []
+    if any(pack.first + (1 << pack.level) > kept.first for pack in pruned_packs(reader, kept.last + 1)):
+        return []
     again = _empty(reader, subject, kept.interval, kept.watched)
-    _count(reader, subject, again, kept.first, kept.last + 1, FOREVER_MS)
+    _count(reader, subject, again, kept.first, kept.last + 1, FOREVER_MS, progress)
     if again.availability.memory == kept.availability.memory:
         return []
     what = f"the availability of {subject.name} kept with entry {kept.last} differs from its entries"
@@ -146,12 +158,20 @@ def _excluded(subject: Subject, start: Millis, end: Millis) -> tuple[tuple[Milli
 
 
 def _count(
-    reader: Reader, subject: Subject, history: History, from_index: int, to_index: int | None, recent: Millis
+    reader: Reader,
+    subject: Subject,
+    history: History,
+    from_index: int,
+    to_index: int | None,
+    recent: Millis,
+    progress: Callable[[int], None] = lambda _index: None,
 ) -> None:
     """Count further entries. `recent`: response times count from then on."""
     for entry in reader.entries(target=subject.name, kinds=FACT_KINDS, from_index=from_index, to_index=to_index):
         fact, history.last, history.read = entry.fact, entry.index, history.read + 1
         history.first = entry.index if history.first < 0 else history.first
+        if history.read % 1000 == 0:
+            progress(entry.index)
         if fact is not None:
             history.availability.feed(fact)
             if entry.time >= recent:

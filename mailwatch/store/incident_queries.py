@@ -11,10 +11,8 @@ from mailwatch.analysis.incidents import (
     IncidentOutage,
     grouped,
     incident_id,
-    symptom_changes,
     until_of_group,
 )
-from mailwatch.model import Outcome
 from mailwatch.store import Reader
 from mailwatch.store.acknowledgements import acknowledged_incident
 from mailwatch.store.outage_index import OutageHead
@@ -27,6 +25,7 @@ from mailwatch.store.outage_queries import (
     current_forms,
     records_of,
 )
+from mailwatch.store.symptom_states import read_symptoms
 from mailwatch.store.unobserved import paused_since
 from mailwatch.times import Millis
 
@@ -165,21 +164,12 @@ def incidents_of(reader: Reader, groups: Iterable[Group], live: Live = NO_LIVE_O
 
 
 def with_symptoms(reader: Reader, incident: Incident) -> Incident:
-    """Return the incident with each outage's symptom changes. Reads every observation of the incident."""
+    """Return the incident with each outage's symptom changes, by the kept ones and what came after them."""
     members = (
-        replace(member, symptom_changes=symptom_changes(_failures(reader, member))) for member in incident.members
+        replace(member, symptom_changes=read_symptoms(reader, member.outage).history.found)
+        for member in incident.members
     )
     return replace(incident, members=tuple(members))
-
-
-def _failures(reader: Reader, member: IncidentOutage) -> Iterator[tuple[Millis, str | None]]:
-    outage = member.outage
-    for entry in reader.entries(target=outage.target, kinds=["observation"], from_index=outage.first_index):
-        if entry.index > outage.last_index:
-            return
-        payload = entry.payload
-        if payload["outcome"] == Outcome.DOWN.value:
-            yield payload["end"], payload.get("failed_phase")
 
 
 def incidents_with_acknowledgements(reader: Reader, found: Iterable[Incident]) -> list[IncidentJson]:

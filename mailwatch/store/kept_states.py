@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import sqlalchemy as sa
 
@@ -50,9 +51,21 @@ def write_kept(connection: sa.Connection, states: Iterable[KeptState]) -> None:
         connection.execute(sa.insert(kept_states), [row | {"state": state.text, "digest": state.digest}])
 
 
+_engines_with_states: WeakSet[sa.Engine] = WeakSet()
+
+
+def _has_table(connection: sa.Connection) -> bool:
+    """Return whether there is the table: a start asks for two states of each target."""
+    if connection.engine not in _engines_with_states:
+        if not sa.inspect(connection).has_table(kept_states.name):
+            return False
+        _engines_with_states.add(connection.engine)
+    return True
+
+
 def read_kept(connection: sa.Connection, kind: str, subject: str) -> KeptState | None:
     """Return a state as kept; None without one, for a damaged one, and where an older version wrote last."""
-    if not sa.inspect(connection).has_table(kept_states.name):
+    if not _has_table(connection):
         return None
     column = kept_states.c
     query = sa.select(column.kind, column.subject, column.idx, column.leaf, column.state, column.digest)
@@ -61,3 +74,15 @@ def read_kept(connection: sa.Connection, kind: str, subject: str) -> KeptState |
         return None
     state = KeptState(*row[:5])
     return state if state.digest == row.digest else None
+
+
+def kept_subjects(connection: sa.Connection, kind: str) -> list[str]:
+    """Return of what states of a kind are kept, in order."""
+    if not _has_table(connection):
+        return []
+    column = kept_states.c
+    return list(
+        connection.execute(sa.select(column.subject).where(column.kind == kind).order_by(column.subject))
+        .scalars()
+        .all()
+    )

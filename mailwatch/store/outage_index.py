@@ -83,6 +83,8 @@ class OutageIndex:
         self._lock = threading.Lock()
         self._heads: dict[str, OutageHead] = {}
         self._listed: list[OutageHead] = []
+        self._by_target: dict[str, list[OutageHead]] | None = None
+        """Made when it is asked for, and again after a change."""
         self._next: int | None = None
 
     def heads(self) -> Sequence[OutageHead]:
@@ -92,8 +94,14 @@ class OutageIndex:
             return self._listed
 
     def of_target(self, target: str) -> list[OutageHead]:
-        """Return the heads of one target in the order of recording."""
-        return sorted((head for head in self.heads() if head.target == target), key=lambda head: head.opened)
+        """Return the heads of one target in the order of recording. The list is not changed afterwards."""
+        with self._lock:
+            self._follow()
+            if self._by_target is None:
+                self._by_target = {}
+                for head in sorted(self._listed, key=lambda head: head.opened):
+                    self._by_target.setdefault(head.target, []).append(head)
+            return self._by_target.get(target, [])
 
     def get(self, identity: str) -> OutageHead | None:
         """Return one head by the outage's id."""
@@ -126,6 +134,7 @@ class OutageIndex:
             for entry in fresh:
                 add_head(heads, entry)
             self._heads, self._listed = heads, sorted(heads.values(), key=lambda head: head.place)
+            self._by_target = None
 
 
 def add_head(heads: dict[str, OutageHead], entry: Entry) -> OutageHead:

@@ -12,7 +12,8 @@ go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -111,26 +112,56 @@ class KeptWindows:
 
     def __init__(self) -> None:
         self._records: dict[str, dict[str, OutageRecord]] = {}
+        self._merged: dict[str, MergedWindows] = {}
         self._next_index = 0
 
     def update(self, reader: Reader) -> None:
         """Read the outages recorded since."""
         size = reader.size()
         for entry in reader.entries(kinds=["outage"], from_index=self._next_index, to_index=size):
-            record = outage_from_payload(entry.payload)
-            self._records.setdefault(record.target, {})[record.id] = record
+            self.add(outage_from_payload(entry.payload))
         self._next_index = size
 
-    def of(self, target: str) -> list[tuple[Millis, Millis]]:
-        """Return the windows of a target, both ends inclusive. The middle of a long outage is in none."""
-        windows = []
-        for record in self._records.get(target, {}).values():
-            begin, end = record.first_bad, record.first_bad + KEPT_WITHIN_MS
-            if record.state != "open":
-                end = min(end, record.last_bad)
-                windows.append((record.last_bad - KEPT_BESIDE_MS, record.last_bad + KEPT_BESIDE_MS))
-            windows.append((begin - KEPT_BESIDE_MS, end + KEPT_BESIDE_MS))
-        return windows
+    def add(self, record: OutageRecord) -> None:
+        """Take over an outage as it is on record now."""
+        self._records.setdefault(record.target, {})[record.id] = record
+        self._merged.pop(record.target, None)
+
+    def of(self, target: str) -> MergedWindows:
+        """Return the windows of a target. The middle of a long outage is in none."""
+        if (known := self._merged.get(target)) is None:
+            windows: list[tuple[Millis, Millis]] = []
+            for record in self._records.get(target, {}).values():
+                windows += _windows_of(record)
+            known = self._merged[target] = MergedWindows(windows)
+        return known
+
+
+def _windows_of(record: OutageRecord) -> Iterator[tuple[Millis, Millis]]:
+    begin, end = record.first_bad, record.first_bad + KEPT_WITHIN_MS
+    if record.state != "open":
+        end = min(end, record.last_bad)
+        yield record.last_bad - KEPT_BESIDE_MS, record.last_bad + KEPT_BESIDE_MS
+    yield begin - KEPT_BESIDE_MS, end + KEPT_BESIDE_MS
+
+
+class MergedWindows:
+    """Windows of time, of which there may be ten thousand; both ends are inclusive."""
+
+    def __init__(self, windows: Iterable[tuple[Millis, Millis]]) -> None:
+        self._begins: list[Millis] = []
+        self._ends: list[Millis] = []
+        for begin, end in sorted(windows):
+            if self._ends and begin <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], end)
+            else:
+                self._begins.append(begin)
+                self._ends.append(end)
+
+    def include(self, at: Millis) -> bool:
+        """Return whether a time is in one of the windows."""
+        place = bisect_right(self._begins, at)
+        return place > 0 and at <= self._ends[place - 1]
 
 
 class Packer:
@@ -296,12 +327,12 @@ def _is_old(connection: sa.Connection, wanted: PackRange, before_ms: Millis) -> 
     return following is not None and following < before_ms
 
 
-def _segments(rows: Iterator[Row], windows: Sequence[tuple[Millis, Millis]]) -> Iterator[list[PackableRow]]:
+def _segments(rows: Iterator[Row], windows: MergedWindows) -> Iterator[list[PackableRow]]:
     """Yield the rows that go into packs, parted where one stays a row, so that no run spans it."""
     segment: list[PackableRow] = []
     for row in rows:
         one = packable(row)
-        if one is not None and not any(begin <= row.time_ms <= end for begin, end in windows):
+        if one is not None and not windows.include(row.time_ms):
             segment.append(one)
         elif segment:
             yield segment

@@ -30,7 +30,7 @@ from mailwatch.store.errors import (
     entry_mismatch,
 )
 from mailwatch.store.first_start import check_not_missing, ledger_exists
-from mailwatch.store.kept_states import KeptState, read_kept
+from mailwatch.store.kept_states import KeptState, kept_subjects, read_kept
 from mailwatch.store.outage_index import OutageHead, OutageIndex, read_heads
 from mailwatch.store.packs import (
     PACKED_KINDS,
@@ -547,6 +547,11 @@ class Reader:
         """Return a state that is kept beside the ledger, None without one that is whole."""
         with self._engine.connect() as connection:
             return read_kept(connection, kind, subject)
+
+    def kept_subjects(self, kind: str) -> list[str]:
+        """Return of what states of a kind are kept."""
+        with self._engine.connect() as connection:
+            return kept_subjects(connection, kind)
 
     def close(self) -> None:
         """Close all connections."""

@@ -24,6 +24,9 @@ from mailwatch.store.outage_index import audit_heads
 RECENT_OUTAGES = 50
 """The number of outages of a target that a start reads: a page shows fewer."""
 
+KEEP_WITHIN = 20_000
+"""Facts of a replay after which the state is kept: about a second."""
+
 
 @dataclass(frozen=True, slots=True)
 class RuleBook:
@@ -130,6 +133,7 @@ def restore_state(
     *,
     size: int | None = None,
     use_kept: bool = True,
+    keep: Callable[[KeptState], None] = lambda _state: None,
 ) -> RestoredState:
     """Replay the target's entries from the last point without an open outage; `progress` gets the index.
 
@@ -139,7 +143,8 @@ def restore_state(
     3. A kept state (detector_states.py) that is later than that point takes its place, if `use_kept`. Evidence is
        made without it.
 
-    Only the first `size` entries of the ledger are read, if given.
+    Only the first `size` entries of the ledger are read, if given. `keep` gets a state each KEEP_WITHIN facts, so
+    that a replay that is interrupted need not begin again.
     """
     recorded = recorded_outages(reader, target, size)
     still_open = next((record for record in reversed(recorded.values()) if record.state == "open"), None)
@@ -159,6 +164,8 @@ def restore_state(
             if known is None or known.state not in ("closed", "unwatched", outage.state):
                 missing.append(outage)
                 under.append(_settings_at(reader, target, entry.index))
+        if history.facts % KEEP_WITHIN == 0 and not missing:
+            keep(keep_detector(target, history, entry.header, book.at(entry.index)))
     settings = _settings_at(reader, target, None if size is None else size - 1)
     return RestoredState(history, recorded, tuple(missing), tuple(under), settings)
 
@@ -260,9 +267,24 @@ def audit_outage_index(reader: Reader) -> list[Finding]:
     return [Finding(None, f"the index of outages differs from their entries in {len(wrong)} of them: {names}")]
 
 
-def _compare_kept(reader: Reader, book: RuleBook, target: str, kept: TargetHistory) -> list[Finding]:
+def audit_detector(
+    reader: Reader, book: RuleBook, target: str, progress: Callable[[int], None] = lambda _index: None
+) -> list[Finding]:
+    """Compare a target's kept state with the replay up to it. `progress` gets the index, and may wait."""
+    kept = read_detector(reader, target, book.at)
+    return [] if kept is None else _compare_kept(reader, book, target, kept, progress)
+
+
+def _compare_kept(
+    reader: Reader,
+    book: RuleBook,
+    target: str,
+    kept: TargetHistory,
+    progress: Callable[[int], None] = lambda _index: None,
+) -> list[Finding]:
     """Return a finding if a kept state is not what a start replays up to its entry either."""
-    if restore_state(reader, target, book, size=kept.index + 1, use_kept=False).history.describes(kept):
+    replayed = restore_state(reader, target, book, progress, size=kept.index + 1, use_kept=False)
+    if replayed.history.describes(kept):
         return []
     return [Finding(None, f"the state of {target} kept with entry {kept.index} differs from the replay")]
 

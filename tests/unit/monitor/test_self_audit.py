@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from mailwatch.ledger.entry import target_id
 from mailwatch.metrics import Metrics
 from mailwatch.model import EventType, Notification
 from mailwatch.monitor import self_audit
 from mailwatch.monitor.self_audit import LedgerSelfAudit
 from mailwatch.store import Reader, StoreDamagedError, StoreError, StoreHealth, audit
 from mailwatch.store.audit import SLICE_ENTRIES
+from mailwatch.store.availability_history import Subject, history_to_keep, read_history
+from mailwatch.store.detector_states import keep_detector
+from mailwatch.store.kept_audit import HISTORIES_A_DAY, due_histories
+from mailwatch.store.kept_states import leaf_of
 from mailwatch.store.keys import load_keys as load_keys
+from mailwatch.store.replay import read_announcements, restore_state, rule_book
+from mailwatch.times import DAY_MS
 from tests.helpers.ledger_factory import MINUTE, write
 from tests.helpers.patience import PATIENCE
 
@@ -147,3 +156,41 @@ async def test_the_self_audit_is_paced_and_stops_at_once(tmp_path: Path, monkeyp
         await asyncio.get_running_loop().shutdown_default_executor()
     assert audits.auditing.latest is None
     audits.reader.close()
+
+
+def test_a_kept_state_that_the_entries_do_not_give_is_found_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_audit, "MAX_CPU_SHARE", 1.0)
+    store = write(tmp_path, {"mail": lambda at: "-" if at > START else "+"}, START, START + 40 * MINUTE)
+    with contextlib.closing(Reader.open(tmp_path)) as reader:
+        subject = Subject("mail", target_id(store.keys.secret, "mail"), read_announcements(reader))
+        book = rule_book(reader)
+        restored = restore_state(reader, "mail", book)
+        last = next(reader.entries(from_index=restored.history.index, limit=1))
+        detector = keep_detector("mail", restored.history, last.header, book.at(last.index))
+        history = history_to_keep(reader, subject, read_history(reader, subject, START + 50 * MINUTE))
+        assert history is not None
+        metrics, news = Metrics(CollectorRegistry()), list[Notification]()
+        auditing = LedgerSelfAudit(reader, store.keys, metrics, news.append)
+        for kept in (detector, history):
+            store.keep([kept])
+        auditing.audit()
+        assert auditing.latest is not None
+        assert list(auditing.latest.findings) == []
+        earlier = next(reader.entries(from_index=last.index - 5, limit=1))
+        for kept, what in ((detector, "the state of mail kept"), (history, "the availability of mail kept")):
+            store.keep([replace(kept, index=earlier.index, leaf=leaf_of(earlier.header))])
+            auditing.audit()
+            assert [one.startswith(what) for one in auditing.latest.findings] == [True]
+            assert news.pop().event_type is EventType.LEDGER
+            store.keep([kept])
+    store.close()
+
+
+def test_each_day_the_availability_of_other_targets_is_counted_again() -> None:
+    names = [f"t{number:02}" for number in range(25)]
+    days = [due_histories(names, day * DAY_MS) for day in range(20_000, 20_003)]
+    assert sorted(name for due in days for name in due) == names
+    assert max(map(len, days)) <= HISTORIES_A_DAY
+    assert due_histories([], 0) == []

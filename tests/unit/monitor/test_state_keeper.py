@@ -13,7 +13,7 @@ from mailwatch.model import Outcome
 from mailwatch.monitor.restore import login_observations, restore_targets
 from mailwatch.monitor.state_keeper import StateKeeper
 from mailwatch.settings import Login
-from mailwatch.store import StoreUnavailableError
+from mailwatch.store import StoreUnavailableError, symptom_states
 from mailwatch.store.detector_states import KIND
 from mailwatch.store.kept_states import KeptState
 from mailwatch.store.replay import restore_state, rule_book
@@ -46,9 +46,11 @@ async def test_states_are_kept_while_a_target_is_down(harness: PipelineHarness) 
     for _ in range(4):
         await harness.probe()
     assert await keeper.keep_due() == 1
+    assert harness.runtime.state.outage is not None
     later = harness.reader.kept(KIND, "t")
     assert later is not None
     assert later.index > kept.index
+    assert harness.reader.kept_subjects(symptom_states.KIND) == [harness.runtime.state.outage.id]
     restored = restore_state(harness.reader, "t", rule_book(harness.reader))
     assert (restored.history.facts, restored.detector) == (0, harness.runtime.detector)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -21,7 +22,14 @@ from mailwatch.store import Reader, Store
 from mailwatch.store import detector_states as kept_detectors
 from mailwatch.store.detector_states import KIND, keep_detector, read_detector
 from mailwatch.store.kept_states import KeptState
-from mailwatch.store.replay import RestoredState, audit_outages, restore_state, rule_book, state_to_keep
+from mailwatch.store.replay import (
+    RestoredState,
+    audit_detector,
+    audit_outages,
+    restore_state,
+    rule_book,
+    state_to_keep,
+)
 from mailwatch.store.sqlite import database
 from tests.helpers.counting_reader import CountingReader
 from tests.helpers.live_ledger import MARKS, Live, fact, ledger
@@ -163,6 +171,22 @@ def test_a_long_replay_gives_a_state_to_keep_and_a_short_one_none(
     assert later.index > state.index
 
 
+def test_a_replay_that_is_interrupted_goes_on_where_a_state_was_kept(
+    down: tuple[Store, CountingReader, Live], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reader, _ = down
+    book, kept = rule_book(reader), list[KeptState]()
+    monkeypatch.setattr("mailwatch.store.replay.KEEP_WITHIN", 10)
+    whole = restore_state(reader, "t", book, keep=kept.append)
+    assert len(kept) == 4
+    for state in kept:
+        store.keep([state])
+        restored = restore_state(reader, "t", book)
+        assert same(restored, whole)
+        assert restored.history.facts == whole.history.facts - 10 * (kept.index(state) + 1)
+        assert audit_detector(reader, book, "t") == []
+
+
 def test_no_state_is_kept_before_its_outage_is_on_record(
     down: tuple[Store, CountingReader, Live], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,8 +244,11 @@ def test_a_damaged_state_and_a_missing_table_are_no_state(
     with sqlite3.connect(database(tmp_path)) as raw:
         raw.execute("DROP TABLE kept_states")
     raw.close()
-    assert reader.kept(KIND, "t") is None
-    assert restore_state(reader, "t", rule_book(reader)).detector.state.name == "down"
+    # As a process finds it whose ledger an older version made.
+    with contextlib.closing(Reader.open(tmp_path)) as older:
+        assert older.kept(KIND, "t") is None
+        assert older.kept_subjects(KIND) == []
+        assert restore_state(older, "t", rule_book(older)).detector.state.name == "down"
 
 
 def test_the_audit_finds_a_state_that_the_replay_does_not_give(down: tuple[Store, CountingReader, Live]) -> None:

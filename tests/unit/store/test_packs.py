@@ -19,7 +19,7 @@ from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.entry import EncodedEntry, encode_entry
 from mailwatch.model import Gap, GapReason, Outcome
 from mailwatch.store import NewEntry, Reader, Store, StoreDamagedError, audit
-from mailwatch.store.packing import Packer, PackRange, level_for, pack_next
+from mailwatch.store.packing import MergedWindows, Packer, PackRange, level_for, pack_next
 from mailwatch.store.place import Place, place_of
 from mailwatch.store.sqlite import SqlitePlace, database
 from mailwatch.times import Millis
@@ -129,6 +129,12 @@ def test_the_middle_of_a_long_outage_is_packed(tmp_path: Path) -> None:
     assert START + 25 * HOUR <= last <= START + 27 * HOUR
     assert read(tmp_path) == before
     store.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9)), max_size=12), st.integers(-1, 80))
+def test_merged_windows_include_what_one_of_them_includes(given_windows: list[tuple[int, int]], at: int) -> None:
+    windows = [(begin, begin + length) for begin, length in given_windows]
+    assert MergedWindows(windows).include(at) == any(begin <= at <= end for begin, end in windows)
 
 
 def test_only_what_is_old_signed_and_aligned_is_packed(store: Store, place: Place) -> None:
