@@ -11,8 +11,10 @@ The time of an observation itself is decided by its two sides: surely if both ag
 change, else not observed. Between equal observations no change is assumed; the largest gap of an outage bounds the
 length of a hidden change.
 
-The length of a segment is by the steady clock, its end by the wall clock at that time. Each pair of observations
-is judged by the interval then in force. If none is on record (before 2026-11), it is inferred: good observations
+The length of a segment is by the steady clock, its end by the wall clock at that time. A run of good observations
+is one segment (`feed_up`): the two clocks are rounded to milliseconds each on its own, so the segments of its
+pairs would lie a millisecond apart or overlap by one. Each pair of observations is judged by the interval then in
+force. If none is on record (before 2026-11), it is inferred: good observations
 are due at even intervals.
 """
 
@@ -137,10 +139,12 @@ class Segmenter:
         return made
 
     def feed_up(self, payload: ObservationPayload) -> bool:
-        """Process the ledger payload of a good observation amid good ones, with the same result as `feed`.
+        """Process the ledger payload of a good observation that continues a run of good ones.
 
-        Its segment is returned by `flush` or the next `feed`. Returns False, and does nothing, if it is not amid
-        up observations.
+        The run is one segment, returned by `flush` or the next `feed`; milliseconds may fall on another side of a
+        window's edge than with `feed`. A step of the clock within the observation ends the run; before it, its
+        offset is compared with that of the run. Returns False, and does nothing, if it continues no run.
+        docs/reference/format.md has the rule; the caller knows whether an outage is open.
         """
         if self._state is not SegmentState.UP or self._before is not SegmentState.UP:
             return False

@@ -27,3 +27,11 @@ export const round = (value) => {
 
 export const iso = (time) => (time === null ? null : new Date(time).toISOString());
 export const spacing = (interval) => round(interval * 1.5) + 1000;
+
+// By code points, as texts are in order here; JavaScript compares UTF-16.
+export function byPoints(one, other) {
+  const [a, b] = [one, other].map((text) => [...text].map((letter) => letter.codePointAt(0)));
+  const at = a.findIndex((point, number) => point !== b[number]);
+  if (at < 0) return a.length - b.length;
+  return (a[at] ?? -1) - (b[at] ?? -1);
+}

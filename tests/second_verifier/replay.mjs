@@ -219,6 +219,11 @@ export class Replay {
     return new Map(this.outages).set(now.id, now);
   }
 
+  // Whether no outage is open, and no rejection of the login is followed.
+  get calm() {
+    return !this.state.open && !this.login.first;
+  }
+
   keep(outage) {
     this.outages.set(outage.id, outage);
   }
@@ -320,12 +325,56 @@ export class Segments {
   constructor(interval) {
     this.reach = this.reached = spacing(interval);
     this.inferring = true;
-    this.due = this.apart = this.latest = this.own = null;
+    this.due = this.apart = this.latest = this.own = this.run = this.offset = null;
+    this.steady = false;
+    this.previous = "";
     this.segments = [];
     this.jumps = [];
+    this.formerJumps = [];
+    this.setWithin = false;
   }
 
-  feed(kind, fact) {
+  // `calm`: that of the replay before this fact.
+  feed(kind, fact, calm) {
+    if (calm && kind === "observation" && fact.outcome === "up" && this.join(fact)) return;
+    this.endRun();
+    this.single(kind, fact);
+    this.steady = fact.clock !== undefined;
+    this.previous = kind;
+  }
+
+  add(from, to, state) {
+    this.segments.push({ from, to, state, steady: this.steady });
+  }
+
+  // Whether a good observation continues a run of good ones, the time of which is one segment.
+  join(fact) {
+    const { own } = this;
+    if (this.previous !== "observation" || own?.outcome !== "up" || own.before !== "up") return false;
+    const [start, end] = [begin(fact), finish(fact)];
+    if (read(start) !== read(own.end)) return false;
+    if (read(start) && (start.boot !== own.end.boot || Math.abs(offsetOf(start) - this.offset) > STEP)) return false;
+    const apart = read(start) ? start.clock - own.end.clock : start.wall - own.end.wall;
+    const reach = fact.interval === undefined ? this.reach : spacing(fact.interval);
+    if (apart < 0 || apart > Math.max(reach, this.reached)) return false;
+    this.setWithin = isSet(start, end);
+    if (this.setWithin) return false;
+    if (fact.interval !== undefined) [this.reach, this.inferring] = [reach, false];
+    if (this.inferring) this.infer(fact.scheduled);
+    this.run ??= own.start;
+    this.own = { ...own, start, from: start.wall, to: start.wall + between(start, end), end };
+    this.latest = end;
+    this.reached = this.reach;
+    return true;
+  }
+
+  endRun() {
+    const { run, own } = this;
+    if (run) this.add(read(run) ? own.start.wall - (own.start.clock - run.clock) : run.wall, own.start.wall, "up");
+    this.run = null;
+  }
+
+  single(kind, fact) {
     if (kind === "watch") {
       this.reach = spacing(fact.settings.interval);
       this.inferring = false;
@@ -337,7 +386,11 @@ export class Segments {
       return;
     }
     const [start, end] = [begin(fact), finish(fact)];
-    for (const [a, b] of [[this.latest, start], [start, end]]) if (a && isSet(a, b)) this.jumps.push([a.wall, b.wall - (b.clock - a.clock)]);
+    const jump = (a, b) => [a.wall, b.wall - (b.clock - a.clock)];
+    const { latest } = this;
+    for (const [a, b] of [[latest, start], [start, end]]) if (a && isSet(a, b)) this.jumps.push(jump(a, b));
+    if (latest && read(start) && isSet(latest, end) && !this.setWithin) this.formerJumps.push(jump(latest, start));
+    this.setWithin = false;
     this.latest = end;
     if (kind === "gap" || fact.outcome === "unknown") {
       this.close(null);
@@ -356,10 +409,11 @@ export class Segments {
       if (apart !== null && apart >= 0 && apart <= Math.max(this.reach, this.reached)) {
         side = own.outcome === fact.outcome ? fact.outcome : "undecided";
         this.close(side);
-        this.segments.push({ from: start.wall - apart, to: start.wall, state: side, steady: start.clock !== null });
+        this.add(start.wall - apart, start.wall, side);
       } else this.close(null);
     }
-    this.own = { outcome: fact.outcome, before: side, from: start.wall, to: start.wall + between(start, end), end };
+    this.own = { outcome: fact.outcome, before: side, start, from: start.wall, to: start.wall + between(start, end), end };
+    this.offset = offsetOf(start);
     this.reached = this.reach;
   }
 
@@ -373,8 +427,7 @@ export class Segments {
     const { own } = this;
     if (!own) return;
     const { before, from, to } = own;
-    const steady = own.end.clock !== null;
-    if (before === "undecided" || side === "undecided") this.segments.push({ from, to, state: "undecided", steady });
-    else if (before !== null && side !== null) this.segments.push({ from, to, state: own.outcome, steady });
+    if (before === "undecided" || side === "undecided") this.add(from, to, "undecided");
+    else if (before !== null && side !== null) this.add(from, to, own.outcome);
   }
 }

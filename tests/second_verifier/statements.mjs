@@ -103,8 +103,9 @@ export function compareOutage(b) {
     if (FACTS.includes(kind)) {
       check(!(unproven && kind === "observation" && replay.all.has(id)), "it opens unrecorded by rules_before");
       if (kind === "observation") observed(content, index);
+      const { calm } = replay;
       replay.feed(index, kind, content, rules);
-      segments.feed(kind, content);
+      segments.feed(kind, content, calm);
     } else if (kind === "outage") {
       if (content.rules && "rules_before" in stated) {
         check(same(content.rules, rules), `entry ${index} names other rules than were in force`);
@@ -135,6 +136,7 @@ export function compareOutage(b) {
   b.outages = [outage];
   b.channels = [{ provider: made.provider, kind: made.kind, target, outages: [outage], json: [made] }];
   b.vantage = made.vantage_point;
+  segments.endRun();
   b.segmentsOf = () => segments.segments;
   if (stated.user_name) {
     const { key, name } = stated.user_name;
@@ -182,8 +184,9 @@ export function comparePeriod(b) {
       for (const one of account.replay.all.keys()) account.due.add(one);
     }
     if (from <= time && time < to) inside.push(index);
+    const { calm } = account.replay;
     account.replay.feed(index, kind, content, rules);
-    account.segments.feed(kind, content);
+    account.segments.feed(kind, content, calm);
     learn(account, kind, content);
     if (kind === "observation" && from <= content.start && content.start < to) account.counts[content.outcome] += 1;
   }
@@ -191,6 +194,10 @@ export function comparePeriod(b) {
   check(b.start.size > 0 || !first || same(stated.rules, first), "other rules are on record");
   check(inside.length && same(stated.entries, { first: Math.min(...inside), last: Math.max(...inside) }), "other entries");
   const ended = entries[entries.length - 1].time;
+  for (const account of accounts.values()) {
+    account.segments.endRun();
+    account.inWindow = counted(account.segments.segments, from, to);
+  }
   const all = [];
   b.channels = [];
   const availability = stated.targets.map(({ target }) => {
@@ -214,14 +221,16 @@ export function comparePeriod(b) {
       provider: head?.json.provider ?? String(account.stated.provider), kind: head?.json.kind ?? String(account.stated.kind),
       target, outages, json: made.map((one) => one.json),
     });
-    return { target, ...figures(account, before, from, to, ended) };
+    return (jumps) => ({ target, ...figures(account, jumps(account.segments), before, from, to, ended) });
   });
-  check(sameFigures(stated.availability, availability), "a replay gives another availability");
+  const figured = (jumps) => sameFigures(stated.availability, availability.map((one) => one(jumps)));
+  check(figured((one) => one.jumps) || figured((one) => one.formerJumps), "a replay gives another availability");
   all.sort((one, other) => one.outage.firstBad - other.outage.firstBad || (one.outage.target < other.outage.target ? -1 : 1));
   check(same(stated.outages, all.map((one) => one.json)), "a replay gives other outages");
   b.outages = all.map((one) => one.outage);
-  b.segmentsOf = (target) => accounts.get(target).segments.segments;
-  b.vantage = all[0]?.json.vantage_point || String(stated.vantage_point);
+  b.segmentsOf = (target) => accounts.get(target).inWindow;
+  b.vantage = all.some((one) => one.json.vantage_point) ? all[0].json.vantage_point : String(stated.vantage_point);
+  b.short = stated.targets.some(({ target, interval, intervals }) => !intervals && interval < usual(accounts.get(target).dues) / 2000);
 }
 
 const recordedSpan = ({ first_bad, last_bad, first_good, state }) => ({
@@ -279,16 +288,23 @@ function compareIntervals(account, from, to) {
   check(same(stated.intervals, made) && stated.interval === usual(dues) / 1000, "other intervals are on record");
 }
 
-function figures({ segments, counts }, outages, from, to, ended) {
-  const spent = { up: 0, down: 0, undecided: 0 };
+// The segments cut at the window.
+function counted(segments, from, to) {
   let done = from;
-  for (const { from: begin, to: end, state, steady } of segments.segments) {
+  const found = [];
+  for (const { from: begin, to: end, state, steady } of segments) {
     const [low, high] = [Math.max(begin, steady ? from : done), Math.min(end, to)];
     if (low >= high) continue;
-    spent[state] += high - low;
+    found.push({ from: low, to: high, state });
     done = high;
   }
-  const skipped = segments.jumps.reduce((all, [before, after]) => {
+  return found;
+}
+
+function figures({ counts, inWindow }, jumps, outages, from, to, ended) {
+  const spent = { up: 0, down: 0, undecided: 0 };
+  for (const one of inWindow) spent[one.state] += one.to - one.from;
+  const skipped = jumps.reduce((all, [before, after]) => {
     const inside = Math.max(0, Math.min(Math.max(before, after), to) - Math.max(Math.min(before, after), from));
     return all + (after > before ? inside : -inside);
   }, 0);

@@ -9,7 +9,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import zlib from "node:zlib";
-import { Refused, check, hex, integer, sha } from "./basics.mjs";
+import { Refused, byPoints, check, hex, integer, sha } from "./basics.mjs";
 import { parse, canonical, notDeeper } from "./json.mjs";
 import { compareOutage, comparePeriod } from "./statements.mjs";
 import { joint } from "./joint.mjs";
@@ -355,6 +355,32 @@ function tokenOf(reply) {
   return { imprint: imprint.content, time };
 }
 
+const COMMON_NAME = "0603550403";
+
+// The common names in a Name; undefined if it has none.
+function commonName(name) {
+  const names = der(der(name)[0].content).flatMap((set) => der(set.content));
+  const found = names.map((one) => der(one.content)).filter(([type]) => hex(type.raw) === COMMON_NAME);
+  const [text] = found.map(([, value]) => value.content.toString(value.tag === 0x1e ? "utf16le" : "utf8"));
+  return text === undefined ? undefined : [...text].slice(0, 200).join("");
+}
+
+// Who signed a token, and who issued that certificate: "" where no certificate in the token, or more than one, fits.
+function signerOf(reply) {
+  const signed = der(der(der(der(der(reply)[0].content)[1].content)[1].content)[0].content);
+  const packed = signed.find((one) => one.tag === 0xa0);
+  const sid = der(der(signed[signed.length - 1].content)[0].content)[1];
+  let found = packed ? der(packed.content).map((one) => der(der(one.content)[0].content)) : [];
+  // Version, serial number, algorithm, issuer, validity, subject; the version may be missing.
+  found = found.map((parts) => (parts[0].tag === 0xa0 ? parts.slice(1) : parts));
+  if (sid.tag === 0x30) {
+    const [issuer, serial] = der(sid.content);
+    found = found.filter((parts) => parts[2].raw.equals(issuer.raw) && parts[0].raw.equals(serial.raw));
+  }
+  if (found.length !== 1) return { signer: "", issuer: "" };
+  return { signer: commonName(found[0][4].raw), issuer: commonName(found[0][2].raw) };
+}
+
 function signatureHolds(reply, note, pems) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "second-"));
   const place = (name) => path.join(folder, name);
@@ -491,11 +517,12 @@ const STEPS = {
       check(imprint.equals(sha(note)), `${file} is over something else`);
       check(signatureHolds(reply, note, Buffer.concat(pems)), `the signature of ${file} leads to no certificate`);
       const by = named.get(digest);
-      if (!by) return { entry: -1, checkpoint, time, off: 0 };
+      const who = signerOf(reply);
+      if (!by) return { entry: -1, checkpoint, time, off: 0, ...who };
       const { content } = by;
       check(by.index === entry && content.checkpoint === checkpoint && content.time === time, `entry ${by.index}`);
       const off = Math.max(0, content.asked - time, time - content.answered);
-      return { entry, checkpoint, time, off, boot: by.boot, clock: by.clock };
+      return { entry, checkpoint, time, off, boot: by.boot, clock: by.clock, ...who };
     });
     check(unlisted.size === 0, "a token is not listed");
   },
@@ -538,6 +565,7 @@ const STEPS = {
     if (b.stated.claim) b.notCompared.push("the reading of the rule in `claim`");
   },
   witness(b) {
+    b.cosigned = [];
     for (const { kind, content, index } of b.entries) {
       if (kind !== "witness") continue;
       check(content.checkpoint <= index, `entry ${index}: its checkpoint is signed later`);
@@ -551,8 +579,9 @@ const STEPS = {
       const text = `cosignature/v1\ntime ${seconds}\n${b.signed.get(content.checkpoint).text}`;
       check(crypto.verify(null, Buffer.from(text), key.key, raw.subarray(12)), `entry ${index}: its cosignature`);
       check(content.time === Number(seconds) * 1000, `entry ${index}: the time of its cosignature`);
+      b.cosigned.push({ entry: index, witness: content.witness });
     }
-    if (b.stated?.witnesses) b.notCompared.push("the statements of witnesses");
+    for (const one of b.stated?.witnesses ?? []) witnessStatement(b, one);
   },
   carried(b) {
     for (const { kind, content, index } of b.entries) {
@@ -587,19 +616,49 @@ const STEPS = {
   report(b) {
     if (b.files.has("report.pdf")) attached(b.files.get("report.pdf"), b.files.get(b.statement), b.notCompared);
   },
-  files(b) {
-    const raw = b.files.get("manifest.json");
-    const listed = parse(raw).files;
-    const signed = openNote(b.files.get("manifest.sig").toString(), b.key);
-    check(signed === `${b.key.name}\nmanifest ${hex(sha(raw))}\n`, "another manifest is signed");
-    const names = [...b.files.keys()].filter((name) => !name.startsWith("manifest."));
-    check(same([...names].sort(), Object.keys(listed).sort()), "other files are listed");
-    for (const name of names) {
-      const content = b.files.get(name);
-      check(same(listed[name], { sha256: hex(sha(content)), size: content.length }), `${name} is another file`);
-    }
-  },
+  files: (b) => manifest(b.files, b.key),
 };
+
+export const MERGER_FILES = ["manifest.json", "manifest.sig", "keys/merger.pub"];
+
+// The manifest lists all other files, and the key signs it.
+export function manifest(files, key) {
+  const raw = files.get("manifest.json");
+  const { files: listed, format } = parse(raw);
+  check(format === undefined || format === "mailwatch-manifest/1", "another format");
+  const signed = openNote(files.get("manifest.sig").toString(), key);
+  check(signed === `${key.name}\nmanifest ${hex(sha(raw))}\n`, "another manifest is signed");
+  const names = [...files.keys()].filter((name) => !name.startsWith("manifest."));
+  check(same([...names].sort(), Object.keys(listed).sort()), "other files are listed");
+  for (const name of names) {
+    const content = files.get(name);
+    check(same(listed[name], { sha256: hex(sha(content)), size: content.length }), `${name} is another file`);
+  }
+}
+
+const STATEMENT =
+  /^mailwatch-register\/v1\nwitness (\S+)\ntime \d+\nledger (\S+)\nfirst \d+ \d+\nlatest \d+ \d+\nrefused \d+\nmailbox ([0-9a-f]{64}) \d+\nothers (\d+)((?: \S+)*)\n$/;
+
+// What a witness states about this ledger and a mailbox.
+function witnessStatement({ stated, key }, { key: text, statement, targets }) {
+  check(Array.isArray(targets), "witnesses: no targets");
+  const witness = verifierKey(text, 4);
+  const at = statement.lastIndexOf("\n\n");
+  const [signed, line] = [statement.slice(0, at + 1), statement.slice(at + 2)];
+  const prefix = `— ${witness.name} `;
+  check(at >= 0 && line.startsWith(prefix) && line.indexOf("\n") === line.length - 1, "witnesses: not one signature");
+  const raw = base64(line.slice(prefix.length, -1));
+  const id = sha(`${witness.name}\n`, Buffer.from([255]), "mailwatch-register/v1", witness.raw).subarray(0, 4);
+  check(raw.length === 68 && raw.subarray(0, 4).equals(id), "witnesses: a signature by another key");
+  check(crypto.verify(null, Buffer.from(signed), witness.key, raw.subarray(4)), "witnesses: the signature of a statement");
+  const [, name, ledger, mailbox, count, others] = STATEMENT.exec(signed) ?? [];
+  check(name === witness.name, "witnesses: no statement");
+  check(others.split(" ").filter(Boolean).length === Math.min(Number(count), 20), "witnesses: others");
+  check(ledger === key.name, "witnesses: a statement about another ledger");
+  const address = stated.user_name?.name;
+  if (typeof address === "string" && address.includes("@"))
+    check(hex(sha(`mailwatch-box/1\n${address.trim().toLowerCase()}`)) === mailbox, "witnesses: another mailbox");
+}
 
 // Messages
 
@@ -694,6 +753,14 @@ function predecessors(content, own) {
   });
 }
 
+function compareAuthorities({ stated, tokens, notCompared }) {
+  if (tokens.some((one) => one.signer === undefined || one.issuer === undefined))
+    return void notCompared.push("`authorities`, of which one has no common name");
+  const pairs = new Map(tokens.map(({ signer, issuer }) => [`${signer}\n${issuer}`, { signer, issuer }]));
+  const made = [...pairs.values()].sort((a, b) => byPoints(a.signer, b.signer) || byPoints(a.issuer, b.issuer));
+  check(same(stated.authorities, made), "other authorities signed the tokens");
+}
+
 // What the tokens on both sides bound.
 function comparePlace(b) {
   const { stated, tokens, start, entries } = b;
@@ -701,6 +768,7 @@ function comparePlace(b) {
   check(same(stated.range, { first: start.size, end: start.size + entries.length }), "another range");
   if (!tokens) return;
   const { first, last } = b.statement === "outage.json" ? stated.outage.ledger : stated.entries;
+  if (stated.authorities !== undefined) compareAuthorities(b);
   const known = (time) => (Number.isFinite(time) ? new Date(time).toISOString() : null);
   const before = (at) => Math.max(-Infinity, ...tokens.filter((one) => one.entry >= 0 && one.entry <= at).map((one) => one.time));
   const behind = (at) => Math.min(Infinity, ...tokens.filter((one) => one.checkpoint > at).map((one) => one.time));
