@@ -16,6 +16,7 @@ from mailwatch.metrics.exposition import Family
 from mailwatch.metrics.families import SelfMetrics
 from mailwatch.metrics.incident_families import incident_families
 from mailwatch.metrics.node_families import NodeRecord, node_families
+from mailwatch.metrics.spool_families import SpoolRecord, spool_families
 from mailwatch.metrics.storage_families import storage_families
 from mailwatch.metrics.target import Histogram, TargetRecord
 from mailwatch.metrics.witness_families import WitnessRecord, witness_families
@@ -60,6 +61,8 @@ class Metrics:
         """The findings of the self-check."""
         self.node: Callable[[], NodeRecord | None] = lambda: None
         """Returns what this node is, where several share the ledger."""
+        self.spool: Callable[[], SpoolRecord | None] = lambda: None
+        """Returns what waits for the database, None where the record is a file of this machine."""
         self.web_url = ""
         """The base of links to the pages, "" if it is not known."""
         self._notifications: dict[tuple[str, str], int] = {}
@@ -250,6 +253,7 @@ class Metrics:
         yield from witness_families(self._witnesses)
         yield from storage_families(self._storage)
         yield from node_families(self.node())
+        yield from spool_families(self.spool())
         yield families.histogram_family(
             "schedule_lag_seconds", "Delay of probes against their schedule.", self._lag
         )

@@ -253,6 +253,9 @@ class Service:
     async def _apply_targets(self, wanted: Sequence[Target]) -> None:
         """Record a reload, and watch exactly these targets from now on."""
         self.only_public_targets()
+        if self.monitor.spooler is not None:
+            # What waits for the database was observed under the config before.
+            await self.monitor.spooler.drained()
         await self.record_node_event("reload")
         await self._apply_announcements()
         targets = {target.name: target for target in wanted}

@@ -10,24 +10,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol, TypeVar
 
 from mailwatch import monotonic
+from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.payloads import fact_payload, observation_from
-from mailwatch.model import ClockSpan, Kind, Observation
+from mailwatch.metrics.spool_families import SpoolRecord
+from mailwatch.model import ClockSpan, Kind, Observation, TargetChange, TargetEvent
 from mailwatch.monitor.recorder import Recorder
 from mailwatch.monitor.target_runtime import TargetRuntime
-from mailwatch.store import Entry, Reader, StoreError, Writer
+from mailwatch.store import Reader, StoreError, StoreFullError, Writer
+from mailwatch.store.errors import EvictedError
 from mailwatch.store.spool import Spool, SpooledDraft
 from mailwatch.times import Millis, now, rfc3339
 
 logger = logging.getLogger(__name__)
 
 DRAFTS_AT_ONCE = 2000
+LATE = "late"
+"""The kind of an observation that counts nowhere (docs/reference/ledger.md)."""
+TOKEN_SLACK_MS: Millis = 30_000
+"""Milliseconds by which an observation may be dated before a timestamp that was recorded before it: its probe had
+ended when the timestamp came. Half of what `verify` allows.
+"""
 T = TypeVar("T")
 
 
@@ -66,8 +75,11 @@ class Spooler:
         # Either drafts wait, or none does.
         self._wake, self._empty = asyncio.Event(), asyncio.Event()
         self._empty.set()
+        self._putting = 0
+        """How many drafts are on their way to the disk."""
         self.full_since: Millis | None = None
         """Since when nothing more is taken, on the steady clock; None while it takes more."""
+        self._full_why = ""
 
     async def open(self) -> None:
         """Read what an earlier process left. Raises StoreError, OSError."""
@@ -89,15 +101,24 @@ class Spooler:
     @property
     def is_active(self) -> bool:
         """Whether a new observation has to wait: the database is away, or older ones wait."""
-        return self._spool.count > 0 or self._writer.failing.is_set()
+        return self._spool.count > 0 or self._putting > 0 or self._writer.failing.is_set()
 
     def problems(self) -> list[str]:
         """Return what waits, and since when; nothing if nothing waits."""
-        if not self._spool.count:
-            return []
-        since = "" if self._spool.since is None else f" since {rfc3339(self._spool.since)}"
-        full = "; limits.spool is reached, and nothing is probed" if self.full_since is not None else ""
-        return [f"the record waits: {self._spool.count} observations{since}{full}"]
+        full = f"{self._full_why}, and nothing is probed" if self.full_since is not None else ""
+        count, oldest = self._spool.count, self._spool.since
+        if not count:
+            return [f"no observation can wait: {full}"] if full else []
+        since = "" if oldest is None else f" since {rfc3339(oldest)}"
+        return [f"the record waits: {count} observations{since}{full and f'; {full}'}"]
+
+    def record(self) -> SpoolRecord:
+        """Return what waits, for the metrics. For any thread."""
+        count, oldest = self._spool.count, self._spool.since
+        used = self._spool.used if self.full_since is None else 1.0
+        return SpoolRecord(
+            waiting=count, oldest=oldest / 1000 if count and oldest is not None else None, used=used
+        )
 
     async def take(self, runtime: TargetRuntime, observation: Observation) -> None:
         """Record an observation, or have it on disk in the spool. Raises what recording raises."""
@@ -130,10 +151,17 @@ class Spooler:
         began, count = monotonic.milliseconds(), self._spool.count
         self._writer.is_hurried = True
         try:
-            await self._finish_under_way()
-            while drafts := await self._in_thread(self._spool.oldest, DRAFTS_AT_ONCE):
-                await self._record_drafts(drafts)
-                await self._in_thread(self._spool.remove, [draft.number for draft in drafts])
+            while True:
+                drafts = await self._in_thread(self._spool.oldest, DRAFTS_AT_ONCE)
+                if self._under_way:
+                    # Their copies may be among those.
+                    await self._finish_under_way()
+                elif drafts:
+                    await self._record_drafts(drafts)
+                    await self._in_thread(self._spool.remove, [draft.number for draft in drafts])
+                elif not self._putting:
+                    # From here on nothing is awaited: what comes next finds the spool empty, or wakes us again.
+                    break
         finally:
             self._writer.is_hurried = False
         self._wake.clear()
@@ -147,11 +175,17 @@ class Spooler:
             logger.warning("spool: %d observations are on record now, after %.1f s", count, seconds)
 
     async def drained(self) -> None:
-        """Wait until nothing waits."""
-        await self._empty.wait()
+        """Wait until nothing waits, and the database takes what comes next."""
+        while self.is_active:
+            await self._writer.working.wait()
+            await self._empty.wait()
 
     async def close(self) -> None:
         """Close the spool; what waits stays there for the next start."""
+        for one in self._under_way:
+            # Its copy stays. It is not lost if the database takes it no more.
+            one.recording.cancel()
+        await asyncio.gather(*(one.recording for one in self._under_way), return_exceptions=True)
         await self._in_thread(self._spool.close)
         self._thread.shutdown()
 
@@ -174,11 +208,17 @@ class Spooler:
             await self._steps.record(runtime, observation, runtime.probe_ended)
 
     async def _finish_under_way(self) -> None:
-        """Wait for the commits that were under way, and drop their copies."""
+        """Wait for the commits that were under way, and drop their copies. Raises EvictedError; the copy stays."""
         while self._under_way:
             first = self._under_way[0]
             try:
                 await first.recording
+            except EvictedError:
+                raise
+            except StoreFullError:
+                # It was not accepted, so its copy counts.
+                del self._under_way[0]
+                continue
             except Exception as error:
                 logger.error("an observation was not recorded: %s", error)
             await self._in_thread(self._spool.remove, [first.copy])
@@ -205,47 +245,65 @@ class Spooler:
 
     async def _keep(self, draft: SpooledDraft) -> int | None:
         """Have a draft on disk; return its number, None if there is no room for it."""
+        if not self._wake.is_set():
+            logger.warning("spool: the database is away; observations wait on this machine's disk")
+        self._putting += 1
+        # Also if the disk takes nothing: the time without probes ends when the database answers.
+        self._wake.set()
+        self._empty.clear()
         try:
-            number = (await self._in_thread(self._spool.put, [draft]))[0]
+            return int((await self._in_thread(self._spool.put, [draft]))[0])
         except (StoreError, OSError) as error:
             if self.full_since is None:
                 self.full_since = monotonic.milliseconds()
+                why = error.public_reason if isinstance(error, StoreError) else (error.strerror or str(error))
+                self._full_why = why
                 logger.error("spool: %s; nothing is probed until the database answers", error)
             return None
-        if not self._wake.is_set():
-            logger.warning("spool: the database is away; observations wait on this machine's disk")
-            self._wake.set()
-            self._empty.clear()
-        return int(number)
+        finally:
+            self._putting -= 1
 
     async def _record_drafts(self, drafts: Sequence[SpooledDraft]) -> None:
         """Record drafts: those of a target in their order, of all targets at once, between entries of our own."""
         stamped = await asyncio.to_thread(_time_of_last_token, self._reader)
+        late = set[bytes]()
+        if any(draft.process != self._spool.process for draft in drafts):
+            # That process may have been killed when they were on record, and the spool did not say so yet.
+            late = await asyncio.to_thread(_late_on_record, self._reader, min(draft.time for draft in drafts))
         for is_own, part in groupby(drafts, lambda draft: draft.target is None):
             if is_own:
                 for draft in part:
-                    if await asyncio.to_thread(_on_record, self._reader, draft) is None:
+                    if not await asyncio.to_thread(_is_on_record, self._reader, draft):
                         await self._recorder.append(draft.kind, draft.time, None, draft.payload)
                 continue
             by_target: dict[str, list[SpooledDraft]] = {}
             for draft in part:
                 by_target.setdefault(draft.target or "", []).append(draft)
-            await asyncio.gather(*(self._record_target(name, each, stamped) for name, each in by_target.items()))
+            by_name = by_target.items()
+            await asyncio.gather(*(self._record_target(name, each, stamped, late) for name, each in by_name))
 
-    async def _record_target(self, name: str, drafts: Sequence[SpooledDraft], stamped: Millis) -> None:
-        runtime = self._steps.targets.get(name)
+    async def _record_target(
+        self, name: str, drafts: Sequence[SpooledDraft], stamped: Millis, late: Collection[bytes]
+    ) -> None:
+        """Record drafts of a target, oldest first. `late`: those on record that were overtaken (_canonical)."""
+        ended = await asyncio.to_thread(_time_of_end, self._reader, name, drafts[0].time)
+        earliest = max(stamped - TOKEN_SLACK_MS, ended)
         for draft in drafts:
-            observation = observation_from(draft.payload)
-            latest = None if runtime is None else runtime.latest
-            follows = latest is None or _follows(observation, latest)
-            if not follows and await asyncio.to_thread(_on_record, self._reader, draft) is not None:
-                continue
-            if not follows or draft.time < stamped or runtime is None:
-                # Of a target that has ended nothing may follow: a replay would open an outage after its end.
-                await self._record_late(draft)
-            else:
+            observation = _readable(draft)
+            if (runtime := self._steps.targets.get(name)) is not None and observation is not None:
                 async with runtime.lock:
-                    await self._record_in_place(runtime, observation, draft)
+                    latest = runtime.latest
+                    if (
+                        draft.time >= earliest
+                        and not runtime.target.paused
+                        and (latest is None or _follows(observation, latest))
+                    ):
+                        await self._record_in_place(runtime, observation, draft)
+                        continue
+            # Of a target that has ended nothing may follow: a replay would open an outage after its end.
+            if _canonical(draft.payload) in late or await asyncio.to_thread(_is_on_record, self._reader, draft):
+                continue
+            await self._record_late(draft)
 
     async def _record_in_place(
         self, runtime: TargetRuntime, observation: Observation, draft: SpooledDraft
@@ -262,7 +320,7 @@ class Spooler:
     async def _record_late(self, draft: SpooledDraft) -> None:
         """Record an observation that another node's entries, or a timestamp, have overtaken: it counts nowhere."""
         payload = {"observation": draft.payload, "salt": secrets.token_hex(16)}
-        await self._recorder.append("late", now(), None, payload)
+        await self._recorder.append(LATE, now(), None, payload)
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:  # noqa: ANN401 - any work
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args))
@@ -284,11 +342,38 @@ def _time_of_last_token(reader: Reader) -> Millis:
     return max((entry.time for entry in reader.entries(kinds=["token"], descending=True, limit=1)), default=0)
 
 
-def _on_record(reader: Reader, draft: SpooledDraft) -> Entry | None:
-    """Return the entry of a draft that was committed before a kill; None if there is none."""
+def _time_of_end(reader: Reader, name: str, since: Millis) -> Millis:
+    """Return when a target last ended since a time, 0 if it did not; what went before belongs to another one."""
+    changes = reader.entries(target=name, kinds=["watch"], start_ms=since, descending=True)
+    facts = [entry.fact for entry in changes]
+    ends = (fact.at for fact in facts if isinstance(fact, TargetChange) and fact.event is TargetEvent.END)
+    return max(ends, default=0)
+
+
+def _readable(draft: SpooledDraft) -> Observation | None:
+    """Return the observation of a draft, None where another version wrote what this one cannot read."""
+    try:
+        return observation_from(draft.payload)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _is_on_record(reader: Reader, draft: SpooledDraft) -> bool:
+    """Return whether a draft was committed in its place before a kill."""
     found = reader.entries(
         target=draft.target, kinds=[draft.kind], start_ms=draft.time, end_ms=draft.time + 1, checked=False
     )
-    wanted = {**draft.payload, "salt": ""}
+    wanted = _canonical(draft.payload)
     # Read to the end, so that no connection is left open.
-    return next((entry for entry in list(found) if {**entry.payload, "salt": ""} == wanted), None)
+    return any(_canonical(entry.payload) == wanted for entry in list(found))
+
+
+def _late_on_record(reader: Reader, since: Millis) -> set[bytes]:
+    """Return the observations that were recorded as overtaken since a time."""
+    found = reader.entries(kinds=[LATE], start_ms=since, checked=False)
+    return {_canonical(entry.payload["observation"]) for entry in found}
+
+
+def _canonical(payload: Mapping[str, Any]) -> bytes:
+    """Return a payload without its salt, as bytes to compare."""
+    return canonical({**payload, "salt": ""}).encode()

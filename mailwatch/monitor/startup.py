@@ -136,6 +136,7 @@ class Startup:
         spool = Spool(self.config.data_dir, self.config.limits.spool)
         monitor.spooler = Spooler(spool, monitor, monitor.recorder, service.writer, service.reader)
         monitor.recorder.has_spool = True
+        monitor.metrics.spool = monitor.spooler.record
         self.undo.push_async_callback(monitor.spooler.close)
         await monitor.spooler.open()
         if monitor.spooler.waiting:

@@ -120,6 +120,9 @@ class TimestampScheduler:
         after = monotonic.milliseconds()
         # Save the reply before the entry that names it: a crash in between leaves only an unused file.
         digest = await asyncio.to_thread(self._tokens.save, reply.reply)
+        if self._monitor.spooler is not None and self._monitor.spooler.is_active:
+            # What waits was observed before the token.
+            raise TimestampError("the database does not answer")
         await self._monitor.recorder.append("token", now(), None, _payload(authority, signed.size, digest, reply))
         self._monitor.metrics.token(reply.token.time)
         if not reply.distrust_reason:

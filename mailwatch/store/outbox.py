@@ -158,13 +158,13 @@ class Outbox:
         """
         c, moved = outbox.c, []
         with self._engine.begin() as connection:
-            # In two steps, since names may be swapped.
+            # In two steps, since names may be swapped. No channel has such a name; PostgreSQL refuses U+0000.
             for number, old in enumerate(renamed):
-                moving = sa.update(outbox).where(c.channel == old).values(channel=f"\0{number}")
+                moving = sa.update(outbox).where(c.channel == old).values(channel=f"\1{number}")
                 if connection.execute(moving).rowcount:
                     moved.append(old)
             for number, new in enumerate(renamed.values()):
-                mine = c.channel == f"\0{number}"
+                mine = c.channel == f"\1{number}"
                 sent = sa.select(c.key).where(mine, c.outcome == SENT)
                 waiting = (c.channel == new) & c.done_ms.is_(None)
                 connection.execute(sa.delete(outbox).where(waiting, c.key.in_(sent)))

@@ -61,10 +61,16 @@ class Spool:
         """The bytes that it may take."""
         self._connection: sqlite3.Connection | None = None
         self._bytes = 0
+        """The bytes that the drafts take."""
         self.count = 0
         """Number of drafts that wait."""
         self.since: Millis | None = None
         """The time of the oldest draft, None without any."""
+
+    @property
+    def used(self) -> float:
+        """The share of `most` that is in use."""
+        return min(1.0, self._bytes / self.most)
 
     def open(self) -> None:
         """Read what an earlier process left."""

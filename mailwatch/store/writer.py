@@ -180,9 +180,10 @@ class Writer:
 
     def unwritten(self) -> str:
         """Return what would be lost if the process ended now, or the damage to the ledger; "" if neither."""
-        if self._waiting:
+        # Who cancelled has them elsewhere.
+        if lost := sum(not future.cancelled() for _, future in self._waiting):
             why = self.failure or "the process ended first"
-            return f"{self.pending} entries could not be written and are lost: {why}"
+            return f"{lost} entries could not be written and are lost: {why}"
         return self.damage()
 
     def damage(self) -> str:

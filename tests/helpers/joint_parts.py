@@ -28,7 +28,7 @@ def part_of(
     end: Millis = END,
 ) -> Path:
     """Write a ledger of twelve hours unless it is there already, and a bundle of a part of it, without a PDF."""
-    if not (folder / "mailwatch.sqlite").exists():
+    if not (folder / "keys").exists():
         patterns = {"a@example.org": pattern}
         ledgers.write(folder, patterns, START, END, provider=provider, vantage=vantage, every=30).close()
     keys, watched = load_keys(folder), [ReportTarget("a@example.org", provider, "imap")]

@@ -137,6 +137,7 @@ def test_d3_a_fork_is_found_where_no_checkpoints_meet(honest: Path, early: Path,
     assert reasons(early, same) == []
 
 
+@pytest.mark.sqlite
 def test_d3_a_fork_before_the_range_is_found_by_the_subtrees_there(tmp_path: Path, honest: Path) -> None:
     Store.open(tmp_path / "y").close()
     for name in ("ledger.pem", "targets.key"):
@@ -362,6 +363,7 @@ def test_a_hostile_key_report_of_a_joint_zip_becomes_a_claim(merged: Path, tmp_p
     assert refused(packed(tmp_path / "lie.zip", unsigned(files))).keys() == {"pages"}
 
 
+@pytest.mark.sqlite
 def test_a_successor_counts_as_the_ledger_that_appointed_it(honest: Path, tmp_path: Path) -> None:
     """A ledger that was lost and goes on under another key is one vantage point, not two."""
     folder = tmp_path / "s"

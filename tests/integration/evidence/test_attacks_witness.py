@@ -122,6 +122,7 @@ def test_a_statement_is_of_the_target_of_the_bundle_alone(operator: Operator, co
     assert mailbox_commitment("anna@example.org").encode() not in zipfile.ZipFile(path).read("entries.jsonl")
 
 
+@pytest.mark.sqlite
 def test_a17_the_better_of_two_histories_has_no_cosignature(
     operator: Operator, cosigner: Cosigner, tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_a17_the_better_of_two_histories_has_no_cosignature(
     fork.store.close()
 
 
+@pytest.mark.sqlite
 def test_a17_a_fork_that_hides_the_refusal_shows_no_cosignature_since(
     operator: Operator, cosigner: Cosigner, tmp_path: Path
 ) -> None:

@@ -26,6 +26,9 @@ from mailwatch.store import NewEntry, Reader, Store, Tokens, begin_successor, lo
 from tests.helpers.bundle_files import Files, files_of
 from tests.helpers.ledger_factory import MINUTE, write
 
+pytestmark = pytest.mark.sqlite
+"""Of PostgreSQL: tests/unit/store/test_successor_postgresql.py."""
+
 START = 1_800_000_000_000
 
 

@@ -167,6 +167,7 @@ def test_bundles_enclose_it_with_a_proof_that_the_ledger_continues_it(
     capsys.readouterr()
 
 
+@pytest.mark.sqlite
 def test_a_declaration_that_the_ledger_does_not_continue_is_refused(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

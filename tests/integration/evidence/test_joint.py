@@ -124,6 +124,7 @@ def test_a_ledger_counts_once_however_many_bundles_are_of_it(three: list[Path], 
     assert statement["groups"] == first["groups"]
 
 
+@pytest.mark.sqlite
 def test_a_ledger_with_two_histories_is_left_out(tmp_path: Path, three: list[Path]) -> None:
     first = part_of(tmp_path / "x", down(1, 3), "home-x")
     # MailWatch itself begins no second ledger under the keys of another.

@@ -16,6 +16,7 @@ INFORMATIVE = {"script", "pages"}
 """Claims that hold with a note: a bundle cannot be refused for them alone."""
 
 
+@pytest.mark.sqlite
 def test_the_vectors_are_remade_to_the_byte() -> None:
     there = {path.name: path.read_bytes() for path in FOLDER.iterdir()}
     made = files()

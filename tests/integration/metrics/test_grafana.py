@@ -49,6 +49,8 @@ EMPTY_METRICS = {
             "mailwatch_node_clock_offset_bound_seconds",
             "mailwatch_node_clock_offset_seconds",
             "mailwatch_node_handovers_total",
+            "mailwatch_spool_observations",
+            "mailwatch_spool_used_ratio",
         ),
         "the ledger is in SQLite",
     ),

@@ -46,11 +46,12 @@ class _Counting(Reader):
 
 
 @pytest.fixture
-def reader(store: Store, tmp_path: Path) -> _Counting:
+def reader(store: Store, tmp_path: Path) -> Iterator[_Counting]:
     made = _Counting.open(tmp_path)
     assert isinstance(made, _Counting)
     made.read = []
-    return made
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize("period", Period)

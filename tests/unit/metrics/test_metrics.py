@@ -20,6 +20,7 @@ from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.storage_budget import LedgerSizes, StorageBudget
 from mailwatch.metrics import Metrics
 from mailwatch.metrics.node_families import NodeRecord
+from mailwatch.metrics.spool_families import SpoolRecord
 from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome, Phase, TlsFacts, TlsMode
 from mailwatch.settings import Login, Target
 from tests.helpers.paths import ROOT
@@ -115,6 +116,7 @@ def with_everything() -> Metrics:
         active=True, lease=3.9, evictions=0, offset=0.01, bound=0.002, round_trip=0.004, handovers=0,
         states={"active": 1},
     )  # fmt: skip
+    metrics.spool = lambda: SpoolRecord(waiting=3, oldest=T0 / 1000, used=0.5)
     metrics.witness("w", "cosigned", size=7, time_ms=T0)
     metrics.self_check.files = metrics.self_check.threads = metrics.self_check.memory["resident"] = (1, 10)
     # Of a channel that is not there nothing is shown: labels are bounded.

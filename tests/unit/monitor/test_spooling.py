@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from mailwatch.analysis.detector import Detector
 from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.guard.clock import ClockMonitor
+from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.metrics import Metrics
 from mailwatch.model import GapReason, Kind, Observation, Rules
@@ -20,7 +23,8 @@ from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.spooling import Spooler
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target, VantagePoint
-from mailwatch.store import Reader, Store, Writer, audit, load_keys
+from mailwatch.store import Reader, Store, StoreError, Writer, audit, load_keys
+from mailwatch.store import writer as writer_module
 from mailwatch.store.place import Place
 from mailwatch.store.postgres import PostgresPlace
 from mailwatch.store.spool import SPOOL_FILE, Spool, SpooledDraft
@@ -28,6 +32,7 @@ from mailwatch.store.sqlite import SqlitePlace
 from tests.helpers.ledger_factory import MINUTE, SECOND, observation_of
 from tests.helpers.patience import PATIENCE
 from tests.helpers.requirements import need
+from tests.helpers.seed import SEED
 from tests.servers.postgresql import POSTGRES, PostgreSql
 from tests.servers.program import server_folder
 
@@ -46,7 +51,7 @@ def mark(name: str, minute: int) -> str:
 class Node:
     """The parts of a monitor that record, over a ledger; the test says what its probes find."""
 
-    def __init__(self, place: Place, most: int = 10_000_000) -> None:
+    def __init__(self, place: Place, most: int = 10_000_000, spool: Path | None = None) -> None:
         self.store = Store.open(place)
         self.store.read_clock = lambda: START + (MINUTES + 10) * MINUTE
         self.writer, self.reader = Writer(self.store), Reader.open(place)
@@ -55,7 +60,7 @@ class Node:
             metrics=Metrics(CollectorRegistry()), guard=None, clock=ClockMonitor(), secret=b"s" * 32,
         )  # fmt: skip
         self.spooler = Spooler(
-            Spool(place.data_dir, most), self.pipeline, self.pipeline.recorder, self.writer, self.reader
+            Spool(spool or place.data_dir, most), self.pipeline, self.pipeline.recorder, self.writer, self.reader
         )
         self.pipeline.spooler, self.pipeline.recorder.has_spool = self.spooler, True
         for name in NAMES:
@@ -86,15 +91,40 @@ class Node:
     async def running(self) -> AsyncIterator[None]:
         await self.writer.start()
         await self.spooler.open()
-        task = asyncio.create_task(self.spooler.run())
+        task = asyncio.create_task(self._drain())
         try:
             yield
         finally:
             task.cancel()
-            await asyncio.wait([task])
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
             await self.spooler.close()
             await self.writer.close()
             self.reader.close()
+
+    async def _drain(self) -> None:
+        while True:
+            # As the monitor does, when the database goes away again meanwhile.
+            with contextlib.suppress(StoreError, FileNotFoundError):
+                await self.spooler.run()
+            await asyncio.sleep(0.01)
+
+
+@contextlib.contextmanager
+def away(place: Place) -> Iterator[None]:
+    """The database cannot be written while the context lasts: its folder is somewhere else."""
+    elsewhere = place.data_dir.rename(place.data_dir.with_name("elsewhere"))
+    try:
+        yield
+    finally:
+        elsewhere.rename(place.data_dir)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer tries again at once."""
+    monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.005)
+    monkeypatch.setattr(writer_module, "BATCH_SECONDS", 0.0)
 
 
 def recorded(place: Place) -> tuple[list[Observation], list[dict[str, object]]]:
@@ -112,6 +142,13 @@ def recorded(place: Place) -> tuple[list[Observation], list[dict[str, object]]]:
     return [fact for fact in facts if isinstance(fact, Observation)], sorted(outages, key=str)
 
 
+def draft_of(seen: Observation) -> SpooledDraft:
+    """An observation of an earlier process, as it waits."""
+    return SpooledDraft(
+        kind="observation", time=seen.ended_at, target=seen.target, payload=fact_payload(seen), continued=True
+    )
+
+
 @pytest.fixture
 def cluster() -> Iterator[PostgreSql]:
     """A cluster of the test's own, which it may stop."""
@@ -120,6 +157,7 @@ def cluster() -> Iterator[PostgreSql]:
         yield server
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_an_hour_without_the_database_changes_nothing_on_record(cluster: PostgreSql, tmp_path: Path) -> None:
     undisturbed = PostgresPlace(tmp_path / "a", cluster.url(cluster.make_database()))
     node = Node(undisturbed)
@@ -153,6 +191,7 @@ async def test_an_hour_without_the_database_changes_nothing_on_record(cluster: P
     assert outages
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_what_waits_outlives_a_kill_and_is_recorded_once(cluster: PostgreSql, tmp_path: Path) -> None:
     place = PostgresPlace(tmp_path / "b", cluster.url(cluster.make_database()))
     node = Node(place)
@@ -182,6 +221,7 @@ async def test_what_waits_outlives_a_kill_and_is_recorded_once(cluster: PostgreS
     assert len({(each.target, each.started_at) for each in there}) == len(there)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_full_spool_is_a_gap_with_a_name(cluster: PostgreSql, tmp_path: Path) -> None:
     place = PostgresPlace(tmp_path / "b", cluster.url(cluster.make_database()))
     node = Node(place, most=20_000)
@@ -210,12 +250,7 @@ async def test_what_others_have_overtaken_counts_nowhere(tmp_path: Path) -> None
     spool = Spool(place.data_dir, 10_000_000)
     seen = [observation_of("box-0", "+", START + at) for at in (MINUTE + 30 * SECOND, 3 * MINUTE, 4 * MINUTE)]
     own = SpooledDraft(kind="clock", time=START + 3 * MINUTE, target=None, payload={"event": "step"})
-    drafts = [
-        SpooledDraft(
-            kind="observation", time=each.ended_at, target="box-0", payload=fact_payload(each), continued=True
-        )
-        for each in seen
-    ]
+    drafts = list(map(draft_of, seen))
     spool.put([drafts[0], own, *drafts[1:]])
     spool.close()
     node = Node(place)
@@ -236,3 +271,96 @@ async def test_what_others_have_overtaken_counts_nowhere(tmp_path: Path) -> None
     assert late.target is None
     assert late.payload["observation"] == fact_payload(seen[0])
     assert found == []
+
+
+@pytest.mark.sqlite
+@pytest.mark.usefixtures("impatient")
+async def test_a_database_that_comes_and_goes_has_each_observation_once_and_in_order(tmp_path: Path) -> None:
+    place, chance = SqlitePlace(tmp_path / "data"), random.Random(SEED)
+    (tmp_path / "spool").mkdir()
+    node = Node(place, spool=tmp_path / "spool")
+    async with node.running():
+        seeing = asyncio.create_task(node.see(range(MINUTES)))
+        while not seeing.done():
+            await asyncio.sleep(chance.random() / 50)
+            with away(place):
+                await asyncio.sleep(chance.random() / 20)
+        await seeing
+        async with asyncio.timeout(PATIENCE):
+            await node.spooler.drained()
+        assert node.spooler.record().waiting == 0
+    seen, _ = recorded(place)
+    for name in NAMES:
+        times = [each.started_at for each in seen if each.target == name]
+        assert times == [START + minute * MINUTE + NAMES.index(name) * SECOND for minute in range(MINUTES)]
+
+
+@pytest.mark.sqlite
+@pytest.mark.usefixtures("impatient")
+async def test_a_spool_that_takes_nothing_is_a_gap_that_ends_with_the_absence(tmp_path: Path) -> None:
+    place = SqlitePlace(tmp_path / "data")
+    node = Node(place, spool=tmp_path / "gone")
+    async with node.running():
+        await node.see(range(AWAY))
+        with away(place):
+            await node.see([AWAY])
+            assert node.spooler.problems() == [
+                "no observation can wait: No such file or directory, and nothing is probed"
+            ]
+            assert node.spooler.record().used == 1
+        async with asyncio.timeout(PATIENCE):
+            await node.spooler.drained()
+            while node.spooler.full_since is not None:
+                await asyncio.sleep(0.01)
+        assert [each.reason for each in node.pipeline.attribution.disruptions] == [GapReason.STORE]
+        assert node.spooler.problems() == []
+        await node.see([AWAY + 1])
+
+
+@pytest.mark.parametrize("what", ["removed", "paused"])
+async def test_what_waits_of_a_target_that_is_watched_no_more_is_late_once(tmp_path: Path, what: str) -> None:
+    place = SqlitePlace(tmp_path / "data")
+    spool = Spool(tmp_path, 10_000_000)
+    seen = [observation_of("box-0", "-", START + minute * MINUTE) for minute in range(1, 4)]
+    unreadable = SpooledDraft(kind="observation", time=START + 9 * MINUTE, target="box-1", payload={"new": 1})
+    spool.put([*map(draft_of, seen), unreadable])
+    spool.close()
+    file = tmp_path / SPOOL_FILE
+    content = file.read_bytes()
+    # The second start is that after a kill, before the file said that all of it was on record.
+    for _ in range(2):
+        file.write_bytes(content)
+        node = Node(place, spool=tmp_path)
+        runtime = node.pipeline.targets["box-0"]
+        if what == "removed":
+            del node.pipeline.targets["box-0"]
+        else:
+            runtime.target = replace(runtime.target, paused=True)
+        async with node.running():
+            await node.spooler.drained()
+    with contextlib.closing(Reader.open(place)) as reader:
+        late = [entry.payload["observation"] for entry in reader.entries(kinds=["late"])]
+        assert list(reader.entries(kinds=["observation", "gap", "outage"])) == []
+    key = canonical
+    assert sorted(map(key, late)) == sorted(map(key, [*map(fact_payload, seen), {"new": 1}]))
+
+
+@pytest.mark.sqlite
+@pytest.mark.usefixtures("impatient")
+async def test_a_stop_while_the_database_is_away_loses_nothing_that_waits(tmp_path: Path) -> None:
+    place = SqlitePlace(tmp_path / "data")
+    (tmp_path / "spool").mkdir()
+    node = Node(place, spool=tmp_path / "spool")
+    async with node.running():
+        await node.see(range(2))
+        elsewhere = place.data_dir.rename(tmp_path / "elsewhere")
+        await node.see(range(2, 4))
+    # What was under way is in the spool too, so it is not lost.
+    assert node.writer.unwritten() == ""
+    elsewhere.rename(place.data_dir)
+    node = Node(place, spool=tmp_path / "spool")
+    node.restore()
+    async with node.running():
+        await node.spooler.drained()
+    seen, _ = recorded(place)
+    assert len(seen) == len({(each.target, each.started_at) for each in seen}) == 4 * len(NAMES)

@@ -58,6 +58,7 @@ def test_the_newest_are_kept_and_nothing_else_is_touched(ledger: Path, tmp_path:
     assert latest_backup(ledger, folder, NOON + 2 * DAY) == NOON + 2 * DAY
 
 
+@pytest.mark.sqlite
 def test_a_failed_backup_removes_nothing(ledger: Path, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
     kept = [back_up_and_rotate(ledger, folder, 2, NOON + number * DAY).file for number in range(2)]

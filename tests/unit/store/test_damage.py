@@ -290,6 +290,7 @@ def test_the_audit_of_a_ledger_that_lost_a_page_names_what_is_lost_and_checks_th
 
 
 @pytest.mark.parametrize("how", ["gone", "empty"])
+@pytest.mark.sqlite
 def test_every_command_reports_a_lost_database_the_same_way(tmp_path: Path, how: str) -> None:
     database = make_ledger(tmp_path)
     database.unlink()

@@ -185,6 +185,7 @@ def test_a_second_process_is_refused(store: Store, data_dir: Path) -> None:
     Store.open(data_dir).close()
 
 
+@pytest.mark.sqlite
 def test_files_are_readable_only_by_their_owner(store: Store, data_dir: Path) -> None:
     store.append_batch([observed("a", 1)])
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in data_dir.rglob("*") if path.is_file()}
@@ -215,6 +216,7 @@ def test_other_keys_are_refused_at_the_start(store: Store, data_dir: Path, tmp_p
         Store.open(data_dir)
 
 
+@pytest.mark.sqlite
 def test_a_database_that_is_not_one_is_refused_with_advice(store: Store, data_dir: Path) -> None:
     store.close()
     (data_dir / "mailwatch.sqlite").write_bytes(b"not a database" * 1000)

@@ -78,6 +78,7 @@ def test_keys_without_their_database_never_begin_a_second_ledger(data_dir: Path,
     store.close()
 
 
+@pytest.mark.sqlite
 def test_a_log_removed_after_a_kill_is_detected_by_the_stored_checkpoint(data_dir: Path) -> None:
     store = Store.open(data_dir)
     store.append_batch([NODE] * 5)
@@ -146,6 +147,7 @@ def test_a_first_start_that_is_killed_at_any_line_starts_cleanly_the_next_time(t
     assert int(done.stdout) > 150
 
 
+@pytest.mark.sqlite
 def test_a_first_start_that_was_killed_before_its_key_was_made_is_no_ledger_yet(tmp_path: Path) -> None:
     Store.open(tmp_path).close()
     for key in (tmp_path / "keys").iterdir():
@@ -156,6 +158,7 @@ def test_a_first_start_that_was_killed_before_its_key_was_made_is_no_ledger_yet(
     Reader.open(tmp_path).close()
 
 
+@pytest.mark.sqlite
 def test_half_a_key_pair_of_a_ledger_without_entries_is_made_whole(tmp_path: Path) -> None:
     Store.open(tmp_path).close()
     (tmp_path / "keys" / "ledger.pem").unlink()
@@ -252,6 +255,7 @@ async def test_a_data_dir_that_is_moved_away_keeps_entries_waiting_until_it_is_b
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.sqlite
 async def test_a_replaced_database_is_not_written_and_the_exit_reports_it(
     data_dir: Path, writing: Writer, how: str
 ) -> None:

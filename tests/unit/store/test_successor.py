@@ -36,6 +36,9 @@ from mailwatch.store import (
     load_keys,
 )
 
+pytestmark = pytest.mark.sqlite
+"""Of PostgreSQL: test_successor_postgresql.py."""
+
 NODE = NewEntry(kind="node", time=1, target=None, payload={"event": "start"})
 
 
