@@ -32,6 +32,7 @@ KINDS = (
     "successor",
     "address",
     "carried",
+    "late",
 )
 
 

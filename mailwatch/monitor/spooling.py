@@ -157,7 +157,8 @@ class Spooler:
                     # Their copies may be among those.
                     await self._finish_under_way()
                 elif drafts:
-                    await self._record_drafts(drafts)
+                    with self._writer.keeping_elsewhere():
+                        await self._record_drafts(drafts)
                     await self._in_thread(self._spool.remove, [draft.number for draft in drafts])
                 elif not self._putting:
                     # From here on nothing is awaited: what comes next finds the spool empty, or wakes us again.
@@ -182,10 +183,11 @@ class Spooler:
 
     async def close(self) -> None:
         """Close the spool; what waits stays there for the next start."""
-        for one in self._under_way:
-            # Its copy stays. It is not lost if the database takes it no more.
-            one.recording.cancel()
-        await asyncio.gather(*(one.recording for one in self._under_way), return_exceptions=True)
+        with self._writer.keeping_elsewhere():
+            for one in self._under_way:
+                # Its copy stays.
+                one.recording.cancel()
+            await asyncio.gather(*(one.recording for one in self._under_way), return_exceptions=True)
         await self._in_thread(self._spool.close)
         self._thread.shutdown()
 

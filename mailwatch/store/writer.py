@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -65,6 +65,7 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop
         """The loop that `start` was called in."""
         self._keeping: set[asyncio.Task[bool]] = set()
+        self._kept_elsewhere: set[asyncio.Future[Entry]] = set()
         self._logged_failure = float("-inf")
         self.failure = ""
         self.failing, self.working = asyncio.Event(), asyncio.Event()
@@ -178,10 +179,19 @@ class Writer:
         await self._in_thread(self._store.close)
         self._thread.shutdown()
 
+    @contextlib.contextmanager
+    def keeping_elsewhere(self) -> Iterator[None]:
+        """What waits here and is cancelled within the context is kept elsewhere: not lost with this process."""
+        before = {future for _, future in self._waiting if future.cancelled()}
+        try:
+            yield
+        finally:
+            cancelled = {future for _, future in self._waiting if future.cancelled()}
+            self._kept_elsewhere = (self._kept_elsewhere & cancelled) | (cancelled - before)
+
     def unwritten(self) -> str:
         """Return what would be lost if the process ended now, or the damage to the ledger; "" if neither."""
-        # Who cancelled has them elsewhere.
-        if lost := sum(not future.cancelled() for _, future in self._waiting):
+        if lost := sum(future not in self._kept_elsewhere for _, future in self._waiting):
             why = self.failure or "the process ended first"
             return f"{lost} entries could not be written and are lost: {why}"
         return self.damage()
