@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from mailwatch.ledger.checkpoint import Checkpoint
-from mailwatch.store.errors import EvictedError, StoreError
+from mailwatch.store.errors import DatabaseAwayError, EvictedError, StoreError
 from mailwatch.store.kept_states import KeptState
 from mailwatch.store.reader import Entry
 from mailwatch.store.store import NewEntry, Store
@@ -25,6 +25,8 @@ BATCH_SECONDS = 0.1
 MAX_BATCH = 5_000
 MAX_PENDING = 100_000
 RETRY_SECONDS = 5.0
+AWAY_RETRY_SECONDS = 0.5
+"""Seconds until a database that is away is asked again: a failover takes no longer than it must."""
 LOG_AGAIN_SECONDS = 600.0
 """Seconds after which the log repeats a write failure that goes on."""
 
@@ -74,6 +76,7 @@ class Writer:
         self.is_hurried = False
         """Whether a batch waits for no others: many entries wait for their turn."""
         self._evicted: EvictedError | None = None
+        self._retry_seconds = RETRY_SECONDS
         self.on_checkpoint: list[Callable[[], None]] = []
         """Callbacks, called when a checkpoint was signed."""
 
@@ -289,7 +292,7 @@ class Writer:
     async def _pause(self) -> None:
         """Wait before the next attempt, or until closing."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RETRY_SECONDS):
+            async with asyncio.timeout(self._retry_seconds):
                 await self._closing.wait()
 
     def _failed(self, error: Exception) -> None:
@@ -302,6 +305,7 @@ class Writer:
             words = str(error) if isinstance(error, StoreError) else why
             logger.error("the ledger cannot be written: %s; %d entries wait in memory", words, self.pending)
         self.failure = why
+        self._retry_seconds = AWAY_RETRY_SECONDS if isinstance(error, DatabaseAwayError) else RETRY_SECONDS
         self.failing.set()
         self.working.clear()
 

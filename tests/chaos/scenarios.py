@@ -15,7 +15,18 @@ from multiprocessing import get_context
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Lab, lab
 
-SCENARIOS = ("kills", "pages", "full_disk", "clock", "limits", "slow_disk", "hostile", "nodes", "web_clients")
+SCENARIOS = (
+    "kills",
+    "pages",
+    "full_disk",
+    "clock",
+    "limits",
+    "slow_disk",
+    "hostile",
+    "nodes",
+    "failover",
+    "web_clients",
+)
 """The longest first, for two run at a time."""
 
 

@@ -36,6 +36,10 @@ class SeveringProxy:
         self.severed.clear()
         self._severing = requests
 
+    def forget_severing(self) -> None:
+        """Lose no connection, if none was lost yet."""
+        self._severing = None
+
     def hold_requests_after(self, requests: int) -> None:
         """Stop forwarding after so many bytes of requests, until `resume`."""
         self.severed.clear()

@@ -12,7 +12,7 @@ class WallClock:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "faketime"
-        self.off = 0
+        self.off = 0.0
         self.step(0)
         self.environment = {
             "LD_PRELOAD": str(LIBRARIES[-1]),
@@ -22,9 +22,9 @@ class WallClock:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
-    def step(self, seconds: int) -> None:
+    def step(self, seconds: float) -> None:
         """Set it by so many seconds more, from one moment to the next, which comes within two seconds."""
         self.off += seconds
         fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{self.off:+d}\n")
+        fresh.write_text(f"{self.off:+g}\n")
         fresh.rename(self._file)
