@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mailwatch.evidence.bundle import File, pretty_json
+from mailwatch.evidence.joint.bundle import write_joint
+from mailwatch.evidence.joint.member import read_member
+from mailwatch.evidence.joint.quorum import group_channels, joint_statement, partition_members
 from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
+from mailwatch.evidence.rendering import Rendering
+from mailwatch.evidence.verify import Trust
+from mailwatch.ledger.checkpoint import origin_of
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.times import Millis
@@ -55,3 +67,45 @@ def without_an_observation(path: Path, made: Path) -> Path:
                 content = b"".join(lines[:100] + lines[101:])
             out.writestr(name, content)
     return made
+
+
+def joined(
+    paths: Sequence[Path],
+    made: Path,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    witnessed: bool = False,
+    enclose: bool = True,
+    change: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Path:
+    """Merge bundles as `mailwatch merge` does, with the least PDF in place of the report."""
+    read = [read_member(path, Trust()) for path in paths]
+    members, left_out = partition_members(read)
+    assert not left_out, [reason for _, reason in left_out]
+    how, merged_by = Rendering("en", ZoneInfo("UTC"), "").as_json(), key and origin_of(key.public_key())
+    stated: dict[str, Any] = joint_statement(group_channels(members), members, [], how, merged_by)
+    if witnessed:
+        stated["witnessed"] = True
+    change(stated)
+    text, out = pretty_json(stated), io.BytesIO()
+    files = [File("joint.json", text), File("report.pdf", least_pdf(text, "joint.json"))]
+    write_joint(out, files, list(zip(read, paths, strict=True)), enclose=enclose, key=key)
+    made.write_bytes(out.getvalue())
+    return made
+
+
+def least_pdf(attached: bytes, name: str) -> bytes:
+    """The least PDF with a file attached to it."""
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R /Names << /EmbeddedFiles << /Names [(%s) 4 0 R] >> >> >>" % name.encode(),
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] >>",
+        b"<< /Type /Filespec /F (%s) /UF (%s) /EF << /F 5 0 R >> >>" % (name.encode(), name.encode()),
+        b"<< /Type /EmbeddedFile /Length %d >>\nstream\n%s\nendstream" % (len(attached), attached),
+    ]
+    made, places = b"%PDF-1.7\n", []
+    for number, one in enumerate(objects, 1):
+        places.append(len(made))
+        made += b"%d 0 obj\n%s\nendobj\n" % (number, one)
+    table = b"xref\n0 6\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % place for place in places)
+    return made + table + b"trailer\n<< /Size 6 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % len(made)

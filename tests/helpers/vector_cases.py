@@ -32,6 +32,7 @@ from mailwatch.store import Reader
 from tests.helpers.bundle_files import Files
 from tests.helpers.bundle_mutations import manifested, original
 from tests.helpers.dkim_signing import fixed_key, record_of, signed
+from tests.helpers.joint_parts import least_pdf
 from tests.helpers.ledger_factory import HOUR, MINUTE
 from tests.helpers.vector_ledger import VectorLedger
 
@@ -656,7 +657,7 @@ def _joint(good: dict[str, Signed]) -> Iterator[Vector]:
         return {
             **enclosed,
             "joint.json": text,
-            "report.pdf": pdf(text, "joint.json"),
+            "report.pdf": least_pdf(text, "joint.json"),
             "members.sha256": listed.encode(),
         }
 
@@ -668,22 +669,5 @@ def _joint(good: dict[str, Signed]) -> Iterator[Vector]:
     )
     swapped = joined(stated) | {"members.sha256": listed.replace("a", "b", 1).encode()}
     yield Vector("bad-joint-list.zip", zip_of(swapped), "joint", "the list names another member", "joint.zip")
-    attached = joined(stated) | {"report.pdf": pdf(b"{}", "joint.json")}
+    attached = joined(stated) | {"report.pdf": least_pdf(b"{}", "joint.json")}
     yield Vector("bad-joint-report.zip", zip_of(attached), "joint", "another file is attached", "joint.zip")
-
-
-def pdf(attached: bytes, name: str) -> bytes:
-    """The least PDF with a file attached to it."""
-    objects = [
-        b"<< /Type /Catalog /Pages 2 0 R /Names << /EmbeddedFiles << /Names [(%s) 4 0 R] >> >> >>" % name.encode(),
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] >>",
-        b"<< /Type /Filespec /F (%s) /UF (%s) /EF << /F 5 0 R >> >>" % (name.encode(), name.encode()),
-        b"<< /Type /EmbeddedFile /Length %d >>\nstream\n%s\nendstream" % (len(attached), attached),
-    ]
-    made, places = b"%PDF-1.7\n", []
-    for number, one in enumerate(objects, 1):
-        places.append(len(made))
-        made += b"%d 0 obj\n%s\nendobj\n" % (number, one)
-    table = b"xref\n0 6\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % place for place in places)
-    return made + table + b"trailer\n<< /Size 6 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % len(made)

@@ -166,8 +166,10 @@ def counted_as(members: Iterable[JointMember]) -> dict[str, str]:
 def group_channels(members: Iterable[JointMember], *, alike: bool = True) -> list[ChannelGroup]:
     """Return the channels, those with the most vantage points first. `alike`: provider names that differ only in
     case and blanks are one provider.
+
+    Of two bundles of a ledger that state one outage, that with the larger SHA-256 counts.
     """
-    members = list(members)
+    members = sorted(members, key=lambda one: one.sha256)
     names = _provider_names(channel.provider for member in members for channel in member.channels)
     points_of = counted_as(members)
     found: dict[tuple[str, str], dict[str, VantageView]] = {}

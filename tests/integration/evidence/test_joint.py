@@ -28,10 +28,13 @@ from mailwatch.evidence.verify import Trust
 from mailwatch.store import Store, StoreDamagedError
 from mailwatch.times import Window, intersect_windows, merge_windows, parse_rfc3339, total_length
 from tests.helpers import ledger_factory as ledgers
+from tests.helpers.bundle_mutations import manifested
 from tests.helpers.command import mailwatch
 from tests.helpers.joint_parts import END, START, down, part_of, without_an_observation
 from tests.helpers.ledger_factory import HOUR, MINUTE
 from tests.helpers.pdf import text_of
+from tests.helpers.vector_cases import zip_of
+from tests.helpers.vector_ledger import VectorLedger
 
 SPANS = st.lists(
     st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda pair: (min(pair), max(pair))), max_size=6
@@ -108,6 +111,18 @@ def test_a_vantage_point_that_observed_up_meanwhile_is_named(three: list[Path]) 
 
 def test_the_order_of_the_bundles_changes_nothing(three: list[Path]) -> None:
     assert joint(three) == joint(three[::-1])
+
+
+def test_two_bundles_of_one_outage_count_alike_in_any_order(tmp_path: Path) -> None:
+    """One is made while the outage is open, one afterwards; `verify` takes them by their SHA-256."""
+    paths = []
+    with VectorLedger.opened(tmp_path / "ledger", "twice") as ledger:
+        for number, marks in enumerate(("+---", "-++")):
+            ledger.observe(marks)
+            paths.append(tmp_path / f"{number}.zip")
+            paths[-1].write_bytes(zip_of(manifested(ledger.outage(), ledger.key)))
+    assert joint(paths) == joint(paths[::-1])
+    assert [one["state"] for one in joint(paths)["groups"][0]["outages"]] == ["closed"]
 
 
 def test_a_ledger_counts_once_however_many_bundles_are_of_it(three: list[Path], tmp_path: Path) -> None:

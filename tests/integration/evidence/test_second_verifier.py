@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mailwatch.evidence.joint.verify import check_joint, is_joint
 from mailwatch.evidence.verify import Trust, verify
+from mailwatch.ledger.cosignature import log_key
+from mailwatch.store import Store
+from mailwatch.store.witness_register import WitnessRegister
+from mailwatch.witness.cosigner import Cosigner
+from mailwatch.witness.keys import load_witness_key
+from tests.helpers.bundle_files import files_of
 from tests.helpers.bundle_mutations import MUTATIONS, original
+from tests.helpers.joint_parts import START, joined
+from tests.helpers.malicious_operator import Operator
 from tests.helpers.paths import TESTDATA, TESTS
+from tests.helpers.real_clocks import INTERVAL, RealClockLedger, at_random
 from tests.helpers.requirements import need_program
 from tests.helpers.seed import SEED
+from tests.helpers.witnesses import cosign_by_hand
 from tests.make_vectors import FOLDER
 
 NODE = Path("/usr/bin/node")
@@ -76,3 +87,113 @@ def test_it_agrees_on_changed_bundles(tmp_path: Path) -> None:
     for path, wrong in zip(changed, verdicts(changed), strict=True):
         found = ours(path)
         assert bool(wrong) == bool(found), (path.name, wrong, found)
+
+
+def assert_both_accept(paths: list[Path]) -> None:
+    for path, wrong in zip(paths, verdicts(paths), strict=True):
+        assert (wrong, ours(path)) == ({}, {}), path.name
+
+
+def test_it_agrees_where_clocks_are_rounded_each_on_its_own(tmp_path: Path) -> None:
+    """Windows that begin and end amid runs of good observations, with intervals on record or inferred."""
+    paths = []
+    for seed in range(4):
+        chance = random.Random(seed)
+        ledger = RealClockLedger(
+            tmp_path / f"{seed}", chance, at_random(chance, "++--? "), on_record=seed % 2 == 0
+        )
+        paths += ledger.outages()[:2]
+        paths += [ledger.period(*sorted((chance.random(), chance.random()))) for _ in range(3)]
+    assert_both_accept(paths)
+
+
+def down_amid(begin: int, end: int, length: int = 60) -> Any:
+    """Down from one number of an observation to another one, and good at all others."""
+    return lambda at: "-" if begin <= (at - START) // INTERVAL % length < end else "+"
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two that saw it down, one of which lost its ledger, and one that saw it up; each spells the provider so."""
+    folder, chance = tmp_path_factory.mktemp("parts"), random.Random(1)
+    address: dict[str, Any] = {"address": "8.8.4.4", "family": 4, "server": "stun.example.org:3478"}
+    noted = [
+        ("address", START + number * INTERVAL, address | {"at": START + number * INTERVAL}) for number in (21, 29)
+    ]
+    first = RealClockLedger(
+        folder / "a", chance, down_amid(20, 40), length=60, provider="Libero", vantage="home-a", entries=noted
+    )
+    before = RealClockLedger(
+        folder / "b", chance, down_amid(25, 45), length=60, provider="ＬＩＢＥＲＯ", vantage="home-b",
+        peer="192.0.2.2:993",
+    )  # fmt: skip
+    up = RealClockLedger(folder / "c", chance, lambda _: "+", length=60, provider="libero ", vantage="home-c")
+    made = [*first.outages(), *before.outages(), up.period(0.1, 0.93)]
+    after = RealClockLedger(
+        folder / "b", chance, down_amid(30, 50, 80), start=before.lose(), length=60, provider="Libero",
+        vantage="home-b",
+    )  # fmt: skip
+    return [*made, *after.outages(), after.period(0.02, 0.9)]
+
+
+def test_it_agrees_on_joint_cases(parts: list[Path], tmp_path: Path) -> None:
+    """Contradictions, a successor, spellings, windows, addresses; signed and not, with the members and without."""
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    paths = [
+        joined(parts, tmp_path / "signed.zip", key=key),
+        joined(parts[::-1], tmp_path / "unsigned.zip"),
+        joined(parts, tmp_path / "apart.zip", enclose=False),
+    ]
+    stated = json.loads(files_of(paths[0])["joint.json"])
+    (group,) = stated["groups"]
+    assert (group["provider"], len(group["vantage_points"]), len(group["outages"])) == ("Libero", 3, 3)
+    assert {one["vantage_point"] for one in group["contradictions"]} == {"home-a", "home-b", "home-c"}
+    assert len([one for one in stated["members"] if "counted_as" in one]) == 2
+    assert [len(one["public_addresses"]) for one in stated["members"] if one["vantage_point"] == "home-a"] == [1]
+    assert stated["same_machine"]
+    assert_both_accept(paths)
+
+
+def test_it_refuses_what_a_joint_case_does_not_give(parts: list[Path], tmp_path: Path) -> None:
+    def later(stated: dict[str, Any]) -> None:
+        one = stated["groups"][0]["contradictions"][-1]
+        one["to"] = one["to"][:-2] + ("1Z" if one["to"][-2] == "0" else "0Z")
+
+    def spelled(stated: dict[str, Any]) -> None:
+        stated["groups"][0]["provider"] = "LIBERO"
+
+    def alone(stated: dict[str, Any]) -> None:
+        for one in stated["members"]:
+            one.pop("counted_as", None)
+
+    def addressed(stated: dict[str, Any]) -> None:
+        stated["members"][0]["addresses"] = {"192.0.2.9:993": 1}
+
+    def witnessed(stated: dict[str, Any]) -> None:
+        stated["witnessed"] = True
+
+    lies = (later, spelled, alone, addressed, witnessed)
+    paths = [joined(parts, tmp_path / f"{lie.__name__}.zip", change=lie) for lie in lies]
+    for path, wrong in zip(paths, verdicts(paths), strict=True):
+        assert ([*wrong], [*ours(path)]) == (["joint"], ["joint"]), (path.name, wrong, ours(path))
+
+
+def test_it_agrees_on_members_that_witness_each_other(tmp_path: Path) -> None:
+    bundles, made = [], []
+    for name in "ab":
+        (tmp_path / name / "keys").mkdir(parents=True)
+        private = load_witness_key(tmp_path / name)
+        store = Store.open(tmp_path / name)
+        register = WitnessRegister(tmp_path / name)
+        made.append((store, Operator(store, tmp_path / name), register, Cosigner(private, register, [])))
+    for *_, cosigner in made:
+        cosigner.allow([log_key(store.keys.origin, store.keys.public) for store, *_ in made])
+    for (store, operator, register, _), (*_, other) in zip(made, made[::-1], strict=True):
+        operator.observe("++")
+        known = cosign_by_hand(operator, other)
+        operator.observe("++----++")
+        cosign_by_hand(operator, other, known)
+        bundles.append(operator.bundle())
+        register.close()
+        store.close()
+    assert_both_accept([joined(bundles, tmp_path / "witnessed.zip", witnessed=True)])
