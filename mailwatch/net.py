@@ -108,6 +108,17 @@ def is_outside(host: str) -> bool:
     return address is not None and address.is_global
 
 
+LOCAL_SUFFIXES = (".localhost", ".local", ".lan", ".home", ".home.arpa", ".internal", ".localdomain")
+
+
+def is_near(host: str) -> bool:
+    """Return whether `host`, an address or a name, is in our own network, by its form alone."""
+    if parse_address(host) is not None:
+        return not is_outside(host)
+    name = host.casefold().rstrip(".")
+    return "." not in name or name.endswith(LOCAL_SUFFIXES)
+
+
 def is_loopback(host: str) -> bool:
     """Return whether `host`, an address or a name, can only be this machine."""
     address = parse_address(host)

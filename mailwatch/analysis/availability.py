@@ -194,6 +194,12 @@ class AvailabilityMeter:
             self._observations[Outcome.UP] += 1
         return True
 
+    @property
+    def far_pairs_share(self) -> float:
+        """Share of the pairs of good observations with nothing between that the interval on record keeps apart."""
+        far = self._segmenter.far_pairs
+        return far / (far + self._segmenter.near_pairs) if far else 0.0
+
     def flush(self) -> list[Segment]:
         """Count the segments that good observations decided, and return them like `feed`."""
         return self._count(self._segmenter.flush())

@@ -90,8 +90,10 @@ class Segmenter:
         "_spacing",
         "_started",
         "_state",
+        "far_pairs",
         "former_jumps",
         "jumps",
+        "near_pairs",
     )  # fmt: skip
 
     def __init__(self, interval: float, *, infer: bool = False) -> None:
@@ -111,6 +113,8 @@ class Segmenter:
         self._latest: Moment | None = None
         self._formerly_taken = False
         """Whether version 0.2.0 would have processed the next fact by `feed_up`."""
+        self.near_pairs = self.far_pairs = 0
+        """Pairs of good observations with nothing between, within the interval and beyond it."""
         self.jumps: list[ClockJump] = []
         """Steps of the wall clock. Cleared by the reader."""
         self.former_jumps: list[ClockJump] = []
@@ -177,6 +181,7 @@ class Segmenter:
         self._started, self._length = start, _between(begun, moment)
         self._end = self._latest = moment
         self._reached = self._reach
+        self.near_pairs += 1
         return True
 
     def flush(self) -> list[Segment]:
@@ -209,6 +214,9 @@ class Segmenter:
         apart = self._elapsed_since_latest(start)
         if self._state is not None and apart is not None and 0 <= apart <= max(self._reach, self._reached):
             between = share if share is self._state else SegmentState.INDETERMINATE
+        if self._state is share is SegmentState.UP:
+            self.near_pairs += between is not None
+            self.far_pairs += between is None
         segments = settled + self._close_observation(between)
         if between is not None and apart is not None:
             segments.append((start.wall - apart, start.wall, between))

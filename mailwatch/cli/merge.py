@@ -26,9 +26,9 @@ from mailwatch.evidence.joint.bundle import write_joint
 from mailwatch.evidence.joint.member import JointMember, read_member
 from mailwatch.evidence.joint.quorum import counted_as, group_channels, joint_statement, partition_members
 from mailwatch.evidence.joint.witnessed import REASON, unwitnessed
+from mailwatch.evidence.pages.compare import examine_with_pages
 from mailwatch.evidence.rendering import Rendering
 from mailwatch.evidence.report.joint import joint_report
-from mailwatch.evidence.shipped import ShippedCatalogue
 from mailwatch.evidence.verify import Trust
 from mailwatch.i18n import LANGUAGES
 from mailwatch.ledger.checkpoint import origin_of
@@ -100,6 +100,9 @@ def _run(args: argparse.Namespace) -> int:
         left_out += [(one, REASON) for one in alone]
     for one, reason in left_out:
         print_error(f"mailwatch: {one.name} left out: {printable(reason)}")
+    for one in members:
+        if one.pages is not None and one.pages.note:
+            print_error(f"mailwatch: {one.name}: its pages: {printable(one.pages.detail)}")
     twice = [one for one, reason in left_out if not one.reason and reason.startswith("the same range")]
     if len(left_out) > len(twice) and not args.keep_going:
         print_error("mailwatch: nothing was written; --keep-going merges the others")
@@ -154,7 +157,7 @@ def _signing_key(args: argparse.Namespace) -> Ed25519PrivateKey | None:
 def _members(paths: Sequence[Path], trust: Sequence[Path]) -> Iterator[JointMember]:
     """Yield the bundles in order, read on all processors if there are many."""
     if len(paths) <= MIN_FOR_POOL:
-        yield from (read_member(path, Trust.read(trust), ShippedCatalogue()) for path in paths)
+        yield from (_read(path, trust) for path in paths)
         return
     # Spawned, since a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
@@ -163,4 +166,4 @@ def _members(paths: Sequence[Path], trust: Sequence[Path]) -> Iterator[JointMemb
 
 
 def _read(path: Path, trust: Sequence[Path]) -> JointMember:
-    return read_member(path, Trust.read(trust), ShippedCatalogue())
+    return read_member(path, Trust.read(trust), examine_with_pages)

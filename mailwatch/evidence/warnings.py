@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from mailwatch.ledger.earlier_entry import EarlierEntry
 from mailwatch.ledger.settings_payloads import rules_from
 from mailwatch.model import ControlState, Kind, Outcome, Rules
-from mailwatch.net import is_outside, parse_address, peer_host
+from mailwatch.net import is_near, is_outside, peer_host
 from mailwatch.times import Millis, overlap_length, parse_rfc3339
 
 CODES = (
@@ -50,7 +50,6 @@ MAX_NAMED = 4
 """Hosts, addresses or controls that one caveat names."""
 MAX_PEERS = 1000
 _MAILBOX = re.compile(r"[^@\s]{1,255}@([^@\s/]{1,255})(?:/.*)?")
-LOCAL_SUFFIXES = (".localhost", ".local", ".lan", ".home", ".home.arpa", ".internal", ".localdomain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +90,11 @@ def is_local_control(label: str) -> bool:
     """Return whether a control (as "host:port") is on this machine or in its own network, so that its answer says
     nothing of the line.
     """
-    host, _, port = label.rpartition(":")
+    host, _, port = label.partition(" ")[0].rpartition(":")
     if not port.isdigit():
         # A name that resolves ("dns:..."), or a target of another provider, which counts only from outside.
         return label.startswith("dns:")
-    host = host.strip("[]").casefold().rstrip(".")
-    if parse_address(host) is not None:
-        return not is_outside(host)
-    return "." not in host or host.endswith(LOCAL_SUFFIXES)
+    return is_near(host.strip("[]"))
 
 
 def answering_controls(controls: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -276,9 +272,13 @@ def caveats(
 
 def _server_caveats(stated: Mapping[str, Any], facts: CaveatFacts, catalogue: Catalogue) -> Iterable[Caveat]:
     others, unknown = set[tuple[str, str]](), set[tuple[str, str]]()
+    disclosed = stated.get("user_name")
+    mailbox = str(disclosed.get("name", "")) if isinstance(disclosed, dict) else ""
     for target, provider, kind, host in _watched(stated, facts):
-        # Of a provider under another word: a reader of libero.it in the target's name thinks of Libero.
-        known = catalogue.provider(provider) or catalogue.provider_of(_domain_of(target))
+        # Of a provider under another word: a reader of libero.it in the target's or the mailbox's name thinks of
+        # Libero.
+        domains = _domain_of(target), _domain_of(mailbox)
+        known = catalogue.provider(provider) or next(filter(None, map(catalogue.provider_of, domains)), None)
         if known is None:
             unknown.add((provider, host))
         elif not _serves(known, kind, host):

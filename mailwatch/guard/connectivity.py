@@ -7,7 +7,7 @@ mostly comes from the remote host: a firewall in our own network answers for oth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from mailwatch.config.schema_guard import GuardSection
@@ -23,7 +23,7 @@ from mailwatch.guard.resolver import ResolverCheck
 from mailwatch.guard.shared_check import CheckResult, SharedCheck, TimedResult, combine, first_ok, reason_of
 from mailwatch.model import ConnectivityResult, ControlState
 from mailwatch.monotonic import offset, to_wall_clock
-from mailwatch.net import family_of, is_outside, peer_host
+from mailwatch.net import family_of, is_near, is_outside, peer_host
 from mailwatch.times import Millis, now
 
 PEER_EVIDENCE_MS: Millis = 30_000
@@ -138,16 +138,29 @@ class Guard:
         return {key: at for key, at in up_at.items() if proves(key[1], at)}
 
     async def _check_controls(self, family: int) -> CheckResult:
-        asking = {}
+        asking, near = {}, dict[str, str]()
         for control in self._controls:
             host = family_of(control.host)
             if host in (None, family):
                 label = f"{control.label} (IPv6)" if host is None and family == IPV6 else control.label
-                asking[label] = self._reach(control, family)
-        reasons = {label: reason for label, reason in (await first_ok(asking)).items() if reason != _NONE}
+                asking[label] = self._reach(control, family, partial(near.setdefault, label))
+                if is_near(control.host):
+                    near[label] = label
+        # A server of our own network answers first, and shows nothing about the line: the others are waited for.
+        only_near = len(near) == len(asking)
+        found = await first_ok(asking, lambda label: only_near or label not in near)
+        # A control whose name leads into our own network goes on record by the address that answered.
+        reasons = {
+            near.get(label, label) if reason == ControlState.OK else label: reason
+            for label, reason in found.items()
+            if reason != _NONE
+        }
         return CheckResult(reasons, combine(reasons.values()))
 
-    async def _reach(self, control: Control, family: int) -> str:
+    async def _reach(self, control: Control, family: int, on_near: Callable[[str], object]) -> str:
+        """Return "ok", or why a control could not be reached; call `on_near` with the endpoint of our own network
+        that answered.
+        """
         try:
             async with asyncio.timeout(self._timeout):
                 addresses: tuple[str, ...] = (control.host,)
@@ -157,6 +170,13 @@ class Guard:
                         # Listed once, under IPv4: the families of the name are unknown.
                         return _NONE if family == IPV6 else found.reason
                     addresses = tuple(address for address in found.addresses if family_of(address) == family)
-                return await self._line.reach(control, addresses) if addresses else _NONE
+                reason: str = _NONE
+                for address in addresses:
+                    reason = await self._line.reach(control, address)
+                    if reason == ControlState.OK:
+                        if not is_outside(address):
+                            on_near(Control(address, control.port).label)
+                        break
+                return reason
         except TimeoutError as error:
             return reason_of(error)

@@ -7,7 +7,6 @@ control whose name is known must present the certificate of that name in a hands
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
@@ -72,15 +71,6 @@ class Reachability:
         self._contexts: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
         self._logged: set[Path | None] = set()
 
-    async def reach(self, control: Control, addresses: Sequence[str]) -> str:
-        """Return "ok", or why the control could not be reached at any of `addresses`. Has no deadline."""
-        reason = reason_of(OSError(errno.EHOSTUNREACH, "no address"))
-        for address in addresses:
-            reason = await self._reach(control, address)
-            if reason == ControlState.OK:
-                break
-        return reason
-
     async def control_time(self, control: Control, addresses: Sequence[str], timeout: float) -> ControlTime | None:
         """Return the time by a control that has a certificate, None if it cannot be had.
 
@@ -103,7 +93,8 @@ class Reachability:
                 sock.close()
         return None
 
-    async def _reach(self, control: Control, address: str) -> str:
+    async def reach(self, control: Control, address: str) -> str:
+        """Return "ok", or why the control could not be reached at `address`. Has no deadline."""
         context = self._context(control.ca_file) if control.certified else None
         if control.certified and context is None:
             return ControlState.MONITOR

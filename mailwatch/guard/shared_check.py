@@ -122,12 +122,16 @@ class SharedCheck:
         return result
 
 
-async def first_ok(asking: dict[str, Coroutine[None, None, str]]) -> dict[str, str]:
-    """Run all at once until one returns "ok"; the unfinished ones are "not awaited"."""
+async def first_ok(
+    asking: dict[str, Coroutine[None, None, str]], decides: Callable[[str], bool] = lambda _: True
+) -> dict[str, str]:
+    """Run all at once until one that `decides` returns "ok"; the unfinished ones are "not awaited"."""
     tasks = {name: asyncio.ensure_future(coroutine) for name, coroutine in asking.items()}
     pending = set(tasks.values())
     try:
-        while pending and not any(_reason(task) == ControlState.OK for task in tasks.values() if task.done()):
+        while pending and not any(
+            _reason(task) == ControlState.OK and decides(name) for name, task in tasks.items() if task.done()
+        ):
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in pending:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control, Reachability
@@ -40,7 +39,7 @@ class _Line(Reachability):
         super().__init__()
         self._world, self._clocks = world, clocks
 
-    async def reach(self, control: Control, addresses: Sequence[str]) -> str:
+    async def reach(self, control: Control, address: str) -> str:
         """Connect to nobody: what hangs is answered when the line comes back."""
         while (down := self._world.line.at(self._clocks.true)) is not None:
             if down.kind == "unreachable":

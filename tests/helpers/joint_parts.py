@@ -6,6 +6,7 @@ import contextlib
 import io
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,6 +21,7 @@ from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, w
 from mailwatch.evidence.rendering import Rendering
 from mailwatch.evidence.verify import Trust
 from mailwatch.ledger.checkpoint import origin_of
+from mailwatch.model import Observation
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.times import Millis
@@ -38,11 +40,19 @@ def part_of(
     provider: str = "libero",
     start: Millis = START,
     end: Millis = END,
+    recorded_interval: Millis | None = None,
 ) -> Path:
     """Write a ledger of twelve hours unless it is there already, and a bundle of a part of it, without a PDF."""
     if not (folder / "keys").exists():
         patterns = {"a@example.org": pattern}
-        ledgers.write(folder, patterns, START, END, provider=provider, vantage=vantage, every=30).close()
+
+        def observe(target: str, mark: str, at: Millis) -> Observation:
+            made = ledgers.observation_of(target, mark, at)
+            return made if recorded_interval is None else replace(made, interval=recorded_interval)
+
+        ledgers.write(
+            folder, patterns, START, END, provider=provider, vantage=vantage, every=30, observe=observe
+        ).close()
     keys, watched = load_keys(folder), [ReportTarget("a@example.org", provider, "imap")]
     path = folder.with_suffix(f".{start - START}.zip")
     with contextlib.closing(Reader.open(folder)) as reader:

@@ -9,16 +9,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from mailwatch.analysis.outage_record import OutageRecord
+from mailwatch.analysis.replay import FactListener
 from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.joint.source import MemberSource, SourceObserver
 from mailwatch.evidence.stated import PeriodStatement
-from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Trust, VerificationResult, examine
+from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Claim, Trust, VerificationResult, examine
+from mailwatch.evidence.verify.entries import EntryObserver
 from mailwatch.evidence.verify.witness import VerifiedCosignature
-from mailwatch.evidence.warnings import Catalogue, Caveat
+from mailwatch.evidence.warnings import Caveat
 from mailwatch.ledger.succession import ChainJson
 from mailwatch.model import Fact, Gap, TargetChange
 from mailwatch.times import Window, merge_windows
@@ -27,6 +29,12 @@ logger = logging.getLogger(__name__)
 
 MAX_CLOCK_ERROR_SECONDS = 600.0
 """Largest accepted clock error of a member, in seconds."""
+
+
+MAX_FAR_PAIRS_SHARE = 0.5
+"""Largest accepted share of good observations that follow one another beyond the interval on record: after such
+a time MailWatch records a gap.
+"""
 
 
 @dataclass(slots=True)
@@ -61,6 +69,8 @@ class JointMember:
     source: MemberSource | None = None
     chain: Sequence[ChainJson] = ()
     """The ledgers before its own, oldest first."""
+    pages: Claim | None = None
+    """The claim on the pages of its report, None where they were not compared."""
     caveats: Sequence[Caveat] = ()
     """Those that belong on a first page."""
     cosignatures: Sequence[VerifiedCosignature] = ()
@@ -101,12 +111,20 @@ class _UpTimes:
                 up.append((begun, ended))
 
 
-def read_member(path: Path, trust: Trust, catalogue: Catalogue | None = None) -> JointMember:
-    """Verify a bundle and keep the facts for the joint case. `catalogue`: for its caveats. Raises OSError."""
+class Examine(Protocol):
+    """Verifies a bundle as `examine` does, with or without the pages of its report."""
+
+    def __call__(
+        self, path: Path, trust: Trust, listener: FactListener, observer: EntryObserver | None
+    ) -> VerificationResult: ...
+
+
+def read_member(path: Path, trust: Trust, examine_bundle: Examine = examine) -> JointMember:
+    """Verify a bundle by `examine_bundle`, and keep the facts for the joint case. Raises OSError."""
     with path.open("rb") as file:
         member = JointMember(path.name, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
     up_times, observer = _UpTimes(), SourceObserver()
-    examined = examine(path, trust, up_times.add, observer, catalogue)
+    examined = examine_bundle(path, trust, up_times.add, observer)
     bad = next((claim for claim in examined.claims if not claim.valid), None)
     if bad is not None:
         member.failed_claim, member.reason = bad.claim, f"{bad.claim}: {bad.detail}"
@@ -138,11 +156,13 @@ def _doubt(source: MemberSource, examined: VerificationResult) -> tuple[str, str
         return "", ""
     for one in cast(PeriodStatement, stated)["targets"]:
         usual = replay.inferred_interval(one["target"]) / 1000
-        # Statements from before 2026-11 have an interval that no entry proves. A short one leaves no time in which
-        # the target was surely up, and hides that it contradicts others.
+        # A short interval leaves no time in which the target was surely up, and hides that it contradicts others.
+        # No entry proves that of statements from before 2026-11, and who holds the key writes the entries.
         if "intervals" not in one and one["interval"] < usual / 2:
             reason = f"its observations are {usual:g} s apart, not {one['interval']:g} s as it states"
             return "period", f"period: {reason}"
+        if replay.accounts[one["target"]].meter.far_pairs_share > MAX_FAR_PAIRS_SHARE:
+            return "period", "period: its observations are further apart than the intervals on record allow"
     return "", ""
 
 
@@ -152,6 +172,7 @@ def _keep_facts(member: JointMember, examined: VerificationResult, up_times: _Up
     member.ledger, member.signed = stated["ledger"], examined.signed
     member.first, member.end = stated["range"]["first"], stated["range"]["end"]
     member.chain = stated.get("chain", ())
+    member.pages = next((claim for claim in examined.claims if claim.claim == "pages"), None)
     member.caveats = [one for one in examined.caveats if one.grave]
     member.own_witness = str(stated.get("own_witness", ""))
     member.cosignatures = () if examined.witnesses is None else examined.witnesses.cosignatures

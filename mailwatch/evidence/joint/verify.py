@@ -21,7 +21,7 @@ from typing import cast
 from mailwatch import __version__
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.bundle import pretty_json
-from mailwatch.evidence.joint.member import JointMember, read_member
+from mailwatch.evidence.joint.member import Examine, JointMember, read_member
 from mailwatch.evidence.joint.quorum import (
     ChannelGroup,
     counted_as,
@@ -33,12 +33,12 @@ from mailwatch.evidence.joint.quorum import (
 from mailwatch.evidence.joint.signature import merger_claim
 from mailwatch.evidence.joint.witnessed import REASON, unwitnessed
 from mailwatch.evidence.stated import ReportJson
-from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Claim, Trust
+from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Claim, Trust, examine
 from mailwatch.evidence.verify.archive import Archive, VerificationError, ZipShape
 from mailwatch.evidence.verify.enclosed import Note
 from mailwatch.evidence.verify.pdf import check_report
 from mailwatch.evidence.verify.silence import silent_libraries
-from mailwatch.evidence.warnings import Catalogue, Caveat
+from mailwatch.evidence.warnings import Caveat
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,9 @@ def is_joint(path: Path) -> bool:
         return False
 
 
-def check_joint(
-    path: Path, trust: Trust, extra_members: Sequence[Path] = (), catalogue: Catalogue | None = None
-) -> list[Claim]:
-    """Verify a joint zip with its enclosed members and `extra_members`. Raises OSError."""
-    return examine_joint(path, trust, extra_members, catalogue).claims
+def check_joint(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) -> list[Claim]:
+    """Verify a joint zip with its enclosed members and `extra_members`, without their pages. Raises OSError."""
+    return examine_joint(path, trust, extra_members).claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +88,14 @@ class JointResult:
 
 
 def examine_joint(
-    path: Path, trust: Trust, extra_members: Sequence[Path] = (), catalogue: Catalogue | None = None
+    path: Path, trust: Trust, extra_members: Sequence[Path] = (), examine_bundle: Examine | None = None
 ) -> JointResult:
     """Verify a joint zip with its enclosed members and `extra_members`. Raises OSError.
 
-    `catalogue`: what the caveats of its members follow from; without one they are not compared.
+    `examine_bundle`: verifies the members, and compares them with the shipped catalogue; without it neither
+    their caveats nor their pages are compared.
     """
-    made = _JointCheck(trust, catalogue)
+    made = _JointCheck(trust, examine_bundle)
     with silent_libraries(), tempfile.TemporaryDirectory(prefix="mailwatch-joint-") as folder:
         try:
             archive = Archive(path, JOINT_SHAPE)
@@ -140,8 +139,8 @@ class StatedJoint:
 
 
 class _JointCheck:
-    def __init__(self, trust: Trust, catalogue: Catalogue | None) -> None:
-        self._trust, self._catalogue = trust, catalogue
+    def __init__(self, trust: Trust, examine_bundle: Examine | None) -> None:
+        self._trust, self._examine = trust, examine_bundle
         self.claims: list[Claim] = []
         self.groups: list[ChannelGroup] = []
         self.stated: dict[str, object] = {}
@@ -246,7 +245,7 @@ class _JointCheck:
             if path is None:
                 whole = False
                 continue
-            member = read_member(path, self._trust, self._catalogue)
+            member = read_member(path, self._trust, self._examine or examine)
             if name in archive.names:
                 path.unlink()
                 self._enclosed = archive
@@ -257,7 +256,10 @@ class _JointCheck:
                 self.claims.append(Claim(label, False, f"{one.file[:80]}: {member.reason}"))
             else:
                 self._found[digest] = member
-                self._add_claim(label, f"{one.file[:80]}: a valid bundle, of {member.vantage} ({member.ledger})")
+                words = f"{one.file[:80]}: a valid bundle, of {member.vantage} ({member.ledger})"
+                if member.pages is not None:
+                    words += f"; {member.pages.detail}"
+                self.claims.append(Claim(label, True, words, member.pages is not None and member.pages.note))
                 continue
             whole = False
         for digest, path in beside.items():
@@ -293,7 +295,7 @@ class _JointCheck:
         # Members left out are named but not enclosed, and another version may verify: copy these keys. Who merged
         # answers for them.
         again |= {key: stated.json[key] for key in ("left_out", "made_by")}
-        if self._catalogue is None or not _same_catalogue(report):
+        if self._examine is None or not _same_catalogue(report):
             _copy_caveats(stated.json, again)
         _pass_over_addresses(stated.json, again)
         if stated.json.get("witnessed") is True:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import cast
 
 from mailwatch import __version__
+from mailwatch.analysis.replay import FactListener
+from mailwatch.analysis.segments import Segment
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.pages.rebuild import Rebuild
 from mailwatch.evidence.pages.signed import shows_the_same
@@ -23,6 +25,8 @@ from mailwatch.evidence.shipped import ShippedCatalogue
 from mailwatch.evidence.stated import ReportJson
 from mailwatch.evidence.verify import Claim, Trust, VerificationResult, examine
 from mailwatch.evidence.verify.archive import Archive, VerificationError
+from mailwatch.evidence.verify.entries import EntryObserver
+from mailwatch.model import Fact
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +40,13 @@ def verify_with_pages(path: Path, trust: Trust) -> list[Claim]:
     return examine_with_pages(path, trust).claims
 
 
-def examine_with_pages(path: Path, trust: Trust) -> VerificationResult:
-    """Verify a bundle and the pages of its report, and compare it with the shipped catalogue. Raises OSError."""
+def examine_with_pages(
+    path: Path, trust: Trust, listener: FactListener = lambda *_: None, observer: EntryObserver | None = None
+) -> VerificationResult:
+    """Verify a bundle and the pages of its report, and compare it with the shipped catalogue. Raises OSError.
+
+    `listener`, `observer`: as of `examine`.
+    """
     stated, rebuild, fault = _stated_report(path), None, ""
     if stated is not None:
         try:
@@ -46,8 +55,13 @@ def examine_with_pages(path: Path, trust: Trust) -> VerificationResult:
             if is_local_failure(error):
                 raise
             fault = unreadable(error)
-    listener = (lambda *_: None) if rebuild is None else rebuild.listener
-    examined = examine(path, trust, listener, catalogue=ShippedCatalogue())
+
+    def listen(target: str, fact: Fact, segments: list[Segment]) -> None:
+        if rebuild is not None:
+            rebuild.listener(target, fact, segments)
+        listener(target, fact, segments)
+
+    examined = examine(path, trust, listen, observer, ShippedCatalogue())
     failed = next((claim.claim for claim in examined.claims if not claim.valid), "")
     if failed:
         claim = Claim(PAGES, False, f"not checked, because {failed} is not valid")

@@ -14,10 +14,9 @@ from mailwatch.evidence.joint.verify import (
     JointResult,
     examine_joint,
 )
-from mailwatch.evidence.pages.compare import PAGES, compare_report, not_compared, unreadable
+from mailwatch.evidence.pages.compare import PAGES, compare_report, examine_with_pages, not_compared, unreadable
 from mailwatch.evidence.rendering import Rendering
 from mailwatch.evidence.report.joint import joint_report
-from mailwatch.evidence.shipped import ShippedCatalogue
 from mailwatch.evidence.stated import ReportJson
 from mailwatch.evidence.verify import Claim, Trust, VerificationResult
 from mailwatch.evidence.verify.archive import Archive
@@ -27,7 +26,7 @@ def verify_joint_with_pages(path: Path, trust: Trust, extra_members: Sequence[Pa
     """Verify a joint zip and the pages of its report; return the claims, and the caveats of its members. Raises
     OSError.
     """
-    examined = examine_joint(path, trust, extra_members, ShippedCatalogue())
+    examined = examine_joint(path, trust, extra_members, examine_with_pages)
     return VerificationResult([*examined.claims, _pages(path, examined)], caveats=examined.caveats)
 
 

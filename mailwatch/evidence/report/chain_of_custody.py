@@ -75,7 +75,7 @@ def integrity_rows(evidence: OutageEvidence, facts: ReportFacts, digest: str, wr
         [w["statement_digest"], digest_groups(digest)],
         [w["ledger"], stated["ledger"]],
         *predecessor_rows(stated.get("chain", ()), writing),
-        *witness_rows(stated.get("witnesses", ()), facts.witnesses, writing),
+        *witness_rows(stated.get("witnesses", ()), facts.witnesses, writing, stated.get("own_witness", "")),
         *carried_rows(facts.carried, writing),
         [w["key"], digest_groups(hashlib.sha256(f"{evidence.key}\n".encode()).hexdigest())],
         [w["range"], f"{found.start.size} – {found.end.size - 1}"],
@@ -100,13 +100,20 @@ def predecessor_rows(chain: Iterable[ChainJson], writing: Formatter) -> Rows:
 
 
 def witness_rows(
-    statements: Iterable[WitnessStatementJson], cosigned: Mapping[str, WitnessFacts], writing: Formatter
+    statements: Iterable[WitnessStatementJson],
+    cosigned: Mapping[str, WitnessFacts],
+    writing: Formatter,
+    own_witness: str = "",
 ) -> Rows:
-    """Return a row for each witness: what it cosigned in the range, and what it states about the mailbox."""
+    """Return a row for each witness: what it cosigned in the range, and what it states about the mailbox.
+    `own_witness`: the key of the observer's own.
+    """
     w = texts(writing.language)
     words: dict[str, list[str]] = {}
     for key, found in cosigned.items():
         own = words.setdefault(key, [])
+        if key == own_witness:
+            own.append(w["witness_own"])
         if found.count:
             begin, end = writing.local_and_utc(found.first), writing.local_and_utc(found.last, up=True)
             own.append(w["witness_cosigned"].format(count=found.count, begin=begin, end=end))

@@ -156,7 +156,9 @@ class _PageBuilder:
             [w["as_of"], self._in.local_and_utc_of(self._s["as_of"])],
             [w["ledger"], self._s["ledger"]],
             *predecessor_rows(self._s.get("chain", ()), self._in),
-            *witness_rows(self._s.get("witnesses", ()), self._observer.witnesses, self._in),
+            *witness_rows(
+                self._s.get("witnesses", ()), self._observer.witnesses, self._in, self._s.get("own_witness", "")
+            ),
             *public_address_rows(self._observer.addresses, self._in),
             [w["range"], f"{found.start.size} – {found.end.size - 1}"],
             [w["checkpoints"], str(len(found.checkpoints))],

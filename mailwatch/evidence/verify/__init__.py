@@ -399,7 +399,8 @@ class _BundleCheck:
         if not hasattr(self, "_stated"):
             raise VerificationError("not checked, because what it is about is not valid")
         self._witnesses = verify_witnesses(self._scan, self._notes, self._origin, self._stated)
-        return witness_text(self._witnesses, self._scan, self._trust.witnesses, self._stated, self._stamps)
+        tokens = self._stamps if hasattr(self, "_stamps") else ()
+        return witness_text(self._witnesses, self._scan, self._trust.witnesses, self._stated, tokens)
 
     def _report(self) -> str:
         if "report.pdf" not in self._archive.names:

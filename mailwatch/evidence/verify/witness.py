@@ -140,7 +140,8 @@ def witness_text(
     offsets = _clock_offsets(found.cosignatures, scan)
     by_tokens = any(token.trusted for token in tokens)
     _check_times([one for one in known if not (by_tokens and one.witness in offsets)], scan, stated)
-    words = [_cosigned_text(found.cosignatures)]
+    own = str(stated.get("own_witness", ""))
+    words = [_cosigned_text(found.cosignatures, own)]
     words += [_clock_text(key, off, by_tokens) for key, off in sorted(offsets.items())]
     words += [_statement_text(statement) for statement, _ in found.statements]
     words += [_conflict_text(entry) for entry in found.conflicts]
@@ -149,7 +150,8 @@ def witness_text(
         names = ", ".join(others)
         words.append(f"compare the keys of {names} with the witnesses' own, and name them by --witness")
     sentence = "; ".join(words)
-    return Note(sentence) if others or offsets or found.conflicts else sentence
+    is_own = any(one.witness == own for one in found.cosignatures)
+    return Note(sentence) if others or offsets or found.conflicts or is_own else sentence
 
 
 def _clock_offsets(cosignatures: Sequence[VerifiedCosignature], scan: LedgerScan) -> dict[str, Millis]:
@@ -186,7 +188,7 @@ def _check_times(cosignatures: Sequence[VerifiedCosignature], scan: LedgerScan, 
         raise VerificationError(str(error).replace("the token", "the cosignature")) from None
 
 
-def _cosigned_text(cosignatures: Sequence[VerifiedCosignature]) -> str:
+def _cosigned_text(cosignatures: Sequence[VerifiedCosignature], own_key: str) -> str:
     if not cosignatures:
         return "no witness cosigned: nothing here excludes another history or another ledger"
     words = []
@@ -194,6 +196,7 @@ def _cosigned_text(cosignatures: Sequence[VerifiedCosignature]) -> str:
         own = [one for one in cosignatures if one.witness == key]
         times, sizes = sorted(one.time for one in own), sorted(one.checkpoint for one in own)
         name, count, (first, last) = _name(key), len(own), (sizes[0], sizes[-1])
+        name += " (THE OBSERVER'S OWN witness, which shows nothing of itself)" if key == own_key else ""
         begin, end = rfc3339(times[0]), rfc3339(times[-1])
         words.append(f"{name} cosigned {count} checkpoints, of {first} to {last} entries, from {begin} to {end}")
     return "; ".join(words)

@@ -25,12 +25,13 @@ from mailwatch.evidence.joint.forks import FORKED, forked_ledgers, shared_machin
 from mailwatch.evidence.joint.member import JointMember, read_member
 from mailwatch.evidence.joint.quorum import counted_as, group_channels, known_as, partition_members
 from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bundle
+from mailwatch.evidence.pages.compare import examine_with_pages
 from mailwatch.evidence.pages.joint import verify_joint_with_pages
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.report.typesetting import compile_pdf
 from mailwatch.evidence.stated import ServiceJson
-from mailwatch.evidence.verify import Trust
+from mailwatch.evidence.verify import Trust, examine
 from mailwatch.ledger.checkpoint import origin_of, verifier_key
 from mailwatch.monotonic import Origin
 from mailwatch.store import Reader, Store, Tokens, begin_successor, queries
@@ -38,12 +39,14 @@ from mailwatch.store.keys import load_keys
 from mailwatch.times import DAY_MS
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.bundle_files import Files, files_of
+from tests.helpers.bundle_mutations import manifested
 from tests.helpers.command import mailwatch
 from tests.helpers.forged_ledger import Change, Payload, forge, with_interval
 from tests.helpers.joint_parts import END, START, down, part_of, without_an_observation
 from tests.helpers.ledger_factory import HOUR, MINUTE
 from tests.helpers.malicious_operator import Operator, quiet, trusting
-from tests.helpers.pdf import text_of
+from tests.helpers.pdf import pages_of, text_of
+from tests.helpers.vector_cases import zip_of
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +199,38 @@ def test_d5_an_interval_that_is_none_hides_no_contradiction(honest: Path, other:
     assert len(group.contradictions) == 2
 
 
+def test_d5_nor_does_one_on_record_that_is_none(tmp_path: Path) -> None:
+    lied = read_member(part_of(tmp_path / "l", down(13, 14), "l", recorded_interval=1), Trust())
+    assert lied.reason == "period: its observations are further apart than the intervals on record allow"
+    true = read_member(part_of(tmp_path / "t", down(13, 14), "t", recorded_interval=MINUTE), Trust())
+    assert true.reason == ""
+
+
+def test_a_member_whose_pages_are_not_those_of_its_entries_is_left_out(
+    operator: Operator,
+    other: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Painted anew and signed again by the owner's own key: alone it is not valid, so it is not in a joint zip."""
+    operator.observe("+----++")
+    case, painted = operator.bundle(report="en"), tmp_path / "painted.zip"
+    files = files_of(case)
+    files["report.pdf"] = forged_pages(files["outage.json"], "outage.json")
+    painted.write_bytes(zip_of(manifested(files, operator.store.keys.private)))
+    assert read_member(painted, Trust(), examine_with_pages).failed_claim == "pages"
+    made = tmp_path / "joint.zip"
+    merge = ["merge", str(painted), str(other), "--enclose", "-o", str(made), "--lang", "it"]
+    assert main(merge) == 1
+    assert "painted.zip left out: pages: report.pdf is not the one" in capsys.readouterr().err
+    # Another program may have merged it.
+    monkeypatch.setattr("mailwatch.cli.merge.examine_with_pages", examine)
+    assert main(merge) == 0
+    found = [claim for claim in verify_joint_with_pages(made, Trust()).claims if not claim.valid]
+    assert "painted.zip: pages: report.pdf is not the one" in found[0].detail
+
+
 def packed(path: Path, files: Files) -> Path:
     """Write a joint zip as `merge` does: members are stored, the rest is compressed."""
     with zipfile.ZipFile(path, "w") as made:
@@ -229,7 +264,9 @@ def refused(path: Path, trust: Trust | None = None) -> dict[str, str]:
 
 def test_who_merged_is_named_and_the_pages_are_made_again(merged: Path, honest: Path) -> None:
     claims = {one.claim: one for one in verify_joint_with_pages(merged, Trust()).claims}
-    assert [one.detail for one in claims.values() if not one.valid or one.note] == []
+    notes = [one.detail for one in claims.values() if not one.valid or one.note]
+    # Of the members only that they state no report.
+    assert [one for one in notes if "does not state how its report was made" not in one] == []
     assert "the ledger of home-a" in claims["merger"].detail
     assert claims["pages"].detail.endswith("is the same to the byte")
     own = (honest.parent / "a" / "keys" / "ledger.pub").read_text().strip()
@@ -245,10 +282,10 @@ def test_the_pages_of_a_joint_zip_do_not_depend_on_who_makes_them_again(merged: 
     assert (pages["claim"], pages["status"]) == ("pages", "valid"), pages
 
 
-def forged_pages(statement: bytes) -> bytes:
-    """9000 of 9000 vantage points, with the true joint.json attached."""
+def forged_pages(statement: bytes, name: str = "joint.json") -> bytes:
+    """9000 of 9000 vantage points, with the true statement attached."""
     template = b'#set document(title: "x")\n9000 su 9000 punti, 31 giorni\n'
-    template += b'#pdf.attach("joint.json", bytes(sys.inputs.statement), relationship: "source", '
+    template += b'#pdf.attach("%s", bytes(sys.inputs.statement), relationship: "source", ' % name.encode()
     template += b'mime-type: "application/json", description: "x")'
     return compile_pdf(template, "/", {}, statement=statement.decode()) + b"\n"
 
@@ -389,7 +426,7 @@ def test_a_successor_counts_as_the_ledger_that_appointed_it(honest: Path, tmp_pa
 def first_page(path: Path, folder: Path) -> str:
     with zipfile.ZipFile(path) as opened:
         opened.extract("report.pdf", folder)
-    return " ".join(text_of(folder / "report.pdf").split("\f")[0].split())
+    return pages_of(folder / "report.pdf")[0]
 
 
 def test_the_caveats_of_a_member_are_stated_and_on_the_first_page(
@@ -404,8 +441,8 @@ def test_the_caveats_of_a_member_are_stated_and_on_the_first_page(
     assert {one.code for one in found} >= codes
     names = {known_as(one["vantage_point"], one["ledger"]) for one in stated["members"]}
     assert {one.figures["member"] for one in found} == names
-    assert "Before relying on this" in page
-    assert all(name in page.partition("Before relying")[2] for name in names)
+    caveats = page.partition("Da sapere prima di farvi affidamento")[2]
+    assert all(name in caveats for name in names), page
     assert main(["verify", str(merged)]) == 0
     printed = capsys.readouterr().out
     assert "guard_off" in printed

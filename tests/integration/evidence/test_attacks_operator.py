@@ -30,8 +30,9 @@ from mailwatch.evidence.joint.member import read_member
 from mailwatch.evidence.pages.compare import examine_with_pages
 from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
 from mailwatch.evidence.report.formatting import texts
+from mailwatch.evidence.shipped import ShippedCatalogue
 from mailwatch.evidence.verify import Trust, VerificationResult, verify
-from mailwatch.evidence.warnings import CODES, Caveat, CaveatFacts, _address_caveats
+from mailwatch.evidence.warnings import CODES, Caveat, CaveatFacts, _address_caveats, _server_caveats
 from mailwatch.i18n import Formatter, load_texts
 from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.earlier_entry import EarlierEntry
@@ -42,7 +43,7 @@ from mailwatch.times import Millis
 from tests.helpers.bundle_files import files_of, pack
 from tests.helpers.ledger_factory import DAY, HOUR, MINUTE
 from tests.helpers.malicious_operator import Operator, quiet, trusting
-from tests.helpers.pdf import text_of
+from tests.helpers.pdf import pages_of, text_of
 from tests.servers.authority import Authority
 
 TEN_MINUTES: Millis = 10 * MINUTE
@@ -89,7 +90,7 @@ def page_one(path: Path) -> str:
     """The first page of the report, its lines joined."""
     with zipfile.ZipFile(path) as opened:
         opened.extract("report.pdf", path.parent)
-    return " ".join(text_of(path.parent / "report.pdf").split("\f")[0].split())
+    return pages_of(path.parent / "report.pdf")[0]
 
 
 def stated(path: Path) -> dict[str, Any]:
@@ -272,6 +273,24 @@ def test_a7_a_mailbox_of_a_known_provider_under_another_word(operator: Operator,
     record_outage(operator, authority)
     found = caveats_of(operator.bundle(authority), trusting(authority))
     assert found["other_server"] == {"provider": "Libero", "host": "imap.example.org"}
+
+
+def test_a7_a_mailbox_that_the_bundle_discloses_names_its_provider(
+    operator: Operator, authority: Authority
+) -> None:
+    """Whatever words the owner has for provider and target: page one prints the address."""
+    operator.provider = "Libero Mail"
+    operator.watch("a.example", TargetEvent.BEGIN)
+    record_outage(operator, authority)
+    with operator.reader() as reader:
+        newest = next(reader.entries(kinds=["outage"], descending=True, limit=1)).payload
+    facts = CaveatFacts(0, 100)
+    facts.servers[operator.target] = {("imap", "a.example", False)}
+    said = {"outage": newest, "user_name": {"name": "mario.rossi@libero.it", "key": ""}}
+    (found,) = _server_caveats(said, facts, ShippedCatalogue())
+    assert (found.code, found.figures) == ("other_server", {"provider": "Libero", "host": "a.example"})
+    (unknown,) = _server_caveats({"outage": newest}, facts, ShippedCatalogue())
+    assert unknown.code == "unknown_provider"
 
 
 def test_of_several_targets_the_one_with_a_local_address_is_named() -> None:

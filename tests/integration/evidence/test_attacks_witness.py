@@ -237,6 +237,25 @@ def _without_admission(operator: Operator, cosigner: Cosigner, known: int) -> No
     operator.entry = entry  # type: ignore[method-assign]
 
 
+def test_ones_own_witness_is_named_as_that(operator: Operator, tmp_path: Path) -> None:
+    keys = operator.store.keys
+    register = WitnessRegister(operator.folder)
+    own = Cosigner(load_witness_key(operator.folder), register, [log_key(keys.origin, keys.public)])
+    operator.store.keys = replace(keys, witness=str(own.key))
+    record_outage(operator, own)
+    path = operator.bundle(report="en")
+    register.close()
+    assert json.loads(zipfile.ZipFile(path).read("outage.json"))["own_witness"] == str(own.key)
+    claim = the_claim(path, own)
+    assert claim.note
+    assert f"{own.key.name} (THE OBSERVER'S OWN witness" in claim.detail
+    with zipfile.ZipFile(path) as opened:
+        opened.extract("report.pdf", tmp_path)
+    assert "is the observer's own, and so attests nothing by itself" in " ".join(
+        text_of(tmp_path / "report.pdf").split()
+    )
+
+
 @pytest.fixture
 def late_cosigner(operator: Operator, tmp_path: Path) -> Iterator[Cosigner]:
     """A witness whose clock is twenty minutes ahead."""

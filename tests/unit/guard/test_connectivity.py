@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from mailwatch.evidence.warnings import answering_controls
 from mailwatch.guard.attribution import attribute, resolver_matters
 from mailwatch.guard.connectivity import Guard
-from mailwatch.guard.controls import Control
+from mailwatch.guard.controls import Control, Reachability
 from mailwatch.guard.shared_check import SHARED_SECONDS
 from mailwatch.model import Attempt, Cause, ConnectivityResult, Observation, Outcome, Phase, TlsFacts
 from mailwatch.times import now
@@ -309,6 +310,38 @@ async def test_a_control_may_be_a_host_name(closed: Control) -> None:
     assert (await Guard([Control(DOES_NOT, port)], timeout=5).check()).controls == {
         f"{DOES_NOT}:{port}": "unresolved"
     }
+
+
+async def test_a_name_that_leads_into_our_own_network_goes_on_record_by_its_address(resolver: Resolver) -> None:
+    """Else the record would say that another operator's server answered."""
+    resolver.answers["control.example.org"] = "127.0.0.1"
+    async with door() as good:
+        port = good.control.port
+        answer = await Guard([Control("control.example.org", port)], timeout=5, names=[]).check()
+    assert answer.controls == {f"127.0.0.1:{port}": "ok"}
+    assert answering_controls(answer.controls) == ([], [f"127.0.0.1:{port}"])
+
+
+async def test_a_server_of_our_own_network_does_not_end_the_round_before_the_others_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It answers first, and shows nothing about the line."""
+    near, far = Control("192.168.1.1", 443), Control("203.0.113.9", 443)
+    monkeypatch.setattr("mailwatch.guard.connectivity.is_near", lambda host: host == near.host)
+    monkeypatch.setattr("mailwatch.guard.connectivity.is_outside", lambda host: host == far.host)
+    near_answered = asyncio.Event()
+
+    class Line(Reachability):
+        async def reach(self, control: Control, address: str) -> str:
+            if control == far:
+                await near_answered.wait()
+            near_answered.set()
+            return "ok"
+
+    guard = Guard([near, far], timeout=60, names=[])
+    guard._line = Line()
+    answer = await guard.check()
+    assert answer.controls == {near.label: "ok", far.label: "ok"}
 
 
 async def test_a_resolver_that_hangs_is_asked_once_and_not_waited_for(resolver: Resolver) -> None:
