@@ -11,7 +11,7 @@ from mailwatch.cli.errors import error_reason, print_error
 from mailwatch.cli.language import tr, translated
 from mailwatch.config import Config
 from mailwatch.errors import UsageError
-from mailwatch.store import Backup, back_up_and_rotate, backup
+from mailwatch.store import Backup, back_up_and_rotate, backup, backup_keys
 from mailwatch.store.place import configured_place
 from mailwatch.times import now
 
@@ -25,6 +25,8 @@ def add(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("file", type=Path, nargs="?", metavar="FILE", help=what)
     keep = "name the file by the time, and keep only the newest N of this ledger in the folder"
     verb.add_argument("--keep", type=_number, metavar="N", help=keep)
+    keys = "only the keys and other files beside the database, for who backs PostgreSQL up with tools of its own"
+    verb.add_argument("--keys", action="store_true", help=keys)
     add_options(verb)
     verb.set_defaults(run=_backup)
 
@@ -37,8 +39,12 @@ def _number(text: str) -> int:
 
 def _backup(args: argparse.Namespace) -> int:
     config = open_config(args)
+    if args.keys and (args.file is None or args.keep):
+        raise UsageError("mailwatch: --keys needs a FILE, and keeps no number of them: they hardly ever change")
     folder, keep = _rotation(config, args)
     try:
+        if args.keys:
+            return _print_done(args, args.file, backup_keys(configured_place(config), args.file), None)
         if folder is None:
             return _print_done(args, args.file, backup(configured_place(config), args.file), None)
         done = back_up_and_rotate(configured_place(config), folder, keep, now())
@@ -71,7 +77,8 @@ def _print_done(args: argparse.Namespace, file: Path, made: Backup, removed: tup
     if args.json:
         print(json.dumps(plain, indent=2, ensure_ascii=False))
         return 0
-    what = f"{file}: {made.origin}, {made.entries} entries, {made.files} files, {made.size} bytes"
+    entries = "no database" if made.entries is None else f"{made.entries} entries"
+    what = f"{file}: {made.origin}, {entries}, {made.files} files, {made.size} bytes"
     print(translated(what))
     for path in removed or ():
         print(tr("removed {path}", path=path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailwatch.store.audit import Finding, audit, audit_cosignatures, audit_database, audit_signed, audit_tokens
-from mailwatch.store.backup import Backup, backup
+from mailwatch.store.backup import Backup, backup, backup_keys
 from mailwatch.store.backup_rotation import RotatedBackup, back_up_and_rotate, latest_backup
 from mailwatch.store.data_dir import DataDirLockedError, lock_holder, request_reload
 from mailwatch.store.errors import (
@@ -64,6 +64,7 @@ __all__ = [
     "audit_tokens",
     "back_up_and_rotate",
     "backup",
+    "backup_keys",
     "begin_successor",
     "latest_backup",
     "load_keys",

@@ -65,10 +65,13 @@ PREFIX = ".mailwatch-backup-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """The contents of a backup: the ledger's name, numbers of entries and files, and size in bytes."""
+    """The contents of a backup: the ledger's name, numbers of entries and files, and size in bytes.
+
+    `entries`: None where the database is not in it.
+    """
 
     origin: str
-    entries: int
+    entries: int | None
     files: int
     size: int
 
@@ -107,14 +110,35 @@ def backup(where: Path | Place, file: Path) -> Backup:
         origin, entries, root = store.keys.origin, store.size, store.root
         store.close()
         check_undamaged(copy, place, entries, root)
-        with _unnamed_file(made) as (whole, folder, name):
-            files = _pack(place, copy, whole)
-            size = whole.tell()
-            # A link, not a rename: it never replaces a file made meanwhile. With a folder's descriptor, since
-            # without one Python would link the symbolic link in /proc itself.
-            os.link(name, file, src_dir_fd=folder)
-    sync_folder(beside)
+        files, size = _write(place, copy, made, file)
     return Backup(origin=origin, entries=entries, files=files, size=size)
+
+
+def backup_keys(where: Path | Place, file: Path) -> Backup:
+    """Write a gzipped tar of all files of a ledger but its database, for who backs that up apart.
+
+    Raises FileNotFoundError without a ledger, FileExistsError, KeysMissingError, StoreError, OSError.
+    """
+    place = place_of(where)
+    check_ledger_exists(place)
+    if file.exists():
+        raise FileExistsError(f"{file} already exists; name a new file")
+    origin = load_keys(place.data_dir).origin
+    with _errors_of(file), _work_folder(file.absolute().parent) as made:
+        files, size = _write(place, None, made, file)
+    return Backup(origin=origin, entries=None, files=files, size=size)
+
+
+def _write(place: Place, copy: Path | None, made: Path, file: Path) -> tuple[int, int]:
+    """Write the file, whole or not at all, by way of the work folder; return its numbers of files and bytes."""
+    with _unnamed_file(made) as (whole, folder, name):
+        files = _pack(place, copy, whole)
+        size = whole.tell()
+        # A link, not a rename: it never replaces a file made meanwhile. With a folder's descriptor, since
+        # without one Python would link the symbolic link in /proc itself.
+        os.link(name, file, src_dir_fd=folder)
+    sync_folder(file.absolute().parent)
+    return files, size
 
 
 @contextlib.contextmanager
@@ -261,16 +285,21 @@ def _copy_postgresql(place: Place, copy: Path, keys: Keys) -> None:
         hold.release()
 
 
-def _pack(place: Place, copy: Path, whole: IO[bytes]) -> int:
-    """Pack the copied database and the ledger's other files, the keys last; return the number of files."""
-    data_dir, count = place.data_dir, 1
-    sources = {"tokens": copy} if place.is_shared else {}
+def _pack(place: Place, copy: Path | None, whole: IO[bytes]) -> int:
+    """Pack the copied database, unless there is none, and the ledger's other files, the keys last; return the
+    number of files.
+    """
+    data_dir, count = place.data_dir, 0
+    # With PostgreSQL the tokens are in the database.
+    sources = {"tokens": copy or Path(os.devnull)} if place.is_shared else {}
     with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=6) as tar:
         for folder in FOLDERS:
             member = tarfile.TarInfo(folder)
             member.type, member.mode = tarfile.DIRTYPE, 0o700
             tar.addfile(member)
-        tar.add(database(copy), database(copy).name, filter=_without_owner)
+        if copy is not None:
+            tar.add(database(copy), database(copy).name, filter=_without_owner)
+            count += 1
         for folder, patterns in reversed(FOLDERS.items()):
             for found in sorted(
                 path for pattern in patterns for path in (sources.get(folder, data_dir) / folder).glob(pattern)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
 import threading
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from mailwatch.cli import main
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.model import Outcome
 from mailwatch.store import (
@@ -40,6 +42,8 @@ from tests.helpers.requirements import need
 from tests.helpers.severing_proxy import SeveringProxy
 from tests.servers.postgresql import PASSWORD, PGBOUNCER, SECRETIVE, PgBouncer, PostgreSql
 from tests.servers.program import server_folder
+
+TARGETS = "targets: [{name: mail, kind: imap, host: mail.example, port: 993}]\n"
 
 
 def execute(place: Place, statement: str) -> int:
@@ -318,6 +322,36 @@ def test_a_backup_holds_the_ledger_in_sqlite_wherever_it_was(place: Place, tmp_p
         tree.append(leaf)
     reader.close()
     assert tree.root() == root
+
+
+def test_the_keys_alone_are_backed_up_where_the_database_is_backed_up_apart(
+    postgresql_place: PostgresPlace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = postgresql_place
+    store, tokens = Store.open(place), Tokens(place)
+    store.append_batch([observed("a", 1)])
+    tokens.save(b"reply")
+    for one in (store, tokens):
+        one.close()
+    config, file = tmp_path / "config.yaml", tmp_path / "keys.tar.gz"
+    config.write_text(f"data_dir: {place.data_dir}\ndatabase: {place.url}\n{TARGETS}")
+    command = ["--config", str(config), "backup"]
+    assert main([*command, "--keys"]) == 2
+    assert "--keys needs a FILE" in capsys.readouterr().err
+    assert main([*command, "--keys", str(file), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["origin"], made["entries"], made["files"]) == (store.keys.origin, None, 3)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert main([*command, "--keys", str(file)]) == 2
+    restored = PostgresPlace(tmp_path / "restored", place.url)
+    with tarfile.open(file) as tar:
+        assert {member.name for member in tar if member.isfile()} == {
+            "keys/ledger.pem", "keys/ledger.pub", "keys/targets.key",
+        }  # fmt: skip
+        tar.extractall(restored.data_dir, filter="data")
+    store = Store.open(restored)
+    assert (store.size, store.append_batch([observed("a", 2)])[0].number) == (1, 2)
+    store.close()
 
 
 def test_a_role_of_its_own_may_append_and_can_change_nothing(
