@@ -15,10 +15,11 @@ from mailwatch.cli.errors import error_reason, print_error
 from mailwatch.cli.files import check_regular_files, check_writable, write_output
 from mailwatch.cli.language import language, tr
 from mailwatch.config import Config, effective
+from mailwatch.evidence.chain import chain_statement
 from mailwatch.evidence.declaration import declaration_text
 from mailwatch.i18n import LANGUAGES
 from mailwatch.ledger import checkpoint
-from mailwatch.ledger.checkpoint import CheckpointError
+from mailwatch.ledger.checkpoint import CheckpointError, verifier_key
 from mailwatch.ledger.declaration import MAX_MESSAGE_BYTES, declared_checkpoint
 from mailwatch.store import load_keys
 from mailwatch.store.declarations import Declarations
@@ -51,12 +52,14 @@ def _write(args: argparse.Namespace, config: Config) -> int:
         check_writable(args.output)
     with open_reader(config) as reader:
         signed = reader.last_checkpoint()
+        chain = chain_statement(reader, verifier_key(keys.origin, keys.public)).get("chain", [])
     if signed is None:
         print_error("mailwatch: the ledger has no checkpoint yet; `mailwatch run` signs one every ten minutes")
         return 1
     made = checkpoint.verify(signed.note, keys.public)
+    before = [one["ledger"] for one in chain]
     mailboxes = sorted(set(_mailboxes(effective(config)["targets"])))
-    text = declaration_text(args.lang, keys, mailboxes, signed, made, datetime.now(zone))
+    text = declaration_text(args.lang, keys, mailboxes, signed, made, datetime.now(zone), before)
     if args.output:
         write_output(args.output, text.encode())
         print(args.output)

@@ -140,7 +140,10 @@ def _recorded_bounds(replay: PeriodReplay) -> tuple[int, int]:
     """Return the first and the last entry in the window. Raises EvidenceError when there is none."""
     bounds = replay.bounds()
     if bounds is None:
-        raise EvidenceError(f"nothing of {', '.join(replay.accounts)} is on record in that window")
+        raise EvidenceError(
+            f"nothing of {', '.join(replay.accounts)} is on record in that window and signed; `mailwatch run` "
+            "signs every ten minutes"
+        )
     return bounds
 
 

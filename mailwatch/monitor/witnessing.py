@@ -10,13 +10,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.ledger.cosignature import parse_verifier_key
 from mailwatch.ledger.entry import target_id
-from mailwatch.ledger.witness_register import mailbox_commitment, read_statement, register_request
+from mailwatch.ledger.witness_register import (
+    RegisterStatement,
+    mailbox_commitment,
+    read_statement,
+    register_request,
+)
 from mailwatch.ledger.witness_request import AddCheckpoint
 from mailwatch.model import EventType, Notification
 from mailwatch.monitor.pipeline import Pipeline
@@ -41,9 +46,23 @@ RETRY_SECONDS = 60.0
 MAX_RETRY_SECONDS = 3600.0
 """Seconds to wait after a failure, doubled with each further one up to the maximum."""
 REGISTER_MS = DAY_MS
+"""Milliseconds after which a statement of a witness about a mailbox is recorded again, though it is the same."""
+REQUEST_MS: Millis = 3_600_000
 """Milliseconds after which a witness is asked again about a mailbox."""
 MAX_LOOKBACK = 200
 """Most witness entries of each witness to read at the start, for the size that it cosigned last."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Registration:
+    """A mailbox at a witness: when its statement was recorded and last asked for, for which targets, and what it
+    found of other histories and ledgers.
+    """
+
+    recorded: Millis
+    asked: Millis
+    targets: frozenset[str]
+    found: tuple[int, int, tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -51,8 +70,7 @@ class WitnessState:
     """What is known of a witness. `size` and `at`: what it cosigned last, 0 and None before that.
 
     `problem`: why its last answer was no cosignature, "" if it was. `conflict`: it says that it has seen another
-    history of this ledger. `registered`: when we recorded its last statement about a mailbox, by the commitment,
-    and for which targets.
+    history of this ledger. `registered`: mailboxes by their commitments.
     """
 
     name: str
@@ -60,7 +78,7 @@ class WitnessState:
     at: Millis | None = None
     problem: str = ""
     conflict: bool = False
-    registered: dict[str, tuple[Millis, frozenset[str]]] = field(default_factory=dict)
+    registered: dict[str, _Registration] = field(default_factory=dict)
     no_register: bool = False
     """It has no register, as a witness that is no MailWatch."""
 
@@ -183,13 +201,16 @@ class WitnessScheduler:
         self._monitor.metrics.witness(witness.name, "cosigned", size=size, time_ms=cosigned.time)
 
     async def _register(self, witness: Witness, state: WitnessState) -> None:
-        """Register each mailbox at the witness, and record its statement: once a day, and when targets change."""
+        """Register each mailbox at the witness, and record its statement: once a day, and when targets or what it
+        found change.
+        """
         if not state.size or state.conflict or state.no_register:
             return
         key = parse_verifier_key(witness.key)
         for commitment, targets in self._mailboxes().items():
-            at, before = state.registered.get(commitment, (0, frozenset()))
-            if before == targets and 0 <= now() - at < REGISTER_MS:
+            before = state.registered.get(commitment)
+            same = before is not None and before.targets == targets
+            if same and before is not None and 0 <= now() - before.asked < REQUEST_MS:
                 continue
             request = register_request(self._keys.origin, self._keys.private, key.name, commitment)
             try:
@@ -202,9 +223,18 @@ class WitnessScheduler:
                 # Asked again after the next checkpoint.
                 logger.info("witness %s did not register a mailbox: %s", witness.name, error)
                 return
+            found = _found_by(read_statement(note, key))
+            if (
+                same
+                and before is not None
+                and before.found == found
+                and 0 <= now() - before.recorded < REGISTER_MS
+            ):
+                state.registered[commitment] = replace(before, asked=now())
+                continue
             payload = {"witness": witness.key, "statement": note, "targets": sorted(targets)}
             await self._monitor.recorder.append("register", now(), None, payload)
-            state.registered[commitment] = now(), targets
+            state.registered[commitment] = _Registration(now(), now(), targets, found)
 
     def _mailboxes(self) -> dict[str, frozenset[str]]:
         """Return the opaque ids of the targets of each mailbox, by the commitment of its address."""
@@ -262,8 +292,10 @@ class WitnessScheduler:
             if entry.payload["witness"] == key:
                 # If it cannot be read, the witness is asked again.
                 with contextlib.suppress(CheckpointError):
-                    mailbox = read_statement(entry.payload["statement"], parse_verifier_key(key)).commitment
-                    state.registered.setdefault(mailbox, (entry.time, frozenset(entry.payload["targets"])))
+                    stated = read_statement(entry.payload["statement"], parse_verifier_key(key))
+                    targets = frozenset(entry.payload["targets"])
+                    known = _Registration(entry.time, entry.time, targets, _found_by(stated))
+                    state.registered.setdefault(stated.commitment, known)
         for entry in self._reader.entries(kinds=["witness"], descending=True, limit=limit):
             payload: dict[str, Any] = entry.payload
             if payload.get("witness") != key:
@@ -276,3 +308,7 @@ class WitnessScheduler:
         if state.at is not None:
             self._monitor.metrics.witness_restored(state.name, state.size, state.at, state.conflict)
         return state
+
+
+def _found_by(stated: RegisterStatement) -> tuple[int, int, tuple[str, ...]]:
+    return stated.refused, stated.others_count, stated.others

@@ -24,10 +24,19 @@ from mailwatch.store.proofs import consistency_between
 
 
 def declaration_text(
-    language: str, keys: Keys, mailboxes: Sequence[str], signed: CheckpointRow, made: Checkpoint, at: datetime
+    language: str,
+    keys: Keys,
+    mailboxes: Sequence[str],
+    signed: CheckpointRow,
+    made: Checkpoint,
+    at: datetime,
+    before: Sequence[str] = (),
 ) -> str:
-    """Return the text to send. `signed`: the newest checkpoint, `made` the same parsed. `at`: the time shown."""
+    """Return the text to send. `signed`: the newest checkpoint, `made` the same parsed. `at`: the time shown.
+    `before`: the names of the ledgers that this one goes on for.
+    """
     words = load_texts("mailwatch.evidence.declaration", f"{language}.yaml")
+    follows = words["follows"].format(ledgers=", ".join(before)) if before else ""
     facts = {
         "date": at.strftime(words["date"]),
         "mailboxes": "\n".join(f"    {one}" for one in mailboxes),
@@ -35,6 +44,7 @@ def declaration_text(
         "key": verifier_key(keys.origin, keys.public),
         "size": made.size,
         "root": made.root.hex(),
+        "follows": follows,
     }
     return f"{words['text'].format_map(facts)}\n{framed(signed.note)}"
 

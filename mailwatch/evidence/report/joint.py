@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -123,7 +123,8 @@ class _PageBuilder:
             groups=[self._group(one) for one in self._groups],
             same_machine=[
                 w["same_machine"].format(ledgers=", ".join(map(self._known_as, ledgers)))
-                for ledgers in self._s["same_machine"]
+                for ledgers in map(self._counted_apart, self._s["same_machine"])
+                if len(ledgers) > 1
             ],
             members=[self._member(one) for one in members[:MAX_MEMBERS]],
             members_cut=w["members_cut"].format(n=more) if more > 0 else "",
@@ -172,6 +173,11 @@ class _PageBuilder:
         if not before and claim != reason:
             return self._w["not_valid"].format(claim=word("claim", claim, self._in.language))
         return translated(reason, self._in.language)
+
+    def _counted_apart(self, ledgers: Sequence[str]) -> list[str]:
+        """Return one ledger of each vantage point among some."""
+        counted = {one["ledger"]: _point(one) for one in self._s["members"]}
+        return sorted({counted[ledger]: ledger for ledger in ledgers}.values())
 
     def _known_as(self, ledger: str) -> str:
         """Return the name of a vantage point, with enough of its ledger's."""

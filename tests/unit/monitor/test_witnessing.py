@@ -32,14 +32,24 @@ from mailwatch.model import EventType, Notification
 from mailwatch.monitor import witnessing
 from mailwatch.monitor.witnessing import WitnessScheduler
 from mailwatch.settings import Login, Target, Witness
+from mailwatch.store import Store
 from mailwatch.store.keys import load_keys
 from mailwatch.store.witness_register import WitnessedLedger
 from mailwatch.times import now
 from mailwatch.witness import client
+from mailwatch.witness.cosigner import Answer
 from mailwatch.witness.keys import load_witness_key, witness_vkey
+from tests.helpers.malicious_operator import Operator
 from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
-from tests.helpers.witnesses import WitnessServer, answering, http_answer, requesting
+from tests.helpers.witnesses import (
+    WitnessServer,
+    answering,
+    cosign_by_hand,
+    http_answer,
+    register_by_hand,
+    requesting,
+)
 
 
 @pytest.fixture
@@ -373,6 +383,45 @@ async def test_each_mailbox_is_registered_and_its_statement_is_on_record(
         await again.grow()
         await until(lambda: len(again.cosigned()) == 4)
     assert len(harness.recorded("register")) == 3
+
+
+async def test_another_ledger_of_the_mailbox_is_on_record_as_soon_as_the_witness_is_asked(
+    harness: PipelineHarness, server: WitnessServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("mailwatch.monitor.witnessing.REQUEST_MS", 0)
+    login = Login(username="a@example.org", password=SecretStr("x"))
+    harness.add_target(replace(harness.target, name="a", login=login))
+    own = Client(harness, server.settings)
+
+    async def grow(times: int) -> None:
+        await own.grow()
+        await until(lambda: len(own.cosigned()) == times and asked() == times)
+
+    def asked() -> int:
+        return len(requests)
+
+    requests, register = list[bytes](), server.cosigner.register
+
+    def noted(body: bytes) -> Answer:
+        requests.append(body)
+        return register(body)
+
+    monkeypatch.setattr(server.cosigner, "register", noted)
+    async with requesting(own.scheduler):
+        await grow(1)
+        # Asked again, but it has nothing new.
+        await grow(2)
+        assert len(harness.recorded("register")) == 1
+        with contextlib.closing(Store.open(tmp_path / "another")) as store:
+            another = Operator(store, tmp_path / "another")
+            server.cosigner.allow([*server.cosigner._logs.values(), log_key(store.keys.origin, store.keys.public)])
+            another.observe("+")
+            cosign_by_hand(another, server.cosigner)
+            register_by_hand(another, server.cosigner, "a@example.org")
+        await grow(3)
+        await until(lambda: len(harness.recorded("register")) == 2)
+    stated = read_statement(harness.recorded("register")[-1]["statement"], server.cosigner.key)
+    assert stated.others == (another.store.keys.origin,)
 
 
 async def test_a_witness_without_a_register_cosigns_all_the_same(
