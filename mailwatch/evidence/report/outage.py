@@ -40,6 +40,7 @@ from mailwatch.evidence.warnings import Caveat, TokenDoubt, caveats
 from mailwatch.i18n import Texts
 from mailwatch.ledger.settings_payloads import rules_from
 from mailwatch.model import PAUSED, Outcome, Rules
+from mailwatch.phrases import translated
 from mailwatch.times import Millis
 
 MAX_ROWS = 60
@@ -134,7 +135,7 @@ class _PageBuilder:
             runs_cut=self._cut(),
             causes=_counted(p.causes, w.section("causes")),
             phases=_counted(p.phases, w.section("phases")),
-            first_failure=p.first_detail or "–",
+            first_failure=_as_recorded(p.first_detail, writing.language) or "–",
             replies=list(p.replies),
             replies_note=self._unknown_words(),
             ours=observer_health_rows(facts, writing, proven=p.proven_afterwards),
@@ -309,3 +310,9 @@ class _PageBuilder:
 def _counted(counts: Mapping[str, int], names: Texts) -> Rows:
     """Return counts with their names, most frequent first."""
     return [[names[key], str(count)] for key, count in sorted(counts.items(), key=lambda one: -one[1])]
+
+
+def _as_recorded(detail: str, language: str) -> str:
+    """Return a detail as it is on record, with its translation where it is MailWatch's own and not a server's."""
+    words = translated(detail, language)
+    return detail if words == detail else f"{detail} ({words})"
