@@ -397,7 +397,7 @@ def test_entries_of_other_services_are_counted() -> None:
     writing = Formatter("en", ZoneInfo("UTC"), False)
     limits = " ".join(outage_limits(made_record(0, 1), ReportFacts(not_shown={"a": 86, "b": 3}), writing))
     assert (
-        "also holds entries of other services, which are not disclosed here: 89 entries of 2 services." in limits
+        "also holds entries of other services, which are not disclosed here (entries: 89; services: 2)." in limits
     )
     assert "no other service" not in limits
 
