@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bundle
 from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
-from mailwatch.ledger.settings_payloads import rules_payload
+from mailwatch.ledger.settings_payloads import rules_payload, settings_payload
 from mailwatch.model import (
     Attempt,
     Cause,
@@ -33,6 +33,7 @@ from mailwatch.model import (
     Phase,
     Rules,
     TargetEvent,
+    TargetSettings,
 )
 from mailwatch.monotonic import Origin
 from mailwatch.store import NewEntry, Reader, Store, Tokens, begin_successor, load_keys, queries
@@ -57,6 +58,11 @@ class VectorLedger:
         self.rules = Rules()
         self.interval: Millis = MINUTE
         self.bound: Millis | None = 100
+        self.provider, self.vantage, self.peer = "lab", "here", "192.0.2.1:993"
+        self.rounding: Iterator[Millis] = itertools.repeat(0)
+        """What each further reading of the steady clock is off, as it is rounded on its own: 0 or -1."""
+        self.settings: TargetSettings | None = None
+        """Stated with outages where set."""
         self._boots = itertools.count()
         self._random = itertools.count()
         self._detectors: dict[str, Detector] = {}
@@ -119,14 +125,17 @@ class VectorLedger:
         """MailWatch starts, reloads or stops, with its rules."""
         self.rules = rules or self.rules
         payload = {"event": event, "version": "vectors", "python": "3.11", "system": "Linux", "config": "c0" * 32}
-        self.entry("node", {**payload, "vantage_point": "here", "rules": rules_payload(self.rules)})
+        self.entry("node", {**payload, "vantage_point": self.vantage, "rules": rules_payload(self.rules)})
 
     def _feed(self, kind: str, fact: Fact, target: str) -> None:
         index = self.entry(kind, fact, target)
         detector = self._detectors.get(target, Detector())
         self._detectors[target], changed = detector.feed(IndexedFact(index, fact), self.rules)
         for outage in changed:
-            payload = payload_of(outage, "lab", Kind.IMAP, "here") | {"rules": rules_payload(self.rules)}
+            payload = payload_of(outage, self.provider, Kind.IMAP, self.vantage)
+            payload |= {"rules": rules_payload(self.rules)}
+            if self.settings is not None:
+                payload["watch"] = settings_payload(self.settings)
             self.entry("outage", payload, target)
 
     def watch(self, event: TargetEvent, interval: Millis = MINUTE, target: str = "mail") -> None:
@@ -146,11 +155,12 @@ class VectorLedger:
                 gap = Gap(target=target, start=start, end=self.at, reason=GapReason.NOT_RUNNING, clock=span)
                 self._feed("gap", gap, target)
                 continue
+            steady += next(self.rounding)
             cause = {"+": None, "-": Cause.TIMEOUT, "?": Cause.OFFLINE, "x": Cause.CREDENTIALS}[mark]
             failed = None if cause is None else Phase.AUTH if mark == "x" else Phase.CONNECT
             self.at += 200
             attempt = Attempt(
-                started_at=start, ended_at=self.at, peer="192.0.2.1:993", phases={Phase.CONNECT: 20_000},
+                started_at=start, ended_at=self.at, peer=self.peer, phases={Phase.CONNECT: 20_000},
                 cause=cause, failed_phase=failed, replies=("* BYE try later",) if mark == "-" else (),
             )  # fmt: skip
             made = Observation(
@@ -158,7 +168,7 @@ class VectorLedger:
                 outcome=cause.outcome if cause else Outcome.UP, cause=cause, failed_phase=failed,
                 detail="no answer" if mark == "-" else "", attempts=(attempt,), interval=self.interval,
                 with_login=bool(secret), secret=secret,
-                clock=ClockSpan(self.boot, steady, self.at - self.offset, self.bound),
+                clock=ClockSpan(self.boot, steady, self.at - self.offset + next(self.rounding), self.bound),
             )  # fmt: skip
             self._feed("observation", made, target)
             self.at = start + self.interval
@@ -206,7 +216,7 @@ class VectorLedger:
         with contextlib.closing(Reader.open(self.folder)) as reader:
             known = sorted(queries.outage_records(reader), key=lambda one: one.first_index)
             keys, tokens = load_keys(self.folder), Tokens(self.folder)
-            service: Any = {"kind": "imap", "provider": "lab", "host": "192.0.2.1", "interval": "60s"}
+            service: Any = {"kind": "imap", "provider": self.provider, "host": "192.0.2.1", "interval": "60s"}
             case = find_outage_evidence(reader, tokens, keys, known[number].id, service)
             write_outage_bundle(out, reader, keys, case, "en", [])
         return _files(out)
@@ -217,8 +227,8 @@ class VectorLedger:
         out = io.BytesIO()
         with contextlib.closing(Reader.open(self.folder)) as reader:
             keys, window = load_keys(self.folder), (BEGIN + start, BEGIN + end)
-            wanted = [ReportTarget(name, "lab", "imap") for name in targets or ("mail",)]
-            case = find_period_evidence(reader, Tokens(self.folder), keys, window, wanted, "here")
+            wanted = [ReportTarget(name, self.provider, "imap") for name in targets or ("mail",)]
+            case = find_period_evidence(reader, Tokens(self.folder), keys, window, wanted, self.vantage)
             write_period_bundle(out, reader, keys, case, "en", [])
         return _files(out)
 

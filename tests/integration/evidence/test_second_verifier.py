@@ -97,13 +97,13 @@ def assert_both_accept(paths: list[Path]) -> None:
 def test_it_agrees_where_clocks_are_rounded_each_on_its_own(tmp_path: Path) -> None:
     """Windows that begin and end amid runs of good observations, with intervals on record or inferred."""
     paths = []
-    for seed in range(4):
+    for seed in range(3):
         chance = random.Random(seed)
         ledger = RealClockLedger(
             tmp_path / f"{seed}", chance, at_random(chance, "++--? "), on_record=seed % 2 == 0
         )
         paths += ledger.outages()[:2]
-        paths += [ledger.period(*sorted((chance.random(), chance.random()))) for _ in range(3)]
+        paths += [ledger.period(*sorted((chance.random(), chance.random()))) for _ in range(2)]
     assert_both_accept(paths)
 
 
