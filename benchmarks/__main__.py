@@ -11,11 +11,23 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import bounded, evidence, ingest, load, merge, pages, probe, response_times, schedule, storage
+from benchmarks import (
+    bounded,
+    evidence,
+    ingest,
+    load,
+    merge,
+    pages,
+    postgresql,
+    probe,
+    response_times,
+    schedule,
+    storage,
+)
 from mailwatch import __version__
 from mailwatch.times import now, rfc3339
 
-SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0, "load": 30.0, "pages": 60.0}
+SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0, "load": 30.0, "pages": 60.0, "postgresql": 30.0}
 LONGEST = 600.0
 NAMES = (*SECONDS, "bounded", "times", "storage", "evidence", "merge")
 ENTRIES = 1_000_000
@@ -52,6 +64,9 @@ def main() -> None:
                 results[name] = response_times.show(response_times.measure(console), console)
             case "storage":
                 results[name] = storage.show(storage.measure(console), console)
+            case "postgresql":
+                wanted_seconds = options.seconds or SECONDS[name]
+                results[name] = postgresql.show(postgresql.measure(wanted_seconds, console), console)
             case "merge":
                 results[name] = merge.show(merge.measure(options.bundles), console)
             case _:

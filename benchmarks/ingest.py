@@ -36,7 +36,7 @@ async def _measure(folder: Path, seconds: float) -> dict[str, Any]:
     written = 0
     began = time.monotonic()
     while time.monotonic() - began < seconds:
-        await asyncio.gather(*(writer.submit(_draft(written + number)) for number in range(AT_ONCE)))
+        await asyncio.gather(*(writer.submit(draft(written + number)) for number in range(AT_ONCE)))
         written += AT_ONCE
     took = time.monotonic() - began
     await writer.close()
@@ -55,7 +55,8 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _draft(number: int) -> NewEntry:
+def draft(number: int) -> NewEntry:
+    """An observation to append, of one of many targets."""
     observation = _observation(number)
     return NewEntry(kind="observation", time=observation.ended_at, target=observation.target, payload=observation)
 

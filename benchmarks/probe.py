@@ -56,7 +56,7 @@ def _sum(costs: tuple[Cost, ...]) -> Cost:
 def mailwatch(lab: Lab, seconds: float, folder: Path) -> Cost:
     """The whole monitor: schedule, probes, ledger on disk, outage rules, metrics, web."""
     targets = round(RATE * INTERVAL)
-    wanted = [_target(lab, number, folder) for number in range(targets)]
+    wanted = [imap_target(lab, number, folder) for number in range(targets)]
     monitor = Monitor(folder, wanted, interval=INTERVAL)
     with monitor.running():
         while sum(monitor.observations().values()) < 2 * targets:
@@ -71,7 +71,8 @@ def mailwatch(lab: Lab, seconds: float, folder: Path) -> Cost:
     return Cost(name="mailwatch run", probes=count["up"], cpu_seconds=cpu)
 
 
-def _target(lab: Lab, number: int, folder: Path) -> dict[str, Any]:
+def imap_target(lab: Lab, number: int, folder: Path) -> dict[str, Any]:
+    """A target of one of the lab's accounts."""
     user, password = lab.account(number)
     secret = folder / f"secret-{number % len(lab.passwords)}"
     secret.write_text(password)

@@ -38,7 +38,9 @@ def peak_memory(pid: int) -> int:
 class Monitor:
     """A running `mailwatch run` with a folder of its own."""
 
-    def __init__(self, folder: Path, targets: list[dict[str, Any]], *, interval: float) -> None:
+    def __init__(
+        self, folder: Path, targets: list[dict[str, Any]], *, interval: float, database: str = "sqlite"
+    ) -> None:
         self.port = free_port()
         self._config = folder / "config.yaml"
         self._log = folder / "log"
@@ -50,6 +52,7 @@ class Monitor:
             "clock": {"servers": []},
             "defaults": {"interval": f"{interval:g}s", "timeout": f"{min(interval, 10):g}s"},
             "targets": targets,
+            "database": database,
         }
         self._config.write_text(json.dumps(config, separators=(",", ":")))  # JSON is YAML too
         self._process: subprocess.Popen[bytes] | None = None

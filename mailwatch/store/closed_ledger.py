@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailwatch.files import sync_folder, write_atomic
+from mailwatch.store.committed_tail import EARLIER_FILE, TAIL_FILE
 from mailwatch.store.errors import LedgerClosedError, StoreDamagedError, StoreUnavailableError
 from mailwatch.store.sqlite import database, write_ahead_log
 from mailwatch.times import Millis, now
@@ -59,7 +60,15 @@ def complete_succession(data_dir: Path) -> bool:
             folder.mkdir(mode=0o700, exist_ok=True)
         closed = {"successor": plan.successor, "closed": plan.closed}
         write_atomic(archive / CLOSED_FILE, json.dumps(closed).encode())
-        _move((write_ahead_log(data_dir).name, "tokens", database(data_dir).name, "keys"), data_dir, archive)
+        names = (
+            write_ahead_log(data_dir).name,
+            "tokens",
+            database(data_dir).name,
+            TAIL_FILE,
+            EARLIER_FILE,
+            "keys",
+        )
+        _move(names, data_dir, archive)
         for parent in (archive, archive.parent, data_dir):
             sync_folder(parent)
         # Only now can a file at the old places be the successor's.

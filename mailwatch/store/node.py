@@ -7,6 +7,7 @@ import socket
 
 from mailwatch import __version__
 from mailwatch.progress import StartupProgress, StartupStep
+from mailwatch.store.closed_ledger import check_not_closed, complete_succession
 from mailwatch.store.data_dir import DataDirLock
 from mailwatch.store.first_start import check_not_missing, prepare_database
 from mailwatch.store.keys import remove_partial_files
@@ -26,6 +27,8 @@ def join(place: PostgresPlace, progress: StartupProgress) -> Lease:
     with contextlib.ExitStack() as undo:
         lock = DataDirLock(place.data_dir)
         undo.callback(lock.release)
+        check_not_closed(place.data_dir)
+        complete_succession(place.data_dir)
         remove_partial_files(place.data_dir)
         check_not_missing(place)
         node = node_identity(place.data_dir)

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from mailwatch import monotonic
 from mailwatch.ledger import checkpoint as notes
+from mailwatch.ledger import succession
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.entry import encode_entry, target_id
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
@@ -47,7 +48,7 @@ from mailwatch.store.first_start import (
     save_signed_checkpoint,
 )
 from mailwatch.store.kept_states import KeptState, write_kept
-from mailwatch.store.keys import Keys, remove_partial_files
+from mailwatch.store.keys import PREDECESSORS, Keys, remove_partial_files
 from mailwatch.store.outage_index import index_outages
 from mailwatch.store.packing import PreparedPack, write_pack
 from mailwatch.store.packs import PackReader, PrunedSubtree, ledger_size, subtrees
@@ -157,8 +158,18 @@ class Store:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise damaged(place, f"what it holds cannot be read: {type(error).__name__}") from error
             hold.settle(keys.origin, store._tree)
+            if place.is_shared and not store.size:
+                store._begin_succession()
             undo.pop_all()
         return store
+
+    def _begin_succession(self) -> None:
+        """Append the first entry of a successor that begins in an empty database, and sign it."""
+        file = self._place.data_dir / "keys" / PREDECESSORS
+        if file.exists():
+            payload = json.loads(file.read_bytes())
+            self.append_batch([NewEntry(kind=succession.KIND, time=now(), target=None, payload=payload)])
+            self.checkpoint()
 
     @property
     def size(self) -> int:
@@ -361,7 +372,8 @@ class Store:
         LedgerRolledBackError if what was signed stays lost.
         """
         own = OwnCopy.of(tail.read())
-        rows = own.missing_rows(tree)
+        # An empty database is none that failed over: without its first entries it was not the same ledger's.
+        rows = own.missing_rows(tree) if tree.size else []
         back = own.missing_checkpoints(tree, rows, self.keys.public)
         for begin in range(0, len(rows), ROWS_AT_ONCE):
             part, grown = rows[begin : begin + ROWS_AT_ONCE], tree.copy()

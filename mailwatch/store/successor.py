@@ -4,6 +4,9 @@
 2. The new ledger is built whole in a folder of its own, with the first entry under a signed checkpoint.
 3. It is decided, and the files change places (closed_ledger.py).
 
+With PostgreSQL the new ledger begins in another, empty database, which the config names by then. Only its keys are
+built in the folder; its first entry waits beside them, and is the first thing that a start writes (store.py).
+
 The secret for opaque ids goes with the new ledger where it is still there, so that a target keeps its id.
 """
 
@@ -42,7 +45,7 @@ from mailwatch.store.first_start import migrate_database, read_signed_checkpoint
 from mailwatch.store.packs import ledger_size
 from mailwatch.store.place import Place, place_of
 from mailwatch.store.reader import Reader
-from mailwatch.store.schema import checkpoints, entries
+from mailwatch.store.schema import checkpoints, entries, head
 from mailwatch.store.sqlite import SqlitePlace, database, empty_log, engine
 from mailwatch.store.store import NewEntry, Store
 from mailwatch.times import now
@@ -67,17 +70,14 @@ def begin_successor(where: Path | Place, *, older: bool = False) -> Succession:
 
     `older`: the owner states that the database is an older copy than what was signed, which the files do not show.
     Raises FileNotFoundError without a ledger, LedgerWholeError if it is whole, NewerLedgerError, KeysDifferError,
-    DataDirLockedError, StoreUnavailableError, OSError; OperationError for PostgreSQL.
+    DataDirLockedError, StoreUnavailableError, OSError.
     """
     place = place_of(where)
-    if place.is_shared:
-        raise OperationError(
-            f"{place}: a successor of a ledger in PostgreSQL begins in another, empty database: create it, name "
-            "it in the config with a new data_dir, and keep the old database and data_dir to read"
-        )
     data_dir = place.data_dir
     if _complete(data_dir):
-        return _completed(data_dir)
+        return _completed(place)
+    if place.is_shared:
+        return _begin_in_postgresql(place, older)
     reason = loss_of(data_dir)
     if not reason and not older:
         raise LedgerWholeError(
@@ -93,7 +93,45 @@ def begin_successor(where: Path | Place, *, older: bool = False) -> Succession:
         closed_ledger.complete_succession(data_dir)
     finally:
         lock.release()
-    return _completed(data_dir)
+    return _completed(place)
+
+
+def _begin_in_postgresql(place: Place, older: bool) -> Succession:
+    """Begin the successor of the ledger whose keys are in the data_dir, in a database that is empty."""
+    data_dir = place.data_dir
+    if not any((data_dir / "keys").glob("*")):
+        raise FileNotFoundError(f"{data_dir} contains no ledger yet; `mailwatch run` creates it")
+    lock = DataDirLock(data_dir)
+    made = place.engine()
+    try:
+        migrate_database(place, made, StartupProgress())
+        with made.connect() as connection:
+            if ledger_size(connection) or connection.execute(sa.select(head.c.origin)).scalar() is not None:
+                raise LedgerWholeError(
+                    f"{place} has a ledger; a successor begins in another, empty database: create it, name it in "
+                    "the config, and try again. The old one stays as it is, to read"
+                )
+        remains = _Remains.read(data_dir, _reason_of_keys(data_dir) or _reason_of_database(older))
+        archive = _free_name(data_dir, remains.origin)
+        successor = _build_keys(data_dir, remains, archive)
+        closed_ledger.decide(data_dir, archive, successor)
+        closed_ledger.complete_succession(data_dir)
+    finally:
+        made.dispose()
+        lock.release()
+    return _completed(place)
+
+
+def _reason_of_database(older: bool) -> str:
+    return "database_older" if older else "database_lost"
+
+
+def _reason_of_keys(data_dir: Path) -> str:
+    try:
+        key_files.load_keys(data_dir)
+    except KeysMissingError:
+        return "keys_lost"
+    return ""
 
 
 def _complete(data_dir: Path) -> bool:
@@ -107,9 +145,10 @@ def _complete(data_dir: Path) -> bool:
         lock.release()
 
 
-def _completed(data_dir: Path) -> Succession:
-    with contextlib.closing(Store.open(data_dir)) as store:
+def _completed(place: Place) -> Succession:
+    with contextlib.closing(Store.open(place)) as store:
         origin = store.keys.origin
+    data_dir = place.data_dir
     payload = json.loads((data_dir / "keys" / key_files.PREDECESSORS).read_bytes())
     return Succession(
         origin=origin,
@@ -212,6 +251,20 @@ def _build(data_dir: Path, remains: _Remains, archive: str) -> str:
         write_atomic(work / "keys" / key_files.PREDECESSORS, json.dumps(payload).encode())
         store.append_batch([NewEntry(kind=succession.KIND, time=now(), target=None, payload=payload)])
         store.checkpoint()
+    return successor
+
+
+def _build_keys(data_dir: Path, remains: _Remains, archive: str) -> str:
+    """Build the new keys in the work folder, with the first entry to be; return the verifier key."""
+    work = data_dir / closed_ledger.WORK_FOLDER
+    work.mkdir(mode=0o700)
+    keys = key_files.make_keys(work)
+    if remains.secret is not None:
+        write_atomic(work / "keys" / key_files.NAMING, remains.secret)
+    key_files.publish_public_key(work, keys)
+    successor = notes.verifier_key(keys.origin, keys.public)
+    payload = remains.payload(successor, archive)
+    write_atomic(work / "keys" / key_files.PREDECESSORS, json.dumps(payload).encode())
     return successor
 
 

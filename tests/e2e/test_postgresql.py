@@ -125,3 +125,28 @@ def test_it_runs_behind_a_pooler_by_a_role_of_its_own(
             with postgresql.connect(name) as inside:
                 inside.execute("DROP OWNED BY mailwatch")
             connection.execute("DROP ROLE mailwatch")
+
+
+@pytest.mark.nightly
+def test_a_lost_database_is_refused_and_the_successor_begins_in_another_one(
+    dovecot: Dovecot, certificates: Certificates, postgresql: PostgreSql, tmp_path: Path
+) -> None:
+    with postgresql.database() as lost, postgresql.database() as other:
+        process = installation(dovecot, certificates, tmp_path, postgresql.url(lost))
+        with process.running():
+            process.wait_until(lambda: process.state("lab-imap") == "up", "up")
+        old = (process.data_dir / "keys" / "ledger.pub").read_text().partition("+")[0]
+        process.settings["database"] = postgresql.url(other)
+        process.write_config()
+        refused = process.command("run")
+        assert refused.returncode == 1
+        assert "`mailwatch run --successor`" in refused.stderr
+        made = process.command("ledger", "successor")
+        assert made.returncode == 0, made.stderr
+        with process.running():
+            process.wait_until(lambda: process.state("lab-imap") == "up", "up")
+            page = process.get("/ledger")
+            assert f"{old}, " in page
+            assert "Its key signed that this ledger follows." in page
+        audit = process.command("ledger", "audit", "--json")
+        assert json.loads(audit.stdout)["findings"] == []
