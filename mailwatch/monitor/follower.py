@@ -25,7 +25,7 @@ from mailwatch.store.errors import EvictedError
 from mailwatch.store.first_start import save_signed_checkpoint, signed_size
 from mailwatch.store.kept_states import KeptState
 from mailwatch.store.keys import Keys
-from mailwatch.store.replay import read_announcements
+from mailwatch.store.replay import read_announcements, recent_reader
 
 logger = logging.getLogger(__name__)
 FOLLOW_SECONDS = 1.0
@@ -87,7 +87,8 @@ class Follower:
         monitor, reader = self._monitor, self._reader
         monitor.maintenance.announced = await asyncio.to_thread(read_announcements, reader)
         self._next = await asyncio.to_thread(reader.size)
-        states, _ = await asyncio.to_thread(read_states, reader, targets, None)
+        recent = await asyncio.to_thread(recent_reader, reader, [target.name for target in targets])
+        states, _ = await asyncio.to_thread(read_states, recent, targets, None)
         for target, restored in zip(targets, states, strict=True):
             monitor.add_target(restored_runtime(monitor, target, restored))
             self._restored[target.name] = restored.history.index

@@ -26,6 +26,7 @@ from mailwatch.store.replay import (
     KEEP_WITHIN,
     RestoredState,
     RuleBook,
+    recent_reader,
     restore_state,
     rule_book,
     state_to_keep,
@@ -50,6 +51,7 @@ async def restore_targets(
     `progress` gets the number of entries read.
     """
     wanted = list(targets)
+    reader = await asyncio.to_thread(recent_reader, reader, [target.name for target in wanted])
     observations = await asyncio.to_thread(login_observations, reader, wanted)
     monitor.runner.login_backoff.restore(observations, monitor.runner.steady_now())
     states, to_keep = await asyncio.to_thread(read_states, reader, wanted, progress, monitor.writer.keep_soon)

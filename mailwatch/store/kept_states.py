@@ -76,6 +76,20 @@ def read_kept(connection: sa.Connection, kind: str, subject: str) -> KeptState |
     return state if state.digest == row.digest else None
 
 
+def read_all_kept(connection: sa.Connection, kind: str) -> dict[str, KeptState]:
+    """Return all whole states of a kind, by subject."""
+    if not _has_table(connection):
+        return {}
+    column = kept_states.c
+    query = sa.select(column.kind, column.subject, column.idx, column.leaf, column.state, column.digest)
+    found = {}
+    for row in connection.execute(query.where(column.kind == kind)):
+        state = KeptState(*row[:5])
+        if state.digest == row.digest:
+            found[state.subject] = state
+    return found
+
+
 def kept_subjects(connection: sa.Connection, kind: str) -> list[str]:
     """Return of what states of a kind are kept, in order."""
     if not _has_table(connection):

@@ -480,11 +480,11 @@ def ledger_size(connection: sa.Connection) -> int:
 
 
 def distinct(connection: sa.Connection, column: sa.ColumnElement[str | None]) -> Iterator[str]:
-    """Yield the distinct values of an indexed column, each found by one index lookup."""
-    after: sa.ColumnElement[bool] = column.is_not(None)
-    while (name := connection.execute(sa.select(sa.func.min(column)).where(after)).scalar()) is not None:
-        yield name
-        after = column > name
+    """Yield the distinct values of an indexed column, each found by one index lookup, in one statement."""
+    first = sa.select(sa.func.min(column).label("value")).cte("distinct_values", recursive=True)
+    following = sa.select(sa.func.min(column)).where(column > first.c.value).scalar_subquery()
+    every = first.union_all(sa.select(following).where(first.c.value.is_not(None)))
+    yield from connection.execute(sa.select(every.c.value).where(every.c.value.is_not(None))).scalars()
 
 
 def merge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from mailwatch.model import Fact, Gap, Observation, Outcome, Rules, TargetChange
 from mailwatch.store import Entry, Finding, Reader
 from mailwatch.store.detector_states import KEEP_AFTER, TargetHistory, keep_detector, read_detector
 from mailwatch.store.kept_states import KeptState
-from mailwatch.store.outage_index import audit_heads
+from mailwatch.store.outage_index import OutageHead, audit_heads
+from mailwatch.store.recent import RecentReader
 
 RECENT_OUTAGES = 50
 """The number of outages of a target that a start reads: a page shows fewer."""
@@ -173,11 +174,23 @@ def restore_state(
 def recorded_outages(reader: Reader, target: str, size: int | None = None) -> dict[str, OutageRecord]:
     """Return the latest outages of a target and those that are open, by id, in the order of recording."""
     if size is None:
-        heads = reader.outages.of_target(target)
-        known = [head for head in heads[:-RECENT_OUTAGES] if head.state == "open"] + heads[-RECENT_OUTAGES:]
-        return {record.id: record for record, _ in reader.outages.records(known)}
+        return {record.id: record for record, _ in reader.outages.records(_recent_heads(reader, target))}
     entries = reader.entries(target=target, kinds=["outage"], to_index=size)
     return {record.id: record for record in (outage_from_payload(entry.payload) for entry in entries)}
+
+
+def _recent_heads(reader: Reader, target: str) -> list[OutageHead]:
+    heads = reader.outages.of_target(target)
+    return [head for head in heads[:-RECENT_OUTAGES] if head.state == "open"] + heads[-RECENT_OUTAGES:]
+
+
+def recent_reader(reader: Reader, targets: Collection[str]) -> Reader:
+    """Return a reader for the states of many targets, with what these need in memory. Raises StoreError."""
+    recent = RecentReader.of(reader, targets)
+    if isinstance(recent, RecentReader):
+        heads = [head for target in targets for head in _recent_heads(recent, target)]
+        recent.expect_outages(head.index for head in heads)
+    return recent
 
 
 def _is_on_record(kept: TargetHistory, recorded: Mapping[str, OutageRecord]) -> bool:
