@@ -1,11 +1,16 @@
 """A start and the pages on a ledger of years: of four targets one is down for half of it, one has 10,000 outages.
 
-The ledger is written first. Without kept states the first start replays the long outage; the next one does not.
+The ledgers are written first, once; what is old in them is packed. Without kept states, as after an upgrade, the
+first start replays the long outage; the next one does not. Then a thousand targets: how long it takes to count
+their last 90 days, where all but the last four hours are kept.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,38 +20,83 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.process import Monitor, cpu_seconds, peak_memory
-from mailwatch.store import Reader
-from mailwatch.times import now
+from mailwatch.ledger.entry import target_id
+from mailwatch.monitor.background import KEEP_HISTORY_MS
+from mailwatch.store import Reader, Store
+from mailwatch.store.availability_history import Subject, history_to_keep, read_history
+from mailwatch.store.packing import LARGE_LEVEL
+from mailwatch.store.replay import read_announcements
+from mailwatch.store.sqlite import database
+from mailwatch.times import DAY_MS, HOUR_MS, now
 from tests.helpers.long_ledger import down_since, flapping, steady, write_long_ledger
-from tests.servers import HOST, free_port, server_folder
+from tests.servers import HOST
 
+FOLDER = Path("build/bounded")
 DAYS = 60.0
+"""Days of the ledger of four targets; two years are 730."""
 OUTAGES = 10_000
 INTERVAL = 60.0
+PORT = 1
+"""A port at which nobody answers."""
 REQUESTS = 50
 """Requests of each address; each is asked once before."""
+MOMENTS = (0.2, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+"""Seconds after the begin of a start at which SIGTERM comes."""
+COUNTED_TARGETS, COUNTED_DAYS = 1000, 90
+ROWS_DAYS = 7
+START_GOAL, STOP_GOAL, PAGE_GOAL_MS, COUNTED_GOAL = 3.0, 3.0, 100.0, 60.0
+Progress = Callable[[str], None]
 
 
 def measure(days: float, console: Console) -> dict[str, Any]:
-    """Write a ledger of so many days, start MailWatch on it twice, and ask for its pages."""
-    with server_folder() as folder:
-        steps, port = round(days * 1440), free_port()
-        patterns = {
-            "down": down_since(steps // 2), "flapping": flapping(max(8, steps // OUTAGES)), "up1": steady,
-            "up2": steady,
-        }  # fmt: skip
-        with console.status("bounded: writing the ledger"):
-            entries = write_long_ledger(folder / "data", patterns, now() // 60_000 * 60_000, days, port=port)
-        targets = [{**_target(name, port), "interval": f"{INTERVAL:g}s"} for name in patterns]
-        return {"days": days, "entries": entries, **measure_starts(folder, targets, console)}
+    """Write a ledger of so many days, start MailWatch on it, and ask for its pages; then count many targets."""
+    steps = round(days * 1440)
+    patterns = {
+        "down": down_since(steps // 2), "flapping": flapping(max(0, steps - 10 * OUTAGES)), "up1": steady,
+        "up2": steady,
+    }  # fmt: skip
+    folder = FOLDER.resolve() / f"{days:g}"
+    with _ready(folder, console, "the ledger of four targets") as progress:
+        if progress:
+            end = now() // 60_000 * 60_000
+            write_long_ledger(
+                folder / "data", patterns, end, days, port=PORT, provider=_provider, rows_days=ROWS_DAYS,
+                progress=progress,
+            )  # fmt: skip
+    found = {"days": days} | measure_starts(folder, list(patterns), console)
+    _show_starts(found, console)
+    counted = _counted(min(days, COUNTED_DAYS), console)
+    _show_counted(counted, console)
+    return found | {"counted": counted}
 
 
-def measure_starts(folder: Path, targets: list[dict[str, Any]], console: Console) -> dict[str, Any]:
-    """Start MailWatch on the ledger in `folder`/data three times, and ask for its pages."""
+@contextmanager
+def _ready(folder: Path, console: Console, what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give what shows the progress of writing a ledger, None if it is there already."""
+    whole = folder / "whole"
+    if whole.exists():
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with console.status(f"bounded: {what}") as status:
+        yield lambda done, of: status.update(f"bounded: writing {what}, {done / max(1, of):.0%}")
+    whole.touch()
+
+
+def measure_starts(folder: Path, names: list[str], console: Console) -> dict[str, Any]:
+    """Start MailWatch on the ledger in `folder`/data: SIGTERM at several moments, then twice for its pages."""
+    targets = [_target(name) for name in names]
+    forget_kept(folder / "data")
     with _reader(folder / "data") as reader:
-        outages = len(reader.outages.heads())
-        newest_open = next(head for head in reader.outages.heads() if head.state == "open")
-    found: dict[str, Any] = {"outages": outages, "starts": []}
+        heads = reader.outages.heads()
+        entries, outages = reader.size(), len(heads)
+        newest_open = next(head for head in heads if head.state == "open")
+    found: dict[str, Any] = {"entries": entries, "outages": outages, "starts": []}
+    found["bytes"] = database(folder / "data").stat().st_size
+    with console.status("bounded: SIGTERM in a start"):
+        monitor = Monitor(folder, targets, interval=INTERVAL)
+        found["stops"] = {f"{moment:g}": round(monitor.ended_at(moment), 2) for moment in MOMENTS}
+    forget_kept(folder / "data")
     for number in range(2):
         with console.status(f"bounded: start {number + 1}"), _start(folder, targets) as (monitor, seconds):
             started = {"seconds": round(seconds, 2), "cpu": round(cpu_seconds(monitor.pid), 2)}
@@ -54,6 +104,75 @@ def measure_starts(folder: Path, targets: list[dict[str, Any]], console: Console
             if number:
                 found["pages"] = _pages(monitor, newest_open.id)
     return found
+
+
+def forget_kept(data_dir: Path) -> None:
+    """Empty what is kept beside the ledger, as in one of an older version."""
+    with contextlib.closing(sqlite3.connect(database(data_dir))) as raw, raw:
+        for table in ("kept_states", "outage_heads"):
+            raw.execute(f"DELETE FROM {table}")
+
+
+def _counted(days: float, console: Console) -> dict[str, Any]:
+    """Start MailWatch on a thousand targets, of which all but four hours is kept; wait until all are counted.
+
+    The kept days have a check an hour, the last four hours one a minute: what is kept has the same size then.
+    """
+    folder = FOLDER.resolve() / f"{COUNTED_TARGETS}x{days:g}"
+    names = [f"t{number:04}" for number in range(COUNTED_TARGETS)]
+    patterns = dict.fromkeys(names, steady)
+    end, recent = now() // 60_000 * 60_000, KEEP_HISTORY_MS / DAY_MS
+    # Each time anew: the last four hours are to be the last four hours.
+    (folder / "whole").unlink(missing_ok=True)
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    with _ready(folder, console, f"the ledger of {COUNTED_TARGETS:,} targets") as progress:
+        assert progress
+        write_long_ledger(
+            folder / "data", patterns, end - KEEP_HISTORY_MS, days - recent, interval=HOUR_MS, port=PORT,
+            provider=_provider, rows_days=ROWS_DAYS, level=LARGE_LEVEL, progress=progress,
+        )  # fmt: skip
+        read, spent = _keep_histories(folder / "data", names, end - KEEP_HISTORY_MS)
+        entries = write_long_ledger(folder / "data", patterns, end, recent, port=PORT, provider=_provider)
+    with (
+        console.status("bounded: counting"),
+        _start(folder, [_target(name) for name in names]) as (monitor, first),
+    ):
+        began = time.monotonic()
+        while (known := _known(monitor, days)) < len(names) and time.monotonic() < began + 600:
+            time.sleep(0.5)
+        took = time.monotonic() - began
+    return {
+        "targets": len(names),
+        "days": days,
+        "entries": entries,
+        "first_count_per_cpu_second": round(read / spent),
+        "start_seconds": round(first, 1),
+        "seconds": round(took, 1),
+        "counted": known,
+    }
+
+
+def _keep_histories(data_dir: Path, names: list[str], at: int) -> tuple[int, float]:
+    """Count all targets once, and keep it; return the observations, and the seconds of processor time."""
+    spent, read, kept = 0.0, 0, []
+    with contextlib.closing(Store.open(data_dir)) as store, _reader(data_dir) as reader:
+        announced = read_announcements(reader)
+        for name in names:
+            subject = Subject(name, target_id(store.keys.secret, name), announced)
+            began = time.thread_time()
+            history = read_history(reader, subject, at)
+            spent, read = spent + time.thread_time() - began, read + history.read
+            state = history_to_keep(reader, subject, history)
+            assert state is not None
+            kept.append(state)
+        store.keep(kept)
+    return read, spent
+
+
+def _known(monitor: Monitor, days: float) -> int:
+    """Return of how many targets the days before this start are counted."""
+    found = monitor.metrics("mailwatch_coverage_ratio{")
+    return sum('window="90d"' in sample and ratio > days / 90 / 2 for sample, ratio in found.items())
 
 
 @contextmanager
@@ -71,8 +190,20 @@ def _start(folder: Path, targets: list[dict[str, Any]]) -> Iterator[tuple[Monito
         yield monitor, time.monotonic() - began
 
 
-def _target(name: str, port: int) -> dict[str, Any]:
-    return {"name": name, "provider": "lab", "kind": "imap", "host": HOST, "port": port, "tls": "implicit"}
+def _target(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "provider": _provider(name),
+        "kind": "imap",
+        "host": HOST,
+        "port": PORT,
+        "tls": "implicit",
+    }
+
+
+def _provider(name: str) -> str:
+    """Return a provider of its own: an incident of a year would else hold all outages of the other target."""
+    return f"provider-{name}"
 
 
 def _pages(monitor: Monitor, outage: str) -> dict[str, Any]:
@@ -109,18 +240,40 @@ def _times(ask: Callable[[str], tuple[float, float]], address: str) -> dict[str,
     }
 
 
-def show(result: dict[str, Any], console: Console) -> dict[str, Any]:
-    """Print what was seen in a few lines; return it."""
+def show(result: dict[str, Any], _console: Console) -> dict[str, Any]:
+    """Return the result, of which each part was printed when it was measured."""
+    return result
+
+
+def _show_starts(result: dict[str, Any], console: Console) -> None:
     first, second = result["starts"]
     console.print(
-        f"bounded: {result.get('days', 0):g} days of four targets, {result.get('entries', 0):,} entries, "
-        f"{result['outages']:,} outages\n"
-        f"  first start {first['seconds']} s (processor {first['cpu']} s), next [bold]{second['seconds']} s[/] "
-        f"(processor {second['cpu']} s), {second['memory'] / 1e6:.0f} MB"
+        f"bounded: {result['days']:g} days of four targets, {result['entries']:,} entries in "
+        f"{result['bytes'] / 1e6:,.0f} MB, {result['outages']:,} outages\n"
+        f"  start without kept states {first['seconds']} s (processor {first['cpu']} s); with them "
+        f"{_beside(second['seconds'], START_GOAL, 's')} (processor {second['cpu']} s), "
+        f"{second['memory'] / 1e6:.0f} MB"
+    )
+    slowest = max(result["stops"], key=lambda moment: result["stops"][moment])
+    console.print(
+        f"  with SIGTERM at {', '.join(result['stops'])} s of a start, it ended after "
+        f"{_beside(result['stops'][slowest], STOP_GOAL, 's')} at most, at {slowest} s"
     )
     for address, found in result["pages"].items():
         console.print(
             f"  {address}: first {found['first_ms']} ms, p50 {found['p50_ms']} ms, "
-            f"p99 [bold]{found['p99_ms']} ms[/], processor {found['cpu_ms']} ms"
+            f"p99 {_beside(found['p99_ms'], PAGE_GOAL_MS, 'ms')}, processor {found['cpu_ms']} ms"
         )
-    return result
+
+
+def _show_counted(counted: dict[str, Any], console: Console) -> None:
+    console.print(
+        f"  {counted['days']:g} days of {counted['counted']:,} of {counted['targets']:,} targets counted "
+        f"{_beside(counted['seconds'], COUNTED_GOAL, 's')} after a start of {counted['start_seconds']} s; without "
+        f"what is kept, {counted['first_count_per_cpu_second']:,} observations a second of processor time"
+    )
+
+
+def _beside(figure: float, goal: float, unit: str) -> str:
+    """Return a figure with its goal."""
+    return f"[bold]{figure} {unit}[/] (goal {goal:g} {unit}{'' if figure <= goal else ', missed'})"

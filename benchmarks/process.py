@@ -84,6 +84,22 @@ class Monitor:
                 self._process.kill()
                 self._process.wait()
 
+    def ended_at(self, seconds: float) -> float:
+        """Start it, and have it end so many seconds later; return how long that took. It must end cleanly."""
+        command = [sys.executable, "-m", "mailwatch", "--config", str(self._config), "run"]
+        with self._log.open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        time.sleep(seconds)
+        began = time.monotonic()
+        process.terminate()
+        try:
+            status = process.wait(60)
+        finally:
+            process.kill()
+        if status != 0:
+            raise RuntimeError(f"mailwatch run ended with {status}:\n{self._log.read_text()[-4000:]}")
+        return time.monotonic() - began
+
     def _check_alive(self, deadline: float) -> None:
         if self.ended or time.monotonic() > deadline:
             raise RuntimeError(f"mailwatch run does not run:\n{self._log.read_text()[-4000:]}")

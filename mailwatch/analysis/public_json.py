@@ -266,6 +266,15 @@ _WindowJson = TypedDict("_WindowJson", {"from": str, "to": str})
 
 
 @documented
+class PrunedJson(TypedDict):
+    """What was pruned by `retention.keep`: the observations before a time, but for those around outages."""
+
+    before: str
+    entry: int
+    """The ledger entry that announced it before."""
+
+
+@documented
 class AvailabilityJson(_WindowJson, FiguresJson):
     """The availability of a target in a window, as an interval with its coverage."""
 
@@ -278,6 +287,10 @@ class AvailabilityJson(_WindowJson, FiguresJson):
     paused: NotRequired[float]
     """Seconds in which the owner had paused the target, without announced maintenance: a part of `unobserved`.
     Missing if none.
+    """
+    pruned: NotRequired[PrunedJson]
+    """Up to when the observations were pruned, if the window begins before: that time is unknown, and a part of
+    `unobserved`. Missing if none.
     """
 
 

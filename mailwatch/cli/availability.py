@@ -113,6 +113,9 @@ def _note(answers: Sequence[AvailabilityJson], form: TerminalFormat, *, with_mai
     """Return the window, its zone, and what became of announced maintenance."""
     window = {"start": form.second_of(answers[0]["from"]), "end": form.second_of(answers[0]["to"])}
     note = tr("From {start} to {end} ({zone})", zone=form.zone.key, **window)
+    for pruned in [answer["pruned"] for answer in answers if "pruned" in answer][:1]:
+        what = "the observations before {at} were pruned by `retention.keep`, as entry {entry} announced"
+        note += f"; {tr(what, at=form.second_of(pruned['before']), entry=pruned['entry'])}"
     if not any("maintenance" in answer for answer in answers):
         return note
     if with_maintenance:

@@ -6,6 +6,7 @@ config, except the `intervals`: those follow from the entries and determine the 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, cast
@@ -29,6 +30,8 @@ from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import TargetEvent
 from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import Keys
+from mailwatch.store.packs import EntriesPrunedError
+from mailwatch.store.pruning import pruned_packs, pruned_time
 from mailwatch.store.replay import rule_book
 from mailwatch.times import DAY_MS, Millis, Window, rfc3339
 
@@ -72,13 +75,17 @@ def find_period_evidence(
     2. A window that the ledger does not reach yet is cut where its signed record ends.
     3. Of what is wanted, targets without an entry in the window are left out.
     """
-    found = _select_range(reader, tokens, window, wanted)
+    with _naming_what_was_pruned(reader, window):
+        found = _select_range(reader, tokens, window, wanted)
+        if any(pack.first + (1 << pack.level) > found.start.size for pack in pruned_packs(reader, found.end.size)):
+            raise _pruned_error(reader)
     window = _signed_part(reader, found, window)
     rules = rule_book(reader).at(found.start.size)
     guesses = {one.name: _guessed_interval(reader, one.name, found) for one in wanted}
     replay = PeriodReplay(window, guesses, rules, listener)
     doubts = _replay_range(reader, found, replay)
-    bounds = _recorded_bounds(replay)
+    with _naming_what_was_pruned(reader, window):
+        bounds = _recorded_bounds(replay)
     wanted = _recorded_targets(replay, wanted)
     outages = replay.records()
     spans = [bounds, *((record.first_index, record.last_index) for record in outages)]
@@ -101,6 +108,24 @@ def find_period_evidence(
         **witness_statement(reader, keys, found.end.size, replay.accounts),
     }
     return PeriodEvidence(found, replay, outages, cast(PeriodStatement, statement), doubts)
+
+
+@contextlib.contextmanager
+def _naming_what_was_pruned(reader: Reader, window: Window) -> Iterator[None]:
+    """Say that observations were pruned where that is why there is no evidence. Raises EvidenceError."""
+    try:
+        yield
+    except EntriesPrunedError:
+        raise _pruned_error(reader) from None
+    except EvidenceError:
+        pruned = pruned_time(reader)
+        if pruned is None or window[0] >= pruned.before:
+            raise
+        raise _pruned_error(reader) from None
+
+
+def _pruned_error(reader: Reader) -> EvidenceError:
+    return EvidenceError(f"{pruned_time(reader)}; a report that needs some of them cannot be made")
 
 
 def _signed_part(reader: Reader, found: LedgerRange, window: Window) -> Window:

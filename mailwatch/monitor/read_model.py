@@ -39,6 +39,7 @@ from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError, Tokens, queries
 from mailwatch.store.place import configured_place
+from mailwatch.store.pruning import pruned_time
 from mailwatch.store.queries import ALL, Part
 from mailwatch.store.share_key import share_key
 from mailwatch.store.successor import recorded_predecessors
@@ -309,6 +310,7 @@ class MonitorReadModel:
             predecessors=recorded_predecessors(self._reader),
             storage=self._service.storage.latest,
             nodes=[NodeSummary(one.name, one.state, one.seen, one.refusal) for one in self._service.nodes()],
+            pruned=pruned_time(self._reader),
         )
 
     def change_token(self) -> str:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from mailwatch.store.packs import PackReader, PrunedSubtree, has_packs
 from mailwatch.store.reader import Reader
 from mailwatch.store.schema import entries, packs, runs
-from mailwatch.times import HOUR_MS, Millis
+from mailwatch.times import HOUR_MS, Millis, rfc3339
 
 PACKS_A_TIME = 64
 """Most packs of one announcement."""
@@ -107,6 +107,32 @@ def segments(reader: Reader, begin: int, end: int) -> Iterator[range | PrunedSub
         begin = after
     if begin < end:
         yield range(begin, end)
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedTime:
+    """What was pruned last: the observations before a time, but for those around outages. `entry` announced it."""
+
+    before: Millis
+    entry: int
+
+    def __str__(self) -> str:
+        before = f"the observations before {rfc3339(self.before)}"
+        return f"{before} were pruned by `retention.keep`, as entry {self.entry} announced"
+
+
+def pruned_time(reader: Reader) -> PrunedTime | None:
+    """Return up to when observations were pruned; None if none was. Raises StoreError."""
+    if not pruned_entries(reader):
+        return None
+    for entry in reader.entries(kinds=["node"], descending=True):
+        if (written := entry.payload.get("pruned")) is None:
+            continue
+        end = max(after for _, after in written["packs"])
+        first = next(reader.entries(kinds=["observation"], from_index=end, limit=1), None)
+        # Announced later than any observation of its packs, whatever there is after them.
+        return PrunedTime(entry.time if first is None else first.time, entry.index)
+    return None
 
 
 def pruned_entries(reader: Reader) -> int:

@@ -51,6 +51,7 @@ from mailwatch.store.outage_queries import outage_records as outage_records
 from mailwatch.store.outage_queries import outages as outages
 from mailwatch.store.outage_queries import records_of as records_of
 from mailwatch.store.outage_queries import with_acknowledgements as with_acknowledgements
+from mailwatch.store.pruning import pruned_time
 from mailwatch.store.replay import read_announcements, rule_book
 from mailwatch.times import (
     Millis,
@@ -194,7 +195,7 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
     left out up to the end of the record. If there was any, `with_maintenance` has the figures with its time
     counted as any other.
     """
-    book, announced = rule_book(reader), read_announcements(reader)
+    book, announced, pruned = rule_book(reader), read_announcements(reader), pruned_time(reader)
     last = next((entry.time for entry in reader.entries(descending=True, limit=1)), 0)
     answers = []
     for name in targets:
@@ -226,6 +227,8 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
             counted_json["with_maintenance"] = {key: counted[key] for key in _COUNTED}
         if paused := paused_length(reader, name, start, min(end, last), excluded):
             counted_json["paused"] = paused / 1000
+        if pruned is not None and start < pruned.before:
+            counted_json["pruned"] = {"before": rfc3339(pruned.before), "entry": pruned.entry}
         window = {"from": rfc3339(start), "to": rfc3339(end)}
         answers.append(cast(AvailabilityJson, {"target": name, **window, **counted_json}))
     return answers

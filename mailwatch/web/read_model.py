@@ -28,6 +28,7 @@ from mailwatch.analysis.storage_budget import StorageBudget
 from mailwatch.ledger.succession import LinkPayload
 from mailwatch.model import Cause, Outcome, Phase
 from mailwatch.store.outage_index import OutageHead
+from mailwatch.store.pruning import PrunedTime
 from mailwatch.store.queries import ALL, Part
 from mailwatch.times import Millis
 from mailwatch.web.public_shapes import AnyIncidentJson, PublicOutageJson, PublicTargetJson
@@ -210,6 +211,8 @@ class LedgerSummary:
     """What the ledger takes on disk; None until it is measured."""
     nodes: Sequence[NodeSummary] = ()
     """The nodes that share the ledger, by name; none with SQLite."""
+    pruned: PrunedTime | None = None
+    """Up to when observations were pruned; None if none was."""
 
 
 @dataclass(frozen=True, slots=True)

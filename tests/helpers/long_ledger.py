@@ -97,8 +97,9 @@ class _Series:
     name: str
     opaque: str
     pattern: Pattern
+    number: int
     texts: Mapping[bool, _Texts]
-    number: int = 0
+    settings: TargetSettings
     detector: Detector = field(default_factory=Detector)
     last_up: IndexedFact | None = None
 
@@ -220,6 +221,7 @@ def write_long_ledger(
     interval: Millis = 60_000,
     host: str = "127.0.0.1",
     port: int = 993,
+    provider: Callable[[str], str] = lambda _name: "lab",
     rows_days: float | None = None,
     level: int = SMALL_LEVEL,
     progress: Callable[[int, int], None] = lambda done, of: None,
@@ -228,7 +230,6 @@ def write_long_ledger(
 
     What is older than `rows_days` is in packs of so many entries by `level`; None for rows only.
     """
-    settings = _settings(interval, host, port)
     store = Store.open(folder)
     wait_for_no_disk(store)
     steps = round(days * DAY_MS / interval)
@@ -241,22 +242,23 @@ def write_long_ledger(
     writer.append("node", begin, None, node)
     written = [
         _Series(
-            name, target_id(store.keys.secret, name), pattern,
+            name, target_id(store.keys.secret, name), pattern, store._last_number(name, {}),
             {up: _Texts(name, up, interval) for up in (True, False)},
+            _settings(provider(name), interval, host, port),
         )
         for name, pattern in patterns.items()
     ]  # fmt: skip
     for series in written:
-        writer.append("watch", begin, series, fact_payload(_watched(series.name, begin, settings)))
+        writer.append("watch", begin, series, fact_payload(_watched(series.name, begin, series.settings)))
     for step in range(steps):
         at = begin + step * interval
         writer.clock = at - begin + 1000
         for series in written if step % STEPS_A_DAY == STEPS_A_DAY - 1 else ():
-            daily = replace(_watched(series.name, at, settings), event=TargetEvent.CONTINUE, reason="daily")
+            daily = replace(_watched(series.name, at, series.settings), event=TargetEvent.CONTINUE, reason="daily")
             clock = ClockSpan(monotonic.origin().boot, at - begin, at - begin, 100)
             writer.append("watch", at, series, fact_payload(replace(daily, clock=clock)))
         for series in written:
-            _write_step(writer, series, step, at, at - begin, settings)
+            _write_step(writer, series, step, at, at - begin)
         if step % 1000 == 0:
             progress(step, steps)
     writer.flush()
@@ -270,9 +272,8 @@ def _write_step(
     step: int,
     at: Millis,
     clock: Millis,
-    settings: TargetSettings,
 ) -> None:
-    up, state, interval = series.pattern(step), series.detector.state, settings.interval
+    up, state, interval = series.pattern(step), series.detector.state, series.settings.interval
     index = writer.size
     writer.observe(series, at, clock, up)
     if up and state.name in ("up", "unknown") and not state.is_open:
@@ -288,15 +289,15 @@ def _write_step(
     for fact in facts:
         series.detector, changed = series.detector.feed(fact, RULES)
         for outage in changed:
-            subject = OutageSubject(provider="lab", kind=Kind.IMAP, vantage_point="here")
-            record = OutageRecord.of(outage, subject, rules=RULES, settings=settings)
+            subject = OutageSubject(provider=series.settings.provider, kind=Kind.IMAP, vantage_point="here")
+            record = OutageRecord.of(outage, subject, rules=RULES, settings=series.settings)
             writer.kept.add(record)
             writer.append("outage", at + 200, series, outage_payload(record))
 
 
-def _settings(interval: Millis, host: str, port: int) -> TargetSettings:
+def _settings(provider: str, interval: Millis, host: str, port: int) -> TargetSettings:
     return TargetSettings(
-        kind=Kind.IMAP, provider="lab", host=host, port=port, tls=TlsMode.IMPLICIT, interval=interval,
+        kind=Kind.IMAP, provider=provider, host=host, port=port, tls=TlsMode.IMPLICIT, interval=interval,
         timeout=30_000, catalogue=False, own_ca=False,
     )  # fmt: skip
 

@@ -41,6 +41,7 @@ EMPTY_METRICS = {
     "mailwatch_guard_online": "the guard is off",
     "mailwatch_ledger_last_token_timestamp_seconds": "no authority is asked",
     "mailwatch_ledger_token_interval_seconds": "no authority is asked",
+    "mailwatch_ledger_until_full_seconds": "the ledger is younger than a day",
     "mailwatch_notifications_total": "no channel is configured",
     **dict.fromkeys(
         (

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mailwatch.evidence.ledger_range import select_range
+from mailwatch.evidence.ledger_range import EvidenceError, select_range
+from mailwatch.evidence.period_case import ReportTarget, find_period_evidence
 from mailwatch.monitor import packing, pruning, storage
 from mailwatch.store import NewEntry, Reader, Store, Tokens, audit, backup
 from mailwatch.store import packing as store_packing
 from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.store.packs import EntriesPrunedError
 from mailwatch.store.proofs import consistency_between
-from mailwatch.store.pruning import pruned_entries
+from mailwatch.store.pruning import pruned_entries, pruned_time
 from mailwatch.store.queries import availability, outage_records
 from mailwatch.store.replay import audit_outages, rule_book
+from mailwatch.times import rfc3339
+from tests.helpers.command import mailwatch
 from tests.helpers.ledger_factory import DAY, HOUR, write
 from tests.helpers.running_packing import Running, running
 
@@ -115,6 +121,38 @@ async def test_old_packs_are_pruned_but_for_what_an_outage_needs(tmp_path: Path)
     with contextlib.closing(Store.open(tmp_path)) as store:
         assert store.size > size
     backup(tmp_path, tmp_path / "backup.tar.gz")
+
+
+async def test_what_was_pruned_is_called_so_with_the_entry_that_announced_it(tmp_path: Path) -> None:
+    written(tmp_path / "data")
+    with contextlib.closing(Reader.open(tmp_path / "data")) as reader:
+        assert pruned_time(reader) is None
+        assert "pruned" not in availability(reader, ["smtp"], START, END)[0]
+    await prune(tmp_path / "data")
+    config = tmp_path / "config.yaml"
+    target = {"name": "smtp", "kind": "imap", "provider": "lab", "host": "127.0.0.1"}
+    place = {"data_dir": "data", "timezone": "UTC", "vantage_point": {"name": "here"}}
+    config.write_text(json.dumps({**place, "targets": [target]}))
+    keys = load_keys(tmp_path / "data")
+    with contextlib.closing(Reader.open(tmp_path / "data")) as reader:
+        found = pruned_time(reader)
+        assert found is not None
+        announced = next(reader.entries(from_index=found.entry, limit=1)).payload["pruned"]
+        last = max(end for _, end in announced["packs"])
+        assert found.before == next(reader.entries(kinds=["observation"], from_index=last, limit=1)).time
+        said = f"the observations before {rfc3339(found.before)} were pruned by `retention.keep`, as entry "
+        wanted, tokens = [ReportTarget("smtp", "lab", "imap", None)], Tokens(tmp_path / "data")
+        for window in ((START, OUTAGE - 5 * DAY), (START + DAY, END), (START - 9 * DAY, START - DAY)):
+            with pytest.raises(EvidenceError, match=re.escape(f"{said}{found.entry} announced; a report")):
+                find_period_evidence(reader, tokens, keys, window, wanted, "")
+        (early,) = availability(reader, ["smtp"], START, END)
+        assert early["pruned"] == {"before": rfc3339(found.before), "entry": found.entry}
+        assert "pruned" not in availability(reader, ["smtp"], found.before, END)[0]
+    shown = mailwatch(
+        "--config", str(config), "availability", "--from", "2026-01-01", "--to", "2026-04-01", "--utc",
+        env={**os.environ, "LANG": "it_IT.UTF-8", "LC_ALL": "it_IT.UTF-8"},
+    )  # fmt: skip
+    assert "sono state eliminate per `retention.keep`, come annunciato" in " ".join(shown.stdout.split())
 
 
 @pytest.mark.parametrize(

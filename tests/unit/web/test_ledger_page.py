@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from mailwatch.analysis.storage_budget import LedgerSizes, StorageBudget
+from mailwatch.store.pruning import PrunedTime
 from mailwatch.web.frame import Audience, Frame
 from mailwatch.web.read_model import LedgerSummary, ReadModel
 from mailwatch.web.reference_pages import ReferencePages
@@ -23,15 +24,18 @@ class _WithLedger(FewTargets):
     """A ledger that takes this much on disk."""
 
     storage: StorageBudget | None = None
+    pruned: PrunedTime | None = None
 
     def ledger(self) -> LedgerSummary:
-        return LedgerSummary(size=7, checkpoint=None, token=None, audit=None, storage=self.storage)
+        return LedgerSummary(
+            size=7, checkpoint=None, token=None, audit=None, storage=self.storage, pruned=self.pruned
+        )
 
 
-def page(storage: StorageBudget | None, language: str = "en") -> str:
+def page(storage: StorageBudget | None, language: str = "en", pruned: PrunedTime | None = None) -> str:
     request = a_request("/ledger", f"lang={language}")
     request.scope["state"] = {"change_token": "1"}
-    frame = Frame(cast(ReadModel, _WithLedger([], storage=storage)), Audience())
+    frame = Frame(cast(ReadModel, _WithLedger([], storage=storage, pruned=pruned)), Audience())
     return bytes(ReferencePages(frame).ledger(request).body).decode().replace(NO_BREAK, " ")
 
 
@@ -52,6 +56,14 @@ def test_it_says_what_the_ledger_takes_on_disk_and_when_that_is_full(language: s
     shown = page(StorageBudget(SIZES, 5_060_000, 1234.9), language)
     for text in texts:
         assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("language", "text"), [("en", "but for those around outages; entry 1,234 announced it"), ("it", "voce 1.234")]
+)
+def test_it_says_what_was_pruned(language: str, text: str) -> None:
+    assert text in page(None, language, PrunedTime(1_767_225_600_000, 1234))
+    assert text not in page(None, language)
 
 
 def test_it_says_what_is_not_known() -> None:
