@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import NotRequired, TypedDict
 from zoneinfo import ZoneInfo
 
-from mailwatch import __version__
+from mailwatch.evidence.code_version import code_version
 from mailwatch.evidence.ledger_range import LedgerRange
 from mailwatch.evidence.stated import ReportJson, WindowJson
 from mailwatch.i18n import LANGUAGES
@@ -80,7 +80,7 @@ class Rendering:
             "timezone": str(self.zone),
             "place": self.place,
             "typst": typst_version(),
-            "mailwatch": __version__,
+            "mailwatch": code_version(),
             "machine": platform.machine(),
         }
         if self.window is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import mailwatch
+from mailwatch.evidence import code_version
 from tests.contracts.answers import fresh, web
 from tests.contracts.commands import commands, exits, kept, options
 from tests.contracts.evidence import bundles
@@ -38,6 +39,7 @@ def make(out: Path, work: Path) -> Maker:
 def _settled() -> Iterator[None]:
     """At the stored time, in Rome, as the version of the snapshots."""
     mailwatch.__version__ = VERSION
+    vars(code_version)["code_digest"] = lambda: "0" * 8
     nanoseconds = patch.object(time, "time_ns", lambda: NOW_MS * 1_000_000)
     with nanoseconds, patch.object(time, "time", lambda: NOW_MS / 1000):
         yield

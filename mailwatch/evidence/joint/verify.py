@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from mailwatch import __version__
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.bundle import pretty_json
+from mailwatch.evidence.code_version import code_version
 from mailwatch.evidence.joint.member import Examine, JointMember, read_member
 from mailwatch.evidence.joint.quorum import (
     ChannelGroup,
@@ -318,7 +318,7 @@ class _JointCheck:
 
 def _same_catalogue(report: ReportJson | None) -> bool:
     """Return whether the caveats of the members come from the catalogue of this version."""
-    return isinstance(report, dict) and report.get("mailwatch") == __version__
+    return isinstance(report, dict) and report.get("mailwatch") == code_version()
 
 
 def _copy_caveats(stated: dict[str, object], again: dict[str, object]) -> None:

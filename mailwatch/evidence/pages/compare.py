@@ -17,6 +17,7 @@ from mailwatch import __version__
 from mailwatch.analysis.replay import FactListener
 from mailwatch.analysis.segments import Segment
 from mailwatch.errors import is_local_failure
+from mailwatch.evidence.code_version import code_version
 from mailwatch.evidence.pages.rebuild import Rebuild
 from mailwatch.evidence.pages.signed import shows_the_same
 from mailwatch.evidence.pages.text import text_difference
@@ -116,7 +117,7 @@ def _sameness(given: bytes, made: bytes) -> str:
 def _compare_text(given: bytes, made: bytes, stated: ReportJson) -> Claim:
     versions = (
         f"made with MailWatch {stated.get('mailwatch')}, Typst {stated.get('typst')} ({stated.get('machine')}), "
-        f"compared with MailWatch {__version__}, Typst {typst_version()} ({platform.machine()})"
+        f"compared with MailWatch {code_version()}, Typst {typst_version()} ({platform.machine()})"
     )[:300]
     try:
         difference = text_difference(given, made)
@@ -131,11 +132,11 @@ def _compare_text(given: bytes, made: bytes, stated: ReportJson) -> Claim:
 
 def _failure(stated: ReportJson, reason: str) -> Claim:
     """Return a claim that is not valid, unless another MailWatch may be the cause."""
-    return Claim(PAGES, False, reason) if stated.get("mailwatch") == __version__ else not_compared(reason)
+    return Claim(PAGES, False, reason) if stated.get("mailwatch") == code_version() else not_compared(reason)
 
 
 def _made_alike(stated: ReportJson) -> bool:
-    own = __version__, typst_version(), platform.machine()
+    own = code_version(), typst_version(), platform.machine()
     return (stated.get("mailwatch"), stated.get("typst"), stated.get("machine")) == own
 
 

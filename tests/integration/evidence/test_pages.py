@@ -13,6 +13,8 @@ import pytest
 from pyhanko.pdf_utils import generic
 from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
 
+from mailwatch import __version__
+from mailwatch.evidence.code_version import code_version
 from mailwatch.evidence.pages.compare import verify_with_pages
 from mailwatch.evidence.pages.rebuild import Rebuild
 from mailwatch.evidence.pages.signed import shows_the_same
@@ -230,14 +232,19 @@ def test_pages_set_by_another_typst_are_compared_by_their_text(
     assert "has the same text; made with MailWatch" in found[1].detail
 
 
+@pytest.mark.parametrize("made_with", ["9.9.9", __version__, f"{__version__}+00000000"])
 def test_the_pages_of_another_mailwatch_that_differ_are_not_compared(
-    installation: Installation, files: Files, tmp_path: Path
+    installation: Installation, files: Files, tmp_path: Path, made_with: str
 ) -> None:
-    """Another version may word them otherwise. The note names both, so that the reader can take that version."""
-    how = json.loads(files["outage.json"])["report"] | {"mailwatch": "9.9.9"}
+    """Another version may word them otherwise, also between two releases. The note names both, so that the reader
+    can take that version.
+    """
+    how = json.loads(files["outage.json"])["report"]
+    assert how["mailwatch"] == code_version()
+    how["mailwatch"] = made_with
     stated = with_json(files, "outage.json", {"report": how})
     stated["report.pdf"] = attached_to(b"Some pages.", stated["outage.json"])
     pages = pages_of(signed_again(tmp_path / "other.zip", stated, installation.folder / "data"))
     assert (pages.valid, pages.note) == (True, True)
     assert pages.detail.startswith("not compared: ")
-    assert "made with MailWatch 9.9.9" in pages.detail
+    assert f"made with MailWatch {made_with}" in pages.detail
