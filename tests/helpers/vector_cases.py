@@ -571,11 +571,11 @@ UNSIGNED: dict[str, tuple[str, Change, str]] = {
 
 def made() -> Iterator[Vector]:
     """Make all vectors."""
-    from tests.helpers import vector_joint, vector_more, vector_tokens
+    from tests.helpers import vector_claims, vector_joint, vector_more, vector_old, vector_tokens
 
     good: dict[str, Signed] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, (write, why) in (GOOD | vector_more.GOOD).items():
+        for name, (write, why) in (GOOD | vector_more.GOOD | vector_claims.GOOD).items():
             with VectorLedger.opened(Path(folder) / name, name) as ledger:
                 good[name] = manifested(write(ledger), ledger.key), ledger.key
             yield Vector(f"{name}.zip", zip_of(good[name][0]), "", why)
@@ -584,7 +584,7 @@ def made() -> Iterator[Vector]:
     files.pop("verify.py", None)
     good["stamped"] = manifested(files, stamped.key), stamped.key
     yield Vector("stamped.zip", zip_of(good["stamped"][0]), "", "with timestamp tokens (tests/testdata/mutations)")
-    for name, (source, edit, fails, why) in (BAD | STAMPED | vector_more.BAD).items():
+    for name, (source, edit, fails, why) in (BAD | STAMPED | vector_more.BAD | vector_claims.BAD).items():
         files, key = good[source]
         changed = edit(files, key)
         signed = changed if fails == "archive" else manifested(changed, key)
@@ -595,6 +595,7 @@ def made() -> Iterator[Vector]:
 
     yield from more_vectors(good)
     yield from vector_tokens.token_vectors()
+    yield from vector_old.old_vectors()
     yield from _joint(good)
     with tempfile.TemporaryDirectory() as folder:
         yield from vector_joint.joint_vectors(Path(folder))

@@ -3,6 +3,7 @@
 import crypto from "node:crypto";
 import { check, hex, integer, iso, round } from "./basics.mjs";
 import { canonical } from "./json.mjs";
+import { readingOf } from "./claim.mjs";
 import { Replay, Segments } from "./replay.mjs";
 
 const same = (one, other) => canonical(one) === canonical(other);
@@ -133,6 +134,7 @@ export function compareOutage(b) {
     check(same(made[key] ?? null, rest[key] ?? null) && key in made === key in rest, `a replay gives another ${key}`);
   check(same(stated.replies, outage.replies), "a replay gives other replies");
   check(stated.first_detail === outage.detail, "a replay gives another first_detail");
+  compareClaim(stated, outage, made.kind);
   b.outages = [outage];
   b.channels = [{ provider: made.provider, kind: made.kind, target, outages: [outage], json: [made] }];
   b.vantage = made.vantage_point;
@@ -144,6 +146,14 @@ export function compareOutage(b) {
     const commitment = hex(crypto.createHmac("sha256", Buffer.from(key, "hex")).update(text).digest()).slice(0, 32);
     check(recorded?.watch?.login_name === commitment, "another user name is on record");
   }
+}
+
+function compareClaim({ claim, outage: { maintenance } }, outage, kind) {
+  if (claim === undefined) return;
+  const { stated_by_owner: owner, note, rule, reading, ...rest } = claim;
+  check(owner && typeof owner === "object" && !Array.isArray(owner), "nothing is stated by the owner");
+  check(!Object.keys(rest).length && (rule === undefined) === (reading === undefined), "a claim in another form");
+  if (rule !== undefined) check(same(reading, readingOf(claim, outage, kind, maintenance)), "the rule has another reading");
 }
 
 export function comparePeriod(b) {

@@ -12,21 +12,25 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mailwatch.evidence.bundle import pretty_json
 from mailwatch.evidence.joint.verify import check_joint, is_joint
-from mailwatch.evidence.verify import Trust, verify
+from mailwatch.evidence.verify import Trust, examine, verify
 from mailwatch.ledger.cosignature import log_key
 from mailwatch.store import Store
+from mailwatch.store.keys import load_keys
 from mailwatch.store.witness_register import WitnessRegister
 from mailwatch.witness.cosigner import Cosigner
 from mailwatch.witness.keys import load_witness_key
 from tests.helpers.bundle_files import files_of
-from tests.helpers.bundle_mutations import MUTATIONS, original
+from tests.helpers.bundle_mutations import MUTATIONS, manifested, original
 from tests.helpers.joint_parts import START, joined
 from tests.helpers.malicious_operator import Operator
 from tests.helpers.paths import TESTDATA, TESTS
 from tests.helpers.real_clocks import INTERVAL, RealClockLedger, at_random
 from tests.helpers.requirements import need_program
 from tests.helpers.seed import SEED
+from tests.helpers.vector_cases import zip_of
+from tests.helpers.vector_claims import claim_of
 from tests.helpers.witnesses import cosign_by_hand
 from tests.make_vectors import FOLDER
 
@@ -176,6 +180,55 @@ def test_it_refuses_what_a_joint_case_does_not_give(parts: list[Path], tmp_path:
     paths = [joined(parts, tmp_path / f"{lie.__name__}.zip", change=lie) for lie in lies]
     for path, wrong in zip(paths, verdicts(paths), strict=True):
         assert ([*wrong], [*ours(path)]) == (["joint"], ["joint"]), (path.name, wrong, ours(path))
+
+
+def rule_at_random(chance: random.Random) -> dict[str, Any]:
+    """A rule of a provider, with some of its keys or all."""
+    tiers = sorted(chance.sample(("99.999", "99.99", "99.95", "99.5", "99"), 3), key=float, reverse=True)
+    optional: dict[str, Any] = {
+        "channels": [chance.choice(("imap", "smtp"))],
+        "target": chance.choice(("99.99", "99.95", "99.5", "50")),
+        "minimum_minutes": chance.randrange(4),
+        "single_event_percent": chance.choice(("50", "0.5", "33.3")),
+        "scheduled_excluded": chance.random() < 0.5,
+        "tiers": [{"below": one, "percent": chance.choice(("10", "12.5", "100"))} for one in tiers[:2]]
+        + [{"below": tiers[2], "days": 15}],
+        "deadline": chance.choice(
+            ({"month_end": 2}, {"days": 30, "after": "outage"}, {"days": 10, "after": "window"})
+        ),
+        "window": "quadrimestre",
+    }
+    plain: dict[str, Any] = {"key": "lab", "name": "Lab", "source_url": "x", "seen_on": "x", "verified": False}
+    if optional["channels"] == ["smtp"] or chance.random() < 0.5:
+        del optional["window"]
+    chosen = plain | {key: value for key, value in optional.items() if chance.random() < 0.8}
+    if "target" not in chosen:
+        chosen.pop("single_event_percent", None)
+    return chosen
+
+
+def test_it_agrees_on_readings_of_rules(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    ledger = RealClockLedger(tmp_path / "ledger", chance, down_amid(20, 40, 33), length=40)
+    (path, *_), key = ledger.outages(), load_keys(ledger.folder).private
+    (record,), files = examine(path, Trust()).outages, files_of(path)
+    fair, lies = [], []
+    for number in range(20):
+        stated = json.loads(files["outage.json"])
+        fee = {
+            "amount": chance.choice(("9.99", "120", "0.5")),
+            "currency": "EUR",
+            "period": chance.choice(("month", "year")),
+        }
+        stated["claim"] = claim_of(rule_at_random(chance), {"fee": fee} if number % 4 else {}, record)
+        fair.append(tmp_path / f"{number}.zip")
+        fair[-1].write_bytes(zip_of(manifested(files | {"outage.json": pretty_json(stated)}, key)))
+        window = stated["claim"]["reading"]["windows"][0]
+        window.get("counted", window["raw"])["down"]["min"] += 0.001
+        lies.append(tmp_path / f"{number}-lie.zip")
+        lies[-1].write_bytes(zip_of(manifested(files | {"outage.json": pretty_json(stated)}, key)))
+    assert_both_accept(fair)
+    assert [[*wrong] for wrong in verdicts(lies)] == [["outage"]] * len(lies)
 
 
 def test_it_agrees_on_members_that_witness_each_other(tmp_path: Path) -> None:
