@@ -13,13 +13,17 @@ import subprocess
 import sys
 import zipfile
 from contextlib import closing
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mailwatch.store import Store
+from mailwatch.ledger.canonical_json import canonical
+from mailwatch.store import Reader, Store, packing
+from mailwatch.store.proofs import consistency_between
 from tests.helpers.command import mailwatch
+from tests.helpers.ledger_answers import answers
 from tests.helpers.paths import TESTDATA
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
@@ -102,6 +106,55 @@ def test_an_old_ledger_is_audited(opened: MailWatchProcess, name: str) -> None:
     assert (audit.returncode, result["findings"]) == (0, []), audit.stdout + audit.stderr
     expected = EXPECTED[name]
     assert (result["entries"], result["tokens"]) == (expected["entries"], expected["kinds"].get("token", 0))
+
+
+def evidence(process: MailWatchProcess, outage: str, path: Path) -> dict[str, bytes]:
+    """What the bundle of an outage proves, as it is made now."""
+    made = process.command("report", outage, "-o", str(path))
+    assert made.returncode == 0, made.stderr
+    with zipfile.ZipFile(path) as bundle:
+        return {
+            name: bundle.read(name) for name in bundle.namelist() if name.endswith((".json", ".jsonl", ".tsr"))
+        }
+
+
+def everything(process: MailWatchProcess, name: str, path: Path) -> dict[str, Any]:
+    """Every answer about a ledger: of the reader, of the commands, its proofs, and the evidence of an outage."""
+    with closing(Reader.open(process.data_dir)) as reader:
+        found = answers(reader)
+        sizes = sorted({1, reader.size() // 3, reader.size() // 2, reader.size()})
+        for older, newer in combinations(sizes, 2):
+            found[f"proof {older}-{newer}"] = consistency_between(reader, older, newer)
+        texts = {row[4] for row in reader.raw_entries(0, reader.size())}
+    for bundle in (one for one in BUNDLES if ledger_of(one) == name and one != "a-away"):
+        with zipfile.ZipFile(OLD / f"{bundle}.zip") as archive:
+            lines = [json.loads(line) for line in archive.read("entries.jsonl").splitlines()]
+        found[bundle] = [canonical(line["header"]) in texts for line in lines if "header" in line]
+        assert all(found[bundle])
+    asked = ("--from", "2026-11-01", "--to", "2026-12-01")
+    for command in (("outages",), ("incidents",), ("availability", *asked), ("ledger", "audit")):
+        found[" ".join(command)] = process.command(*command, "--json").stdout
+    closed = next(one["id"] for one in EXPECTED[name]["outages"] if one["state"] == "closed")
+    return found | {"evidence": evidence(process, closed, path)}
+
+
+@pytest.mark.nightly
+def test_an_old_ledger_answers_the_same_when_it_is_packed(
+    opened: MailWatchProcess, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything(opened, name, tmp_path / "before.zip")
+    # They last some minutes, of which all would stay rows: no hour around an outage, and packs of eight entries.
+    monkeypatch.setattr(packing, "KEPT_BESIDE_MS", 0)
+    monkeypatch.setattr(packing, "KEPT_WITHIN_MS", 0)
+    store, packed = Store.open(opened.data_dir), 0
+    with closing(Reader.open(opened.data_dir)) as reader:
+        packer = packing.Packer(reader)
+        while (pack := packing.pack_next(packer, store, 1 << 50, 3)) is not None:
+            packed += pack.count
+    store.close()
+    assert packed > EXPECTED[name]["kinds"]["observation"] // 3
+    after = everything(opened, name, tmp_path / "after.zip")
+    assert [asked for asked in before if before[asked] != after[asked]] == []
 
 
 def test_an_old_ledger_with_a_changed_entry_is_found(tmp_path: Path) -> None:
