@@ -188,7 +188,7 @@ def _clock(clock: ClockFacts | None, form: TerminalFormat) -> str:
     stepped = form.duration(clock.stepped, up=True)
     parts = [tr("the clock was set by {time} in total", time=stepped)] if clock.stepped else []
     if clock.reboots:
-        parts.append(tr("the machine was restarted ({count})", count=clock.reboots))
+        parts.append(tr("the machine was restarted, or another one took over ({count})", count=clock.reboots))
         why = tr("across a restart, the durations are as wide as the possible error of the wall clock")
     elif clock.is_wall:
         why = tr("at least and at most are wider by that")

@@ -16,6 +16,7 @@ _FACTS = sa.text(
     "EXISTS (SELECT 1 FROM pg_class WHERE relname = 'entries' AND relnamespace = current_schema()::regnamespace "
     "AND pg_has_role(relowner, 'USAGE')) AS owner"
 )
+_NODES = sa.text("SELECT name FROM nodes WHERE seen > clock_timestamp() - interval '1 day'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class DatabaseFacts:
     """A server as a connection shows it. `pooled`: a pooler stands between. `owner`: our role owns the tables.
 
     `standbys`: the number of its replicas; `synchronous`: whether a commit waits for one of them. `durable`:
-    whether a commit waits for the disk.
+    whether a commit waits for the disk. `nodes`: the names of those that were alive within a day.
     """
 
     version: str
@@ -32,6 +33,7 @@ class DatabaseFacts:
     standbys: int
     synchronous: bool
     durable: bool
+    nodes: tuple[str, ...] = ()
 
     def losses(self) -> list[str]:
         """Return how entries on record may be lost."""
@@ -51,6 +53,16 @@ class DatabaseFacts:
     def remarks(self) -> list[str]:
         """Return what else the owner should know."""
         found = []
+        if len(self.nodes) > 1 and not self.standbys:
+            found.append(
+                "another node takes over when this one is lost, but the database has no replica: the record is "
+                "lost with it"
+            )
+        for name in sorted({name for name in self.nodes if self.nodes.count(name) > 1}):
+            found.append(
+                f"several nodes are called {name}: nodes of one machine fail together; else give each a host name "
+                "of its own"
+            )
         if self.owner:
             found.append(
                 "the role of the database owns the tables, so that it could remove the triggers that keep the "
@@ -75,6 +87,8 @@ def examine(place: Place) -> DatabaseFacts | None:
             raw = connection.connection.dbapi_connection
             # A pooler gives out numbers of its own (the key by which a query is cancelled).
             announced = raw.info.backend_pid  # type: ignore[union-attr]
+            known = sa.inspect(connection).has_table("nodes")
+            nodes = tuple(connection.execute(_NODES).scalars()) if known else ()
     finally:
         made.dispose()
     return DatabaseFacts(
@@ -84,4 +98,5 @@ def examine(place: Place) -> DatabaseFacts | None:
         standbys=row.standbys,
         synchronous=bool(row.synchronous_standbys) and row.synchronous_commit not in ("off", "local"),
         durable=row.fsync == "on" and row.synchronous_commit != "off",
+        nodes=nodes,
     )

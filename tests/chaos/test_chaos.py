@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import clock, full_disk, hostile, kills, limits, pages, slow_disk, web_clients
+from tests.chaos import clock, failover, full_disk, hostile, kills, limits, nodes, pages, slow_disk, web_clients
 from tests.chaos.crowd import CROWD
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Flapping, Lab, lab
 from tests.chaos.promises import size, starts, wait_for
-from tests.helpers.requirements import need_program, need_root
+from tests.helpers.requirements import need, need_program, need_root
 from tests.helpers.wall_clock import LIBRARIES
 from tests.servers import DOVECOT
+from tests.servers.postgresql import POSTGRES
 
 SCALE = Scale()
 
@@ -102,3 +103,17 @@ def test_health_is_answered_in_a_crowd(servers: Lab, figures: Figures, tmp_path:
         web_clients.one(figures, process, "pipelining, never reading", 60, 1.0)
     finally:
         process.stop()
+
+
+@pytest.mark.nightly
+def test_another_node_takes_over_however_the_active_one_is_lost(servers: Lab, figures: Figures) -> None:
+    need(POSTGRES)
+    nodes.run(servers, figures, SCALE)
+
+
+@pytest.mark.nightly
+def test_a_failover_of_the_database_loses_nothing(figures: Figures) -> None:
+    need(POSTGRES)
+    failover.synchronous(figures)
+    for active_killed in (False, True):
+        failover.asynchronous(figures, active_killed=active_killed)

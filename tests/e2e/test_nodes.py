@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.node_pair import Pair, running_pair
+from tests.helpers.pdf import text_of
 from tests.servers.postgresql import PostgreSql
 
 
@@ -52,6 +54,31 @@ def test_another_node_takes_over_when_one_stops_and_the_record_goes_on(pair: Pai
     assert len(boots) == len(set(boots)) == len(starts)
     gaps = [payload["reason"] for kind, payload, _ in entries if kind == "gap"]
     assert gaps.count("handover") == len(starts) - 1
+
+
+@pytest.mark.nightly
+def test_evidence_of_an_outage_across_a_hand_over_is_valid_and_says_so(pair: Pair, tmp_path: Path) -> None:
+    a, b = pair.start()
+    opened = a.wait_until(lambda: a.api("outages?open=true"), "an open outage")[0]
+    a.kill()
+    pair.wait_active(b)
+    b.wait_for_more("away", "down", b.count("away", "down") + 1)
+    (outage,) = b.api("outages")
+    assert (outage["id"], outage["state"]) == (opened["id"], "open")
+    assert b.stop() == 0
+    for language, words in (
+        ("en", ("another machine took over", "Another machine with the same ledger and key took over")),
+        ("it", ("passaggio a un'altra macchina", "Un'altra macchina con lo stesso registro e la stessa chiave")),
+    ):
+        bundle, folder = tmp_path / f"{language}.zip", tmp_path / language
+        made = b.command("report", outage["id"], "-o", str(bundle), "--lang", language)
+        assert made.returncode == 0, made.stderr
+        verified = b.command("verify", str(bundle))
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        shutil.unpack_archive(bundle, folder)
+        text = text_of(folder / "report.pdf").replace("’", "'")
+        for one in words:
+            assert one in text
 
 
 @pytest.mark.nightly

@@ -53,6 +53,8 @@ def observer_rows(facts: ReportFacts, writing: Formatter) -> Rows:
     if nodes:
         events = {event: sum(node.event == event for node in nodes) for event in ("start", "reload", "stop")}
         known = w["custody_text"].format(**events, configs=len({node.config for node in nodes}))
+        if handovers := sum(bool(node.former) for node in nodes):
+            known += " " + w["custody_handovers"].format(n=handovers)
     latest = nodes[-1] if nodes else facts.node_before or NodeFacts()
     program = [f"MailWatch {latest.version}"] if latest.version else []
     program += [f"Python {latest.python}"] if latest.python else []

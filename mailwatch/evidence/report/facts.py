@@ -34,20 +34,30 @@ class ObservationRun:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """A node entry's facts about the program, "" if missing. `event`: start, reload or stop."""
+    """A node entry's facts about the program, "" if missing. `event`: start, reload or stop.
+
+    `former`: at a start, the node that had written before, if another machine took over from it.
+    """
 
     event: str = ""
     config: str = ""
     version: str = ""
     python: str = ""
     system: str = ""
+    former: str = ""
 
     @classmethod
     def of(cls, entry: Entry) -> NodeFacts:
         """Return the facts of a node entry."""
         given = entry.payload
-        keys = ("event", "config", "version", "python", "system")
-        return cls(*(str(given.get(key) or "") for key in keys))
+        event, config, version, python, system = (
+            str(given.get(key) or "") for key in ("event", "config", "version", "python", "system")
+        )
+        node = given.get("node")
+        former = str(node.get("former") or "") if isinstance(node, dict) else ""
+        if isinstance(node, dict) and former == node.get("id"):
+            former = ""
+        return cls(event, config, version, python, system, former)
 
 
 @dataclass(frozen=True, slots=True)

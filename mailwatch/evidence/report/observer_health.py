@@ -31,7 +31,7 @@ def is_steady_clock(outage: Outage) -> bool:
     return outage.clock is not None and not outage.clock.is_wall
 
 
-def clock_lines(outage: Outage, writing: Formatter) -> list[str]:
+def clock_lines(facts: ReportFacts, outage: Outage, writing: Formatter) -> list[str]:
     """Return what happened to the clock during the outage, and which clock measured it."""
     w, clock = texts(writing.language), outage.clock
     if clock is None:
@@ -41,7 +41,9 @@ def clock_lines(outage: Outage, writing: Formatter) -> list[str]:
         return [w["clock_wall"].format(time=by)]
     lines = [w["clock_set"].format(time=by)] if clock.stepped else []
     if clock.reboots:
-        lines.append(w["clock_reboots"].format(n=clock.reboots))
+        # Another machine has another clock, as a machine has after a restart.
+        key = "clock_handovers" if any(node.former for node in facts.nodes) else "clock_reboots"
+        lines.append(w[key].format(n=clock.reboots))
     return [*lines, w["clock_steady"]]
 
 

@@ -263,7 +263,7 @@ class _PageBuilder:
             # Otherwise a caveat says what is missing.
             lines.append(w["sure_line"].format(n=facts.guarded, all=facts.down))
         lines.append(w["sure_gap"].format(gap=self._in.format_duration(p.largest_gap, up=True)))
-        return lines + clock_lines(p, self._in) + clock_doubt_lines(facts, p, self._in)
+        return lines + clock_lines(facts, p, self._in) + clock_doubt_lines(facts, p, self._in)
 
     def _runs(self) -> list[RunRow]:
         names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "not_observed"}

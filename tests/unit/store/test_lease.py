@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from mailwatch.store import Store
 from mailwatch.store.errors import CommitInDoubtError, EvictedError, StoreUnavailableError
 from mailwatch.store.lease import LEASE_SECONDS, START_SECONDS, Lease, Takeover, session_name
 from mailwatch.store.postgres import PostgresPlace
+from mailwatch.store.postgres_check import examine
 from tests.helpers.ledger_audit import audited
 from tests.helpers.ledger_factory import observed
 from tests.helpers.patience import tries
@@ -278,3 +280,35 @@ def test_what_fences_the_append_is_in_the_one_statement(join: Join) -> None:
     a.append(1)
     assert [one for one in statements if "nodes" in one and "INSERT INTO entries" in one] != []
     assert sum("entries" in one for one in statements) == 2  # with the target's last number
+
+
+def test_which_history_of_the_server_it_is_needs_no_right(join: Join, postgresql: PostgreSql) -> None:
+    a = join("a")
+    a.take_over()
+    a.lease.renew()
+    with postgresql.connect(a.place.url.rpartition("/")[2]) as connection:
+        (kept,) = connection.execute("SELECT cluster FROM shares").fetchone() or ("",)
+        connection.execute("CREATE ROLE without_rights")
+        try:
+            connection.execute("SET ROLE without_rights")
+            assert connection.execute(f"SELECT {a.lease._cluster_query}").fetchone() == (kept,)
+            connection.execute("RESET ROLE")
+        finally:
+            connection.execute("DROP ROLE without_rights")
+    assert re.fullmatch(r"[0-9]+\.00000001", str(kept))
+
+
+def test_nodes_of_one_name_and_a_database_without_a_replica_are_named(join: Join) -> None:
+    a, b = join("a"), join("b")
+    facts = examine(a.place)
+    assert facts is not None
+    assert sorted(facts.nodes) == ["A", "B"]
+    (alone,) = [one for one in facts.remarks() if "no replica" in one]
+    b.lease.name = "A"
+    b.lease.register()
+    facts = examine(a.place)
+    assert facts is not None
+    assert [one for one in facts.remarks() if "called" in one or "no replica" in one] == [
+        alone,
+        "several nodes are called A: nodes of one machine fail together; else give each a host name of its own",
+    ]
