@@ -29,8 +29,8 @@ from tests.helpers.long_ledger import steady, write_long_ledger
 from tests.servers import server_folder
 
 MAILBOXES = (4, 100, 1000)
-ENTRIES = {4: 1 << 14, 100: 1 << 14, 1000: 1 << LARGE_LEVEL}
-"""Entries of each ledger of so many mailboxes: some packs, of a thousand mailboxes one."""
+ENTRIES = {4: 1 << 14, 100: 1 << LARGE_LEVEL, 1000: 1 << LARGE_LEVEL}
+"""Entries of each ledger of so many mailboxes: four packs, or one large one."""
 BYTES_GOAL, SPEED_GOAL, REPORT_GOAL = 70, 20_000, 5.0
 """Bytes of a packed entry, entries packed a second of processor time, seconds of a report of a year."""
 ROWS_DAYS = 7

@@ -15,7 +15,6 @@ from typing import Any
 
 import zstandard
 
-from mailwatch import monotonic
 from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.outage_record import OutageRecord, OutageSubject, outage_payload
 from mailwatch.ledger.canonical_json import canonical
@@ -37,6 +36,7 @@ from mailwatch.model import (
     TargetSettings,
     TlsMode,
 )
+from mailwatch.monotonic import Origin
 from mailwatch.store import Store
 from mailwatch.store.packing import SMALL_LEVEL, KeptWindows, PackRange, PreparedPack, PreparedRun
 from mailwatch.store.run_format import (
@@ -57,6 +57,8 @@ BATCH = 20_000
 STEPS_A_DAY = 1440
 """Steps after which the settings of each target are written again, as a running MailWatch does each day."""
 RULES = Rules()
+ORIGIN = Origin(boot="b0" * 8, run="c0" * 8)
+"""Of another boot than this one, whose clock has not run for years."""
 
 
 def steady(step: int) -> bool:
@@ -117,7 +119,7 @@ class _LedgerWriter:
         self._batch = 1 << level if pack_before else BATCH
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
         self._encoder, self._salts = RunEncoder(), random.Random(1)
-        self._origin = monotonic.origin()
+        self._origin = ORIGIN
         self.kept = KeptWindows()
         self.size, self.clock = store.size, 0
 
@@ -255,7 +257,7 @@ def write_long_ledger(
         writer.clock = at - begin + 1000
         for series in written if step % STEPS_A_DAY == STEPS_A_DAY - 1 else ():
             daily = replace(_watched(series.name, at, series.settings), event=TargetEvent.CONTINUE, reason="daily")
-            clock = ClockSpan(monotonic.origin().boot, at - begin, at - begin, 100)
+            clock = ClockSpan(ORIGIN.boot, at - begin, at - begin, 100)
             writer.append("watch", at, series, fact_payload(replace(daily, clock=clock)))
         for series in written:
             _write_step(writer, series, step, at, at - begin)
@@ -303,7 +305,7 @@ def _settings(provider: str, interval: Millis, host: str, port: int) -> TargetSe
 
 
 def _watched(name: str, at: Millis, settings: TargetSettings) -> TargetChange:
-    clock = ClockSpan(monotonic.origin().boot, 0, 0, 100)
+    clock = ClockSpan(ORIGIN.boot, 0, 0, 100)
     return TargetChange(
         target=name, at=at, event=TargetEvent.BEGIN, settings=settings, reason="start", clock=clock
     )
@@ -320,5 +322,5 @@ def _observation(name: str, up: bool, at: Millis, clock: Millis, interval: Milli
     return Observation(
         target=name, scheduled_at=at, started_at=at, ended_at=at + 200, interval=interval,
         outcome=Outcome.UP if up else Outcome.DOWN, cause=cause, failed_phase=failed, detail=detail,
-        attempts=(attempt,), clock=ClockSpan(monotonic.origin().boot, clock, clock + 200, 100),
+        attempts=(attempt,), clock=ClockSpan(ORIGIN.boot, clock, clock + 200, 100),
     )  # fmt: skip
