@@ -50,27 +50,29 @@ class CommittedCheckpoint:
 
 
 class CommittedTail:
-    """The files, for the one thread that appends."""
+    """The files, for the one thread that appends. `origin`: the ledger; lines of another one are left out."""
 
     def __init__(self, data_dir: Path) -> None:
         self._path, self._earlier = data_dir / TAIL_FILE, data_dir / EARLIER_FILE
+        self.origin = ""
         self._file: int | None = None
         self._bytes = 0
         self._is_failing = False
 
     def keep(self, after: CompactRange, rows: bytes) -> None:
         """Keep the rows of a commit, as a JSON array, which made the tree `after`."""
-        self._write(_line(after, rows))
+        self._write(self._line(after, rows))
 
     def keep_checkpoint(self, row: Mapping[str, Any]) -> None:
         """Keep a row of `checkpoints` that was committed."""
-        self._write(orjson.dumps({"checkpoint": {**row, "hashes": bytes(row["hashes"]).hex()}}) + b"\n")
+        kept = {**row, "hashes": bytes(row["hashes"]).hex()}
+        self._write(orjson.dumps({"origin": self.origin, "checkpoint": kept}) + b"\n")
 
     def restart(self, after: CompactRange, rows: bytes) -> None:
         """Begin anew with the newest rows of the ledger, by any node."""
         self.close()
         try:
-            write_atomic(self._path, _line(after, rows))
+            write_atomic(self._path, self._line(after, rows))
             self._earlier.unlink(missing_ok=True)
         except OSError as error:
             self._failed(error)
@@ -81,13 +83,18 @@ class CommittedTail:
             with contextlib.suppress(FileNotFoundError):
                 for line in path.read_bytes().splitlines():
                     with contextlib.suppress(ValueError, KeyError, TypeError):
-                        yield _parsed(orjson.loads(line))
+                        if (read := orjson.loads(line))["origin"] == self.origin:
+                            yield _parsed(read)
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _line(self, after: CompactRange, rows: bytes) -> bytes:
+        found = self.origin.encode(), after.size, after.root().hex().encode(), rows
+        return b'{"origin":"%s","size":%d,"root":"%s","rows":%s}\n' % found
 
     def _write(self, line: bytes) -> None:
         """Write a line durably. A disk that takes none loses nothing that is on record: log it, once."""
@@ -126,10 +133,6 @@ def remove_tail(data_dir: Path) -> None:
     """Remove the files of a ledger that is kept elsewhere from now on. Raises OSError."""
     for name in (TAIL_FILE, EARLIER_FILE):
         (data_dir / name).unlink(missing_ok=True)
-
-
-def _line(after: CompactRange, rows: bytes) -> bytes:
-    return b'{"size":%d,"root":"%s","rows":%s}\n' % (after.size, after.root().hex().encode(), rows)
 
 
 def _parsed(line: dict[str, Any]) -> CommittedRows | CommittedCheckpoint:

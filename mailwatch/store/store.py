@@ -91,6 +91,8 @@ class Store:
         self.findings: list[str] = []
         self._place = place
         self._hold = hold
+        if hold.tail is not None:
+            hold.tail.origin = keys.origin
         self._closed = False
         self._ids: dict[str, str] = {}
         self._numbers: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from tests.helpers.ledger_audit import audited
 from tests.helpers.ledger_factory import observed
 from tests.helpers.patience import tries
 from tests.helpers.requirements import need
-from tests.servers.postgresql import POSTGRES
+from tests.servers.postgresql import POSTGRES, PostgreSql
 from tests.servers.program import server_folder
 from tests.servers.replicated import Replicated, replicated
 
@@ -235,3 +236,18 @@ def test_what_was_lost_unsigned_is_reported(pair: Replicated, tmp_path: Path) ->
     node.end()
     node.close()
     assert audited(node.place) == []
+
+
+def test_the_copy_of_one_ledger_never_comes_into_another(
+    postgresql: PostgreSql, postgresql_template: str, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        with postgresql.database(postgresql_template) as name:
+            place = PostgresPlace(tmp_path / "data", postgresql.url(name))
+            store = Store.open(place)
+            assert (store.size, store.findings) == (0, [])
+            store.append_batch([observed("t", number)])
+            store.close()
+        # Its database is gone with the test's, its keys by the owner.
+        shutil.rmtree(tmp_path / "data" / "keys")
+    assert (tmp_path / "data" / TAIL_FILE).exists()
