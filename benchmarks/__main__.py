@@ -73,7 +73,11 @@ def main() -> None:
                 results[name] = _run(name, options.seconds or SECONDS[name], console)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=2) + "\n")
-    console.print(f"written to {options.json}")
+    results["machine"]["load_at_end"] = os.getloadavg()
+    options.json.write_text(json.dumps(results, indent=2) + "\n")
+    console.print(
+        f"written to {options.json}; load of the machine {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores"
+    )
 
 
 def _run(name: str, seconds: float, console: Console) -> dict[str, Any]:
@@ -92,6 +96,7 @@ def _run(name: str, seconds: float, console: Console) -> dict[str, Any]:
 def _machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
+        "load": os.getloadavg(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "mailwatch": __version__,
