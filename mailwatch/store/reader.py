@@ -55,7 +55,8 @@ UNREADABLE = (OSError, StoreError, sa.exc.SQLAlchemyError, ValueError, KeyError)
 MAX_INTEGRITY_FINDINGS = 20
 """Most findings to request from SQLite's integrity check."""
 PAYLOADS_PER_STEP = 1000
-_STREAMED = {"yield_per": 1000}
+ROWS_PER_STEP = 1000
+_STREAMED = {"yield_per": ROWS_PER_STEP}
 _PAYLOADS = (
     "SELECT count(*), {join}(time_ms || ' ' || idx || {line}(10) || header || {line}(10) || payload, {line}(10)) "
     "FROM (SELECT time_ms, idx, header, payload FROM entries WHERE target = :target AND time_ms < :end "
@@ -149,6 +150,11 @@ def _row_bounds(
         query = query.where(column.time_ms < end_ms)
     low, high = connection.execute(query).one()
     return (0, -1) if low is None else (low, high)
+
+
+def _streamed(limit: int | None) -> dict[str, Any]:
+    """Return the options of a query for rows. Few come at once: a cursor on the server takes four messages."""
+    return {} if limit is not None and limit <= ROWS_PER_STEP else _STREAMED
 
 
 def _unchecked(row: Sequence[Any]) -> Entry:
@@ -249,7 +255,7 @@ class Reader:
         )  # fmt: skip
         with (
             self.snapshot() as connection,
-            connection.execute(query, execution_options=_STREAMED) as rows,
+            connection.execute(query, execution_options=_streamed(limit)) as rows,
             closing(
                 PackReader(connection, self._health, self._cache).chunks(wanted, descending=descending)
             ) as chunks,

@@ -439,13 +439,13 @@ def test_kill_9_of_the_server_loses_nothing_that_was_acknowledged(tmp_path: Path
     with server_folder() as folder, PostgreSql(folder / "postgresql", durable=True).running() as server:
         place = PostgresPlace(tmp_path / "data", server.url(server.make_database()))
         store = Store.open(place)
-        acknowledged, waiting = 0, [observed("a", 0)]
+        acknowledged, waiting = 0, [observed(f"t{number}", 0) for number in range(20)]
 
         def append_for_ever() -> None:
             nonlocal acknowledged
             while True:
                 acknowledged += len(store.append_batch(waiting))
-                waiting[:] = [observed("a", acknowledged)]
+                waiting[:] = [observed(f"t{number}", acknowledged) for number in range(20)]
 
         for number in range(kills):
             killing = threading.Timer(0.2 + number % 10 / 50, server.kill)
