@@ -347,7 +347,7 @@ export function joint(raw) {
     const lines = stated.members.map((one) => `${one.sha256}  ${enclosed.length ? `members/${one.sha256}.zip` : one.file}\n`);
     check(files.get("members.sha256").toString() === lines.join(""), "members.sha256 lists others");
     check([0, stated.members.length].includes(enclosed.length), "some members are not enclosed");
-    attached(files.get("report.pdf"), files.get("joint.json"), notCompared);
+    attached(files.get("report.pdf"), "joint.json", files.get("joint.json"), notCompared);
   });
   if (!listed) return { claims, notCompared };
   const enclosed = [...files.keys()].some((name) => name.startsWith("members/"));

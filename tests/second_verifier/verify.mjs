@@ -613,7 +613,7 @@ const STEPS = {
     check(unlisted.size === 0, "a declaration is not listed");
   },
   report(b) {
-    if (b.files.has("report.pdf")) attached(b.files.get("report.pdf"), b.files.get(b.statement), b.notCompared);
+    if (b.files.has("report.pdf")) attached(b.files.get("report.pdf"), b.statement, b.files.get(b.statement), b.notCompared);
   },
   files: (b) => manifest(b.files, b.key),
 };
@@ -714,13 +714,25 @@ function dkim(message, domain, selector, record) {
   check(crypto.verify("sha256", Buffer.from(signed), key, Buffer.from(bare(tags.b), "base64")), "the signature of a message");
 }
 
-export function attached(pdf, statement, notCompared) {
+// The files in a PDF (ISO 32000-2 sections 7.11.3 and 7.11.4), where its objects stand in the open.
+const NAMED = /<<((?:[^<>]|<<[^<>]*>>)*\/EF\b(?:[^<>]|<<[^<>]*>>)*)>>/g;
+const EMBEDDED = /<<((?:[^<>]|<<[^<>]*>>)*\/EmbeddedFile\b(?:[^<>]|<<[^<>]*>>)*)>>\s*stream\r?\n/g;
+
+export function attached(pdf, name, statement, notCompared) {
   check(pdf.subarray(0, 5).toString() === "%PDF-", "report.pdf is no PDF");
   const text = pdf.toString("latin1");
-  const found = /\/Type \/EmbeddedFile \/Length (\d+) >>\nstream\n/.exec(text);
-  if (!found) return void notCompared.push("the file attached to report.pdf, which is packed");
-  const from = found.index + found[0].length;
-  check(pdf.subarray(from, from + Number(found[1])).equals(statement), "another file is attached to report.pdf");
+  if (text.includes("/ObjStm")) return void notCompared.push("the file attached to report.pdf, of which objects are packed");
+  const plain = (found) => found?.[1].replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(parseInt(octal, 8)));
+  const named = [...text.matchAll(NAMED)].map(([, keys]) => [/\/F\s*\(([^)]*)\)/, /\/UF\s*\(([^)]*)\)/].map((one) => plain(one.exec(keys))));
+  check(same(named, [[name, name]]), `not ${name} alone is attached to report.pdf`);
+  const found = [...text.matchAll(EMBEDDED)].map(({ 0: head, 1: keys, index }) => {
+    const length = Number(/\/Length (\d+)(?! \d+ R)/.exec(keys)?.[1] ?? NaN);
+    const raw = pdf.subarray(index + head.length, index + head.length + length);
+    if (!Number.isInteger(length) || (keys.includes("/Filter") && !/\/Filter\s*\/FlateDecode/.test(keys))) return null;
+    return keys.includes("/Filter") ? zlib.inflateSync(raw, { maxOutputLength: 64 * 2 ** 20 }) : raw;
+  });
+  if (found.length !== 1 || found[0] === null) return void notCompared.push("the file attached to report.pdf");
+  check(found[0].equals(statement), "another file is attached to report.pdf");
 }
 
 function predecessors(content, own) {
