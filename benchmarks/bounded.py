@@ -29,7 +29,7 @@ from mailwatch.store.replay import read_announcements
 from mailwatch.store.sqlite import database
 from mailwatch.times import DAY_MS, HOUR_MS, now
 from tests.helpers.long_ledger import down_since, flapping, steady, write_long_ledger
-from tests.servers import HOST
+from tests.servers import HOST, server_folder
 
 FOLDER = Path("build/bounded")
 DAYS = 60.0
@@ -97,6 +97,8 @@ def measure_starts(folder: Path, names: list[str], console: Console) -> dict[str
         monitor = Monitor(folder, targets, interval=INTERVAL)
         found["stops"] = {f"{moment:g}": round(monitor.ended_at(moment), 2) for moment in MOMENTS}
     forget_kept(folder / "data")
+    with server_folder() as empty, _start(empty, targets) as (monitor, seconds):
+        found["empty"] = {"seconds": round(seconds, 2), "cpu": round(cpu_seconds(monitor.pid), 2)}
     for number in range(2):
         with console.status(f"bounded: start {number + 1}"), _start(folder, targets) as (monitor, seconds):
             started = {"seconds": round(seconds, 2), "cpu": round(cpu_seconds(monitor.pid), 2)}
@@ -252,7 +254,8 @@ def _show_starts(result: dict[str, Any], console: Console) -> None:
         f"{result['bytes'] / 1e6:,.0f} MB, {result['outages']:,} outages\n"
         f"  start without kept states {first['seconds']} s (processor {first['cpu']} s); with them "
         f"{_beside(second['seconds'], START_GOAL, 's')} (processor {second['cpu']} s), "
-        f"{second['memory'] / 1e6:.0f} MB"
+        f"{second['memory'] / 1e6:.0f} MB; on an empty ledger {result['empty']['seconds']} s (processor "
+        f"{result['empty']['cpu']} s)"
     )
     slowest = max(result["stops"], key=lambda moment: result["stops"][moment])
     console.print(

@@ -23,7 +23,7 @@ import zstandard
 from mailwatch.analysis.outage_record import OutageRecord, outage_from_payload
 from mailwatch.ledger.merkle import leaf_hash, perfect_root
 from mailwatch.store.errors import DAMAGE_ADVICE, StoreDamagedError
-from mailwatch.store.packs import PACKED_KINDS, PackReader, decompressor, raw_dictionary
+from mailwatch.store.packs import PackReader, decompressor, raw_dictionary
 from mailwatch.store.reader import Reader
 from mailwatch.store.run_format import (
     LEVEL,
@@ -37,6 +37,7 @@ from mailwatch.store.run_format import (
     packable,
 )
 from mailwatch.store.schema import checkpoints, entries, packs, runs
+from mailwatch.store.selection import PACKED_KINDS
 from mailwatch.times import DAY_MS, HOUR_MS, Millis
 
 SMALL_LEVEL, LARGE_LEVEL = 12, 16

@@ -1,4 +1,4 @@
-"""Reads entries out of packs, and merges them with the rows, so that no reader of the ledger knows which is which.
+"""Reads entries out of packs; merging.py merges them with the rows, so that no reader knows which is which.
 
 All of a query is read in one transaction: a row may be swept into its run between two. Until it is swept, an entry
 is both a row and in a run; it is given once.
@@ -8,87 +8,30 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakSet
 
 import sqlalchemy as sa
 import zstandard
 
-from mailwatch.model import Outcome
 from mailwatch.store.errors import DAMAGE_ADVICE, StoreDamagedError, StoreHealth
-from mailwatch.store.run_format import OUTCOMES, Row, Run, RunDamagedError
-from mailwatch.store.schema import entries, packs, runs
+from mailwatch.store.merging import Chunk
+from mailwatch.store.run_format import Row, Run, RunDamagedError
+from mailwatch.store.schema import packs, runs
+from mailwatch.store.selection import ALL_CONTENTS, Selection
 from mailwatch.times import Millis
 
-PACKED_KINDS = ("observation", "gap")
-"""Kinds of entries that packs hold; all others stay rows."""
 WINDOW_ENTRIES = 8192
 """Entries of a pack that are remade at a time."""
 RUNS_PER_STEP = 8
-ALL_CONTENTS = sum(OUTCOMES.values())
-Made = TypeVar("Made")
 
 
 class EntriesPrunedError(StoreDamagedError):
     """Entries are asked for that were pruned to the root of their subtree."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which entries a query wants; bounds as in `Reader.entries`, None for no bound."""
-
-    target: str | None = None
-    kinds: Collection[str] = ()
-    outcome: Outcome | None = None
-    start_ms: Millis | None = None
-    end_ms: Millis | None = None
-    from_index: int | None = None
-    to_index: int | None = None
-
-    @property
-    def contents(self) -> int:
-        """Bits of `runs.contents` that a run must have one of; 0 if packs hold nothing of it."""
-        if self.outcome is not None:
-            return OUTCOMES[self.outcome.value] if not self.kinds or "observation" in self.kinds else 0
-        if not self.kinds:
-            return ALL_CONTENTS
-        found = OUTCOMES[None] if "gap" in self.kinds else 0
-        return found | (ALL_CONTENTS - OUTCOMES[None] if "observation" in self.kinds else 0)
-
-    def positions(self, run: Run) -> Sequence[int]:
-        """Return the positions of the wanted rows of a run, in ledger order."""
-        low, high = 0, run.count
-        if self.from_index is not None:
-            low = bisect_left(run.indices, self.from_index)
-        if self.to_index is not None:
-            high = bisect_left(run.indices, self.to_index)
-        found: Sequence[int] = range(low, high)
-        wanted = self.contents
-        bits = [OUTCOMES[head[1]] & wanted for head in run.heads]
-        if not all(bits):
-            members = run.members
-            found = [at for at in found if bits[members[at]]]
-        times = run.times
-        if self.start_ms is not None and min(times) < self.start_ms:
-            found = [at for at in found if times[at] >= self.start_ms]
-        if self.end_ms is not None and max(times) >= self.end_ms:
-            found = [at for at in found if times[at] < self.end_ms]
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A part of what packs hold, in ledger order. `rows` reads it; all indexes are within [low, high]."""
-
-    low: int
-    high: int
-    rows: Callable[[], list[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,81 +386,9 @@ def raw_dictionary(dictionary: bytes) -> zstandard.ZstdCompressionDict:
     return zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
-def subtrees(
-    connection: sa.Connection, begin: int, end: int, health: StoreHealth | None = None
-) -> Iterator[PrunedSubtree | tuple[int, str]]:
-    """Yield index and header of the entries [begin, end), in order, and the pruned packs among them by their root.
-
-    Raises StoreDamagedError, EntriesPrunedError if one of the ends is inside a pruned pack.
-    """
-    reader = PackReader(connection, health)
-    for pruned in reader.pruned(end):
-        after = pruned.first + (1 << pruned.level)
-        if after <= begin:
-            continue
-        if pruned.first < begin or after > end:
-            reader.check_unpruned(begin, end)
-        yield from _headers(reader, connection, begin, pruned.first)
-        yield pruned
-        begin = after
-    yield from _headers(reader, connection, begin, end)
-
-
-def _headers(reader: PackReader, connection: sa.Connection, begin: int, end: int) -> Iterator[tuple[int, str]]:
-    query = sa.select(entries.c.idx, entries.c.header).where(entries.c.idx >= begin, entries.c.idx < end)
-    with (
-        connection.execute(query.order_by(entries.c.idx), execution_options={"yield_per": 1000}) as rows,
-        closing(reader.chunks(Selection(from_index=begin, to_index=end))) as chunks,
-    ):
-        in_rows = ((index, header) for index, header in rows)
-        yield from merge(in_rows, chunks, lambda row: (row.idx, row.header), itemgetter(0))
-
-
-def ledger_size(connection: sa.Connection) -> int:
-    """Return the number of committed entries."""
-    newest = connection.execute(sa.select(sa.func.max(entries.c.idx))).scalar()
-    return max(0 if newest is None else newest + 1, PackReader(connection).end())
-
-
 def distinct(connection: sa.Connection, column: sa.ColumnElement[str | None]) -> Iterator[str]:
     """Yield the distinct values of an indexed column, each found by one index lookup, in one statement."""
     first = sa.select(sa.func.min(column).label("value")).cte("distinct_values", recursive=True)
     following = sa.select(sa.func.min(column)).where(column > first.c.value).scalar_subquery()
     every = first.union_all(sa.select(following).where(first.c.value.is_not(None)))
     yield from connection.execute(sa.select(every.c.value).where(every.c.value.is_not(None))).scalars()
-
-
-def merge(
-    rows: Iterable[Made],
-    chunks: Iterable[Chunk],
-    made: Callable[[Row], Made],
-    index_of: Callable[[Made], int],
-    *,
-    descending: bool = False,
-) -> Iterator[Made]:
-    """Merge rows with chunks, `made` of whose rows is given; of an entry that both have, the row is given."""
-    sign = -1 if descending else 1
-    remaining = iter(rows)
-    row = next(remaining, None)
-    for chunk in chunks:
-        low, high = (-chunk.high, -chunk.low) if descending else (chunk.low, chunk.high)
-        while row is not None and sign * index_of(row) < low:
-            yield row
-            row = next(remaining, None)
-        packed = chunk.rows()
-        if descending:
-            packed.reverse()
-        if row is None or sign * index_of(row) > high:
-            yield from map(made, packed)
-            continue
-        for one in packed:
-            while row is not None and sign * index_of(row) < sign * one.idx:
-                yield row
-                row = next(remaining, None)
-            if row is not None and index_of(row) == one.idx:
-                yield row
-                row = next(remaining, None)
-            else:
-                yield made(one)
-    if row is not None:
-        yield from chain((row,), remaining)

@@ -31,22 +31,14 @@ from mailwatch.store.errors import (
 )
 from mailwatch.store.first_start import check_not_missing, ledger_exists
 from mailwatch.store.kept_states import KeptState, kept_subjects, read_kept
+from mailwatch.store.merging import merge
 from mailwatch.store.outage_index import OutageHead, OutageIndex, read_heads
-from mailwatch.store.packs import (
-    PACKED_KINDS,
-    PackCache,
-    PackReader,
-    PackSubtree,
-    PrunedSubtree,
-    Selection,
-    distinct,
-    ledger_size,
-    merge,
-    subtrees,
-)
+from mailwatch.store.pack_tree import ledger_size, subtrees
+from mailwatch.store.packs import PackCache, PackReader, PackSubtree, PrunedSubtree, distinct
 from mailwatch.store.place import Place, place_of
 from mailwatch.store.run_format import Row
 from mailwatch.store.schema import checkpoints, entries
+from mailwatch.store.selection import PACKED_KINDS, Selection
 from mailwatch.times import Millis
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")

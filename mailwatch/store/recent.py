@@ -17,9 +17,9 @@ import sqlalchemy as sa
 from mailwatch.model import Outcome
 from mailwatch.store.kept_states import KeptState, read_all_kept
 from mailwatch.store.outage_index import OutageIndex
-from mailwatch.store.packs import PACKED_KINDS
 from mailwatch.store.reader import Entry, Reader
 from mailwatch.store.schema import entries
+from mailwatch.store.selection import PACKED_KINDS
 from mailwatch.times import Millis
 
 ENTRIES_PER_TARGET = 8

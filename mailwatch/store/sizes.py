@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from mailwatch.analysis.storage_budget import LedgerSizes
 from mailwatch.store.errors import StoreHealth
-from mailwatch.store.packs import ledger_size
+from mailwatch.store.pack_tree import ledger_size
 from mailwatch.store.place import Place, place_of
 from mailwatch.store.schema import entries, packs, runs
 from mailwatch.store.sqlite import database, write_ahead_log

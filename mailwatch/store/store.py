@@ -50,8 +50,9 @@ from mailwatch.store.first_start import (
 from mailwatch.store.kept_states import KeptState, write_kept
 from mailwatch.store.keys import PREDECESSORS, Keys, remove_partial_files
 from mailwatch.store.outage_index import index_outages
+from mailwatch.store.pack_tree import ledger_size, subtrees
 from mailwatch.store.packing import PreparedPack, write_pack
-from mailwatch.store.packs import PackReader, PrunedSubtree, ledger_size, subtrees
+from mailwatch.store.packs import PackReader, PrunedSubtree
 from mailwatch.store.place import Hold, Place, place_of
 from mailwatch.store.pruning import prune_pack
 from mailwatch.store.reader import Entry, entry_from_row

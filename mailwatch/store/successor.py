@@ -42,7 +42,7 @@ from mailwatch.store.errors import (
     StoreDamagedError,
 )
 from mailwatch.store.first_start import migrate_database, read_signed_checkpoint
-from mailwatch.store.packs import ledger_size
+from mailwatch.store.pack_tree import ledger_size
 from mailwatch.store.place import Place, place_of
 from mailwatch.store.reader import Reader
 from mailwatch.store.schema import checkpoints, entries, head
