@@ -320,7 +320,7 @@ class MonitorReadModel:
             for w in list(self._monitor.targets.values())
         )
         stale = bool(self._service.stale_reasons())
-        return str(hash((tuple(states), self._monitor.attribution.offline_since, stale)))
+        return str(hash((tuple(states), self._monitor.attribution.offline_since, stale, self.waiting())))
 
     def unready_reasons(self) -> list[str]:
         """Return why /readyz must fail."""
@@ -329,6 +329,10 @@ class MonitorReadModel:
     def storage_notes(self) -> list[str]:
         """Return when the disk of the ledger is full; empty while that is not known."""
         return self._service.storage.notes()
+
+    def waiting(self) -> tuple[int, Millis] | None:
+        """Return how many observations wait for the database, and when the oldest ended; None without one."""
+        return None if self._monitor.spooler is None else self._monitor.spooler.waiting_since()
 
     def standby(self) -> str | None:
         """Return None: this node is active."""

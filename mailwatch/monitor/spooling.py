@@ -112,6 +112,11 @@ class Spooler:
         since = "" if oldest is None else f" since {rfc3339(oldest)}"
         return [f"the record waits: {count} observations{since}{full and f'; {full}'}"]
 
+    def waiting_since(self) -> tuple[int, Millis] | None:
+        """Return how many observations wait, and when the oldest ended; None without one. For any thread."""
+        count, oldest = self._spool.count, self._spool.since
+        return (count, oldest) if count and oldest else None
+
     def record(self) -> SpoolRecord:
         """Return what waits, for the metrics. For any thread."""
         count, oldest = self._spool.count, self._spool.since

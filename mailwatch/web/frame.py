@@ -115,6 +115,7 @@ class Frame:
                 places=self._places,
                 vantage=vantage,
                 standby=self.read_model.standby(),
+                waiting=self.read_model.waiting(),
                 whom=self.audience,
                 site=self.audience.appearance,
                 theme=self.theme(request),

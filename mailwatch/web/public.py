@@ -279,6 +279,10 @@ class PublicReadModel:
         """Return nothing: not public."""
         return []
 
+    def waiting(self) -> tuple[int, Millis] | None:
+        """Return what waits for the database."""
+        return self._full.waiting()
+
     def standby(self) -> str | None:
         """Return "" if this node stands by: names of machines are not public."""
         return None if self._full.standby() is None else ""

@@ -382,6 +382,9 @@ class ReadModel(Protocol):
     def storage_notes(self) -> list[str]:
         """Return when the disk of the ledger is full, for /readyz; empty while that is not known."""
 
+    def waiting(self) -> tuple[int, Millis] | None:
+        """Return how many observations wait for the database, and when the oldest ended; None without one."""
+
     def standby(self) -> str | None:
         """Return the name of the active node, "" without one, if this one stands by; None if it does not."""
 

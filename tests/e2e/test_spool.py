@@ -100,7 +100,9 @@ def test_an_outage_within_an_absence_and_a_kill_has_its_true_bounds_and_is_notif
         # Nothing of it is shown, and the pages say that what they show is old.
         assert process.state("lab-imap") == "up"
         assert "the ledger cannot be read: the database does not answer" in process.get("/api/v1/outages")
-        assert "may be out of date" in process.get("/")
+        page = process.get("/")
+        assert "may be out of date" in page
+        assert "checks wait for the database. The oldest is of " in page, page[page.index("<main") :][:600]
         assert webhook.received == []
         process.kill()
         kept = here.spooled()

@@ -171,6 +171,8 @@ async def test_an_internal_error_is_reported_without_details() -> None:
         def standby(self) -> None:
             return None
 
+        waiting = standby
+
         zone = ZoneInfo("Europe/Rome")
 
         def __getattr__(self, name: str) -> object:

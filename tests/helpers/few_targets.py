@@ -131,6 +131,9 @@ class FewTargets:
     def change_token(self) -> str:
         return "1"
 
+    def waiting(self) -> None:
+        """Return None: nothing waits."""
+
     def standby(self) -> None:
         """Return None: there is one node."""
 
