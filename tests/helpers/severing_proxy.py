@@ -54,7 +54,8 @@ class SeveringProxy:
     def close(self) -> None:
         """Close all."""
         self.resume()
-        self._listening.close()
+        # Only a shutdown wakes the thread that waits in accept().
+        _close(self._listening)
         with self._lock:
             for pair in self._pairs:
                 _close(*pair)
@@ -107,8 +108,8 @@ class SeveringProxy:
         _close(client, server)
 
 
-def _close(*both: socket.socket) -> None:
-    for one in both:
+def _close(*sockets: socket.socket) -> None:
+    for one in sockets:
         with contextlib.suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
         one.close()

@@ -308,5 +308,5 @@ def test_a_few_runs_keep_the_record_whole(postgresql: PostgreSql, postgresql_tem
 
 @pytest.mark.nightly
 def test_many_runs_keep_the_record_whole(postgresql: PostgreSql, postgresql_template: str) -> None:
-    many = settings(max_examples=150, stateful_step_count=40, **SETTINGS)
+    many = settings(max_examples=60, stateful_step_count=40, **SETTINGS)
     run_state_machine_as_test(machine(postgresql, postgresql_template), settings=many)
