@@ -20,6 +20,7 @@ DAYS = 3.0
 STEPS = round(DAYS * 1440)
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 def test_a_ledger_that_is_written_as_packs_is_valid_and_a_start_reads_little_of_it(tmp_path: Path) -> None:
     patterns = {"down": down_since(STEPS // 4), "flapping": flapping(STEPS - 300), "up": steady}
