@@ -91,6 +91,8 @@ class _Check:
         except OperationError as error:
             self.problems.add(loaded.problem(("database",), f"database: {error}"))
             return
+        for obstacle in facts.obstacles if facts else ():
+            self.problems.add(loaded.problem(("database",), f"database: {obstacle}"))
         for remark in (*facts.losses(), *facts.remarks()) if facts else ():
             self.notes.append(loaded.problem(("database",), f"database: {remark} (docs/how-to/postgresql.md)"))
 

@@ -218,12 +218,17 @@ class SelfCheck:
         if runtime is None or runtime.target.paused or runtime.probing_since is not None or runtime.unrecorded:
             # A probe that is under way for too long counts as stalled instead.
             return False
-        since = max(runtime.observed_at or 0.0, runtime.watched_since, self._began)
+        spooler = self._monitor.spooler
+        waiting = 0.0 if spooler is None else spooler.probed_at(name)
+        since = max(runtime.observed_at or 0.0, runtime.watched_since, self._began, waiting)
         return at - since > OVERDUE_INTERVALS * self._monitor.max_probe_interval(runtime) + GRACE_SECONDS
 
     def _store(self) -> HealthFinding:
         waits = self._monitor.recorder.wait_seconds()
         self._monitor.metrics.self_check.store_wait = waits
+        if self._monitor.spooler is not None and self._monitor.spooler.is_active:
+            # The spool says what waits, and whether it has no more room.
+            waits = 0.0
         reason = f"an entry has waited for the disk for {waits:.0f} s"
         return HealthFinding(
             HealthArea.STORE, waits > MAX_STORE_WAIT_SECONDS, True, reason, {"seconds": round(waits)}

@@ -117,6 +117,10 @@ class Spooler:
         count, oldest = self._spool.count, self._spool.since
         return (count, oldest) if count and oldest else None
 
+    def probed_at(self, name: str) -> float:
+        """Return when the latest probe of a target that waits ended, on time.monotonic(); 0.0 without one."""
+        return self._continued.get(name, 0.0)
+
     def record(self) -> SpoolRecord:
         """Return what waits, for the metrics. For any thread."""
         count, oldest = self._spool.count, self._spool.since
@@ -208,6 +212,9 @@ class Spooler:
             failing.cancel()
         if recording.done():
             recording.result()
+        else:
+            # Its term may be over by then: no one is left who asks for the exception.
+            recording.add_done_callback(lambda done: done.cancelled() or done.exception())
         return recording.done()
 
     async def _record_now(self, runtime: TargetRuntime, observation: Observation) -> None:

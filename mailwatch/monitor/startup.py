@@ -144,7 +144,7 @@ class Startup:
 
     async def _store(self, channels: Sequence[Channel]) -> Store:
         """Open the store as soon as the disk has space."""
-        health = StoreHealth()
+        health, said = StoreHealth(), ""
         while True:
             try:
                 opening = partial(Store.open, self.place, self.progress, health=health)
@@ -156,8 +156,8 @@ class Startup:
                 self.progress.update(StartupStep.FULL)
                 await asyncio.sleep(RETRY_SECONDS)
             except DatabaseAwayError as error:
-                if self.progress.step != StartupStep.AWAY:
-                    logger.error("ledger: %s; the start waits for it", error)
+                if str(error) != said:
+                    logger.error("ledger: %s; the start waits for it", said := str(error))
                 self.progress.update(StartupStep.AWAY)
                 await asyncio.sleep(RETRY_SECONDS)
             else:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 MEASURE_SECONDS = 60.0
 """Seconds between two measurements."""
+MAX_DAYS = 36_500
+"""A disk that lasts a century is not said to be full one day."""
 
 
 class StorageWatch:
@@ -64,7 +66,7 @@ class StorageWatch:
         found = self.latest
         if found is None or found.days_until_full is None or found.bytes_a_day is None:
             return []
-        if math.isinf(found.days_until_full):
+        if found.days_until_full > MAX_DAYS:
             return ["the ledger does not fill its disk"]
         grows = f"at {found.bytes_a_day / 1e6:.1f} MB a day"
         return [f"the disk of the ledger is full in {math.floor(found.days_until_full)} days, {grows}"]

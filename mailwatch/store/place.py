@@ -88,6 +88,9 @@ class Place(Protocol):
     def hold(self, health: StoreHealth) -> Hold:
         """Hold the place for this process. Raises DataDirLockedError, OSError."""
 
+    def cut(self) -> None:
+        """Break all connections, so that who waits for the database fails. For any thread."""
+
     def save_tables(self, made: sa.Engine) -> None:
         """Have the tables where they outlast whatever happens to the first entry. Raises StoreError."""
 

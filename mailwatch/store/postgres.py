@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
+import socket
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -39,6 +43,8 @@ from mailwatch.store.schema import entries, head
 
 if TYPE_CHECKING:
     import psycopg
+
+    from mailwatch.store.place import Place
 
 MIN_VERSION = 15
 CONNECTION = {
@@ -90,6 +96,8 @@ class PostgresPlace:
         self.name = name
         self.lease: Lease | None = None
         """This node's lease, where several nodes share the ledger: nothing is written without it."""
+        self._connections: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+        self._connecting = threading.Lock()
         self.lock: DataDirLock | None = None
         """The lock of the data_dir, where this process has it for all its terms."""
 
@@ -179,7 +187,18 @@ class PostgresPlace:
         # Prepared statements belong to a connection, which a pooler changes.
         made = psycopg.connect(**settings, prepare_threshold=None)
         made.server_cursor_factory = _server_cursor()
+        with self._connecting:
+            self._connections.add(made)
         return made
+
+    def cut(self) -> None:
+        """Break all connections, so that who waits for the database fails. For any thread."""
+        with self._connecting:
+            known = list(self._connections)
+        for connection in known:
+            # The thread that waits on it sees the end of the connection, and closes it.
+            with contextlib.suppress(OSError, ValueError, psycopg_error()), _socket_of(connection) as sock:
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 class PostgresHold:
@@ -323,7 +342,7 @@ class PostgresHold:
             self._lock.release()
 
 
-def check_server(place: PostgresPlace, made: sa.Engine) -> None:
+def check_server(place: Place, made: sa.Engine) -> None:
     """Check that the server can hold a ledger. Raises StoreError."""
     with made.connect() as connection:
         version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10_000
@@ -338,6 +357,18 @@ def check_server(place: PostgresPlace, made: sa.Engine) -> None:
             f"{place} has the encoding {encoding}; create it with `ENCODING 'UTF8' TEMPLATE template0`",
             f"the database has the encoding {encoding}, not UTF8",
         )
+
+
+def _socket_of(connection: psycopg.Connection[Any]) -> socket.socket:
+    """Return another handle of a connection's socket. Raises OSError, psycopg.Error for one that is closed."""
+    return socket.socket(fileno=os.dup(connection.fileno()))
+
+
+def psycopg_error() -> type[Exception]:
+    """Return the base of psycopg's errors."""
+    import psycopg
+
+    return psycopg.Error
 
 
 @cache
@@ -369,4 +400,7 @@ def _parsed(url: str) -> dict[str, Any]:
         return conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         # The message of libpq would repeat the address, which may hold a password.
-        raise OperationError("the address of the database is not postgresql://user@host:port/name") from None
+        raise OperationError(
+            "the address of the database is not postgresql://user@host:port/name, or has an option after ? that "
+            "libpq does not know"
+        ) from None

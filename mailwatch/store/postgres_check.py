@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,7 +16,11 @@ _FACTS = sa.text(
     "current_setting('synchronous_standby_names') AS synchronous_standbys, "
     "(SELECT count(*) FROM pg_stat_replication) AS standbys, "
     "EXISTS (SELECT 1 FROM pg_class WHERE relname = 'entries' AND relnamespace = current_schema()::regnamespace "
-    "AND pg_has_role(relowner, 'USAGE')) AS owner"
+    "AND pg_has_role(relowner, 'USAGE')) AS owner, "
+    "to_regclass('entries') IS NOT NULL AS prepared, "
+    "has_schema_privilege(current_schema(), 'CREATE') AS may_prepare, "
+    "current_setting('server_encoding') AS encoding, "
+    "pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on' AS read_only"
 )
 _NODES = sa.text("SELECT name FROM nodes WHERE seen > clock_timestamp() - interval '1 day'")
 
@@ -34,6 +40,8 @@ class DatabaseFacts:
     synchronous: bool
     durable: bool
     nodes: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+    """Why no ledger can begin or go on here."""
 
     def losses(self) -> list[str]:
         """Return how entries on record may be lost."""
@@ -99,4 +107,14 @@ def examine(place: Place) -> DatabaseFacts | None:
         synchronous=bool(row.synchronous_standbys) and row.synchronous_commit not in ("off", "local"),
         durable=row.fsync == "on" and row.synchronous_commit != "off",
         nodes=nodes,
+        obstacles=tuple(_obstacles(row)),
     )
+
+
+def _obstacles(row: sa.Row[Any]) -> Iterator[str]:
+    if row.encoding != "UTF8":
+        yield f"it has the encoding {row.encoding}; create it with `ENCODING 'UTF8' TEMPLATE template0`"
+    if row.read_only:
+        yield "it can only be read: it is a replica, or default_transaction_read_only is on"
+    if not row.prepared and not row.may_prepare:
+        yield ("it has no tables yet, and the role may not make them: run `mailwatch ledger prepare --owner URL`")

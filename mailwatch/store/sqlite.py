@@ -55,6 +55,9 @@ class SqlitePlace:
         """Lock the data_dir for this process. Raises DataDirLockedError, OSError."""
         return SqliteHold(self.data_dir, health)
 
+    def cut(self) -> None:
+        """Do nothing: there is no connection."""
+
     def save_tables(self, made: sa.Engine) -> None:
         """Have the tables in the file itself, not in its write-ahead log. Raises StoreError."""
         with made.connect() as connection:

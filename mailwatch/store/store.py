@@ -453,6 +453,15 @@ class Store:
         self.check_files()
         return self._hold.give_back(keep, pages)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may have the same database."""
+        return self._place.is_shared
+
+    def cut(self) -> None:
+        """Break all connections to a database that does not answer: what waits for it fails. For any thread."""
+        self._place.cut()
+
     def check_files(self) -> None:
         """Check that the database is still the one that was opened. Raises StoreError, OSError."""
         self._hold.check()

@@ -27,6 +27,11 @@ MAX_PENDING = 100_000
 RETRY_SECONDS = 5.0
 AWAY_RETRY_SECONDS = 0.5
 """Seconds until a database that is away is asked again: a failover takes no longer than it must."""
+HANG_SECONDS = 5.0
+"""A shared database that has not answered a commit for so long counts as away."""
+CUT_SECONDS = 10.0
+"""Seconds after which the connections to such a database are cut; twice as many each further time."""
+MAX_CUT_SECONDS = 120.0
 LOG_AGAIN_SECONDS = 600.0
 """Seconds after which the log repeats a write failure that goes on."""
 
@@ -76,6 +81,7 @@ class Writer:
         self.is_hurried = False
         """Whether a batch waits for no others: many entries wait for their turn."""
         self._evicted: EvictedError | None = None
+        self._cut_seconds = CUT_SECONDS
         self._retry_seconds = RETRY_SECONDS
         self.on_checkpoint: list[Callable[[], None]] = []
         """Callbacks, called when a checkpoint was signed."""
@@ -240,7 +246,7 @@ class Writer:
         """Commit a batch; return False if the disk cannot take it now. Raises _InvalidEntryError, EvictedError."""
         began = time.monotonic()
         try:
-            written = await self._in_thread(self._store.append_batch, [draft for draft, _ in batch])
+            written = await self._append([draft for draft, _ in batch])
         except EvictedError:
             raise
         except (StoreError, OSError, MemoryError) as error:
@@ -254,6 +260,7 @@ class Writer:
             raise _InvalidEntryError(error) from error
         if not await self._files_in_place():
             return False
+        self._cut_seconds = CUT_SECONDS
         if self.failure:
             self.failure, self._logged_failure = "", float("-inf")
             self.failing.clear()
@@ -265,6 +272,24 @@ class Writer:
             if not future.done():
                 future.set_result(entry)
         return True
+
+    async def _append(self, drafts: Sequence[NewEntry]) -> list[Entry]:
+        """Append entries. Raises what appending raises.
+
+        A shared database that neither answers nor refuses counts as away meanwhile: a statement may wait for a
+        lock, or a pooler stand still, while the connection lives.
+        """
+        work = asyncio.ensure_future(self._in_thread(self._store.append_batch, drafts))
+        if self._store.is_shared:
+            await asyncio.wait((work,), timeout=HANG_SECONDS)
+            if not work.done():
+                self._failed(DatabaseAwayError("the database does not answer", "the database does not answer"))
+                await asyncio.wait((work,), timeout=self._cut_seconds - HANG_SECONDS)
+            while not work.done():
+                self._cut_seconds = min(2 * self._cut_seconds, MAX_CUT_SECONDS)
+                await asyncio.to_thread(self._store.cut)
+                await asyncio.wait((work,), timeout=HANG_SECONDS)
+        return await work
 
     def _drop(self, error: EvictedError) -> None:
         """Drop all that waits: another node writes the ledger."""

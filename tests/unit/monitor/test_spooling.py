@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -240,6 +241,47 @@ async def test_a_full_spool_is_a_gap_with_a_name(cluster: PostgreSql, tmp_path: 
         assert [each.reason for each in node.pipeline.attribution.disruptions] == [GapReason.STORE]
     with contextlib.closing(Reader.open(place)) as reader:
         assert len(list(reader.entries(kinds=["observation"]))) == len(NAMES) * AWAY + kept
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("waits", ["for a lock", "until it is cut"])
+async def test_a_database_that_answers_nothing_is_away(
+    cluster: PostgreSql, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
+    """Neither the connection nor the statement fails: probing goes on all the same, and nothing is there twice."""
+    monkeypatch.setattr(writer_module, "HANG_SECONDS", 0.2)
+    monkeypatch.setattr(writer_module, "CUT_SECONDS", PATIENCE if waits == "for a lock" else 0.4)
+    database = cluster.make_database()
+    place = PostgresPlace(tmp_path / "b", cluster.url(database))
+    node, cuts = Node(place), list[str]()
+    cut = node.store.cut
+
+    def noted() -> None:
+        cuts.append("cut")
+        cut()
+
+    monkeypatch.setattr(node.store, "cut", noted)
+    async with node.running():
+        await node.see(range(AWAY))
+        blocker = psycopg.connect(cluster.url(database), password=None)
+        blocker.execute("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")
+        await node.see(range(AWAY, AWAY + 3))
+        assert node.spooler.waiting == len(NAMES) * 3
+        assert node.writer.failure == "the database does not answer"
+        while waits == "until it is cut" and len(cuts) < 2:
+            await asyncio.sleep(0.02)
+        blocker.close()
+        async with asyncio.timeout(PATIENCE):
+            await node.spooler.drained()
+            await node.see(range(AWAY + 3, AWAY + 5))
+        assert not node.writer.failure
+    assert bool(cuts) == (waits == "until it is cut")
+    there, _ = recorded(place)
+    assert len(there) == len({(each.target, each.started_at) for each in there}) == len(NAMES) * (AWAY + 5)
+    keys = load_keys(place.data_dir)
+    with contextlib.closing(Reader.open(place)) as reader:
+        found = [each.what for each in audit(reader, keys.public, keys.secret)]
+    assert [what for what in found if not what.startswith("clock")] == []
 
 
 async def test_what_others_have_overtaken_counts_nowhere(tmp_path: Path) -> None:

@@ -272,6 +272,26 @@ def test_it_works_behind_a_pooler_in_transaction_mode(
         assert audited(place) == []
 
 
+def test_what_keeps_a_ledger_from_a_database_is_said(postgresql: PostgreSql, tmp_path: Path) -> None:
+    with postgresql.database() as name:
+        url, role = postgresql.url(name), f"stranger_{name}"
+        facts = examine(PostgresPlace(tmp_path, url))
+        assert facts is not None
+        assert facts.obstacles == ()
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {role} LOGIN")
+            connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+            connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        facts = examine(PostgresPlace(tmp_path, url.replace("owner@", f"{role}@")))
+        with postgresql.connect() as connection:
+            connection.execute(f"DROP ROLE {role}")
+    assert facts is not None
+    assert [one.partition(":")[0] for one in facts.obstacles] == [
+        "it can only be read",
+        "it has no tables yet, and the role may not make them",
+    ]
+
+
 def test_a_password_is_given_at_each_connection_and_shown_nowhere(
     postgresql: PostgreSql, postgresql_place: PostgresPlace
 ) -> None:
