@@ -359,6 +359,7 @@ export function joint(raw) {
     check(!failed, `${failed?.[0]}: ${failed?.[1]}`);
     check((clockError(member) ?? 0) <= 600, "its clock was off");
     check(!member.short, "it states an interval that its observations do not have");
+    check(!member.far, "its observations are further apart than its intervals");
     notCompared.push(...member.notCompared.map((what) => `${what} (${one.file})`));
     members.push(member);
   }));

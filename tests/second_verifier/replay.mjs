@@ -332,6 +332,7 @@ export class Segments {
     this.jumps = [];
     this.formerJumps = [];
     this.setWithin = false;
+    this.nearPairs = this.farPairs = 0; // of good observations that follow one another
   }
 
   // `calm`: that of the replay before this fact.
@@ -365,6 +366,7 @@ export class Segments {
     this.own = { ...own, start, from: start.wall, to: start.wall + between(start, end), end };
     this.latest = end;
     this.reached = this.reach;
+    this.nearPairs++;
     return true;
   }
 
@@ -412,6 +414,7 @@ export class Segments {
         this.add(start.wall - apart, start.wall, side);
       } else this.close(null);
     }
+    if (own?.outcome === "up" && fact.outcome === "up") side === null ? this.farPairs++ : this.nearPairs++;
     this.own = { outcome: fact.outcome, before: side, start, from: start.wall, to: start.wall + between(start, end), end };
     this.offset = offsetOf(start);
     this.reached = this.reach;

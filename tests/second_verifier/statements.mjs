@@ -240,6 +240,7 @@ export function comparePeriod(b) {
   b.outages = all.map((one) => one.outage);
   b.segmentsOf = (target) => accounts.get(target).inWindow;
   b.vantage = all.some((one) => one.json.vantage_point) ? all[0].json.vantage_point : String(stated.vantage_point);
+  b.far = [...accounts.values()].some(({ segments: { farPairs, nearPairs } }) => farPairs > nearPairs);
   b.short = stated.targets.some(({ target, interval, intervals }) => !intervals && interval < usual(accounts.get(target).dues) / 2000);
 }
 
