@@ -133,7 +133,10 @@ def _successor(args: argparse.Namespace) -> int:
 def _prepare(args: argparse.Namespace) -> int:
     config = open_config(args)
     if config.database is None:
-        print_error("mailwatch: the ledger is in SQLite, which needs no preparation")
+        print_error(
+            "mailwatch: the config names no database, and SQLite needs no preparation; write `database:` into it "
+            "first"
+        )
         return 2
     place = configured_place(config)
     assert isinstance(place, PostgresPlace)

@@ -187,7 +187,8 @@ _SIZE = re.compile(r"(\d{1,15}) ?(kB|MB|GB|TB)?")
 
 
 def _read_size(value: object) -> object:
-    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    found = _SIZE.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise FieldError("is no size; write for example 500 MB or 2 GB")
     return int(found[1]) * _UNITS[found[2] or ""]

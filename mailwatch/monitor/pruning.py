@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
 EVER: Millis = 1 << 60
 """Later than any time or index."""
+MAX_TOKENS = 1000
+"""Most tokens, from the newest on, among which a trusted one is searched."""
 
 
 class InTurn(Protocol):
@@ -85,9 +87,11 @@ class Pruning:
         return found
 
     def _covered(self) -> int:
-        """Return how many of the first entries others have signed: an authority, and all witnesses."""
-        token = next(iter(self._reader.entries(kinds=["token"], descending=True, limit=1)), None)
-        return 0 if token is None else min([int(token.payload["checkpoint"]), *self._witnessed()])
+        """Return how many of the first entries a trusted authority and all witnesses have signed."""
+        found = self._reader.entries(kinds=["token"], descending=True, limit=MAX_TOKENS)
+        # Read to the end, so that no connection is left open.
+        trusted = [int(one.payload["checkpoint"]) for one in list(found) if not one.payload.get("distrust")]
+        return min([trusted[0], *self._witnessed()]) if trusted else 0
 
     def _needed(self) -> Needed:
         ranges: list[tuple[int, int]] = []

@@ -228,6 +228,11 @@ class PostgresHold:
     def begin(self) -> None:
         """Open the connection that appends. Raises StoreError."""
         self._appending = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        with self.transaction() as connection:
+            # First of all: a ledger that went on elsewhere has fewer entries than were signed since.
+            successor = connection.execute(sa.select(head.c.successor)).scalar()
+        if successor is not None:
+            raise self._closed(successor)
 
     def settle(self, origin: str, tree: CompactRange) -> None:
         """Compare the head row with what the entries give; make it for a new ledger. Raises StoreError."""

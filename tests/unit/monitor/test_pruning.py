@@ -40,14 +40,16 @@ def mark(at: int) -> str:
     return "-" if OUTAGE <= at < OUTAGE + DAY else "+"
 
 
-def written(folder: Path, stamped: int | None = STAMPED) -> None:
-    """A ledger of 110 days: an outage on the tenth, and the last token about `stamped`."""
+def written(folder: Path, stamped: int | None = STAMPED, **more: str) -> None:
+    """A ledger of 110 days: an outage on the tenth, and the last token about `stamped`. `more`: in its payload."""
     patterns = {"imap": mark, "smtp": lambda _: "+"}
     own: list[tuple[str, int, dict[str, Any]]] = []
     if stamped is not None:
         covered = 2 * (stamped - START) // INTERVAL
         for at, size in ((OUTAGE - 5 * DAY, 2 * 5 * DAY // INTERVAL), (stamped, covered)):
-            own.append(("token", at, {"checkpoint": size, "time": at, "authority": "tsa", "reply": "00" * 32}))
+            own.append(
+                ("token", at, {"checkpoint": size, "time": at, "authority": "tsa", "reply": "00" * 32, **more})
+            )
     write(
         folder, patterns, START, END, interval=INTERVAL, every=4, durable=False, backdated=True,
         monitor_entries=own,
@@ -169,6 +171,12 @@ async def test_nothing_is_pruned_that_is_young_or_that_others_have_not_signed(
 ) -> None:
     written(tmp_path, stamped)
     await prune(tmp_path, witnessed, keep)
+    assert pruned(tmp_path) == 0
+
+
+async def test_a_token_that_leads_to_no_trusted_authority_covers_nothing(tmp_path: Path) -> None:
+    written(tmp_path, distrust="its signature does not lead to a trusted authority")
+    await prune(tmp_path, (), "90d")
     assert pruned(tmp_path) == 0
 
 

@@ -123,7 +123,8 @@ def test_there_and_back_again_it_is_the_same(postgresql_place: PostgresPlace) ->
     assert back.pop("checkpoints")[:-1] == after.pop("checkpoints")
     assert back == after
     assert is_whole(SqlitePlace(data_dir))
-    # The database is closed for all nodes, and can take the ledger again.
+    # The database is closed for all nodes, also once more was signed here, and can take the ledger again.
+    observe(SqlitePlace(data_dir), 95)
     with pytest.raises(LedgerClosedError, match=r"mailwatch\.sqlite of .* goes on"):
         Store.open(place)
     to_postgresql(place)
