@@ -22,6 +22,7 @@ from mailwatch.settings import Target
 from mailwatch.store import Reader
 from mailwatch.store.detector_states import read_detector
 from mailwatch.store.kept_states import KeptState
+from mailwatch.store.recent import MIN_TARGETS
 from mailwatch.store.replay import (
     KEEP_WITHIN,
     RestoredState,
@@ -51,7 +52,8 @@ async def restore_targets(
     `progress` gets the number of entries read.
     """
     wanted = list(targets)
-    reader = await asyncio.to_thread(recent_reader, reader, [target.name for target in wanted])
+    if len(wanted) >= MIN_TARGETS:
+        reader = await asyncio.to_thread(recent_reader, reader, [target.name for target in wanted])
     observations = await asyncio.to_thread(login_observations, reader, wanted)
     monitor.runner.login_backoff.restore(observations, monitor.runner.steady_now())
     states, to_keep = await asyncio.to_thread(read_states, reader, wanted, progress, monitor.writer.keep_soon)

@@ -78,7 +78,7 @@ class Late(ObservationRef):
         return replace(observation, start=start, end=end) if fact.outcome is Outcome.DOWN else observation
 
 
-def forgetful(*_: Any) -> RestoredState:
+def forgetful(*_: Any, **__: Any) -> RestoredState:
     """Take up nothing."""
     return RestoredState(TargetHistory(), {}, ())
 

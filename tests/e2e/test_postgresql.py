@@ -110,7 +110,8 @@ def test_it_runs_behind_a_pooler_by_a_role_of_its_own(
             process = installation(dovecot, certificates, tmp_path, postgresql.url(name, "mailwatch"))
             refused = process.command("config", "check")
             prepared = process.command("ledger", "prepare", "--owner", postgresql.url(name))
-            assert (refused.returncode, prepared.returncode) == (0, 0), refused.stderr + prepared.stderr
+            assert (refused.returncode, prepared.returncode) == (1, 0), refused.stderr + prepared.stderr
+            assert "the role may not make them: run `mailwatch ledger prepare --owner URL`" in refused.stderr
             checked = process.command("config", "check").stderr
             assert "does not wait for the disk" in checked
             assert "owns the tables" not in checked

@@ -636,7 +636,7 @@ def test_days_that_are_not_counted_yet_are_not_shown_as_days_without_data() -> N
             vantage_point="", place="", zone=ZoneInfo("Europe/Rome"), targets=lambda: [one],
             target_card=lambda *_, drawn=drawn: drawn, change_token=str, stale_reasons=list,
             recent_outages=lambda limit: [], is_unguarded=bool, open_since=dict, offline_since=lambda: None,
-            response_series=lambda *_: (), standby=lambda: None,
+            response_series=lambda *_: (), standby=lambda: None, waiting=lambda: None,
         )  # fmt: skip
         frame = Frame(cast(ReadModel, read_model), Audience())
         page = OverviewPage(frame).render(_request(), "en", OverviewQuery())

@@ -125,7 +125,7 @@ def test_a_month_without_observations_says_so(web: tuple[MailWatchProcess, str])
     assert status == 409
     assert "Il motivo:" in page
     assert "Riprova fra un minuto" not in page
-    assert "nulla di registrato su lab-imap" in page
+    assert "nulla di registrato e firmato su lab-imap" in page
 
 
 def test_other_sites_have_no_document_made(web: tuple[MailWatchProcess, str]) -> None:
