@@ -96,7 +96,9 @@ class Program:
     def send_signal(self, number: int) -> None:
         """Send a signal to it while it runs."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            # It may have ended just now.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """SIGTERM."""

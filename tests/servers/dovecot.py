@@ -176,7 +176,11 @@ class Dovecot(Program):
 
     def stop(self) -> None:
         """Stop it and return once its ports are closed and no process is left. Twice does no harm."""
-        # A login process that outlives the auth process says "Authentication failed" to the login under way.
+        # A login process that outlives the auth process says "Authentication failed" to the login under way. The
+        # master is stopped first, so that it starts no other one.
+        with contextlib.suppress(ProcessLookupError):
+            if self._process:
+                os.kill(self.pid, signal.SIGSTOP)
         for pid in session_members(self.pid) if self._process else ():
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().rstrip().endswith("-login"):
