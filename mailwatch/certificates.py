@@ -10,13 +10,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TypeVar
-
-from cryptography import x509
-from cryptography.utils import CryptographyDeprecationWarning
+from typing import TYPE_CHECKING, TypeVar
 
 from mailwatch.errors import is_panic
 
+if TYPE_CHECKING:
+    from cryptography import x509
+
+# x509 is imported on first use: most commands load this module, and few read a certificate.
 MAX_ERROR_CHARS = 160
 MAX_NAMES = 10
 T = TypeVar("T")
@@ -28,11 +29,15 @@ class CertificateError(ValueError):
 
 def parse_certificate(der: bytes) -> x509.Certificate:
     """Parse a DER certificate. Raises CertificateError."""
+    from cryptography import x509
+
     return _translate_errors(lambda: _force_fields(x509.load_der_x509_certificate(der)))
 
 
 def parse_pem(pem: bytes) -> list[x509.Certificate]:
     """Parse all certificates of a PEM file. Raises CertificateError, also if there is none."""
+    from cryptography import x509
+
     return _translate_errors(lambda: [_force_fields(one) for one in x509.load_pem_x509_certificates(pem)])
 
 
@@ -76,6 +81,8 @@ def _force_fields(certificate: x509.Certificate) -> x509.Certificate:
 
 
 def _names(certificate: x509.Certificate) -> list[str]:
+    from cryptography import x509
+
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -85,6 +92,8 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 def _translate_errors(read: Callable[[], T]) -> T:
     """Translate every exception that hostile bytes cause to CertificateError."""
+    from cryptography.utils import CryptographyDeprecationWarning
+
     with warnings.catch_warnings():
         # An old root, or a hostile certificate, may break today's rules, for example by a serial number of 0.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)

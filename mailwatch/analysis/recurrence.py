@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
-from apscheduler.triggers.cron import CronTrigger
 from dateutil.rrule import rrule, rrulestr
+
+if TYPE_CHECKING:
+    from apscheduler.triggers.cron import CronTrigger
 
 _FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY")
 _PARTS = (
@@ -145,6 +148,9 @@ def _weekday(text: str) -> int:
 
 
 def _trigger(canonical: str) -> CronTrigger:
+    # Imported on first use: few configs have a cron line, and each command reads the config.
+    from apscheduler.triggers.cron import CronTrigger
+
     names = ("minute", "hour", "day", "month", "day_of_week")
     try:
         return CronTrigger(**dict(zip(names, canonical.split(), strict=True)), second="0", timezone=UTC)

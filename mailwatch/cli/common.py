@@ -17,7 +17,6 @@ from mailwatch.config import Config, build_authorities, default_path, load
 from mailwatch.config.errors import FieldError
 from mailwatch.config.preflight import file_problem
 from mailwatch.config.secrets import read_secret
-from mailwatch.evidence.ledger_range import EvidenceError
 from mailwatch.store import Reader
 from mailwatch.store.place import configured_place
 from mailwatch.times import Millis, parse_moment, parse_window
@@ -103,6 +102,7 @@ def open_signer(config: Config) -> SimpleSigner | None:
     section = config.signing
     if section is None:
         return None
+    from mailwatch.evidence.ledger_range import EvidenceError
     from mailwatch.evidence.pdf_signature import load_signer  # Loading pyHanko is slow.
 
     for path in (section.key_file, section.certificate_file):

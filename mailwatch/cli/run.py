@@ -16,7 +16,6 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from mailwatch.cli.common import add_options, config_path
-from mailwatch.cli.ledger import succession_text
 from mailwatch.cli.resource_limits import check_run_resources, page_handles
 from mailwatch.config import Config, load, warnings, web_warnings
 from mailwatch.config.targets import resolved_targets
@@ -64,6 +63,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def begin_if_lost(config: Config) -> None:
     """Begin the successor of a lost ledger. Nothing happens if the ledger is whole, as when a service restarts."""
+    from mailwatch.cli.ledger import succession_text  # Few starts begin a successor.
+
     try:
         done = begin_successor(configured_place(config))
     except (LedgerWholeError, FileNotFoundError):

@@ -16,17 +16,16 @@ import socket
 import struct
 import sys
 from collections.abc import Awaitable, Iterable
-from typing import TypeVar
-
-import dns.asyncresolver
-import dns.exception
-import dns.rcode
-import dns.resolver
+from typing import TYPE_CHECKING, TypeVar
 
 from mailwatch.facts import DiagnosisFacts, DnsAnswer, Route, Unasked
 from mailwatch.model import Kind, Observation
 from mailwatch.net import is_address
 from mailwatch.settings import Target
+
+if TYPE_CHECKING:
+    import dns.asyncresolver
+    import dns.resolver
 
 T = TypeVar("T")
 MAX_RECORDS = 16
@@ -47,6 +46,10 @@ async def lookup_names(
         return {"skipped": "the host is an address"}
     if host.rstrip(".").lower() == "localhost":
         return {"skipped": "the name is this machine's own"}
+    # Imported on first use: dnspython takes a twentieth of a second of each start.
+    import dns.asyncresolver
+    import dns.resolver
+
     try:
         asking = resolver or dns.asyncresolver.Resolver()
     except dns.resolver.NoResolverConfiguration:
@@ -56,6 +59,10 @@ async def lookup_names(
 
 
 async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, seconds: float) -> DnsAnswer:
+    import dns.exception
+    import dns.rcode
+    import dns.resolver
+
     try:
         answer = await resolver.resolve(host, kind, lifetime=seconds, search=False, raise_on_no_answer=False)
     except dns.resolver.NXDOMAIN:

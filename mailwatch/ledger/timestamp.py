@@ -14,22 +14,19 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-
-from asn1crypto import cms, parser, tsp
-from asn1crypto import x509 as x509_asn1
-from cryptography import x509
-from rfc3161_client import (
-    HashAlgorithm,
-    TimestampRequestBuilder,
-    Verifier,
-    VerifierBuilder,
-    decode_timestamp_response,
-)
+from typing import TYPE_CHECKING
 
 from mailwatch.certificates import parse_readable
 from mailwatch.errors import is_panic
 from mailwatch.times import Millis
 
+if TYPE_CHECKING:
+    from asn1crypto import cms
+    from asn1crypto import x509 as x509_asn1
+    from cryptography import x509
+    from rfc3161_client import Verifier
+
+# The parsers are imported on first use: they take a twentieth of a second, and every command loads this module.
 MAX_REPLY_BYTES = 65_536
 _GRANTED = bytes.fromhex("3003020100")
 
@@ -59,6 +56,8 @@ class Token:
 
 def timestamp_query(note: str) -> tuple[bytes, int]:
     """Return a query (DER) for a token over `note`, and its nonce."""
+    from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
+
     query = TimestampRequestBuilder().data(note.encode()).hash_algorithm(HashAlgorithm.SHA256).build()
     assert query.nonce is not None
     return query.as_bytes(), query.nonce
@@ -66,6 +65,8 @@ def timestamp_query(note: str) -> tuple[bytes, int]:
 
 def parse_reply(reply: bytes) -> Token:
     """Parse a TimeStampResp (RFC 3161 section 2.4.2), strict DER or not. Raises TimestampError."""
+    from asn1crypto import tsp
+
     try:
         response = tsp.TimeStampResp.load(reply, strict=True)
         status = response["status"]["status"].native
@@ -142,6 +143,8 @@ class TrustAnchors:
         """Return a verifier with the roots that the token may chain to. Raises TimestampError if there are
         none.
         """
+        from rfc3161_client import VerifierBuilder
+
         sent = parse_readable(token.certificates)
         issuers = {certificate.issuer.public_bytes() for certificate in (*sent, *self._intermediates)}
         roots = [root for issuer in issuers for root in self._roots.get(issuer, ())]
@@ -155,6 +158,8 @@ def verify_reply(reply: bytes, note: str, anchors: TrustAnchors, token: Token | 
 
     `token`: the result of `check_reply`, if already available. Raises TimestampError.
     """
+    from rfc3161_client import decode_timestamp_response
+
     token = token or check_reply(reply, note)
     try:
         verifier = anchors.verifier_for(token)
@@ -170,6 +175,8 @@ def verify_reply(reply: bytes, note: str, anchors: TrustAnchors, token: Token | 
 
 def _to_strict_der(reply: bytes) -> bytes:
     """Return the reply in strict DER: certificates sorted, status granted, all else unchanged."""
+    from asn1crypto import parser, tsp
+
     token = tsp.TimeStampResp.load(reply)["time_stamp_token"]
     found = token["content"]["certificates"]
     ordered: bytes = b"".join(sorted(certificate.dump() for certificate in found))
@@ -188,6 +195,8 @@ def _signer_names(signed: cms.SignedData) -> tuple[str, str]:
 
     Certificates are not signed: if two match, neither is trusted.
     """
+    from asn1crypto import cms
+
     sid = signed["signer_infos"][0]["sid"].chosen
     found = [certificate.chosen for certificate in signed["certificates"]]
     if isinstance(sid, cms.IssuerAndSerialNumber):

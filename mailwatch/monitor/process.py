@@ -20,6 +20,7 @@ from mailwatch.errors import OperationError
 from mailwatch.metrics import Metrics
 from mailwatch.monitor import watchdog
 from mailwatch.monitor.build import build_config, merge_reload
+from mailwatch.monitor.late_modules import load_late_modules
 from mailwatch.monitor.management import ServiceManagement
 from mailwatch.monitor.membership import Membership
 from mailwatch.monitor.service import Service
@@ -256,7 +257,8 @@ class Daemon:
             logger.info("%s; web on http://%s/", _status(service), self.config.web.listen)
             await ServiceManagement(service).log_code()
             watchdog.ready(_status(service))
-            await _first_of(self.ending, *([] if member is None else [member.ended]))
+            async with _background(load_late_modules()):
+                await _first_of(self.ending, *([] if member is None else [member.ended]))
 
     async def _unless_ended(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Await `work`; return None if the daemon is stopped first. Threads of the work are then left running."""

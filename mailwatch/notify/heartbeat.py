@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-import httpx
 from pydantic import SecretStr
 
 logger = logging.getLogger(__name__)
@@ -45,6 +44,9 @@ class Heartbeat:
 
 async def send_heartbeats(url: SecretStr, every: float, healthy: Callable[[], bool]) -> None:
     """Request `url` every `every` seconds while `healthy` returns True, until cancelled. Log a failure once."""
+    # Imported on first use: it takes a tenth of a second, and few have a heartbeat.
+    import httpx
+
     logging.getLogger("httpx").setLevel(logging.WARNING)
     failing = False
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False) as client:

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import cryptography.x509  # noqa: F401 - here: loaded within the first handshake, it would count as a part of it
+
 from mailwatch import certificates
 from mailwatch.facts import ExpiryFacts
 from mailwatch.model import TlsFacts

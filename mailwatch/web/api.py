@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -62,36 +63,31 @@ class Api:
         self._read_model = read_model
         self._times = ResponseCache()
 
-    def add_to(self, app: FastAPI, *, public: bool = False) -> None:
-        """Add the paths to `app`; fewer if it is the `public` app."""
-        _add(
-            app, "targets", self._targets, list[TargetJson], "All targets with their state and latest observation"
-        )
+    def add_to(self, app: FastAPI, *, public: bool = False, documented: bool = False) -> None:
+        """Add the paths to `app`; fewer if it is the `public` app. `documented`: with the shapes of answers."""
+        add = partial(_add_path, app, documented=documented)
+        add("targets", self._targets, list[TargetJson], "All targets with their state and latest observation")
         if not public:
             # Before the path below, which would take it for a part of a name.
             times = "Response times of a target: medians and 95th percentiles, by phase"
-            _add(app, "targets/{name:path}/response-times", self._response_times, ResponseTimesJson, times)
+            add("targets/{name:path}/response-times", self._response_times, ResponseTimesJson, times)
         detail = "One target with its settings, availability and certificate"
-        _add(app, "targets/{name}" if public else "targets/{name:path}", self._target, TargetDetailJson, detail)
-        _add(app, "outages", self._outages, list[OutageJson], "Outages, newest first")
-        _add(app, "outages.csv", self._outages_csv, None, "The same for spreadsheets")
-        _add(app, "outages/{outage_id}", self._outage, OutageJson, "One outage")
+        add("targets/{name}" if public else "targets/{name:path}", self._target, TargetDetailJson, detail)
+        add("outages", self._outages, list[OutageJson], "Outages, newest first")
+        add("outages.csv", self._outages_csv, None, "The same for spreadsheets")
+        add("outages/{outage_id}", self._outage, OutageJson, "One outage")
         overlapping = "Incidents: overlapping outages of one provider, newest first"
-        _add(app, "incidents", self._incidents, list[IncidentJson], overlapping)
+        add("incidents", self._incidents, list[IncidentJson], overlapping)
         changes = "One incident, with each change of its trouble"
-        _add(app, "incidents/{incident_id}", self._incident, IncidentJson, changes)
+        add("incidents/{incident_id}", self._incident, IncidentJson, changes)
         if public:
             return
-        _add(
-            app, "outages/{outage_id}/evidence.zip", self._evidence, None, "The evidence of an outage as one file"
-        )
-        _add(app, "observations", self._observations, list[ObservationJson], "Observations, newest first")
-        _add(app, "observations.csv", self._observations_csv, None, "The same for spreadsheets")
-        _add(
-            app, "offline", self._offline, list[OfflineJson], "Times in which our own line was down, newest first"
-        )
+        add("outages/{outage_id}/evidence.zip", self._evidence, None, "The evidence of an outage as one file")
+        add("observations", self._observations, list[ObservationJson], "Observations, newest first")
+        add("observations.csv", self._observations_csv, None, "The same for spreadsheets")
+        add("offline", self._offline, list[OfflineJson], "Times in which our own line was down, newest first")
         interval = "Availability as an interval, with its coverage"
-        _add(app, "availability", self._availability, list[AvailabilityJson], interval)
+        add("availability", self._availability, list[AvailabilityJson], interval)
 
     def _targets(self) -> Response:
         return _json(self._read_model.targets())
@@ -218,14 +214,17 @@ class Api:
             raise HTTPException(404, why)
 
 
-def _add(app: FastAPI, path: str, endpoint: Callable[..., object], shape: object, summary: str) -> None:
-    """Add a path to `app`. `shape`: the type of its JSON, None for a file."""
+def _add_path(
+    app: FastAPI, path: str, endpoint: Callable[..., object], shape: object, summary: str, *, documented: bool
+) -> None:
+    """Add a path to `app`. `shape`: the type of its JSON, None for a file; OpenAPI states it if `documented`."""
     name = endpoint.__name__.removeprefix("_")
     if shape is None:
         app.add_api_route(f"/api/v1/{path}", endpoint, name=name, summary=summary, response_class=Response)
         return
     answer = {"model": shape, "description": "Successful Response"}
-    app.add_api_route(f"/api/v1/{path}", endpoint, name=name, summary=summary, responses={200: answer})
+    responses: dict[int | str, dict[str, Any]] = {200: answer} if documented else {}
+    app.add_api_route(f"/api/v1/{path}", endpoint, name=name, summary=summary, responses=responses)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
 from pydantic import SecretStr
 
 from mailwatch.net import endpoint_problem, is_loopback, url_host
@@ -66,6 +65,9 @@ async def request_endpoint(
     # Empty fields are left out (RFC 6749, section 3.2).
     body = urlencode({key: value for key, value in given.items() if value})
     hidden = [value for key, value in given.items() if key not in _PLAIN]
+    # Imported on first use: it takes a tenth of a second, and a start has no grant to renew.
+    import httpx
+
     where = f"the {'token' if endpoint == client.token_endpoint else 'device'} endpoint at {url_host(endpoint)}"
     try:
         async with asyncio.timeout(timeout):
@@ -113,6 +115,8 @@ def seconds_field(value: object, default: float, most: float) -> float:
 
 
 async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
+    import httpx
+
     loopback = is_loopback(httpx.URL(endpoint).host)
     verify: ssl.SSLContext | bool = False
     if not loopback or endpoint.startswith("https:"):

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -35,11 +35,13 @@ from mailwatch.setup.login_test import (
     report,
     try_logins,
 )
-from mailwatch.setup.search import Finding, Question, ServerSearch
 from mailwatch.setup.servers import ENCRYPTION, ORDER, MailboxServers, oauth_authority, parse_server
 from mailwatch.setup.texts import printable_text
 from mailwatch.web.manage.access_grant import AccessGrant
 from mailwatch.web.management import MailboxAnswers
+
+if TYPE_CHECKING:
+    from mailwatch.setup.search import Finding, Question, ServerSearch
 
 logger = logging.getLogger(__name__)
 WINDOW_SECONDS = 3600.0
@@ -221,6 +223,9 @@ class MailboxSetup:
             return False
         self.discard()
         self._reset(address)
+        # Imported on first use: what searches takes a tenth of a second of each start.
+        from mailwatch.setup.search import ServerSearch
+
         self.search = ServerSearch(address)
         self._run(self._advance(self.search))
         return True

@@ -8,6 +8,7 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 
 from mailwatch.web.app import full_app
 from mailwatch.web.frame import Audience
@@ -63,3 +64,16 @@ async def test_a_list_of_outages_is_read_part_by_part(public: bool) -> None:
         own = await client.get("/api/v1/outages", params={"target": whole[1]["target"], "limit": 1})
         assert [one["id"] for one in own.json()] == [whole[1]["id"]]
         assert (await client.get("/api/v1/incidents?limit=2")).json() == []
+
+
+async def test_the_shapes_of_answers_are_made_once_openapi_is_asked_for() -> None:
+    app: Any = full_app(cast(ReadModel, FewTargets([])), Audience())
+    api = [route for route in app.routes if isinstance(route, APIRoute) and route.path.startswith("/api/v1/")]
+    assert [route.path for route in api if route.response_fields] == []
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        stated = (await client.get("/api/openapi.json")).json()
+        assert (await client.get("/api/openapi.json")).json() == stated
+    paths = {path for path in stated["paths"] if "/v1/" in path}
+    assert {route.path.replace(":path", "") for route in api} == paths
+    assert "One outage" in stated["paths"]["/api/v1/outages/{outage_id}"]["get"]["summary"]
+    assert "OutageJson" in stated["components"]["schemas"]
