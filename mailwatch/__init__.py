@@ -3,8 +3,9 @@
 The layers, from the top down; a module imports only from layers below, and freely inside its own package.
 tests/unit/repository/test_layers.py enforces this.
 
-9  cli          the command line, a file per verb; init/ is the setup wizard, demo/ a fake provider that breaks
-8  monitor      the running service: schedule, pipeline, restore, reload
+10 cli          the command line, a file per verb; init/ is the setup wizard, demo/ a fake provider that breaks
+9  monitor      the running service: schedule, pipeline, restore, reload
+8  hub          takes the ledgers of vantage points, and pushes ours to another's
 7  metrics      the numbers for Prometheus
    notify       messages about outages, from the ledger to each channel
    web          the JSON API and the pages

@@ -138,6 +138,26 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hub:
+    """A hub to which this vantage point pushes its ledger: its address, and its ledger's key as `name+id+key`.
+
+    `send`: the targets whose entries are sent, None for all of all targets. `checkpoints_only`: nothing but
+    checkpoints. `every`: seconds that new entries may wait.
+    """
+
+    url: str
+    key: str
+    send: frozenset[str] | None = None
+    checkpoints_only: bool = False
+    every: float = 30.0
+
+    @property
+    def name(self) -> str:
+        """The name of its ledger."""
+        return self.key.partition("+")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
     """A notification channel: an Apprise address, usually a secret. `name` is its scheme and number: json-1.
 

@@ -54,6 +54,8 @@ GROUPS = {
         "login": "grant access to a mailbox by OAuth 2",
         "config": "check or show config.yaml",
         "providers": "list the mail providers that MailWatch knows",
+        "join": "push your ledger to a hub, by an invitation",
+        "hub": "invite vantage points to your hub, list or remove them",
         "completion": "print a script for completion in bash, zsh or tcsh",
     },
 }

@@ -3,6 +3,7 @@
 loaded = load(default_path())         # raises ConfigError with every mistake and its file:line
 targets = build_targets(loaded)       # accounts expanded, secrets read
 build_authorities(loaded)             # the authorities that timestamp the ledger
+build_hub(loaded)                     # the hub to which it is pushed
 build_witnesses(loaded)               # the witnesses that cosign it
 build_channels(loaded)                # where notifications go
 check_references(loaded)              # do the named files and addresses exist
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from mailwatch.config.access import WebAccess, web_access, web_warnings
 from mailwatch.config.advice import advice
-from mailwatch.config.build import build_authorities, build_maintenance, build_witnesses
+from mailwatch.config.build import build_authorities, build_hub, build_maintenance, build_witnesses
 from mailwatch.config.channels import build_channels, build_heartbeat, channel_warnings
 from mailwatch.config.effective import digest, effective, effective_yaml, schema
 from mailwatch.config.errors import ConfigError, ConfigNotFoundError, ConfigProblem
@@ -35,6 +36,7 @@ __all__ = [
     "build_authorities",
     "build_channels",
     "build_heartbeat",
+    "build_hub",
     "build_maintenance",
     "build_targets",
     "build_witnesses",

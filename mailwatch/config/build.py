@@ -15,7 +15,7 @@ from mailwatch.config.files import MAX_CERTIFICATE_BYTES, read_file
 from mailwatch.config.schema import Config, MaintenanceSection, TimestampSection
 from mailwatch.config.targets import read_login_password, resolved_targets
 from mailwatch.ledger.entry import target_id
-from mailwatch.settings import Login, TimestampAuthority, Witness
+from mailwatch.settings import Hub, Login, TimestampAuthority, Witness
 
 
 def build_authorities(config: Config) -> tuple[TimestampAuthority, ...]:
@@ -51,6 +51,24 @@ def build_witnesses(config: Config) -> tuple[Witness, ...]:
         made[section.key] = Witness(url=section.url, key=section.key)
     problems.check()
     return tuple(made.values())
+
+
+def build_hub(config: Config) -> Hub | None:
+    """Return the hub to push to, None without one. Raises ConfigError if it is to get an unknown target."""
+    section = config.hub
+    if section is None:
+        return None
+    if isinstance(section.send, str):
+        only = section.send == "checkpoints"
+        return Hub(url=section.url, key=section.key, checkpoints_only=only, every=section.every)
+    names, problems = {target.name for target, _ in resolved_targets(config)}, Problems(config.problem)
+    for number, name in enumerate(section.send):
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            problems.add(("hub", "send", number), f"no target is named {name}{hint}")
+    problems.check()
+    return Hub(url=section.url, key=section.key, send=frozenset(section.send), every=section.every)
 
 
 def _check_ca_file(section: TimestampSection) -> None:

@@ -23,6 +23,8 @@ def effective(config: Config) -> dict[str, Any]:
         "timestamps",
         "witnesses",
         "witness",
+        "hub",
+        "hub_server",
         "signing",
         "claims",
         "notify",
@@ -40,6 +42,10 @@ def effective(config: Config) -> dict[str, Any]:
         plain["witnesses"] = [section.model_dump(mode="json") for section in config.witnesses]
     if config.witness:
         plain["witness"] = config.witness.model_dump(mode="json")
+    if config.hub:
+        plain["hub"] = config.hub.model_dump(mode="json")
+    if config.hub_server:
+        plain["hub_server"] = config.hub_server.model_dump(mode="json")
     plain["web"] = config.web.model_dump(mode="json", exclude_none=True)
     if config.signing:
         plain["signing"] = config.signing.model_dump(mode="json", exclude_none=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailwatch.config.access import web_access
-from mailwatch.config.build import build_authorities, build_witnesses
+from mailwatch.config.build import build_authorities, build_hub, build_witnesses
 from mailwatch.config.channels import build_channels, build_heartbeat
 from mailwatch.config.errors import ConfigError, ConfigProblem
 from mailwatch.config.preflight import check_references
@@ -23,6 +23,7 @@ def reference_problems(config: Config) -> tuple[tuple[ConfigProblem, ...], int]:
         lambda: targets.extend(build_targets(config)),
         lambda: build_authorities(config),
         lambda: build_witnesses(config),
+        lambda: build_hub(config),
         lambda: build_channels(config),
         lambda: build_heartbeat(config),
         lambda: web_access(config),

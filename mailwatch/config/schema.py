@@ -26,6 +26,7 @@ from mailwatch.config.errors import ConfigProblem, FieldError, KeyPath
 from mailwatch.config.schema_claims import ClaimSection
 from mailwatch.config.schema_database import DatabaseSection, database_as_text, database_from
 from mailwatch.config.schema_guard import ClockSection, GuardSection
+from mailwatch.config.schema_hub import HubSection, HubServerSection
 from mailwatch.config.schema_notify import HeartbeatSection, NotifySection
 from mailwatch.config.schema_retention import RetentionSection
 from mailwatch.config.schema_targets import AccountSection, LoginSection, TargetSection
@@ -272,6 +273,10 @@ class Config(Section):
     """Witnesses that cosign the ledger: they notice a second history of it."""
     witness: WitnessServerSection | None = None
     """A witness of one's own, for the ledgers of others."""
+    hub: HubSection | None = None
+    """A hub to which this vantage point pushes its ledger."""
+    hub_server: HubServerSection | None = None
+    """A hub of one's own, to which vantage points push their ledgers."""
     signing: SigningSection | None = None
     """The owner's key that signs report.pdf."""
     claims: tuple[ClaimSection, ...] = ()

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mailwatch.evidence.chain import first_entry
 from mailwatch.evidence.ledger_range import PUBLIC_KINDS, LedgerRange
 from mailwatch.ledger.checkpoint import origin_of, sign_text, verifier_key
+from mailwatch.ledger.entry_line import entry_line
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.store import CheckpointRow, Reader, StoreDamagedError
 
@@ -157,8 +158,7 @@ def entry_lines(range_: LedgerRange, reader: Reader, own: frozenset[str]) -> Ite
     carried = {index for index, _ in range_.carried}
     for index, kind, _, target, header, text in range_.raw_entries(reader):
         is_shown = target in own if target is not None else kind in PUBLIC_KINDS or index in carried
-        payload = f',"payload":{text}' if is_shown else ""
-        yield f'{{"header":{header}{payload}}}\n'.encode()
+        yield entry_line(header, text if is_shown else None)
 
 
 def _subtrees(row: CheckpointRow) -> CompactRange:

@@ -33,6 +33,8 @@ KINDS = (
     "address",
     "carried",
     "late",
+    "witnessed",
+    "hub",
 )
 
 

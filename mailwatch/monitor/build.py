@@ -13,12 +13,13 @@ from mailwatch.config import (
     build_authorities,
     build_channels,
     build_heartbeat,
+    build_hub,
     build_targets,
     build_witnesses,
     check_references,
     web_access,
 )
-from mailwatch.settings import Channel, Target, TimestampAuthority, Witness
+from mailwatch.settings import Channel, Hub, Target, TimestampAuthority, Witness
 
 RESTART_ONLY_KEYS = (
     "vantage_point",
@@ -28,6 +29,7 @@ RESTART_ONLY_KEYS = (
     "web.listen",
     "web.metrics_listen",
     "witness.listen",
+    "hub_server",
 )
 """Config keys that take effect only at the next start; a reload applies all others (docs/reference/reload.md)."""
 
@@ -42,6 +44,7 @@ class BuiltConfig:
     channels: Sequence[Channel]
     heartbeat: SecretStr | None
     access: WebAccess
+    hub: Hub | None
 
 
 def build_config(config: Config) -> BuiltConfig:
@@ -54,6 +57,7 @@ def build_config(config: Config) -> BuiltConfig:
         build_channels(config),
         build_heartbeat(config),
         web_access(config),
+        build_hub(config),
     )
 
 

@@ -17,6 +17,8 @@ from mailwatch.config import Config, ConfigError, load
 from mailwatch.config.access import Networks
 from mailwatch.config.types import split_endpoint
 from mailwatch.errors import OperationError
+from mailwatch.hub.app import HubApp
+from mailwatch.hub.receiver import Receiver
 from mailwatch.metrics import Metrics
 from mailwatch.monitor import watchdog
 from mailwatch.monitor.build import build_config, merge_reload
@@ -225,10 +227,17 @@ class Daemon:
             if self.config.witness:
                 witness = serving(WitnessApp(self._cosigner), *self.config.witness.endpoint, key="witness.listen")
                 await served.enter_async_context(witness)
+            if self.config.hub_server:
+                app = HubApp(self._receiver, WitnessApp(self._cosigner))
+                hub = serving(app, *self.config.hub_server.endpoint, key="hub_server.listen")
+                await served.enter_async_context(hub)
             yield
 
     def _cosigner(self) -> Cosigner | None:
         return None if self._service is None else self._service.cosigner
+
+    def _receiver(self) -> Receiver | None:
+        return None if self._service is None else self._service.receiver
 
     def _proxies(self) -> Networks:
         return () if self._service is None else self._service.built_config.access.proxies

@@ -30,15 +30,19 @@ from mailwatch.config import (
 from mailwatch.config.errors import ConfigProblem
 from mailwatch.config.recorded_targets import RELOAD
 from mailwatch.config.types import split_endpoint
+from mailwatch.errors import OperationError
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.port25 import Port25
-from mailwatch.ledger.cosignature import parse_verifier_key
+from mailwatch.hub.receiver import Receiver
+from mailwatch.ledger.cosignature import VerifierKey, parse_verifier_key
 from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.monitor.address_record import AddressRecorder
 from mailwatch.monitor.background import BackgroundTasks
 from mailwatch.monitor.backups import BackupSchedule
 from mailwatch.monitor.build import BuiltConfig, build_config, merge_reload
 from mailwatch.monitor.enrolment import apply_config, end_targets, record_targets
+from mailwatch.monitor.hub_push import HubPusher
+from mailwatch.monitor.hub_record import HubRecord
 from mailwatch.monitor.packing import LedgerPacking
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.restore import restore_evidence, restore_targets
@@ -91,8 +95,14 @@ class Service:
     packing: LedgerPacking
     timestamping: TimestampScheduler
     witnessing: WitnessScheduler
+    hub_pusher: HubPusher
+    hub_record: HubRecord
     cosigner: Cosigner | None
-    """The witness for the ledgers of others, None without `witness:`."""
+    """The witness for the ledgers of others, None without `witness:` and hubs."""
+    receiver: Receiver | None = field(default=None, init=False)
+    """The hub, None without `hub_server:`."""
+    make_cosigner: Callable[[Config], Cosigner | None] = field(default=lambda _: None, init=False)
+    """Makes the witness that a config needs. Not asynchronous. Raises WitnessKeyError, StoreError, OSError."""
     built_config: BuiltConfig
     """The objects built from the config in force."""
     only_public_targets: Callable[[], bool]
@@ -128,6 +138,7 @@ class Service:
             lambda: [state.size for state in list(self.witnessing.states.values())],
         )
         others = [self.timestamping.run, self.witnessing.run, self.notifier.run, self.auditing.run]
+        others += [self.hub_pusher.run, self.hub_record.run]
         others += [
             self.storage.run,
             self.packing.run,
@@ -230,7 +241,10 @@ class Service:
             config, waiting = merge_reload(self.config, given)
             built = await asyncio.to_thread(build_config, config)
             notes = await asyncio.to_thread(_notes, config)
-        except (ConfigError, OSError) as error:
+            if self.cosigner is None:
+                self.cosigner = await asyncio.to_thread(self.make_cosigner, config)
+                self.hub_pusher.cosigner = self.cosigner
+        except (ConfigError, OperationError, OSError) as error:
             self.monitor.metrics.config_reload(False, now() / 1000)
             logger.error("the config was not reloaded:\n%s", error)
             return ReloadResult(error=str(error))
@@ -281,8 +295,9 @@ class Service:
         self.addresses.set_section(config.guard)
         self.timestamping.set_authorities(built.authorities)
         self.witnessing.set_witnesses(built.witnesses)
-        if self.cosigner is not None and config.witness is not None:
-            self.cosigner.allow(map(parse_verifier_key, config.witness.logs))
+        self.hub_pusher.set_hub(built.hub)
+        if self.cosigner is not None:
+            self.cosigner.allow(witnessed_keys(config))
         self.monitor.metrics.web_url = config.web.url or ""
         self.backups.set_section(config.backup)
         self.packing.set_retention(config.retention)
@@ -337,6 +352,12 @@ def _guard_reads_files(config: Config) -> bool:
 def time_servers(config: Config) -> list[tuple[str, int]]:
     """Return the time servers: host and port."""
     return [split_endpoint(server) for server in config.clock.servers]
+
+
+def witnessed_keys(config: Config) -> list[VerifierKey]:
+    """Return the keys of the ledgers of others that are cosigned: those of `witness:`, and the hub's."""
+    logs = [*(config.witness.logs if config.witness else ()), *([config.hub.key] if config.hub else ())]
+    return [parse_verifier_key(log) for log in logs]
 
 
 def _heartbeat_settings(config: Config, built: BuiltConfig) -> tuple[SecretStr | None, float]:

@@ -18,12 +18,16 @@ from starlette.types import ASGIApp
 
 from mailwatch.config import Config, WebAccess
 from mailwatch.guard.clock import ClockMonitor
-from mailwatch.ledger.cosignature import parse_verifier_key
+from mailwatch.hub.ledgers import MemberLedgers
+from mailwatch.hub.receiver import Receiver
+from mailwatch.ledger.cosignature import log_key
 from mailwatch.metrics import Metrics
 from mailwatch.model import Rules
 from mailwatch.monitor.build import BuiltConfig, build_config
 from mailwatch.monitor.carried import CheckpointCarrier
 from mailwatch.monitor.follower import Follower, RefusingWriter, StandbyReadModel
+from mailwatch.monitor.hub_push import HubPusher
+from mailwatch.monitor.hub_record import HubRecord
 from mailwatch.monitor.management import ServiceManagement
 from mailwatch.monitor.membership import Membership
 from mailwatch.monitor.packing import LedgerPacking
@@ -31,7 +35,7 @@ from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.read_model import MonitorReadModel, only_public_targets
 from mailwatch.monitor.self_audit import DamageAlarm, LedgerSelfAudit
 from mailwatch.monitor.self_check import SelfCheck
-from mailwatch.monitor.service import Service, build_guards, time_servers
+from mailwatch.monitor.service import Service, build_guards, time_servers, witnessed_keys
 from mailwatch.monitor.spooling import Spooler
 from mailwatch.monitor.storage import StorageWatch
 from mailwatch.monitor.timestamps import TimestampScheduler
@@ -51,6 +55,7 @@ from mailwatch.store import (
     Writer,
 )
 from mailwatch.store.errors import DatabaseAwayError, EvictedError
+from mailwatch.store.hub_register import HubRegister
 from mailwatch.store.keys import Keys, load_keys
 from mailwatch.store.lease import Takeover
 from mailwatch.store.place import Place, configured_place
@@ -108,7 +113,11 @@ class Startup:
         await writer.start()
         self.undo.push_async_callback(_within, CLOSE_SECONDS, writer.close)
         service = await self._service(built, store.keys, store.health, writer)
-        service.cosigner = await asyncio.to_thread(self._cosigner, store.health)
+        service.make_cosigner = partial(self._cosigner, health=store.health)
+        service.cosigner = await asyncio.to_thread(service.make_cosigner, self.config)
+        service.hub_pusher.cosigner = service.cosigner
+        if self.config.hub_server is not None and service.cosigner is not None:
+            service.receiver = self._hub(service, service.cosigner, store.keys, store.health)
         if self.membership is not None:
             service.monitor.may_probe = self.membership.may_probe
             service.node_problems = self.membership.active_problems
@@ -226,6 +235,8 @@ class Startup:
             packing=LedgerPacking(reader, writer, metrics, storage, Tokens(self.place)),
             timestamping=TimestampScheduler(monitor, reader, Tokens(self.place), built.authorities),
             witnessing=WitnessScheduler(monitor, reader, keys, built.witnesses, notifier.notify_directly),
+            hub_pusher=HubPusher(monitor, reader, keys, built.hub, notifier.notify_directly),
+            hub_record=HubRecord(monitor.recorder),
             cosigner=None,
             built_config=built,
             only_public_targets=only_public_targets(monitor, reader),
@@ -234,17 +245,32 @@ class Startup:
             service.nodes = lambda: membership.nodes
         return service
 
-    def _cosigner(self, health: StoreHealth) -> Cosigner | None:
-        """Return the witness for the ledgers of others, None without `witness:`."""
-        section = self.config.witness
-        if section is None:
+    def _cosigner(self, config: Config, health: StoreHealth) -> Cosigner | None:
+        """Return the witness for the ledgers of others; None without `witness:`, a hub, or one of one's own."""
+        if config.witness is None and config.hub is None and config.hub_server is None:
             return None
-        private = load_witness_key(self.config.data_dir)
+        private = load_witness_key(config.data_dir)
         register = WitnessRegister(self.place, health)
         self.undo.callback(register.close)
-        cosigner = Cosigner(private, register, map(parse_verifier_key, section.logs))
-        logger.info("witness on http://%s/ with the key %s", section.listen, cosigner.key)
+        cosigner = Cosigner(private, register, witnessed_keys(config))
+        if config.witness is not None:
+            logger.info("witness on http://%s/ with the key %s", config.witness.listen, cosigner.key)
         return cosigner
+
+    def _hub(self, service: Service, cosigner: Cosigner, keys: Keys, health: StoreHealth) -> Receiver:
+        """Return the hub, and have what it takes recorded."""
+        register = HubRegister(self.place, health)
+        self.undo.callback(register.close)
+        ledgers = MemberLedgers(self.config.data_dir)
+        self.undo.callback(ledgers.close)
+        receiver = Receiver(
+            keys, service.reader, register, ledgers, cosigner,
+            on_push=service.hub_record.on_push, on_cosigned=service.hub_record.on_cosigned,
+        )  # fmt: skip
+        cosigner.others = receiver.member_key
+        if (section := self.config.hub_server) is not None:
+            logger.info("hub on http://%s/ with the key %s", section.listen, log_key(keys.origin, keys.public))
+        return receiver
 
     def _pipeline(self, writer: Writer, secret: bytes) -> Pipeline:
         config = self.config

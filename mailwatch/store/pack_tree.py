@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from operator import itemgetter
 
 import sqlalchemy as sa
 
-from mailwatch.store.errors import StoreHealth
+from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.progress import StartupProgress, StartupStep
+from mailwatch.store.errors import DAMAGE_ADVICE, StoreDamagedError, StoreHealth
 from mailwatch.store.merging import merge
 from mailwatch.store.packs import PackReader, PrunedSubtree
 from mailwatch.store.schema import entries
@@ -49,3 +52,20 @@ def ledger_size(connection: sa.Connection) -> int:
     """Return the number of committed entries."""
     newest = connection.execute(sa.select(sa.func.max(entries.c.idx))).scalar()
     return max(0 if newest is None else newest + 1, PackReader(connection).end())
+
+
+def grow(connection: sa.Connection, tree: CompactRange, end: int, progress: StartupProgress) -> None:
+    """Grow a tree over the entries before `end`, whose indices must be consecutive. Raises StoreDamagedError."""
+    begun = tree.size
+    for found in subtrees(connection, begun, end):
+        if isinstance(found, PrunedSubtree):
+            tree.append_subtree(found.root, found.level)
+            continue
+        index, header = found
+        if tree.size % 1000 == 0:
+            progress.update(StartupStep.CHECKING, tree.size - begun, end - begun)
+        if index != tree.size or json.loads(header)["index"] != index:
+            raise StoreDamagedError(
+                f"entry {tree.size} is missing; {DAMAGE_ADVICE}", f"entry {tree.size} is missing"
+            )
+        tree.append(leaf_hash(header.encode()))

@@ -38,7 +38,7 @@ from mailwatch.store.packs import PackCache, PackReader, PackSubtree, PrunedSubt
 from mailwatch.store.place import Place, place_of
 from mailwatch.store.run_format import Row
 from mailwatch.store.schema import checkpoints, entries
-from mailwatch.store.selection import PACKED_KINDS, Selection
+from mailwatch.store.selection import PACKED_KINDS, WITHHELD, Selection
 from mailwatch.times import Millis
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
@@ -345,7 +345,7 @@ class Reader:
     def _consistent(self, parts: Iterable[Sequence[Sequence[Any]]]) -> Iterator[Any]:
         for part in parts:
             for row in part:
-                if not _is_consistent(row[4], row[5]):
+                if not _is_consistent(row[4], row[5]) and row[1] != WITHHELD:
                     self._health.note(error := entry_mismatch(row[0]))
                     raise error
             yield from part

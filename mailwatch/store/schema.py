@@ -169,6 +169,31 @@ witness_refusals = sa.Table(
 )
 """Signed checkpoints that do not continue what was cosigned before: proof of a second history."""
 
+hub_invitations = sa.Table(
+    "hub_invitations",
+    metadata,
+    sa.Column("digest", NAME, primary_key=True),
+    sa.Column("name", NAME, nullable=False),
+    sa.Column("made_ms", sa.BigInteger, nullable=False),
+    sa.Column("until_ms", sa.BigInteger, nullable=False),
+)
+"""Invitations to this hub that were not used yet: the SHA-256 of each token, and the name it was made for."""
+
+hub_members = sa.Table(
+    "hub_members",
+    metadata,
+    sa.Column("origin", NAME, primary_key=True),
+    sa.Column("name", NAME, nullable=False, unique=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("witness", sa.Text, nullable=False),
+    sa.Column("vantage_point", sa.Text, nullable=False),
+    sa.Column("joined_ms", sa.BigInteger, nullable=False),
+    sa.Column("revoked_ms", sa.BigInteger),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("pushed_ms", sa.BigInteger),
+)
+"""The vantage points that push their ledgers to this hub: their keys, and how far and when they pushed last."""
+
 kept_states = sa.Table(
     "kept_states",
     metadata,

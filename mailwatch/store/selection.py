@@ -12,6 +12,8 @@ from mailwatch.times import Millis
 
 PACKED_KINDS = ("observation", "gap")
 """Kinds of entries that packs hold; all others stay rows."""
+WITHHELD = "withheld"
+"""The kind of a row in the ledger of a hub's member whose payload its owner withholds; its header has another."""
 ALL_CONTENTS = sum(OUTCOMES.values())
 
 

@@ -50,9 +50,9 @@ from mailwatch.store.first_start import (
 from mailwatch.store.kept_states import KeptState, write_kept
 from mailwatch.store.keys import PREDECESSORS, Keys, remove_partial_files
 from mailwatch.store.outage_index import index_outages
-from mailwatch.store.pack_tree import ledger_size, subtrees
+from mailwatch.store.pack_tree import grow, ledger_size
 from mailwatch.store.packing import PreparedPack, write_pack
-from mailwatch.store.packs import PackReader, PrunedSubtree
+from mailwatch.store.packs import PackReader
 from mailwatch.store.place import Hold, Place, place_of
 from mailwatch.store.pruning import prune_pack
 from mailwatch.store.reader import Entry, entry_from_row
@@ -256,7 +256,7 @@ class Store:
         """Grow the tree over the entries that others committed. Raises StoreError."""
         tree = self._tree.copy()
         with self._hold.transaction() as connection:
-            _grow(connection, tree, ledger_size(connection), StartupProgress())
+            grow(connection, tree, ledger_size(connection), StartupProgress())
         if tree.size <= self._tree.size:
             raise self._gone(tree.size)
         self._tree = tree
@@ -354,7 +354,7 @@ class Store:
             ).one_or_none()
             tree = CompactRange() if last is None else self._verified(connection, last, progress)
             have = ledger_size(connection)
-            _grow(connection, tree, have, progress)
+            grow(connection, tree, have, progress)
         if have < tree.size:
             what = f"the last checkpoint covers {tree.size} entries, but there are {have}"
             raise StoreDamagedError(f"{what}; {DAMAGE_ADVICE}", what)
@@ -423,7 +423,7 @@ class Store:
             if (note.size, note.root) == (tree.size, tree.root()):
                 return tree
         tree = CompactRange()
-        _grow(connection, tree, row.size, progress)
+        grow(connection, tree, row.size, progress)
         if (note.size, note.root) != (tree.size, tree.root()):
             raise StoreDamagedError(
                 f"the last checkpoint signs {note.size} entries with root {note.root.hex()}, "
@@ -471,20 +471,3 @@ class Store:
         if not self._closed:
             self._closed = True
             self._hold.release()
-
-
-def _grow(connection: sa.Connection, tree: CompactRange, end: int, progress: StartupProgress) -> None:
-    """Grow a tree over the entries before `end`, whose indices must be consecutive."""
-    begun = tree.size
-    for found in subtrees(connection, begun, end):
-        if isinstance(found, PrunedSubtree):
-            tree.append_subtree(found.root, found.level)
-            continue
-        index, header = found
-        if tree.size % 1000 == 0:
-            progress.update(StartupStep.CHECKING, tree.size - begun, end - begun)
-        if index != tree.size or json.loads(header)["index"] != index:
-            raise StoreDamagedError(
-                f"entry {tree.size} is missing; {DAMAGE_ADVICE}", f"entry {tree.size} is missing"
-            )
-        tree.append(leaf_hash(header.encode()))

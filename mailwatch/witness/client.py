@@ -82,11 +82,11 @@ async def request_cosignature(url: str, key: VerifierKey, request: AddCheckpoint
         except RequestError as error:
             raise WitnessError(f"HTTP 409, but {error}") from None
     if status == 422:
-        raise HistoryConflictError(_readable(words))
+        raise HistoryConflictError(readable(words))
     if status in (403, 404):
-        raise WitnessRefusedError(f"HTTP {status}: {_readable(words)}")
+        raise WitnessRefusedError(f"HTTP {status}: {readable(words)}")
     if status != 200:
-        raise WitnessError(f"HTTP {status}: {_readable(words)}")
+        raise WitnessError(f"HTTP {status}: {readable(words)}")
     try:
         text, _ = split_note(request.note)
         own = next((one for one in signatures(words) if one.is_by(key)), None)
@@ -104,9 +104,9 @@ async def request_statement(url: str, key: VerifierKey, request: str, origin: st
     """
     status, words = await post(f"{url.rstrip('/')}/mailwatch/register", request.encode())
     if status in (403, 404):
-        raise WitnessRefusedError(f"HTTP {status}: {_readable(words)}")
+        raise WitnessRefusedError(f"HTTP {status}: {readable(words)}")
     if status != 200:
-        raise WitnessError(f"HTTP {status}: {_readable(words)}")
+        raise WitnessError(f"HTTP {status}: {readable(words)}")
     try:
         stated = read_statement(words, key)
     except CheckpointError as error:
@@ -118,25 +118,32 @@ async def request_statement(url: str, key: VerifierKey, request: str, origin: st
 
 async def post(url: str, body: bytes) -> tuple[int, str]:
     """Send a request; return the status and the text of the answer. Raises WitnessError."""
+    return await exchange("POST", url, body)
+
+
+async def exchange(
+    method: str, url: str, body: bytes | None = None, *, seconds: float = TIMEOUT_SECONDS
+) -> tuple[int, str]:
+    """Send a request; return the status and the text of the answer within `seconds`. Raises WitnessError."""
     # Imported when a witness is asked: httpx takes longer to load than all else that a command needs.
     import httpx
 
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            return await _post(url, body)
+        async with asyncio.timeout(seconds):
+            return await _exchange(method, url, body, seconds)
     except TimeoutError:
-        raise WitnessError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
+        raise WitnessError(f"no answer within {seconds:.0f} s") from None
     except httpx.HTTPError as error:
         raise WitnessError(f"{type(error).__name__}: {error}"[:MAX_WORDS]) from None
 
 
-async def _post(url: str, body: bytes) -> tuple[int, str]:
+async def _exchange(method: str, url: str, body: bytes | None, seconds: float) -> tuple[int, str]:
     import httpx
 
     headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": f"MailWatch/{__version__}"}
     async with (
-        httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client,
-        client.stream("POST", url, content=body, headers=headers) as got,
+        httpx.AsyncClient(timeout=seconds, trust_env=False) as client,
+        client.stream(method, url, content=body, headers=headers) as got,
     ):
         answer = bytearray()
         # Read raw bytes: a gzip body could unpack to any size.
@@ -150,6 +157,6 @@ async def _post(url: str, body: bytes) -> tuple[int, str]:
             raise WitnessError("the answer is not UTF-8") from None
 
 
-def _readable(words: str) -> str:
+def readable(words: str) -> str:
     """Return the beginning of an answer in one line of printable text, for messages."""
     return "".join(sign if sign.isprintable() else " " for sign in words[:MAX_WORDS]).strip()

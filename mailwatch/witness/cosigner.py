@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mailwatch.ledger.checkpoint import CheckpointError
+from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.consistency import ConsistencyError, verify_consistency
 from mailwatch.ledger.cosignature import Signature, VerifierKey, cosign, cosigner_key
 from mailwatch.ledger.merkle import EMPTY_ROOT
@@ -66,6 +66,8 @@ class Cosigner:
     ) -> None:
         self._private, self._register, self._read_clock = private, register, read_clock
         self.key = cosigner_key(private.public_key())
+        self.others: Callable[[str], VerifierKey | None] = lambda _origin: None
+        """Returns the key of another ledger that may use it now, by its name."""
         self.allow(logs)
 
     def allow(self, logs: Iterable[VerifierKey]) -> None:
@@ -82,6 +84,39 @@ class Cosigner:
             return Answer(400, f"{error}\n")
         except _AnswerError as error:
             return error.answer
+
+    def known(self, origin: str) -> WitnessedLedger | None:
+        """Return what was cosigned of a ledger; None before its first cosignature. Raises StoreError."""
+        return self._register.ledger(origin)
+
+    def cosign_whole(self, made: Checkpoint, note: str) -> Signature | None:
+        """Cosign a checkpoint all of whose entries are here and go through what was cosigned before.
+
+        None if a later one was cosigned already. Raises RequestError, StoreError.
+        """
+        submitted, found = parse_submitted(note), list[Signature]()
+
+        def decide(known: WitnessedLedger | None) -> WitnessedLedger:
+            if known is not None and known.size > made.size:
+                return known
+            at = self._read_clock()
+            found.append(cosign(submitted.text, self._private, at // 1000))
+            return WitnessedLedger(
+                origin=made.origin,
+                first_size=made.size,
+                first_at=at,
+                size=made.size,
+                at=at,
+                root=made.root,
+                note=f"{note}{found[0]}\n",
+            )
+
+        self._register.update(made.origin, decide)
+        return found[0] if found else None
+
+    def refuse(self, origin: str, reason: str, request: str) -> None:
+        """Keep a request that shows another history than was cosigned. Raises StoreError."""
+        self._register.refuse(Refusal(origin, self._read_clock(), reason, request))
 
     def register(self, body: bytes) -> Answer:
         """Answer a ledger's request about one of its mailboxes: register it, and state what is known.
@@ -132,7 +167,8 @@ class Cosigner:
 
     def _authenticate(self, submitted: SubmittedCheckpoint) -> Signature:
         """Return the signature of the checkpoint's ledger, which may use this witness. Raises _AnswerError."""
-        key = self._logs.get(submitted.checkpoint.origin)
+        origin = submitted.checkpoint.origin
+        key = self._logs.get(origin) or self.others(origin)
         if key is None:
             raise _AnswerError(404, "this witness does not know that ledger")
         own = [one for one in submitted.signatures if one.is_by(key)]
@@ -188,4 +224,4 @@ class Cosigner:
     def _refuse(self, request: AddCheckpoint, submitted: SubmittedCheckpoint, reason: str) -> None:
         origin = submitted.checkpoint.origin
         logger.warning("witness: %s showed a history that does not continue what was cosigned: %s", origin, reason)
-        self._register.refuse(Refusal(origin, self._read_clock(), reason, request.text()))
+        self.refuse(origin, reason, request.text())

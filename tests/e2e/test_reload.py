@@ -77,6 +77,10 @@ def target(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "kind": "imap", "host": "mail.example", "provider": "lab", **more}
 
 
+WITNESS_KEY = "mailwatch-witness/4c58a042095f0d47+6e930214+BOjCEHV3UUlzlx2fCfFKtQ6uSVc8Y86JnxmKdvZunMBS"
+HUB_KEY = "mailwatch/1faafa4917e1772d+9b38ef83+AVSw2B0Pp9AOSn1gDfq6bysiA1si/jNeF+31+apbsFB0"
+LOG_KEY = "mailwatch/f9994a23a489c953+918209ba+AeQsJQEKXmuVcv3HuHOoxKsSx13K8E7g+GA4uLJ8gP43"
+
 BASE: dict[str, Any] = {
     "vantage_point": {"name": "home", "place": "here"},
     "data_dir": "data",
@@ -118,13 +122,12 @@ BASE: dict[str, Any] = {
     "backup": {"to": "backups"},
     "retention": {"keep": "400d"},
     "witness": {},
+    "hub": {"url": "http://127.0.0.1:1/", "key": HUB_KEY, "send": "checkpoints"},
 }  # fmt: skip
 for section in BASE["targets"]:
     if section["host"] is None:
         del section["host"]
 
-WITNESS_KEY = "mailwatch-witness/4c58a042095f0d47+6e930214+BOjCEHV3UUlzlx2fCfFKtQ6uSVc8Y86JnxmKdvZunMBS"
-LOG_KEY = "mailwatch/f9994a23a489c953+918209ba+AeQsJQEKXmuVcv3HuHOoxKsSx13K8E7g+GA4uLJ8gP43"
 
 Edits = dict[str, Any]
 
@@ -275,6 +278,11 @@ CHANGES: dict[str, tuple[Edits, Edits]] = {
     ),
     "witnesses[].key": ({}, {"witnesses": [{"url": "http://192.0.2.1:9743", "key": WITNESS_KEY}]}),
     "witness.listen": ({}, {"witness.listen": "127.0.0.1:3"}),
+    "hub.url": ({}, {"hub.url": "http://127.0.0.1:2/"}),
+    "hub.key": ({}, {"hub.key": LOG_KEY}),
+    "hub.send": ({}, {"hub.send": "all"}),
+    "hub.every": ({}, {"hub.every": "20s"}),
+    "hub_server.listen": ({}, {"hub_server": {"listen": "127.0.0.1:3"}}),
     "witness.logs": ({}, {"witness.logs": [LOG_KEY]}),
     "signing.key_file": ({}, {"signing.key_file": "other.pem"}),
     "signing.certificate_file": ({}, {"signing.certificate_file": "cert.pem"}),
@@ -373,6 +381,7 @@ class Running:
             "authorities": service.timestamping._authorities,
             "witnesses": dict(service.witnessing._witnesses),
             "cosigned": set(service.cosigner._logs),
+            "hub": service.hub_pusher._hub,
             "every": monitor.metrics._token_interval,
             "channels": service.notifier._channels,
             "counted": set(monitor.metrics._notifications),
@@ -461,7 +470,7 @@ PARTS = {
     "web": "access", "limits": "limit", "defaults": "targets", "accounts": "targets", "targets": "targets",
     "guard": "guard", "clock": "time servers", "maintenance": "maintenance", "timestamps": "authorities",
     "notify": "channels", "heartbeat": "heartbeat", "timezone": "zone", "backup": "backup",
-    "retention": "retention", "witnesses": "witnesses", "witness": "cosigned",
+    "retention": "retention", "witnesses": "witnesses", "witness": "cosigned", "hub": "hub",
 }  # fmt: skip
 """Where each section of the config is seen to be in force."""
 SHOWN = re.compile(r"web\.url")
@@ -486,6 +495,7 @@ FOLLOWS = {
     "targets": {"on record", "intervals", "shown", "maintenance", "paused"},
     "authorities": {"every"},
     "channels": {"counted"},
+    "hub": {"cosigned"},
 }
 """What may change with it."""
 

@@ -150,9 +150,9 @@ class MailWatchProcess:
         """Wait until the API has more than so many observations of that outcome."""
         self.wait_until(lambda: self.count(target, outcome) > than, f"{target} {outcome} again", timeout)
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run another command of mailwatch on the same config."""
-        return mailwatch("--config", self.config, *words)
+    def command(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run another command of mailwatch on the same config, with `given` on its stdin."""
+        return mailwatch("--config", self.config, *words, given=given)
 
     def all_output(self) -> bytes:
         """All that it wrote or shows: files (but for the secrets given to it), log, pages, command lines."""

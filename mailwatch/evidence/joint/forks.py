@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mailwatch.evidence.joint.member import JointMember
 from mailwatch.evidence.verify.archive import Archive
-from mailwatch.evidence.verify.entries import ENTRY_LINE
+from mailwatch.ledger.entry_line import ENTRY_LINE
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 
 MemberOpener = Callable[[JointMember], AbstractContextManager[Path]]

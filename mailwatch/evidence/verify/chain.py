@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import orjson
 
 from mailwatch.evidence.verify.archive import Archive, VerificationError
-from mailwatch.evidence.verify.entries import ENTRY_LINE
 from mailwatch.ledger.consistency import ConsistencyError, verify_consistency
+from mailwatch.ledger.entry_line import ENTRY_LINE
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.succession import KIND, Link, SuccessionError, predecessors
 

@@ -16,18 +16,12 @@ import orjson
 from mailwatch.evidence.verify.archive import VerificationError
 from mailwatch.ledger.checkpoint import Checkpoint
 from mailwatch.ledger.clock_readings import READING_KEYS, ClockReadings
+from mailwatch.ledger.entry_line import ENTRY_LINE
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.payloads import change_from
 from mailwatch.net import is_address
 from mailwatch.times import Millis
 
-ENTRY_LINE = re.compile(
-    rb'\{"header":(\{(?:"boot":"([0-9a-f]{16})","clock":(0|[1-9][0-9]{0,15}),)?"index":(0|[1-9][0-9]{0,15}),'
-    rb'"kind":"([a-z]{1,20})","number":(null|[1-9][0-9]{0,15}),"payload":"([0-9a-f]{64})",(?:"run":"([0-9a-f]{16})",)?'
-    rb'"target":(?:null|"([0-9a-f]{16})"),"time":(0|[1-9][0-9]{0,13}|-[1-9][0-9]{0,11}),"v":([12])\})'
-    rb'(?:,"payload":(\{[^\n]*\}))?\}\n'
-)
-"""A line in its only canonical form (RFC 8785), for the years 1938 to 5138; anything else is rejected."""
 PUBLIC_KINDS = frozenset((b"guard", b"clock", b"node", b"token", b"successor", b"witness"))
 TARGET_KINDS = frozenset((b"observation", b"gap", b"outage", b"watch"))
 

@@ -25,6 +25,7 @@ LAYERS = (
     {"guard", "store"},
     {"setup"},
     {"evidence", "metrics", "notify", "web", "witness"},
+    {"hub"},
     {"monitor"},
     {"cli"},
     {"__main__"},

@@ -427,6 +427,8 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date_and_loses_nothing(
             "witnessed",
             "witnessed_mailboxes",
             "witness_refusals",
+            "hub_invitations",
+            "hub_members",
         ):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("UPDATE alembic_version SET version_num = '0002'")

@@ -1,0 +1,178 @@
+"""mailwatch hub: invites vantage points to this hub, lists them, and removes one."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from rich.text import Text
+from typing_extensions import TypedDict
+
+from mailwatch.cli.common import add_options, open_config, stdout
+from mailwatch.cli.errors import print_error
+from mailwatch.cli.language import tr
+from mailwatch.cli.terminal_format import TerminalFormat, add_utc_option, terminal_format
+from mailwatch.cli.text_table import Column, TextTable, print_lines
+from mailwatch.config import Config
+from mailwatch.errors import OperationError
+from mailwatch.store.hub_register import HubMember, HubRegister, HubRegisterError, Invitation
+from mailwatch.store.place import configured_place
+from mailwatch.times import now, rfc3339
+
+MAX_NAME_CHARS = 100
+
+
+class MemberJson(TypedDict):
+    """A member in the output of `mailwatch hub list --json`. Times are RFC 3339."""
+
+    name: str
+    state: str
+    """invited, joined, pushing or removed."""
+    ledger: str | None
+    vantage_point: str | None
+    joined: str | None
+    entries: int
+    pushed: str | None
+    """When its last push was taken."""
+    until: str | None
+    """Of an invitation: until when it may be used."""
+
+
+def add(verb: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    actions = verb.add_subparsers(required=True, metavar="invite|list|revoke")
+    action = actions.add_parser("invite", help="print a token with which one vantage point may join within a day")
+    action.add_argument("name", metavar="NAME", help="what you call it")
+    add_options(action, json=False)
+    action.set_defaults(run=_invite)
+    action = actions.add_parser("list", help="list the vantage points: how far and when each pushed")
+    add_options(action)
+    add_utc_option(action)
+    action.set_defaults(run=_list)
+    action = actions.add_parser("revoke", help="take nothing more from a vantage point; what it sent stays")
+    action.add_argument("name", metavar="NAME")
+    add_options(action, json=False)
+    action.set_defaults(run=_revoke)
+
+
+def _invite(args: argparse.Namespace) -> int:
+    config, name = open_config(args), args.name.strip()
+    if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
+        print_error(f"mailwatch: a name is printable and has at most {MAX_NAME_CHARS} characters")
+        return 2
+    if config.hub_server is None:
+        print_error("mailwatch: the config has no hub_server: write it and restart MailWatch (docs/how-to/hub.md)")
+        return 2
+    with _register(config) as register:
+        try:
+            token = register.invite(name, now())
+        except HubRegisterError as error:
+            print_error(f"mailwatch: {error}")
+            return 1
+    print(token)
+    print_error(
+        tr("on the machine of {name}, within a day: mailwatch join {url}", name=name, url=_address(config))
+    )
+    print_error(tr("it asks for the token, which works once"))
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    config = open_config(args)
+    with _register(config, read_only=True) as register:
+        members, invited = register.members(), register.invitations(now())
+    if args.json:
+        found = [*map(member_json, members), *map(_invitation_json, invited)]
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print_lines(stdout(), _table(members, invited, terminal_format(args, config)))
+    return 0
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    with _register(open_config(args)) as register:
+        try:
+            member = register.revoke(args.name, now())
+        except HubRegisterError as error:
+            print_error(f"mailwatch: {error}")
+            return 1
+    print(tr("{name} is removed: nothing more is taken from it; its {size} entries stay", name=member.name,
+             size=member.size))  # fmt: skip
+    return 0
+
+
+@contextlib.contextmanager
+def _register(config: Config, *, read_only: bool = False) -> Iterator[HubRegister]:
+    place = configured_place(config)
+    if place.absence():
+        raise OperationError("there is no ledger here yet; `mailwatch run` creates it")
+    with contextlib.closing(HubRegister(place, read_only=read_only)) as register:
+        yield register
+
+
+def _address(config: Config) -> str:
+    """Return how others may reach this hub, as far as the config says it."""
+    host = urlsplit(config.web.url or "").hostname
+    if host:
+        return f"https://{host}/"
+    return f"http://{config.hub_server.listen}/" if config.hub_server else ""
+
+
+def state_of(member: HubMember) -> str:
+    """Return the state of a member in one word."""
+    if member.revoked_at is not None:
+        return "removed"
+    return "joined" if member.pushed_at is None else "pushing"
+
+
+def member_json(member: HubMember) -> MemberJson:
+    """Return a member as JSON."""
+    return {
+        "name": member.name,
+        "state": state_of(member),
+        "ledger": member.origin,
+        "vantage_point": member.vantage_point,
+        "joined": rfc3339(member.joined_at),
+        "entries": member.size,
+        "pushed": None if member.pushed_at is None else rfc3339(member.pushed_at),
+        "until": None,
+    }
+
+
+def _invitation_json(invited: Invitation) -> MemberJson:
+    return {
+        "name": invited.name,
+        "state": "invited",
+        "ledger": None,
+        "vantage_point": None,
+        "joined": None,
+        "entries": 0,
+        "pushed": None,
+        "until": rfc3339(invited.until),
+    }
+
+
+def _table(members: list[HubMember], invited: list[Invitation], form: TerminalFormat) -> TextTable:
+    columns = (
+        Column(header="name", shrinks=True),
+        Column(header="state"),
+        Column(header="vantage point", shrinks=True),
+        Column(header="entries", right=True),
+        Column(header="last push"),
+        Column(header="ledger"),
+    )
+    table = TextTable(columns, form.zone_note())
+    for member in members:
+        state = state_of(member)
+        style = {"pushing": "bold green", "removed": "bold red"}.get(state, "")
+        pushed = "" if member.pushed_at is None else form.second(member.pushed_at)
+        table.add_row(
+            member.name, Text(tr(state), style), member.vantage_point, f"{member.size:,}", pushed, member.origin
+        )
+    for one in invited:
+        until = tr("until {time}", time=form.second(one.until))
+        table.add_row(one.name, Text(tr("invited")), "", "", until, "")
+    return table

@@ -1,0 +1,167 @@
+"""A hub and a vantage point as processes: joined by an invitation, pushed, cosigned, cut off, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mailwatch.ledger.checkpoint import origin_of
+from mailwatch.store import Reader, load_keys
+from mailwatch.store.member_ledger import member_place
+from tests.helpers.process import MailWatchProcess
+from tests.servers import free_port
+
+SILENT = {"kind": "imap", "host": "127.0.0.1", "port": 9, "tls": "none", "interval": "1s", "timeout": "1s"}
+OTHER = SILENT | {"name": "other"}
+
+
+def entries(process: MailWatchProcess, kind: str) -> list[dict[str, Any]]:
+    """The payloads of a kind, oldest first."""
+    with contextlib.closing(Reader.open(process.data_dir)) as reader:
+        return [entry.payload for entry in reader.entries(kinds=[kind])]
+
+
+class Pair:
+    """A hub, and a vantage point that is to join it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        for name in ("hub", "home"):
+            (folder / name).mkdir()
+        server = {"listen": f"127.0.0.1:{self.port}"}
+        self.hub = MailWatchProcess(folder / "hub", [SILENT | {"name": "lab"}], hub_server=server)
+        self.home = MailWatchProcess(
+            folder / "home", [SILENT | {"name": "box"}, OTHER], detection={"open_after": 1, "close_after": 1}
+        )
+        for process in (self.hub, self.home):
+            with process.running():
+                pass
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def join(self, *send: str) -> None:
+        """By an invitation, while the hub runs."""
+        token = self.hub.command("hub", "invite", "grandma").stdout.strip()
+        words = [word for each in send for word in ("--send", each)]
+        joined = self.home.command("join", self.url, *words, given=f"{token}\n")
+        assert joined.returncode == 0, joined.stderr
+        self.home.settings |= yaml.safe_load(joined.stdout)
+        self.home.settings["hub"]["every"] = "1s"
+        self.home.write_config()
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """What the hub has of the vantage point."""
+        origin = origin_of(load_keys(self.home.data_dir).public)
+        with contextlib.closing(Reader.open(member_place(self.hub.data_dir, origin))) as reader:
+            yield reader
+
+    def pushed(self) -> int:
+        """How many entries the hub has."""
+        try:
+            with self.reader() as reader:
+                return reader.size()
+        except FileNotFoundError:
+            return 0
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    return Pair(tmp_path)
+
+
+def test_a_vantage_point_pushes_all_and_each_cosigns_the_other(pair: Pair) -> None:
+    with pair.hub.running():
+        pair.join("all")
+        with pair.home.running():
+            for one in (pair.home, pair.hub):
+                one.wait_until(lambda it=one: "cosignature" in str(entries(it, "witness")), "cosigned")  # type: ignore[misc]
+            with contextlib.closing(Reader.open(pair.home.data_dir)) as own:
+                size = own.size()
+            pair.hub.wait_until(lambda: pair.pushed() > size, "pushed what came since")
+        assert "grandma" in pair.hub.command("hub", "list").stdout
+    with pair.reader() as pushed, contextlib.closing(Reader.open(pair.home.data_dir)) as own:
+        size = pushed.size()
+        assert list(pushed.raw_entries(0, size)) == list(own.raw_entries(0, size))
+    for process in (pair.hub, pair.home):
+        assert process.command("ledger", "audit").returncode == 0
+
+
+def test_a_hub_that_is_away_gets_all_of_it_later(pair: Pair) -> None:
+    with pair.hub.running():
+        pair.join("all")
+    with pair.home.running():
+        pair.home.wait_until(lambda: "hub mailwatch/" in pair.home.log.read_text(), "a line about the hub")
+        assert pair.pushed() == 0
+        pair.hub.start()
+        pair.hub.wait_until(lambda: pair.pushed() > 5, "pushed")
+        pair.hub.kill()
+        size = pair.pushed()
+        pair.hub.start()
+        pair.hub.wait_until(lambda: pair.pushed() > size, "pushed after a kill")
+        pair.hub.stop()
+    assert pair.home.command("ledger", "audit").returncode == 0
+
+
+@pytest.mark.nightly
+def test_of_one_target_nothing_leaves_but_hashes(pair: Pair) -> None:
+    with pair.hub.running():
+        pair.join("box")
+        with pair.home.running():
+            pair.hub.wait_until(lambda: pair.pushed() > 10, "pushed")
+    with pair.reader() as reader:
+        assert reader.targets() == ["box"]
+        withheld = [row for row in reader.raw_entries(0, reader.size()) if not row[5]]
+    assert withheld
+    (file,) = (pair.hub.data_dir / "hub").rglob("mailwatch.sqlite")
+    assert b'"target":"other"' not in file.read_bytes()
+
+
+@pytest.mark.nightly
+def test_checkpoints_alone_are_cosigned_and_no_entry_leaves(pair: Pair) -> None:
+    with pair.hub.running():
+        pair.join("checkpoints")
+        with pair.home.running():
+            for one in (pair.home, pair.hub):
+                one.wait_until(lambda it=one: "cosignature" in str(entries(it, "witness")), "cosigned")  # type: ignore[misc]
+    assert pair.pushed() == 0
+
+
+@pytest.mark.nightly
+def test_a_removed_vantage_point_is_refused_and_probes_on(pair: Pair) -> None:
+    with pair.hub.running():
+        pair.join("all")
+        with pair.home.running():
+            pair.hub.wait_until(lambda: pair.pushed() > 5, "pushed")
+            assert pair.hub.command("hub", "revoke", "grandma").returncode == 0
+            pair.home.wait_until(lambda: "was removed from this hub" in pair.home.log.read_text(), "refused")
+            size, count = pair.pushed(), pair.home.count("box", "down")
+            pair.home.wait_until(lambda: pair.home.count("box", "down") > count + 2, "probing on")
+            assert pair.pushed() == size
+            assert pair.home.get("/readyz").startswith("ok\n")
+
+
+@pytest.mark.nightly
+def test_an_older_copy_of_the_data_dir_is_found_out(pair: Pair, tmp_path: Path) -> None:
+    with pair.hub.running():
+        pair.join("all")
+        with pair.home.running():
+            pair.hub.wait_until(lambda: pair.pushed() > 5, "pushed")
+        shutil.copytree(pair.home.data_dir, tmp_path / "copy")
+        with contextlib.closing(Reader.open(tmp_path / "copy")) as reader:
+            size = reader.size()
+        with pair.home.running():
+            pair.hub.wait_until(lambda: pair.pushed() > size, "pushed further")
+        shutil.rmtree(pair.home.data_dir)
+        shutil.copytree(tmp_path / "copy", pair.home.data_dir)
+        with pair.home.running():
+            pair.home.wait_until(lambda: "two histories" in pair.home.log.read_text(), "an alarm")
+            pair.home.wait_until(lambda: entries(pair.home, "hub"), "on record")
