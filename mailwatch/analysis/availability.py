@@ -155,6 +155,7 @@ class AvailabilityMeter:
         "_start",
         "_steady",
         "_stepped",
+        "_ups",
     )
 
     def __init__(
@@ -165,6 +166,8 @@ class AvailabilityMeter:
         self._start, self._end, self._from = start, end, start
         self._excluded = excluded
         self._segmenter, self._observations = Segmenter(interval, infer=infer), dict.fromkeys(Outcome, 0)
+        self._ups = 0
+        """Good observations in the window that `feed_up` counted."""
         self._spent, self._steady = [0, 0, 0], False
         self._stepped = [0, 0]
         """Milliseconds that steps of the clock skipped: all, and those that versions up to 0.2.0 noticed."""
@@ -191,7 +194,7 @@ class AvailabilityMeter:
         if not self._segmenter.feed_up(payload):
             return False
         if self._start <= payload["start"] < self._end:
-            self._observations[Outcome.UP] += 1
+            self._ups += 1
         return True
 
     @property
@@ -234,7 +237,7 @@ class AvailabilityMeter:
             up=up,
             down=down,
             indeterminate=undecided,
-            observations=dict(self._observations),
+            observations=self._observations | {Outcome.UP: self._observations[Outcome.UP] + self._ups},
             maintenance=overlap_length(excluded, start, end),
             mttr=_mttr(known, start, end),
             mtbf=_mtbf(known, start, end, up, undecided),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypedDict
 
 from mailwatch.model import ClockSpan, Fact, Gap, Observation
@@ -55,6 +56,7 @@ def fact_end(fact: Observation | Gap) -> Moment:
     return Moment(wall) if fact.clock is None else Moment(wall, fact.clock.end, fact.clock.boot)
 
 
+@lru_cache(64)
 def max_spacing(interval: Millis) -> Millis:
     """Return the longest time (milliseconds) between two observations that counts as observed."""
     return round(interval * 1.5) + 1000

@@ -222,7 +222,8 @@ class PeriodReplay:
                     account.first_index = index if account.first_index is None else account.first_index
                     account.last_index = index
                 account.replay.feed(index, kind, payload, self.rules)
-                account.learn_interval(kind, payload)
+                if kind == "watch" or len(account.due_times) < INTERVAL_SAMPLE_SIZE:
+                    account.learn_interval(kind, payload)
             elif kind == "outage":
                 subject = {key: payload[key] for key in SUBJECT_KEYS}
                 account.recorded[cast(OutagePayload, payload)["id"]] = subject

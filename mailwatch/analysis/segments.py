@@ -77,8 +77,9 @@ class Segmenter:
 
     __slots__ = (
         "_before",
+        "_boot",
+        "_clock",
         "_due",
-        "_end",
         "_formerly_taken",
         "_infer",
         "_latest",
@@ -90,6 +91,7 @@ class Segmenter:
         "_spacing",
         "_started",
         "_state",
+        "_wall",
         "far_pairs",
         "former_jumps",
         "jumps",
@@ -105,7 +107,11 @@ class Segmenter:
         self._state: SegmentState | None = None
         self._started: Millis = 0
         self._length: Millis = 0
-        self._end = Moment(0)
+        # The end of the latest observation, taken apart: a Moment for each of half a million a year would take as
+        # long as the rest of `feed_up`.
+        self._wall: Millis = 0
+        self._clock: Millis | None = None
+        self._boot = ""
         self._before: SegmentState | None = None
         self._run: Moment | None = None
         """Start of a run of up observations whose segment is not yet returned."""
@@ -119,6 +125,15 @@ class Segmenter:
         """Steps of the wall clock. Cleared by the reader."""
         self.former_jumps: list[ClockJump] = []
         """Those that versions up to 0.2.0 noted: they missed steps within an observation or a gap."""
+
+    @property
+    def _end(self) -> Moment:
+        """The end of the latest observation."""
+        return Moment(self._wall, self._clock, self._boot)
+
+    @_end.setter
+    def _end(self, moment: Moment) -> None:
+        self._wall, self._clock, self._boot = moment.wall, moment.clock, moment.boot
 
     @property
     def memory(self) -> SegmenterMemory:
@@ -152,24 +167,26 @@ class Segmenter:
         """
         if self._state is not SegmentState.UP or self._before is not SegmentState.UP:
             return False
-        start, end, clock, here = payload["start"], payload["end"], payload.get("clock"), self._end
+        start, end, clock, before = payload["start"], payload["end"], payload.get("clock"), self._clock
         if clock is None:
-            begun, moment = Moment(start), Moment(end)
-            apart = start - here.wall
-            if here.clock is not None:
+            if before is not None:
                 return False
+            apart, length, over = start - self._wall, end - start, None
+            is_set = False
         else:
-            begun, moment = Moment(start, clock["start"], clock["boot"]), Moment(end, clock["end"], clock["boot"])
-            if here.clock is None or here.boot != moment.boot:
+            begun, over = clock["start"], clock["end"]
+            if before is None or self._boot != clock["boot"] or self._offset is None:
                 return False
-            if self._offset is None or abs(start - clock["start"] - self._offset) > STEP_MS:
+            offset = start - begun
+            if abs(offset - self._offset) > STEP_MS:
                 return False
-            apart = clock["start"] - here.clock
+            apart, length = begun - before, max(0, over - begun)
+            is_set = abs(end - over - offset) > STEP_MS
         interval = payload.get("interval")
         longest = self._reach if interval is None else max_spacing(interval)
         if not 0 <= apart <= max(longest, self._reached):
             return False
-        if _is_set_between(begun, moment):
+        if is_set:
             self._formerly_taken = True
             return False
         if interval is not None:
@@ -177,9 +194,9 @@ class Segmenter:
         if self._infer:
             self._infer_interval(payload["scheduled"])
         if self._run is None:
-            self._run = Moment(self._started, None if here.clock is None else here.clock - self._length, here.boot)
-        self._started, self._length = start, _between(begun, moment)
-        self._end = self._latest = moment
+            self._run = Moment(self._started, None if before is None else before - self._length, self._boot)
+        self._started, self._length = start, length
+        self._wall, self._clock = end, over
         self._reached = self._reach
         self.near_pairs += 1
         return True
@@ -189,10 +206,10 @@ class Segmenter:
         run = self._run
         if run is None:
             return []
-        self._run = None
-        if run.clock is None or self._end.clock is None:
+        self._run, self._latest = None, self._end
+        if run.clock is None or self._clock is None:
             return [(run.wall, self._started, SegmentState.UP)]
-        return [(self._started - (self._end.clock - self._length - run.clock), self._started, SegmentState.UP)]
+        return [(self._started - (self._clock - self._length - run.clock), self._started, SegmentState.UP)]
 
     def feed(self, fact: Fact) -> list[Segment]:
         """Return the segments that `fact` decides, up to its start; its own time is still open."""

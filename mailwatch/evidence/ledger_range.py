@@ -70,9 +70,9 @@ class LedgerRange:
         """Read the range's entries in order."""
         return reader.entries(from_index=self.start.size, to_index=self.end.size)
 
-    def raw_entries(self, reader: Reader) -> Iterator[RawEntry]:
-        """Read the range's entries as stored."""
-        return reader.raw_entries(self.start.size, self.end.size)
+    def raw_entries(self, reader: Reader, *, headers: bool = True) -> Iterator[RawEntry]:
+        """Read the range's entries as stored, as `Reader.raw_entries`."""
+        return reader.raw_entries(self.start.size, self.end.size, headers=headers)
 
 
 EMPTY_LEDGER = CheckpointRow(0, 0, "")

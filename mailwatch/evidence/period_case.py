@@ -147,7 +147,7 @@ def _replay_range(reader: Reader, found: LedgerRange, replay: PeriodReplay) -> C
     """Feed all entries of a range to a replay; return the facts behind the caveats."""
     (last,) = reader.entries(from_index=found.end.size - 1, to_index=found.end.size)
     doubts = CaveatFacts(found.start.size, found.end.size - 1)
-    for index, kind, time, target, _, text in found.raw_entries(reader):
+    for index, kind, time, target, _, text in found.raw_entries(reader, headers=False):
         if kind in MONITOR_KINDS or target in replay.accounts:
             payload = orjson.loads(text)
             replay.feed(index, kind, time, target, payload)

@@ -3,7 +3,7 @@
 1. `Packer.prepare` encodes a range and decodes it again: each text must be the same, and the leaves of what was
    decoded must give the subtree's root. It only reads, in any thread.
 2. `write_pack` writes the runs and reads them back.
-3. `Sweeper.sweep` (sweeping.py) compares each row with the committed run that holds it, and deletes it.
+3. `Sweeper.sweep` (sweeping.py) compares each row with its copy in a committed run, and deletes it.
 
 Each step is a transaction of its own. A crash between two leaves an entry as a row, or as a row and in a run,
 which readers take for one entry, and never as neither. The trigger of the table `entries` allows no other row to
@@ -400,4 +400,4 @@ class Packing(Protocol):
         """Write a pack."""
 
     def sweep_packs(self, limit: int = ...) -> int:
-        """Delete rows that packs hold; return how many."""
+        """Read packs, or delete rows that they hold; return how many entries that were, 0 for none left."""

@@ -197,7 +197,7 @@ class PackReader:
         """Return the wanted rows of a run."""
         run = self.load(run_row)
         try:
-            return list(run.rows(wanted.positions(run)))
+            return list(run.rows(wanted.positions(run), headers=wanted.headers))
         except RunDamagedError as error:
             raise self.damaged(run_row, error) from None
 
@@ -369,7 +369,7 @@ def _window(pack: _LoadedPack, wanted: Selection, start: int, end: int) -> list[
         if run.indices[0] >= high or run.indices[-1] < low:
             continue
         try:
-            found += run.rows(within.positions(run))
+            found += run.rows(within.positions(run), headers=wanted.headers)
         except RunDamagedError as error:
             raise pack.reader.damaged(run_row, error) from None
     found.sort(key=itemgetter(0))

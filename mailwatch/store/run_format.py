@@ -21,11 +21,11 @@ import hashlib
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import count
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from itertools import count, repeat
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import zstandard
@@ -43,6 +43,7 @@ from mailwatch.store.run_columns import (
 from mailwatch.times import Millis
 
 FORMAT = 1
+T = TypeVar("T")
 MAX_RUN_ENTRIES = 1024
 LEVEL = 9
 PATTERN_AFTER = 32
@@ -356,34 +357,61 @@ class Run:
         """The payload of each row."""
         return self._decoded[0]
 
-    def rows(self, positions: Sequence[int]) -> Iterator[Row]:
-        """Remake the rows at these positions, each with its header."""
-        payloads, clocks = self._decoded
-        heads = [
+    def rows(self, positions: Sequence[int], *, headers: bool = True) -> Iterator[Row]:
+        """Remake the rows at these positions, in ledger order; their headers are "" without `headers`."""
+        payloads, clocks = _picked(self._decoded[0], positions), _picked(self._decoded[1], positions)
+        indices, numbers, times, members = (
+            _picked(column, positions) for column in (self.indices, self.numbers, self.times, self.members)
+        )
+        kinds: Iterable[str] = repeat(str(self.heads[0][0]))
+        outcomes: Iterable[str | None] = repeat(self.heads[0][1])
+        if len(self.heads) > 1:
+            kinds = [str(self.heads[member][0]) for member in members]
+            outcomes = [self.heads[member][1] for member in members]
+        made: Iterable[str] = repeat("")
+        if headers:
+            made = self._headers(indices, numbers, times, members, payloads, clocks)
+        columns = zip(indices, kinds, times, repeat(self.target), numbers, outcomes, made, payloads, strict=False)
+        return map(_as_row, columns)
+
+    def _headers(
+        self,
+        indices: Sequence[int],
+        numbers: Sequence[int],
+        times: Sequence[int],
+        members: Sequence[int],
+        payloads: Sequence[str],
+        clocks: Sequence[int],
+    ) -> Iterator[str]:
+        """Remake the headers of rows."""
+        parts = [
             (
-                str(kind),
-                outcome,
                 f'"kind":"{kind}","number":',
                 "" if boot is None else f'"boot":"{boot}","clock":',
                 ("" if run is None else f'"run":"{run}",') + f'"target":"{opaque}","time":',
                 f',"v":{version}}}',
             )
-            for kind, outcome, boot, run, opaque, version in self.heads
+            for kind, _, boot, run, opaque, version in self.heads
         ]
-        indices, numbers, times, members, target = (
-            self.indices,
-            self.numbers,
-            self.times,
-            self.members,
-            self.target,
-        )
-        for at in positions:
-            kind, outcome, sealed, boot, place, end = heads[members[at]]
-            index, number, time, payload = indices[at], numbers[at], times[at], payloads[at]
-            clock = f"{boot}{clocks[at]}," if boot else ""
-            digest = hashlib.sha256(payload.encode()).hexdigest()
-            header = f'{{{clock}"index":{index},{sealed}{number},"payload":"{digest}",{place}{time}{end}'
-            yield Row(index, kind, time, target, number, outcome, header, payload)
+        sha256 = hashlib.sha256
+        for index, number, time, member, payload, clock in zip(
+            indices, numbers, times, members, payloads, clocks, strict=True
+        ):
+            sealed, boot, place, end = parts[member]
+            reading = f"{boot}{clock}," if boot else ""
+            digest = sha256(payload.encode()).hexdigest()
+            yield f'{{{reading}"index":{index},{sealed}{number},"payload":"{digest}",{place}{time}{end}'
+
+
+_as_row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)
+"""Makes a row of its values in a third of the time of `Row(...)`."""
+
+
+def _picked(column: Sequence[T], positions: Sequence[int]) -> Sequence[T]:
+    """Return the values of a column at these positions."""
+    if isinstance(positions, range):
+        return column[positions.start : positions.stop]
+    return [column[at] for at in positions]
 
 
 _DAMAGE = (

@@ -28,6 +28,8 @@ class Selection:
     end_ms: Millis | None = None
     from_index: int | None = None
     to_index: int | None = None
+    headers: bool = True
+    """Whether the headers are wanted too: out of packs they take half of the time."""
 
     @property
     def contents(self) -> int:

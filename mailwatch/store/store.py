@@ -299,9 +299,10 @@ class Store:
             write_pack(connection, prepared)
 
     def sweep_packs(self, limit: int = 500) -> int:
-        """Delete rows that packs hold, run by run, until there are `limit`; return how many, 0 for none left.
+        """Read a part of a pack, or compare up to `limit` rows with it and delete them; return how many entries
+        that were, 0 for none left.
 
-        Some 1,500 rows at most, and some 50 ms. Raises StoreError.
+        Some 25 ms for 500 rows. Raises StoreError.
         """
         self.check_files()
         try:

@@ -12,6 +12,12 @@ KINDS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 
+def contents(reader: Reader, low: int, high: int) -> list[tuple[Any, ...]]:
+    """The entries [low, high) as stored, but their headers."""
+    rows = reader.raw_entries(low, high, headers=False)
+    return [(index, kind, time, target, text) for index, kind, time, target, _, text in rows]
+
+
 def answers(reader: Reader) -> dict[str, Any]:
     """The answers of a reader, by what was asked."""
     size = reader.size()
@@ -19,6 +25,7 @@ def answers(reader: Reader) -> dict[str, Any]:
     all_entries = list(reader.entries())
     found["entries"] = all_entries
     found["raw"] = [tuple(row) for row in reader.raw_entries(0, size)]
+    found["raw without headers"] = contents(reader, 0, size)
     found["leaves"] = list(reader.leaf_hashes(0, size))
     times = sorted({entry.time for entry in all_entries})
     moments = [times[0], times[len(times) // 3], times[len(times) // 2], times[-1] + 1]
@@ -29,6 +36,7 @@ def answers(reader: Reader) -> dict[str, Any]:
         found[f"before {low}"] = [entry.index for entry in before]
         for high in indices:
             found[f"leaves {low}-{high}"] = list(reader.leaf_hashes(low, high))
+            found[f"raw {low}-{high}"] = contents(reader, low, high)
             if low < high:
                 found[f"latest time {low}-{high}"] = reader.latest_time(low, high)
     for target in (*reader.targets(), None):

@@ -118,7 +118,8 @@ class AvailabilityCalendar:
         if key is None:
             at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=quarter * QUARTER_MS)
             local = at.astimezone(self._zone)
-            key = (f"{local:%Y-%m-%d}", local.hour) if self.hourly else (f"{local:%Y-%m}", local.day)
+            day = local.date().isoformat()
+            key = (day, local.hour) if self.hourly else (day[:7], local.day)
             self._keys[quarter] = key
         return key
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mailwatch.analysis.availability import Availability, AvailabilityMeter, availability
 from mailwatch.analysis.elapsed import Durations
 from mailwatch.analysis.rolling_availability import RollingAvailability
+from mailwatch.analysis.segments import Segmenter
 from mailwatch.ledger.payloads import ObservationPayload, fact_payload
 from mailwatch.model import ClockSpan, Gap, GapReason, Observation, Outcome
 from mailwatch.monotonic import STEP_MS
@@ -236,6 +237,38 @@ def test_a_window_is_as_long_as_it_truly_was_whenever_the_clock_was_set(
         # A clock that was set back in the last probe is seen with the next one: the record ends when it began.
         assert passed - lasts - tolerance <= found.window <= passed + tolerance
         assert found.covered <= (len(signs) - 1) * MINUTE + lasts
+
+
+def good(wall: Millis, steady: Millis, lasts: Millis = 200, *, set_by: Millis = 0) -> Observation:
+    """A good observation; `set_by`: by how much the wall clock is set within it."""
+    clock = ClockSpan("boot", steady, steady + lasts)
+    return replace(observed("+", wall, wall + lasts + set_by), clock=clock)
+
+
+def in_run(segmenter: Segmenter, fact: Observation) -> bool:
+    return segmenter.feed_up(cast(ObservationPayload, fact_payload(fact)))
+
+
+def test_a_step_after_a_run_of_good_observations_is_noted_from_its_latest() -> None:
+    segmenter = Segmenter(60)
+    for index in range(2):
+        segmenter.feed(good(DAY + index * MINUTE, index * MINUTE))
+    assert [in_run(segmenter, good(DAY + index * MINUTE, index * MINUTE)) for index in (2, 3)] == [True, True]
+    later = good(DAY + HOUR + 4 * MINUTE, 4 * MINUTE)
+    assert not in_run(segmenter, later)
+    segmenter.feed(later)
+    ended = DAY + 3 * MINUTE + 200
+    assert segmenter.jumps == [(ended, ended + HOUR)]
+
+
+@pytest.mark.parametrize(
+    ("set_by", "continues"), [(0, True), (STEP_MS, True), (STEP_MS + 1, False), (-HOUR, False)]
+)
+def test_a_step_within_a_good_observation_ends_its_run(set_by: Millis, continues: bool) -> None:
+    segmenter = Segmenter(60)
+    for index in range(2):
+        segmenter.feed(good(DAY + index * MINUTE, index * MINUTE))
+    assert in_run(segmenter, good(DAY + 2 * MINUTE, 2 * MINUTE, set_by=set_by)) is continues
 
 
 def test_mean_times_are_those_of_the_outages_that_end_or_begin_in_the_window() -> None:
