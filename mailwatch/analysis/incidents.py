@@ -311,7 +311,7 @@ def grouped(members: Iterable[M]) -> list[tuple[M, ...]]:
     groups: dict[tuple[str, str], list[M]] = defaultdict(list)
     for member in members:
         groups[member.provider, "" if member.provider else member.target].append(member)
-    found = [together for group in groups.values() for together in _overlapping_groups(group)]
+    found = [together for group in groups.values() for together in overlapping_groups(group)]
     return sorted(found, key=lambda group: (min(member.first_bad for member in group), id_of_group(group)))
 
 
@@ -336,7 +336,8 @@ def until_of_group(group: Iterable[GroupMember]) -> Millis | None:
     return last
 
 
-def _overlapping_groups(group: list[M]) -> Iterator[tuple[M, ...]]:
+def overlapping_groups(group: Iterable[M]) -> Iterator[tuple[M, ...]]:
+    """Yield the outages of each incident among those of one provider, oldest first."""
     joined: list[M] = []
     until: Millis | None = 0
     for member in sorted(group, key=lambda m: (m.begin, m.first_bad, m.id)):
@@ -349,4 +350,5 @@ def _overlapping_groups(group: list[M]) -> Iterator[tuple[M, ...]]:
         elif until is not None:
             until = None if end is None else max(until, end)
         joined.append(member)
-    yield tuple(joined)
+    if joined:
+        yield tuple(joined)

@@ -22,7 +22,8 @@ def state_json(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): state_json(each) for key, each in value.items()}
     if isinstance(value, tuple):
-        return [state_json(each) for each in value]
+        # Most of a state are long rows of numbers.
+        return list(value) if set(map(type, value)) == {int} else [state_json(each) for each in value]
     if value is None or type(value) in (bool, int, str):
         return value
     raise TypeError(f"a state has no {type(value).__name__}")
@@ -71,6 +72,8 @@ def _read_object(kind: type, written: object) -> object:
 
 def _read_list(of: tuple[Any, ...], written: list[object]) -> tuple[object, ...]:
     if len(of) == 2 and of[1] is Ellipsis:
+        if of[0] is int and set(map(type, written)) <= {int}:
+            return tuple(written)
         return tuple(_read(of[0], each) for each in written)
     if len(of) != len(written):
         raise ValueError(f"{len(written)} values instead of {len(of)}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from mailwatch.analysis.incident_json import IncidentJson
-from mailwatch.analysis.incidents import Incident, IncidentOutage, IncidentStage, id_of_group, matches_group
+from mailwatch.analysis.incidents import Incident, IncidentOutage, IncidentStage, matches_group
 from mailwatch.cli.common import add_limit_option, add_options, open_config, open_reader, parse_time, stdout
 from mailwatch.cli.errors import print_error
 from mailwatch.cli.language import tr, word
@@ -60,9 +61,9 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _matching(wanted: str, found: list[queries.Group]) -> list[queries.Group]:
-    exact = [group for group in found if id_of_group(group) == wanted]
-    return exact or [group for group in found if matches_group(group, wanted)]
+def _matching(wanted: str, found: Sequence[queries.IncidentGroup]) -> Sequence[queries.IncidentGroup]:
+    exact = [group for group in found if group.id == wanted]
+    return exact or [group for group in found if matches_group(group.members, wanted)]
 
 
 def _show(args: argparse.Namespace, config: Config, found: list[Incident], written: list[IncidentJson]) -> int:

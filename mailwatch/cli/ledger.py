@@ -37,6 +37,7 @@ from mailwatch.store import (
     begin_successor,
     load_keys,
 )
+from mailwatch.store.announcements import read_announcements
 from mailwatch.store.availability_history import Subject, audit_history
 from mailwatch.store.compact import CompactStep, compact
 from mailwatch.store.kept_audit import audit_kept_symptoms
@@ -49,7 +50,6 @@ from mailwatch.store.replay import (
     audit_maintenance,
     audit_outage_index,
     audit_outages,
-    read_announcements,
     rule_book,
 )
 

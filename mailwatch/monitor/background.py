@@ -29,9 +29,10 @@ GUARD_SECONDS = 15.0
 GUARD_OFFLINE_SECONDS = 5.0
 LEDGER_SECONDS = 15.0
 BACKFILL_SECONDS = 5.0
-KEEP_HISTORY_MS: Millis = 4 * HOUR_MS
+KEEP_HISTORY_MS: Millis = HOUR_MS
 """Milliseconds after which the last 90 days of a target are kept again; a start reads what came after."""
-HISTORIES_AT_ONCE = 10
+HISTORIES_AT_ONCE = 25
+"""Targets whose days are kept in one commit."""
 READING_TASK = "reading the record"
 AVAILABILITY_SECONDS = 60.0
 MAINTENANCE_SECONDS = 5.0
@@ -212,12 +213,9 @@ class BackgroundTasks:
     async def backfill(self) -> None:
         """Add the last 90 days of the ledger to each target's availability, after a reload too."""
         while True:
-            for runtime in [
-                runtime for runtime in self._monitor.targets.values() if self._needs_backfill(runtime)
-            ]:
-                with self._isolated(runtime, READING_TASK):
-                    await self._fill(runtime)
-                    self._show_availability(runtime)
+            due = [runtime for runtime in self._monitor.targets.values() if self._needs_backfill(runtime)]
+            for first in range(0, len(due), HISTORIES_AT_ONCE):
+                await self._fill(due[first : first + HISTORIES_AT_ONCE])
             await asyncio.sleep(BACKFILL_SECONDS)
 
     def _needs_backfill(self, runtime: TargetRuntime) -> bool:
@@ -227,36 +225,44 @@ class BackgroundTasks:
     def _subject(self, name: str) -> Subject:
         return Subject(name, target_id(self._monitor.secret, name), self._monitor.maintenance.announced)
 
-    async def _fill(self, runtime: TargetRuntime) -> None:
-        """Add the last 90 days to a target's availability, and keep them for the next start."""
-        subject = self._subject(runtime.target.name)
-        found, state = await asyncio.to_thread(self._read_history, subject)
-        excluded = partial(self._monitor.maintenance.windows_of, subject.name)
-        found.availability.exclude(excluded)
-        runtime.backfilled(found.availability, found.responses, found.last)
-        if state is not None:
-            await self._monitor.writer.keep([state])
-        self._history_kept[subject.name] = monotonic.milliseconds()
+    async def _fill(self, runtimes: Sequence[TargetRuntime]) -> None:
+        """Add the last 90 days to the availability of targets, and keep them for the next start, in one commit."""
+        states: list[KeptState] = []
+        try:
+            for runtime in runtimes:
+                with self._isolated(runtime, READING_TASK):
+                    name = runtime.target.name
+                    found, state = await asyncio.to_thread(self._read_history, self._subject(name))
+                    found.availability.exclude(partial(self._monitor.maintenance.windows_of, name))
+                    runtime.backfilled(found.availability, found.responses, found.last)
+                    self._show_availability(runtime)
+                    self._history_kept[name] = monotonic.milliseconds()
+                    states += [] if state is None else [state]
+        finally:
+            if states:
+                await self._monitor.writer.keep(states)
 
     def _read_history(self, subject: Subject) -> tuple[History, KeptState | None]:
         found = read_history(self._reader, subject, now())
-        return found, history_to_keep(self._reader, subject, found)
+        return found, history_to_keep(subject, found)
 
     async def keep_histories(self) -> None:
-        """Keep the last 90 days of each target some times a day: of a few targets at a time."""
+        """Keep the last 90 days of each target each hour: of a few targets at a time."""
         while True:
             await asyncio.sleep(BACKFILL_SECONDS)
             oldest = monotonic.milliseconds() - KEEP_HISTORY_MS
             due = [name for name, kept in self._history_kept.items() if kept < oldest][:HISTORIES_AT_ONCE]
+            states: list[KeptState] = []
             for name in due:
                 del self._history_kept[name]
                 if (runtime := self._monitor.targets.get(name)) is None:
                     continue
                 with self._isolated(runtime, "keeping its availability"):
                     _, state = await asyncio.to_thread(self._read_history, self._subject(name))
-                    if state is not None:
-                        await self._monitor.writer.keep([state])
                     self._history_kept[name] = monotonic.milliseconds()
+                    states += [] if state is None else [state]
+            if states:
+                await self._monitor.writer.keep(states)
 
     async def maintenance(self) -> None:
         """Update the metric of which targets are in announced maintenance."""

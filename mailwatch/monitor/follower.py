@@ -21,11 +21,12 @@ from mailwatch.monitor.restore import read_states, restored_runtime
 from mailwatch.monitor.service import Service
 from mailwatch.settings import Target
 from mailwatch.store import Entry, NewEntry, StoreError, Writer
+from mailwatch.store.announcements import read_announcements
 from mailwatch.store.errors import EvictedError
 from mailwatch.store.first_start import save_signed_checkpoint, signed_size
 from mailwatch.store.kept_states import KeptState
 from mailwatch.store.keys import Keys
-from mailwatch.store.replay import read_announcements, recent_reader
+from mailwatch.store.replay import recent_reader
 
 logger = logging.getLogger(__name__)
 FOLLOW_SECONDS = 1.0

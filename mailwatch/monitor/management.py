@@ -28,7 +28,7 @@ from mailwatch.i18n import Language
 from mailwatch.monitor.acknowledge import acknowledge
 from mailwatch.monitor.build import BuiltConfig
 from mailwatch.monitor.first_config import has_own_mailbox, log_new_code, setup_target, write_first_config
-from mailwatch.monitor.read_model import open_outages
+from mailwatch.monitor.recorded_outages import open_outages
 from mailwatch.monitor.service import Service
 from mailwatch.notify import try_channels
 from mailwatch.settings import OAuth2, Target

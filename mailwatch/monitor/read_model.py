@@ -2,95 +2,58 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import heapq
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pydantic import TypeAdapter
-
-from mailwatch import monotonic
-from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, reference_moment
-from mailwatch.analysis.incident_json import IncidentJson
-from mailwatch.analysis.incidents import id_of_group
-from mailwatch.analysis.outage_record import OutageRecord
-from mailwatch.analysis.public_json import (
-    AvailabilityJson,
-    ObservationJson,
-    OfflineJson,
-    OutageJson,
-    TargetJson,
-    public_outage_json,
-)
+from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, OfflineJson, TargetJson
 from mailwatch.analysis.response_times import Period, ResponseHistory
-from mailwatch.config import Config, catalogue
+from mailwatch.config import Config
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
-from mailwatch.evidence.ledger_range import EvidenceError, select_range
-from mailwatch.evidence.report_job import ReportJobs
-from mailwatch.evidence.warnings import answering_controls
-from mailwatch.model import ConnectivityResult, Observation, Outcome
-from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.document_maker import DocumentMaker
+from mailwatch.monitor.recorded_outages import RecordedOutages
 from mailwatch.monitor.service import Service
 from mailwatch.monitor.target_detail import MAX_OUTAGES, former_detail, watched_detail
 from mailwatch.monitor.target_runtime import TargetRuntime
-from mailwatch.settings import Target
-from mailwatch.store import Reader, StoreError, Tokens, queries
+from mailwatch.store import Tokens, queries
 from mailwatch.store.place import configured_place
 from mailwatch.store.pruning import pruned_time
-from mailwatch.store.queries import ALL, Part
+from mailwatch.store.queries import Part
 from mailwatch.store.share_key import share_key
 from mailwatch.store.successor import recorded_predecessors
 from mailwatch.times import DAY_MS, Millis, rfc3339
 from mailwatch.web.read_model import (
-    ALL_OUTAGES,
     AuditSummary,
     CheckpointSummary,
-    DocumentKind,
     DocumentRequest,
-    EvidenceUnavailableError,
-    GuardAnswer,
     LedgerSummary,
     LetterPreview,
-    Named,
     NodeSummary,
     ObservationQuery,
-    OutageDetail,
-    OutageNeighbours,
     OutageQuery,
-    OutageTransition,
-    SealedRange,
     TargetCard,
     TargetGoneError,
     TokenSummary,
     WitnessSummary,
-    own_name,
 )
 from mailwatch.web.response_times import ResponseTimes
 from mailwatch.web.target_detail import TargetDetail
 
-MAX_OBSERVATIONS = 5000
-"""The number of observations of an outage that are read for its transitions."""
-MAX_TRANSITIONS = 100
-SEAL_AGAIN_MS: Millis = 10_000
-"""Documents of open outages sign a checkpoint first, at most once in this time."""
 
-
-class MonitorReadModel:
+class MonitorReadModel(RecordedOutages):
     """The read model of a running service, from its memory and its ledger."""
 
     def __init__(self, service: Service) -> None:
+        super().__init__(service.monitor, service.reader, Tokens(configured_place(service.config)))
         here = service.monitor.vantage_point
         self.vantage_point, self.place = here.name, here.place
         self._zone: tuple[Config, ZoneInfo] | None = None
-        self._service, self._monitor, self._reader = service, service.monitor, service.reader
+        self._service = service
         self._share_key = b""
-        self._tokens = Tokens(configured_place(service.config))
         self._response_times = ResponseTimes(service.reader)
-        self._sealed_at: Millis | None = None
-        self._reports = ReportJobs(lambda: service.path, service.config.data_dir)
+        self._documents = DocumentMaker(service, self.outage_record)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -172,110 +135,6 @@ class MonitorReadModel:
             return str(error)
         return ""
 
-    def outages(
-        self, query: OutageQuery = ALL_OUTAGES, part: Part = ALL, named: Named = own_name
-    ) -> list[OutageJson]:
-        """Return a part of the recorded outages, newest first. `named`: how the query names a target."""
-        live = open_outages(self._monitor)
-        return queries.outages(
-            self._reader, start=query.start, end=query.end, live=live, wanted=_wanted(query, named), part=part
-        )
-
-    def count_outages(self, query: OutageQuery = ALL_OUTAGES, named: Named = own_name) -> int:
-        """Return how many recorded outages match the query."""
-        wanted = _wanted(query, named)
-        return len(queries.outage_heads(self._reader, start=query.start, end=query.end, wanted=wanted))
-
-    def outage_subjects(self) -> set[tuple[str, str, str]]:
-        """Return the targets (name, provider, kind) that have outages on record."""
-        return {(head.target, head.provider, head.kind) for head in self._reader.outages.heads()}
-
-    def outage_ids(self) -> list[str]:
-        """Return the ids of all outages on record, newest first."""
-        return [head.id for head in self._reader.outages.heads()]
-
-    def neighbours(self, identity: str) -> OutageNeighbours:
-        """Return what is beside an outage on record."""
-        head = self._reader.outages.get(identity)
-        if head is None:
-            return OutageNeighbours()
-        own = [other.id for other in self._reader.outages.heads() if other.target == head.target]
-        place = own.index(identity)
-        older = own[place + 1] if place + 1 < len(own) else ""
-        live, paused = open_outages(self._monitor), self._monitor.paused_targets()
-        groups = queries.incident_groups(self._reader, live=live, paused=paused)
-        group = next((one for one in groups if any(member.id == identity for member in one)), ())
-        shared = queries.incidents_of(self._reader, [group], live) if len(group) > 1 else []
-        found = queries.incidents_with_acknowledgements(self._reader, shared)
-        return OutageNeighbours(next(iter(found), None), older, own[place - 1] if place else "")
-
-    def outage_json(self, identity: str) -> OutageJson | None:
-        """Return one outage in the JSON of the API."""
-        record = self._record(identity)
-        return None if record is None else queries.with_acknowledgements(self._reader, [record])[0]
-
-    def recent_outages(self, limit: int) -> list[OutageJson]:
-        """Return the newest outages in memory, newest first."""
-        monitor = self._monitor
-        found = dict(monitor.former_outages)
-        for runtime in list(monitor.targets.values()):
-            found |= runtime.outages
-            if (still_open := monitor.recorder.open_outage(runtime)) is not None:
-                # The record in memory dates from the opening.
-                found[still_open.id] = replace(still_open, paused_at=runtime.paused_at)
-        newest_first = heapq.nlargest(limit, found.values(), key=lambda record: record.first_bad)
-        return [public_outage_json(record) for record in newest_first]
-
-    def outage(self, identity: str) -> OutageDetail | None:
-        """Return one outage with its transitions, guard, clock and integrity."""
-        record = self._record(identity)
-        if record is None:
-            return None
-        first, last = record.first_index, record.last_index
-        observations = list(_observations(self._reader, record.target, first, last))
-        transitions = _transitions(
-            observations,
-            reference_moment(record.last_good, record.first_bad, observations[0] if observations else None),
-        )
-        guard = next((seen.guard for seen in observations if seen.outcome is Outcome.DOWN), None)
-        return OutageDetail(
-            outage=record,
-            transitions=transitions[:MAX_TRANSITIONS],
-            is_cut=len(transitions) > MAX_TRANSITIONS or len(observations) == MAX_OBSERVATIONS,
-            guard=None if guard is None else _guard_answer(guard),
-            clock_bound=_clock_bound(self._reader, first),
-            range=_range(self._reader, self._tokens, record.target, first, last),
-        )
-
-    def _record(self, identity: str) -> OutageRecord | None:
-        return queries.outage_record(self._reader, identity, open_outages(self._monitor))
-
-    def incidents(
-        self,
-        *,
-        only_open: bool = False,
-        start: Millis | None = None,
-        end: Millis | None = None,
-        part: Part = ALL,
-    ) -> list[IncidentJson]:
-        """Return a part of the incidents, newest first; only those that overlap [start, end), if given."""
-        live, paused = open_outages(self._monitor), self._monitor.paused_targets()
-        found = queries.incidents(
-            self._reader, only_open=only_open, start=start, end=end, live=live, paused=paused, part=part
-        )
-        return queries.incidents_with_acknowledgements(self._reader, found)
-
-    def incident_ids(self) -> list[str]:
-        """Return the ids of all incidents, newest first."""
-        live, paused = open_outages(self._monitor), self._monitor.paused_targets()
-        return [id_of_group(group) for group in queries.incident_groups(self._reader, live=live, paused=paused)]
-
-    def incident(self, identity: str) -> IncidentJson | None:
-        """Return one incident, with each change of its symptoms."""
-        live, paused = open_outages(self._monitor), self._monitor.paused_targets()
-        found = queries.incident(self._reader, identity, live, paused)
-        return None if found is None else queries.incidents_with_acknowledgements(self._reader, [found])[0]
-
     def observations(self, query: ObservationQuery) -> list[ObservationJson]:
         """Return the observations that match the query, newest first."""
         watched = [runtime.target for runtime in list(self._monitor.targets.values())]
@@ -355,87 +214,11 @@ class MonitorReadModel:
 
     async def document(self, wanted: DocumentRequest) -> Path:
         """Make a document. Raises EvidenceUnavailableError."""
-        await self._prepare(wanted.outage)
-        try:
-            return await self._reports.make(_document_words(wanted), wanted.suffix)
-        except EvidenceError as error:
-            raise EvidenceUnavailableError(str(error)) from None
+        return await self._documents.document(wanted)
 
     async def letter_preview(self, outage: str, language: str, formal: bool) -> LetterPreview:
         """Return what a letter about an outage still needs. Raises EvidenceUnavailableError."""
-        await self._prepare(outage)
-        words = ["claim", outage, "--preview", "--lang", language, *(["--formal"] if formal else [])]
-        try:
-            return TypeAdapter(LetterPreview).validate_json(await self._reports.run(words))
-        except EvidenceError as error:
-            raise EvidenceUnavailableError(str(error)) from None
-
-    async def _prepare(self, identity: str) -> None:
-        """Check that the outage exists, and sign what is on record of it so far: a document ends where the signed
-        record does. Raises EvidenceUnavailableError.
-        """
-        if not identity:
-            return
-        record = await asyncio.to_thread(self._record, identity)
-        if record is None:
-            raise EvidenceUnavailableError(f"no outage {identity!r}; GET /api/v1/outages lists them")
-        at = monotonic.milliseconds()
-        if record.state == "open" and (self._sealed_at is None or at - self._sealed_at >= SEAL_AGAIN_MS):
-            self._sealed_at = at
-            await self._monitor.writer.checkpoint()
-
-
-def _guard_answer(guard: ConnectivityResult) -> GuardAnswer:
-    others, _ = answering_controls(guard.controls)
-    return GuardAnswer(guard.online, guard.controls, only_ours=bool(guard.online) and not others)
-
-
-def _wanted(query: OutageQuery, named: Named) -> queries.Wanted:
-    if query.matches("", "", ""):
-        return lambda _: True
-    return lambda head: query.matches(named(head), head.provider, head.state)
-
-
-def _document_words(wanted: DocumentRequest) -> list[str]:
-    """Return the verb and the words of the command line that make a document."""
-    if wanted.kind is DocumentKind.PERIOD:
-        year, _, month = wanted.period.partition("-")
-        following = f"{int(year) + 1}" if month in ("", "12") else f"{year}-{int(month) + 1:02d}"
-        end = f"{following}-01" if "-" not in following else following
-        return ["report", "--from", f"{year}-{month or '01'}", "--to", end, "--lang", wanted.language]
-    if wanted.kind is DocumentKind.LETTER:
-        return ["claim", wanted.outage, "--lang", wanted.language, *(["--formal"] if wanted.formal else [])]
-    return ["report", wanted.outage, "--lang", wanted.language]
-
-
-def only_public_targets(monitor: Pipeline, reader: Reader) -> Callable[[], bool]:
-    """Return a predicate: is every recorded target a public catalogue server probed without a login?
-
-    True for config.example.yaml, whose pages anyone may see. A private target stays on record, and on the pages,
-    after its end; so call the predicate before each reload. Once false, it stays false.
-    """
-    open_to_all: bool | None = None
-
-    def is_public() -> bool:
-        nonlocal open_to_all
-        watched = [runtime.target for runtime in list(monitor.targets.values())]
-        if not all(_is_public_target(target) for target in watched):
-            open_to_all = False
-        elif open_to_all is None:
-            try:
-                open_to_all = {target.name for target in watched}.issuperset(reader.targets())
-            except StoreError:
-                # The recorded targets cannot be read now: admit only those who may see everything.
-                return False
-        return open_to_all
-
-    return is_public
-
-
-def _is_public_target(target: Target) -> bool:
-    provider = catalogue.by_key(target.provider) if target.provider else None
-    public = provider is not None and target.host in {server.host for server in provider.servers}
-    return public and target.login is None and target.task is None and "@" not in target.name
+        return await self._documents.letter_preview(outage, language, formal)
 
 
 def target_json(runtime: TargetRuntime) -> TargetJson:
@@ -456,57 +239,7 @@ def target_json(runtime: TargetRuntime) -> TargetJson:
     }
 
 
-def open_outages(monitor: Pipeline) -> dict[str, OutageRecord]:
-    """Return each outage that is open now, by its id."""
-    found = (monitor.recorder.open_outage(runtime) for runtime in list(monitor.targets.values()))
-    return {record.id: record for record in found if record is not None}
-
-
 def _newest_fact(runtime: TargetRuntime) -> tuple[str, str]:
     """Return id and state of the newest outage: it is recorded a moment after the observation that changed it."""
     newest = next(reversed(runtime.outages.values()), None)
     return (newest.id, newest.state) if newest else ("", "")
-
-
-def _observations(reader: Reader, target: str, first: int, last: int) -> Iterator[Observation]:
-    within = reader.entries(target=target, kinds=["observation"], from_index=first, limit=MAX_OBSERVATIONS)
-    for entry in within:
-        if isinstance(fact := entry.fact, Observation):
-            yield fact
-            if entry.index > last:
-                return
-
-
-def _transitions(observations: Sequence[Observation], reference: Moment | None) -> list[OutageTransition]:
-    """Return the transitions, of which there may be one more than are given: then the others are left out."""
-    transitions: list[OutageTransition] = []
-    before = None
-    for observation in observations:
-        here = (observation.outcome, observation.cause, observation.failed_phase)
-        if here != before and len(transitions) <= MAX_TRANSITIONS:
-            # As for an outage's bounds: the last up observation counts from its start, others from their end.
-            from_start = not transitions and observation.outcome is Outcome.UP
-            moment = fact_start(observation) if from_start else fact_end(observation)
-            at = by_reference_clock(moment, reference)
-            transitions.append(OutageTransition(at, *here, observation.detail))
-        before = here
-    return transitions
-
-
-def _clock_bound(reader: Reader, index: int) -> float | None:
-    """Return the clock's error bound in seconds by the last survey before an entry, None without a survey."""
-    for entry in reader.entries(kinds=["clock"], to_index=index, descending=True, limit=20):
-        if entry.payload["event"] == "survey":
-            bound = entry.payload.get("error_bound_us")
-            return None if bound is None else bound / 1e6
-    return None
-
-
-def _range(reader: Reader, tokens: Tokens, target: str, first: int, last: int) -> SealedRange | None:
-    closing = reader.entries(target=target, kinds=["outage"], from_index=last, limit=1)
-    try:
-        found = select_range(reader, tokens, first, max([last, *(entry.index for entry in closing)]))
-    except EvidenceError:
-        return None
-    stamped = [TokenSummary(t.time, t.authority, t.checkpoint) for t in found.tokens]
-    return SealedRange(found.start.size, found.end.size, found.end.note, stamped)

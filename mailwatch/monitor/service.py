@@ -56,8 +56,8 @@ from mailwatch.notify import Heartbeat, Notifier
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.settings import Target
 from mailwatch.store import NewEntry, Reader, StoreError, StoreFullError, Writer
+from mailwatch.store.announcements import maintenance_payload, read_announcements
 from mailwatch.store.lease import Node, Takeover
-from mailwatch.store.replay import maintenance_payload, read_announcements
 from mailwatch.times import now
 from mailwatch.witness.cosigner import Cosigner
 

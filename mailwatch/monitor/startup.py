@@ -32,7 +32,8 @@ from mailwatch.monitor.management import ServiceManagement
 from mailwatch.monitor.membership import Membership
 from mailwatch.monitor.packing import LedgerPacking
 from mailwatch.monitor.pipeline import Pipeline
-from mailwatch.monitor.read_model import MonitorReadModel, only_public_targets
+from mailwatch.monitor.public_targets import only_public_targets
+from mailwatch.monitor.read_model import MonitorReadModel
 from mailwatch.monitor.self_audit import DamageAlarm, LedgerSelfAudit
 from mailwatch.monitor.self_check import SelfCheck
 from mailwatch.monitor.service import Service, build_guards, time_servers, witnessed_keys

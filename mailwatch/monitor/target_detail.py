@@ -35,7 +35,7 @@ def watched_detail(
 ) -> TargetDetail:
     """Return the detail of a watched target. Raises StoreError."""
     name, latest = runtime.target.name, runtime.latest
-    heads = [head for head in reader.outages.heads() if head.target == name]
+    heads = reader.outages.lists().of_name(name)
     records = {record.id: record for record, _ in reader.outages.records(heads[:MAX_OUTAGES])}
     if open_outage is not None:
         # The record dates from the opening.

@@ -2,6 +2,9 @@
 
 An incident follows from the outages on record up to an entry. Its notifications replace each other: only the
 latest of those that wait is sent (incident_rows.py), so that a provider with thirty targets down is one message.
+
+A start reads the outages that are open. Those that are over are read when an incident may have them: it has all
+that overlap one of it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from mailwatch.analysis.observed_downtime import observed_downtime
 from mailwatch.analysis.outage_record import OutageRecord, OutageSubject, outage_from_payload
 from mailwatch.model import RESUMED, EventType, Notification, Outcome, TargetChange
 from mailwatch.store import Entry, Reader
+from mailwatch.store.outage_lists import OutageHead
 from mailwatch.times import Millis, Window
 
 MAX_NAMES = 10
@@ -51,6 +55,14 @@ def _nothing_unobserved(_outage: OutageRecord) -> Sequence[Window]:
     return ()
 
 
+_Apart = tuple[str, str]
+"""What only the outages of one incident have in common: the provider, or the target without one."""
+
+
+def _apart(outage: OutageRecord) -> _Apart:
+    return outage.provider, "" if outage.provider else outage.target
+
+
 @dataclass(slots=True)
 class IncidentFollower:
     """The outages on record up to an entry, by provider; a target without a provider stands by itself."""
@@ -63,14 +75,56 @@ class IncidentFollower:
     """The index of the first entry that was not read yet."""
     resumed: set[str] = field(default_factory=set)
     """Targets that are probed again after a pause, of which nothing is known yet."""
-    _groups: dict[tuple[str, str], dict[str, IncidentOutage]] = field(default_factory=dict)
+    _groups: dict[_Apart, dict[str, IncidentOutage]] = field(default_factory=dict)
+    _reader: Reader | None = None
+    """Where outages are read that are over; None if all were followed."""
+    _read_from: dict[_Apart, Millis] = field(default_factory=dict)
+    """Of each provider, all outages that may have ended at that time or later were read; without one, the open."""
 
     def catch_up(self, reader: Reader, to_index: int) -> None:
-        """Read the outages recorded before entry `to_index`."""
-        if to_index > self.next_index:
-            for entry in reader.entries(kinds=["outage"], from_index=self.next_index, to_index=to_index):
-                self._add(entry.index, outage_from_payload(entry.payload))
-            self.next_index = to_index
+        """Read the outages that are open by the entries before `to_index`."""
+        if to_index <= self.next_index:
+            return
+        if self.next_index == 0:
+            self._reader, self.next_index = reader, to_index
+            lists = reader.outages.lists()
+            # What changed since was open then.
+            changed = (head for head in lists.newest_first if head.index >= to_index)
+            self._read({head.id: head for head in (*lists.select(state="open"), *changed)}.values())
+            return
+        for entry in reader.entries(kinds=["outage"], from_index=self.next_index, to_index=to_index):
+            self._add(entry.index, outage_from_payload(entry.payload))
+        self.next_index = to_index
+
+    def _read(self, heads: Iterable[OutageHead]) -> None:
+        """Add outages as the entries before `next_index` give them."""
+        assert self._reader is not None
+        known = [head for head in heads if head.opened < self.next_index]
+        settled = [head for head in known if head.index < self.next_index]
+        for head, (outage, _) in zip(settled, self._reader.outages.records(settled), strict=True):
+            self._put(head.opened, outage)
+        for head in known:
+            if head.index >= self.next_index:
+                entries = self._reader.entries(
+                    target=head.target, kinds=["outage"], from_index=head.opened, to_index=self.next_index
+                )
+                for entry in entries:
+                    if entry.payload["id"] == head.id:
+                        self._put(head.opened, outage_from_payload(entry.payload))
+
+    def _read_since(self, apart: _Apart, since: Millis) -> None:
+        """Add the outages of a provider, or of a target without one, that may have ended since then."""
+        assert self._reader is not None
+        provider, target = apart
+        lists, group = self._reader.outages.lists(), self._groups.get(apart, {})
+        self._read(
+            head
+            for one, heads in lists.by_target.items()
+            if one.provider == provider and (provider or one.target == target)
+            for head in heads
+            if head.id not in group and (head.until is None or head.until >= since)
+        )
+        self._read_from[apart] = since
 
     def follow(self, entry: Entry) -> Notification | None:
         """Add an entry of an outage, and take note of a pause that ends; return what to notify of its incident."""
@@ -85,11 +139,11 @@ class IncidentFollower:
 
     def _follow_outage(self, entry: Entry) -> Notification | None:
         outage = outage_from_payload(entry.payload)
-        members = self._add(entry.index, outage)
+        self._add(entry.index, outage)
         self.next_index = entry.index + 1
         if is_separate(outage):
             return None
-        incident = self._incident_of(outage, members)
+        incident = self._incident_of(outage)
         if outage.state == "open":
             step = IncidentStep.DOWN
         else:
@@ -103,17 +157,23 @@ class IncidentFollower:
             self.resumed.discard(target)
         if outcome != Outcome.DOWN:
             return None
-        for group in self._groups.values():
-            for outage in (member.outage for member in group.values()):
+        for group in list(self._groups.values()):
+            for outage in [member.outage for member in group.values()]:
                 if outage.target == target and outage.state == "open":
-                    incident = self._incident_of(outage, group.values())
+                    incident = self._incident_of(outage)
                     key = f"{EventType.INCIDENT}:{IncidentStep.DOWN}:{outage.id}:{entry.index}"
                     return self._notification(incident, IncidentStep.DOWN, key, entry.time)
         return None
 
-    def _incident_of(self, outage: OutageRecord, members: Iterable[IncidentOutage]) -> Incident:
-        found = incidents(self._as_of_now(members))
-        return next(one for one in found if any(other.id == outage.id for other in one.outages))
+    def _incident_of(self, outage: OutageRecord) -> Incident:
+        apart = _apart(outage)
+        while True:
+            found = incidents(self._as_of_now(self._groups[apart].values()))
+            incident = next(one for one in found if any(other.id == outage.id for other in one.outages))
+            since = min(other.begin for other in incident.outages)
+            if self._reader is None or since >= self._read_from.get(apart, since + 1):
+                return incident
+            self._read_since(apart, since)
 
     def reminder(self, incident: Incident, number: int, at: Millis) -> Notification:
         """Return the notification that an incident is still open, for the `number`-th time."""
@@ -122,9 +182,14 @@ class IncidentFollower:
 
     def open_incidents(self) -> list[Incident]:
         """Return the incidents that are open by the entries read so far."""
-        groups = (self._as_of_now(group.values()) for group in self._groups.values())
-        found = (incident for group in groups for incident in incidents(group))
-        return [incident for incident in found if incident.state == "open"]
+        found: list[Incident] = []
+        for group in list(self._groups.values()):
+            seen = set[str]()
+            for member in self._as_of_now(group.values()):
+                if member.is_open and member.id not in seen:
+                    found.append(self._incident_of(member.outage))
+                    seen |= {outage.id for outage in found[-1].outages}
+        return found
 
     def _as_of_now(self, members: Iterable[IncidentOutage]) -> list[IncidentOutage]:
         """Return the outages with what their owner has paused now: that changes without an entry of an outage."""
@@ -134,11 +199,16 @@ class IncidentFollower:
             for member in members
         ]
 
-    def _add(self, index: int, outage: OutageRecord) -> Iterable[IncidentOutage]:
-        group = self._groups.setdefault((outage.provider, "" if outage.provider else outage.target), {})
-        before = group.get(outage.id)
-        group[outage.id] = IncidentOutage(order=before.order if before else index, outage=outage)
-        return group.values()
+    def _add(self, index: int, outage: OutageRecord) -> None:
+        if (before := self._groups.get(_apart(outage), {}).get(outage.id)) is not None:
+            self._put(before.order, outage)
+            return
+        head = None if self._reader is None else self._reader.outages.get(outage.id)
+        self._put(index if head is None else head.opened, outage)
+
+    def _put(self, order: int, outage: OutageRecord) -> None:
+        group = self._groups.setdefault(_apart(outage), {})
+        group[outage.id] = IncidentOutage(order=order, outage=outage)
 
     def _notification(self, incident: Incident, step: IncidentStep, key: str, at: Millis) -> Notification:
         facts = incident_facts(incident, step, self.watched(), self.unobserved)

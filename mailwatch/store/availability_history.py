@@ -38,6 +38,7 @@ class History:
     """The facts of a target from entry `first` to entry `last`, counted; -1 for none. `read`: how many just now.
 
     `watched`: the entry of the target's settings in force before the first. `interval`: the one inferred without.
+    `header`: that of entry `last`, where it was read just now.
     """
 
     availability: RollingAvailability
@@ -47,6 +48,7 @@ class History:
     last: int = -1
     watched: int | None = None
     read: int = 0
+    header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,9 @@ def read_history(reader: Reader, subject: Subject, at: Millis) -> History:
     return found
 
 
-def history_to_keep(reader: Reader, subject: Subject, history: History) -> KeptState | None:
+def history_to_keep(subject: Subject, history: History) -> KeptState | None:
     """Return the state to keep, None where nothing new was counted."""
-    last = entry_at(reader, history.last) if history.read else None
-    if last is None:
+    if not history.read:
         return None
     written = {
         "version": STATE_VERSION,
@@ -90,7 +91,7 @@ def history_to_keep(reader: Reader, subject: Subject, history: History) -> KeptS
         "availability": state_json(history.availability.memory),
         "responses": state_json(history.responses.memory),
     }
-    return KeptState(KIND, subject.name, history.last, leaf_of(last.header), canonical(written))
+    return KeptState(KIND, subject.name, history.last, leaf_of(history.header), canonical(written))
 
 
 def audit_history(
@@ -169,6 +170,7 @@ def _count(
     """Count further entries. `recent`: response times count from then on."""
     for entry in reader.entries(target=subject.name, kinds=FACT_KINDS, from_index=from_index, to_index=to_index):
         fact, history.last, history.read = entry.fact, entry.index, history.read + 1
+        history.header = entry.header
         history.first = entry.index if history.first < 0 else history.first
         if history.read % 1000 == 0:
             progress(entry.index)

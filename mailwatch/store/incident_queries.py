@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from mailwatch.analysis.incident_json import IncidentJson, incident_json
-from mailwatch.analysis.incidents import (
-    Incident,
-    IncidentOutage,
-    grouped,
-    incident_id,
-    until_of_group,
-)
+from mailwatch.analysis.incidents import Incident, IncidentOutage
 from mailwatch.store import Reader
 from mailwatch.store.acknowledgements import acknowledged_incident
-from mailwatch.store.outage_index import OutageHead
+from mailwatch.store.incident_index import IncidentGroup, IncidentLists
 from mailwatch.store.outage_queries import (
     ALL,
     NO_LIVE_OUTAGES,
@@ -28,54 +22,6 @@ from mailwatch.store.outage_queries import (
 from mailwatch.store.symptom_states import read_symptoms
 from mailwatch.store.unobserved import paused_since
 from mailwatch.times import Millis
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentMember:
-    """An outage of an incident by its head. `until`: as of the incident's outage."""
-
-    head: OutageHead
-    is_paused: bool
-    until: Millis | None
-
-    @property
-    def id(self) -> str:
-        """The outage's id."""
-        return self.head.id
-
-    @property
-    def provider(self) -> str:
-        """The provider of its target."""
-        return self.head.provider
-
-    @property
-    def target(self) -> str:
-        """The name of its target."""
-        return self.head.target
-
-    @property
-    def order(self) -> int:
-        """The entry in which it was recorded first."""
-        return self.head.opened
-
-    @property
-    def begin(self) -> Millis:
-        """The earliest time at which it may have begun."""
-        return self.head.begin
-
-    @property
-    def first_bad(self) -> Millis:
-        """The first time at which its target was observed down."""
-        return self.head.first_bad
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its target is known to be down."""
-        return self.head.state == "open" and not self.is_paused
-
-
-Group = tuple[IncidentMember, ...]
-"""The outages of one incident."""
 
 
 def incidents(
@@ -92,8 +38,9 @@ def incidents(
 
     `paused`: the targets that are paused now; None to read from the record whether they are.
     """
-    groups = incident_groups(reader, only_open=only_open, start=start, end=end, live=live, paused=paused)
-    return incidents_of(reader, part.of(groups, ids_of_group), live)
+    lists = reader.incidents.lists(paused_outages(reader, live, paused))
+    groups = listed_groups(lists, only_open=only_open, start=start, end=end)
+    return incidents_of(reader, part_of_groups(lists, groups, part), live)
 
 
 def incident_groups(
@@ -104,59 +51,85 @@ def incident_groups(
     end: Millis | None = None,
     live: Live = NO_LIVE_OUTAGES,
     paused: Collection[str] | None = None,
-) -> list[Group]:
+) -> Sequence[IncidentGroup]:
     """Return the outages of each incident, newest first, by their heads alone."""
-    found = []
-    for group in reversed(grouped(_members(reader, live, paused))):
-        over = until_of_group(group)
-        if only_open and not any(member.is_open for member in group):
-            continue
-        if start is not None and over is not None and over <= start:
-            continue
-        if end is not None and min(member.first_bad for member in group) >= end:
-            continue
-        found.append(group)
+    lists = reader.incidents.lists(paused_outages(reader, live, paused))
+    return listed_groups(lists, only_open=only_open, start=start, end=end)
+
+
+def listed_groups(
+    lists: IncidentLists, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+) -> Sequence[IncidentGroup]:
+    """Return the same of lists that were asked for already."""
+    found = lists.newest_first
+    if not only_open and start is None and end is None:
+        return found
+    return [
+        group
+        for group in found
+        if (group.is_open or not only_open)
+        and (start is None or group.until is None or group.until > start)
+        and (end is None or group.first_bad < end)
+    ]
+
+
+def part_of_groups(lists: IncidentLists, groups: Sequence[IncidentGroup], part: Part) -> Sequence[IncidentGroup]:
+    """Return a part of a list of incidents. Raises NotInListError."""
+
+    def place_of(identity: str) -> int | None:
+        group = lists.get(identity)
+        return groups.index(group) if group is not None and group in groups else None
+
+    return part.of(groups, place_of)
+
+
+def paused_outages(reader: Reader, live: Live, paused: Collection[str] | None) -> dict[str, Millis]:
+    """Return the last failure in each open outage whose target is paused, by the outage's id.
+
+    `paused`: the targets that are paused now; None to read from the record whether they are.
+    """
+    found = {}
+    for head in reader.outages.lists().select(state="open"):
+        if paused_since(reader, head.target) is not None if paused is None else head.target in paused:
+            known = live.get(head.id) or records_of(reader, [head])[0]
+            found[head.id] = known.last_bad
     return found
+
+
+def incident_group(
+    reader: Reader, identity: str, live: Live = NO_LIVE_OUTAGES, paused: Collection[str] | None = None
+) -> IncidentGroup | None:
+    """Return the outages of an incident by its id, or by a former one; None if unknown."""
+    return reader.incidents.lists(paused_outages(reader, live, paused)).get(identity)
+
+
+def incident_of_outage(
+    reader: Reader, outage: str, live: Live = NO_LIVE_OUTAGES, paused: Collection[str] | None = None
+) -> IncidentGroup | None:
+    """Return the incident that an outage is part of, by its id; None if unknown."""
+    return reader.incidents.lists(paused_outages(reader, live, paused)).of_outage.get(outage)
 
 
 def incident(
     reader: Reader, identity: str, live: Live = NO_LIVE_OUTAGES, paused: Collection[str] | None = None
 ) -> Incident | None:
     """Return one incident by its id, or by a former one, with each outage's symptom changes; None if unknown."""
-    for group in incident_groups(reader, live=live, paused=paused):
-        if identity in ids_of_group(group):
-            return with_symptoms(reader, incidents_of(reader, [group], live)[0])
-    return None
+    group = incident_group(reader, identity, live, paused)
+    return None if group is None else with_symptoms(reader, incidents_of(reader, [group], live)[0])
 
 
-def ids_of_group(group: Group) -> list[str]:
-    """Return the id of an incident, and those that it ever had."""
-    return [incident_id(member.provider, member.id) for member in group]
-
-
-def _members(reader: Reader, live: Live, paused: Collection[str] | None) -> Iterator[IncidentMember]:
-    for head in reader.outages.heads():
-        if head.state != "open":
-            yield IncidentMember(head, False, head.until)
-            continue
-        is_paused = paused_since(reader, head.target) is not None if paused is None else head.target in paused
-        # The open outage of a paused target reaches to its last failure.
-        until = records_of(reader, [head], live)[0].last_bad if is_paused else None
-        yield IncidentMember(head, is_paused, until)
-
-
-def incidents_of(reader: Reader, groups: Iterable[Group], live: Live = NO_LIVE_OUTAGES) -> list[Incident]:
+def incidents_of(reader: Reader, groups: Iterable[IncidentGroup], live: Live = NO_LIVE_OUTAGES) -> list[Incident]:
     """Return the incidents of groups, in the given order."""
     wanted = list(groups)
-    heads = [member.head for group in wanted for member in group]
+    heads = [member.head for group in wanted for member in group.members]
     current = current_forms(reader, reader.outages.records(heads), live, None)
     records = {record.id: record for record in current}
     return [
         Incident(
-            provider=group[0].provider,
+            provider=group.provider,
             members=tuple(
                 IncidentOutage(order=one.order, outage=records[one.id], is_target_paused=one.is_paused)
-                for one in group
+                for one in group.members
             ),
         )
         for group in wanted

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 from mailwatch.ledger.entry import target_id
 from mailwatch.store import symptom_states
+from mailwatch.store.announcements import read_announcements
 from mailwatch.store.audit import Finding
 from mailwatch.store.availability_history import KIND as AVAILABILITY
 from mailwatch.store.availability_history import Subject, audit_history
 from mailwatch.store.detector_states import KIND as DETECTOR
 from mailwatch.store.reader import Reader
-from mailwatch.store.replay import audit_detector, audit_outage_index, read_announcements, rule_book
+from mailwatch.store.replay import audit_detector, audit_outage_index, rule_book
 from mailwatch.store.symptom_states import audit_symptoms
 from mailwatch.times import DAY_MS, Millis
 

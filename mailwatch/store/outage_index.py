@@ -8,8 +8,10 @@ with rows of another ledger, it only takes longer. The audit compares the rows w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, fields
+from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -17,8 +19,8 @@ import sqlalchemy as sa
 from mailwatch.analysis.outage_record import OutageRecord, outage_from_payload
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.store.kept_states import KeptState, leaf_of, read_kept, write_kept
+from mailwatch.store.outage_lists import OutageHead, OutageLists, head_of
 from mailwatch.store.schema import entries, outage_heads
-from mailwatch.times import Millis
 
 if TYPE_CHECKING:
     from mailwatch.store.reader import Entry, Reader
@@ -32,45 +34,6 @@ MANY = 500
 """Above so many entries, reading all outage entries between the first and the last of them is faster."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutageHead:
-    """An outage as lists need it. `opened` and `index`: its first and its latest entry.
-
-    `until`: the latest time at which it may have ended while monitored, None while it is open. `least`: its
-    minimum duration, of an open one as of its latest entry.
-    """
-
-    id: str
-    target: str
-    provider: str
-    kind: str
-    state: str
-    begin: Millis
-    first_bad: Millis
-    until: Millis | None
-    least: Millis
-    opened: int
-    index: int
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Its place in a list with the newest first; of two that began together, the one recorded first."""
-        return -self.first_bad, self.opened
-
-    def touches(self, start: Millis | None, end: Millis | None) -> bool:
-        """Return whether the outage may overlap [start, end) while monitored; None is no bound."""
-        over = self.until
-        return (start is None or over is None or over > start) and (end is None or self.first_bad < end)
-
-
-def head_of(record: OutageRecord, opened: int, index: int) -> OutageHead:
-    """Return the head of an outage, from the record in its latest entry."""
-    return OutageHead(
-        record.id, record.target, record.provider, record.kind.value, record.state, record.begin,
-        record.first_bad, record.until, record.durations.least, opened, index,
-    )  # fmt: skip
-
-
 _COLUMNS = {"begin": "begin_ms", "until": "until_ms", "least": "least_ms", "index": "idx"}
 _NAMES = [_COLUMNS.get(field.name, field.name) for field in fields(OutageHead)]
 
@@ -81,33 +44,26 @@ class OutageIndex:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._lock = threading.Lock()
-        self._heads: dict[str, OutageHead] = {}
-        self._listed: list[OutageHead] = []
-        self._by_target: dict[str, list[OutageHead]] | None = None
-        """Made when it is asked for, and again after a change."""
+        self._lists = OutageLists()
         self._next: int | None = None
+
+    def lists(self) -> OutageLists:
+        """Return the lists of the outages that are on record now. One question for a page gives it one moment."""
+        with self._lock:
+            self._follow()
+            return self._lists
 
     def heads(self) -> Sequence[OutageHead]:
         """Return all heads, newest first. The sequence is not changed afterwards."""
-        with self._lock:
-            self._follow()
-            return self._listed
+        return self.lists().newest_first
 
     def of_target(self, target: str) -> list[OutageHead]:
         """Return the heads of one target in the order of recording. The list is not changed afterwards."""
-        with self._lock:
-            self._follow()
-            if self._by_target is None:
-                self._by_target = {}
-                for head in sorted(self._listed, key=lambda head: head.opened):
-                    self._by_target.setdefault(head.target, []).append(head)
-            return self._by_target.get(target, [])
+        return sorted(self.lists().of_name(target), key=attrgetter("opened"))
 
     def get(self, identity: str) -> OutageHead | None:
         """Return one head by the outage's id."""
-        with self._lock:
-            self._follow()
-            return self._heads.get(identity)
+        return self.lists().by_id.get(identity)
 
     def records(self, heads: Iterable[OutageHead]) -> list[tuple[OutageRecord, Entry]]:
         """Return each outage as in its latest entry, with the entry, in the given order."""
@@ -125,22 +81,22 @@ class OutageIndex:
     def _follow(self) -> None:
         if self._next is None:
             kept, self._next = self._reader.kept_outages()
-            self._heads = {head.id: head for head in kept}
-            self._listed = sorted(kept, key=lambda head: head.place)
+            self._lists = OutageLists.of(kept)
         fresh = list(self._reader.entries(kinds=["outage"], from_index=self._next))
         if fresh:
             self._next = fresh[-1].index + 1
-            heads = dict(self._heads)
+            changed: dict[str, OutageHead] = {}
             for entry in fresh:
-                add_head(heads, entry)
-            self._heads, self._listed = heads, sorted(heads.values(), key=lambda head: head.place)
-            self._by_target = None
+                add_head(changed, entry, self._lists.by_id)
+            self._lists = self._lists.with_changed(changed.values())
 
 
-def add_head(heads: dict[str, OutageHead], entry: Entry) -> OutageHead:
-    """Add the next outage entry to the heads; return its head."""
+def add_head(
+    heads: dict[str, OutageHead], entry: Entry, before: Mapping[str, OutageHead] = MappingProxyType({})
+) -> OutageHead:
+    """Add the next outage entry to the heads, after those in `before`; return its head."""
     record = outage_from_payload(entry.payload)
-    known = heads.get(record.id)
+    known = heads.get(record.id) or before.get(record.id)
     head = heads[record.id] = head_of(record, entry.index if known is None else known.opened, entry.index)
     return head
 

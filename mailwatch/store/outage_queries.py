@@ -16,14 +16,14 @@ from mailwatch.analysis.outage_record import (
 from mailwatch.analysis.public_json import AcknowledgementJson, OutageJson, public_outage_json
 from mailwatch.store import Entry, Reader
 from mailwatch.store.acknowledgements import Acknowledgement
-from mailwatch.store.outage_index import OutageHead
-from mailwatch.store.replay import RuleBook, read_announcements, restore_state, rule_book
+from mailwatch.store.outage_lists import OutageHead, OutageLists, RecordedTarget
+from mailwatch.store.replay import RuleBook, restore_state, rule_book
 from mailwatch.store.unobserved import paused_since
 from mailwatch.times import Millis, overlap_length, rfc3339
 
 T = TypeVar("T")
 Live = Mapping[str, OutageRecord]
-"""Open outages by id, from code that follows every observation."""
+"""Open outages by id, from code that follows every observation, and knows since when a target is paused."""
 NO_LIVE_OUTAGES: Live = {}
 
 
@@ -43,12 +43,11 @@ class Part:
     skip: int = 0
     after: str = ""
 
-    def of(self, found: Sequence[T], ids: Callable[[T], Iterable[str]]) -> Sequence[T]:
-        """Return this part of a list, by the ids of its items. Raises NotInListError."""
+    def of(self, found: Sequence[T], place_of: Callable[[str], int | None]) -> Sequence[T]:
+        """Return this part of a list; `place_of` finds an item by its id. Raises NotInListError."""
         first = self.skip
         if self.after:
-            place = next((number for number, one in enumerate(found) if self.after in ids(one)), None)
-            if place is None:
+            if (place := place_of(self.after)) is None:
                 raise NotInListError(self.after)
             first += place + 1
         return found[first : None if self.limit is None else first + self.limit]
@@ -57,20 +56,24 @@ class Part:
 ALL = Part()
 
 
-def outage_heads(
-    reader: Reader,
-    *,
-    only_open: bool = False,
-    start: Millis | None = None,
-    end: Millis | None = None,
-    wanted: Wanted = lambda _: True,
-) -> list[OutageHead]:
-    """Return the heads of the outages on record, newest first; only those that overlap [start, end), if given."""
-    return [
-        head
-        for head in reader.outages.heads()
-        if (head.state == "open" or not only_open) and head.touches(start, end) and wanted(head)
-    ]
+@dataclass(frozen=True, slots=True)
+class OutageFilter:
+    """Which outages a list has: those of some targets (None: of all), in a state ("" for any), that overlap
+    [start, end). `wanted` is asked last; it costs a call for each.
+    """
+
+    targets: frozenset[RecordedTarget] | None = None
+    state: str = ""
+    start: Millis | None = None
+    end: Millis | None = None
+    wanted: Wanted | None = None
+
+    def of(self, lists: OutageLists) -> Sequence[OutageHead]:
+        """Return those of them that are in the lists, newest first."""
+        found = lists.select(self.targets, self.state)
+        if self.start is not None or self.end is not None:
+            found = [head for head in found if head.touches(self.start, self.end)]
+        return found if self.wanted is None else [head for head in found if self.wanted(head)]
 
 
 def outage_records(
@@ -80,7 +83,7 @@ def outage_records(
     start: Millis | None = None,
     end: Millis | None = None,
     live: Live = NO_LIVE_OUTAGES,
-    wanted: Wanted = lambda _: True,
+    wanted: Wanted | None = None,
     part: Part = ALL,
 ) -> list[OutageRecord]:
     """Return the outages on record, newest first; only those that overlap [start, end), if given.
@@ -88,11 +91,19 @@ def outage_records(
     Closed and unwatched outages are returned as in their ledger entries; an unwatched outage ends at its last
     failure. An open outage is replayed to the last entry, from its kept state on, unless `live` has it.
     """
-    heads = outage_heads(reader, only_open=only_open, start=start, end=end, wanted=wanted)
+    asked = OutageFilter(None, "open" if only_open else "", start, end, wanted)
+    return listed_outages(reader, reader.outages.lists(), asked, live, part)
+
+
+def listed_outages(
+    reader: Reader, lists: OutageLists, asked: OutageFilter, live: Live = NO_LIVE_OUTAGES, part: Part = ALL
+) -> list[OutageRecord]:
+    """Return the same of lists that were asked for already. Raises NotInListError."""
+    heads = asked.of(lists)
     found = (
         record
-        for record in records_of(reader, part.of(heads, lambda head: [head.id]), live)
-        if record.touches(start, end) and (record.state == "open" or not only_open)
+        for record in records_of(reader, part.of(heads, lambda after: lists.place_of(after, heads)), live)
+        if record.touches(asked.start, asked.end) and (record.state == "open" or asked.state != "open")
     )
     return sorted(found, key=lambda record: record.first_bad, reverse=True)
 
@@ -120,7 +131,9 @@ def outage_record_at(reader: Reader, identity: str, size: int) -> OutageRecord |
 def records_of(reader: Reader, heads: Iterable[OutageHead], live: Live = NO_LIVE_OUTAGES) -> list[OutageRecord]:
     """Return outages in their current form, in the given order; an open one says since when it is paused."""
     return [
-        replace(record, paused_at=paused_since(reader, record.target)) if record.state == "open" else record
+        replace(record, paused_at=paused_since(reader, record.target))
+        if record.state == "open" and record.id not in live
+        else record
         for record in current_forms(reader, reader.outages.records(heads), live, None)
     ]
 
@@ -130,7 +143,7 @@ def current_forms(
 ) -> list[OutageRecord]:
     """Return each outage in its form after `size` entries, by default after the last."""
     book: RuleBook | None = None
-    announced = read_announcements(reader)
+    announced = reader.announcements.current()
     found, steps = [], None
     for record, entry in recorded:
         current = record
@@ -176,7 +189,7 @@ def outages(
     start: Millis | None = None,
     end: Millis | None = None,
     live: Live = NO_LIVE_OUTAGES,
-    wanted: Wanted = lambda _: True,
+    wanted: Wanted | None = None,
     part: Part = ALL,
 ) -> list[OutageJson]:
     """Return `outage_records` in the JSON of the API."""

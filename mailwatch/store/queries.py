@@ -28,11 +28,11 @@ from mailwatch.config.recorded_targets import SEE_CONFIG, UnknownTargetError
 from mailwatch.ledger.payloads import FACT_KINDS, ObservationPayload, clock_from
 from mailwatch.model import Fact, Observation, Outcome, TargetChange
 from mailwatch.store import Entry, Reader
-from mailwatch.store.incident_queries import Group as Group
-from mailwatch.store.incident_queries import IncidentMember as IncidentMember
-from mailwatch.store.incident_queries import ids_of_group as ids_of_group
+from mailwatch.store.announcements import read_announcements
+from mailwatch.store.incident_index import IncidentGroup as IncidentGroup
 from mailwatch.store.incident_queries import incident as incident
 from mailwatch.store.incident_queries import incident_groups as incident_groups
+from mailwatch.store.incident_queries import incident_of_outage as incident_of_outage
 from mailwatch.store.incident_queries import incidents as incidents
 from mailwatch.store.incident_queries import incidents_of as incidents_of
 from mailwatch.store.incident_queries import incidents_with_acknowledgements as incidents_with_acknowledgements
@@ -41,10 +41,11 @@ from mailwatch.store.outage_queries import ALL as ALL
 from mailwatch.store.outage_queries import NO_LIVE_OUTAGES as NO_LIVE_OUTAGES
 from mailwatch.store.outage_queries import Live as Live
 from mailwatch.store.outage_queries import NotInListError as NotInListError
+from mailwatch.store.outage_queries import OutageFilter as OutageFilter
 from mailwatch.store.outage_queries import Part as Part
 from mailwatch.store.outage_queries import Wanted as Wanted
 from mailwatch.store.outage_queries import clock_steps as clock_steps
-from mailwatch.store.outage_queries import outage_heads as outage_heads
+from mailwatch.store.outage_queries import listed_outages as listed_outages
 from mailwatch.store.outage_queries import outage_record as outage_record
 from mailwatch.store.outage_queries import outage_record_at as outage_record_at
 from mailwatch.store.outage_queries import outage_records as outage_records
@@ -52,7 +53,7 @@ from mailwatch.store.outage_queries import outages as outages
 from mailwatch.store.outage_queries import records_of as records_of
 from mailwatch.store.outage_queries import with_acknowledgements as with_acknowledgements
 from mailwatch.store.pruning import pruned_time
-from mailwatch.store.replay import read_announcements, rule_book
+from mailwatch.store.replay import rule_book
 from mailwatch.times import (
     Millis,
     Window,

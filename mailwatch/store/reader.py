@@ -21,6 +21,7 @@ from mailwatch.ledger.merkle import Subtree, leaf_hash
 from mailwatch.ledger.payloads import FACT_KINDS, fact_from
 from mailwatch.model import Fact, Outcome
 from mailwatch.store.acknowledgements import Acknowledged, read_acknowledgements
+from mailwatch.store.announcements import AnnouncementLog
 from mailwatch.store.errors import (
     StoreDamagedError,
     StoreError,
@@ -30,9 +31,11 @@ from mailwatch.store.errors import (
     entry_mismatch,
 )
 from mailwatch.store.first_start import check_not_missing, ledger_exists
+from mailwatch.store.incident_index import IncidentIndex
 from mailwatch.store.kept_states import KeptState, kept_subjects, read_kept
 from mailwatch.store.merging import merge
-from mailwatch.store.outage_index import OutageHead, OutageIndex, read_heads
+from mailwatch.store.outage_index import OutageIndex, read_heads
+from mailwatch.store.outage_lists import OutageHead
 from mailwatch.store.pack_tree import ledger_size, subtrees
 from mailwatch.store.packs import PackCache, PackReader, PackSubtree, PrunedSubtree, distinct
 from mailwatch.store.place import Place, place_of
@@ -532,6 +535,16 @@ class Reader:
     def outages(self) -> OutageIndex:
         """The index of the outages on record."""
         return OutageIndex(self)
+
+    @functools.cached_property
+    def incidents(self) -> IncidentIndex:
+        """The index of the incidents on record."""
+        return IncidentIndex(self.outages)
+
+    @functools.cached_property
+    def announcements(self) -> AnnouncementLog:
+        """The maintenance that is announced on record."""
+        return AnnouncementLog(self)
 
     def kept_outages(self) -> tuple[list[OutageHead], int]:
         """Return the heads of outages that are kept, and the entry from which on the ledger has more."""

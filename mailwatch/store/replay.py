@@ -5,21 +5,21 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mailwatch.analysis.detector import Detector
-from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule
+from mailwatch.analysis.maintenance import MaintenanceRule
 from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.outage_record import OutageRecord, follows_from_replay, outage_from_payload
 from mailwatch.analysis.recurrence import InvalidRuleError
-from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.payloads import FACT_KINDS
 from mailwatch.ledger.settings_payloads import rules_from, rules_payload, settings_payload
 from mailwatch.model import Fact, Gap, Observation, Outcome, Rules, TargetChange, TargetSettings
 from mailwatch.store import Entry, Finding, Reader
+from mailwatch.store.announcements import maintenance_payload
 from mailwatch.store.detector_states import KEEP_AFTER, TargetHistory, keep_detector, read_detector
 from mailwatch.store.kept_states import KeptState
-from mailwatch.store.outage_index import OutageHead, audit_heads
+from mailwatch.store.outage_index import audit_heads
+from mailwatch.store.outage_lists import OutageHead
 from mailwatch.store.recent import RecentReader
 
 RECENT_OUTAGES = 50
@@ -50,31 +50,6 @@ def rule_book(reader: Reader) -> RuleBook:
             starts.append(entry.index)
             rules.append(rules_from(written))
     return RuleBook(tuple(starts), tuple(rules) or (Rules(),))
-
-
-def maintenance_payload(rules: tuple[MaintenanceRule, ...]) -> dict[str, Any]:
-    """Return the payload in which a start or reload announces `rules`; {} without rules."""
-    if not rules:
-        return {}
-    rule_payloads = [rule.payload() for rule in rules]
-    return {"maintenance": {"rules": rule_payloads, "digest": digest(canonical(rule_payloads))}}
-
-
-def read_announcements(reader: Reader) -> Announcements:
-    """Read the maintenance announcements with their times.
-
-    An announcement is never dated before the entry that precedes it, so that setting the clock back cannot
-    backdate it.
-    """
-    found: list[Announcement] = []
-    for entry in reader.entries(kinds=["node"]):
-        rules = tuple(
-            MaintenanceRule.from_payload(rule) for rule in entry.payload.get("maintenance", {}).get("rules", ())
-        )
-        if rules != (found[-1].rules if found else ()):
-            before = next(reader.entries(from_index=max(0, entry.index - 1), limit=1))
-            found.append(Announcement(max(entry.time, before.time), rules))
-    return Announcements(tuple(found))
 
 
 def audit_maintenance(reader: Reader) -> list[Finding]:

@@ -122,12 +122,10 @@ class IncidentPages:
 
     def incidents(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
         """Answer with the list."""
-        incidents = self._read_model.incidents(part=part_of_page(page))
-        pages = count_pages(len(self._read_model.incident_ids()))
-        counted = [
-            (one, len({member["target"] for member in one["outages"]}), count_paused(one)) for one in incidents
-        ]
-        return self._frame.respond(request, "incidents.html", "incidents", list=counted, page=page, pages=pages)
+        found = self._read_model.list_incidents(part_of_page(page))
+        return self._frame.respond(
+            request, "incidents.html", "incidents", list=found.incidents, page=page, pages=count_pages(found.count)
+        )  # fmt: skip
 
     def incident(self, request: Request, incident_id: str) -> Response:
         """Answer with one incident."""

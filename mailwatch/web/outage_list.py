@@ -41,21 +41,20 @@ class OutageList:
         """Answer with the page."""
         unknown = bool(target and self._read_model.unknown_reason(target))
         wanted = OutageQuery(target=target, provider=provider, state=state)
-        outages = self._read_model.outages(wanted, part_of_page(page))
-        pages = count_pages(self._read_model.count_outages(wanted))
+        found = self._read_model.list_outages(wanted, part_of_page(page))
         given = {"target": target, "provider": provider, "state": state}
         return self._frame.respond(
             request,
             "outages.html",
             "outages",
-            list=outages,
+            list=found.outages,
             page=page,
-            pages=pages,
+            pages=count_pages(found.count),
             target=target,
             unknown=unknown,
             provider=provider,
             state=state,
-            providers=sorted({name for _, name, _ in self._read_model.outage_subjects()} - {""}),
+            providers=found.providers,
             kept=urlencode({key: value for key, value in given.items() if value}),
             # The API filters by target alone, and calls a target of the public view by another name.
             csv_has_all=bool(unknown or provider or state or (target and self._frame.audience.public)),

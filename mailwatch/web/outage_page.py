@@ -14,7 +14,7 @@ from mailwatch.i18n import Formatter
 from mailwatch.times import now
 from mailwatch.web import charts
 from mailwatch.web.frame import Frame, PageRoute
-from mailwatch.web.public_shapes import AnyIncidentJson
+from mailwatch.web.read_model import SharedIncident
 
 
 def routes(frame: Frame) -> list[PageRoute]:
@@ -78,7 +78,7 @@ class OutagePage:
             "pulse": "" if settled else getattr(request.state, "change_token", ""),
         }
 
-    def _neighbours(self, outage_id: str) -> tuple[AnyIncidentJson | None, str, str]:
+    def _neighbours(self, outage_id: str) -> tuple[SharedIncident | None, str, str]:
         """Return the incident that the outage is part of with others, and the outages of its target beside it."""
         found = self._read_model.neighbours(outage_id)
         return found.incident, found.older, found.newer

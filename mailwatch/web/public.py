@@ -23,7 +23,7 @@ from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, Of
 from mailwatch.analysis.response_times import Period, ResponseHistory
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
 from mailwatch.model import Kind
-from mailwatch.store.outage_index import OutageHead
+from mailwatch.store.outage_lists import RecordedTarget
 from mailwatch.store.queries import ALL, Part
 from mailwatch.times import Millis
 from mailwatch.web.public_shapes import (
@@ -42,11 +42,13 @@ from mailwatch.web.read_model import (
     ALL_OUTAGES,
     DocumentRequest,
     EvidenceUnavailableError,
+    IncidentListing,
     LedgerSummary,
     LetterPreview,
     Named,
     ObservationQuery,
     OutageDetail,
+    OutageListing,
     OutageNeighbours,
     OutageQuery,
     OutageTransition,
@@ -78,6 +80,8 @@ class PublicReadModel:
         self._full, self._secret, self._provider_name = full, secret, provider_name
         self._real_names: Mapping[str, str] = {}
         """Real names of the targets last shown, by pseudonym: replaced as a whole, so that no lock is needed."""
+        self._real_ids: dict[str, str] = {}
+        """The ids of outages and incidents by their public ids, as they were asked for."""
 
     @property
     def zone(self) -> ZoneInfo:
@@ -173,35 +177,41 @@ class PublicReadModel:
     ) -> Sequence[PublicOutageJson]:
         """Return a part of the outages under their pseudonyms. Raises NotInListError."""
         if part.after:
-            part = replace(part, after=self._real_id(part.after, self._full.outage_ids()) or part.after)
+            part = replace(part, after=self._real_outage(part.after) or part.after)
         return self._outages(self._full.outages(query, part, self._named()))
+
+    def list_outages(self, query: OutageQuery, part: Part, named: Named = own_name) -> OutageListing:
+        """Return a part of the outages for a page under their pseudonyms."""
+        found = self._full.list_outages(query, part, self._named())
+        return replace(found, outages=self._outages(found.outages))
 
     def count_outages(self, query: OutageQuery = ALL_OUTAGES, named: Named = own_name) -> int:
         """Return how many outages match the query."""
         return self._full.count_outages(query, self._named())
 
-    def outage_subjects(self) -> Collection[tuple[str, str, str]]:
+    def outage_subjects(self) -> Collection[RecordedTarget]:
         """Return the targets with outages on record under their pseudonyms."""
         name = self._names()
-        return {(name(*one), one[1], one[2]) for one in self._full.outage_subjects()}
+        return {one._replace(target=name(*one)) for one in self._full.outage_subjects()}
 
-    def outage_ids(self) -> Iterable[str]:
+    def outage_ids(self) -> Collection[str]:
         """Return the public ids of all outages on record."""
-        return (self._pseudonym(real) for real in self._full.outage_ids())
+        return [self._pseudonym(real) for real in self._full.outage_ids()]
 
     def neighbours(self, asked: str) -> OutageNeighbours:
         """Return what is beside an outage, under pseudonyms."""
-        real = self._real_id(asked, self._full.outage_ids())
+        real = self._real_outage(asked)
         found = self._full.neighbours(real) if real else OutageNeighbours()
+        shared = found.incident
         return OutageNeighbours(
-            None if found.incident is None else self._incident(found.incident),
+            None if shared is None else replace(shared, id=self._pseudonym(shared.id)),
             found.older and self._pseudonym(found.older),
             found.newer and self._pseudonym(found.newer),
         )
 
     def outage_json(self, asked: str) -> PublicOutageJson | None:
         """Return one outage under its pseudonym."""
-        real = self._real_id(asked, self._full.outage_ids())
+        real = self._real_outage(asked)
         found = self._full.outage_json(real) if real else None
         return None if found is None else self._outages([found])[0]
 
@@ -211,7 +221,7 @@ class PublicReadModel:
 
     def outage(self, asked: str) -> OutageDetail | None:
         """Return one outage, without the texts of servers and control servers."""
-        real = self._real_id(asked, self._full.outage_ids())
+        real = self._real_outage(asked)
         found = real and self._full.outage(real)
         if not found:
             return None
@@ -237,17 +247,26 @@ class PublicReadModel:
     ) -> Sequence[PublicIncidentJson]:
         """Return a part of the incidents under pseudonyms. Raises NotInListError."""
         if part.after:
-            part = replace(part, after=self._real_id(part.after, self._full.incident_ids()) or part.after)
+            part = replace(part, after=self._real_incident(part.after) or part.after)
         found = self._full.incidents(only_open=only_open, start=start, end=end, part=part)
         return [self._incident(one) for one in found]
 
-    def incident_ids(self) -> Sequence[str]:
+    def list_incidents(self, part: Part) -> IncidentListing:
+        """Return a part of the incidents for a page under pseudonyms."""
+        found, name = self._full.list_incidents(part), self._names()
+        rows = [
+            replace(row, id=self._pseudonym(row.id), target=name(row.target, row.provider, row.kind))
+            for row in found.incidents
+        ]
+        return replace(found, incidents=rows)
+
+    def incident_ids(self) -> Collection[str]:
         """Return the public ids of all incidents."""
         return [self._pseudonym(real) for real in self._full.incident_ids()]
 
     def incident(self, asked: str) -> PublicIncidentJson | None:
         """Return one incident under pseudonyms."""
-        real = self._real_id(asked, self._full.incident_ids())
+        real = self._real_incident(asked)
         found = real and self._full.incident(real)
         return self._incident(found) if found else None
 
@@ -370,12 +389,25 @@ class PublicReadModel:
         """Return the public id of a real id, in the same form."""
         return hmac.digest(self._secret, f"public\n{real}".encode(), hashlib.sha256).hex()[:12]
 
-    def _real_id(self, public_id: str, candidates: Iterable[str]) -> str | None:
-        return next((real for real in candidates if self._pseudonym(real) == public_id), None)
+    def _real_outage(self, public_id: str) -> str | None:
+        return self._real_id(public_id, self._full.outage_ids())
 
-    def _named(self) -> Callable[[OutageHead], str]:
+    def _real_incident(self, public_id: str) -> str | None:
+        return self._real_id(public_id, self._full.incident_ids())
+
+    def _real_id(self, public_id: str, known: Collection[str]) -> str | None:
+        """Return the one of the known ids that has this public id; of each id it is computed once."""
+        if public_id not in self._real_ids:
+            computed = self._real_ids.values()
+            fresh = set(known).difference(computed)
+            self._real_ids.update((self._pseudonym(real), real) for real in fresh)
+        real = self._real_ids.get(public_id)
+        # The id of an incident that became part of another is no longer one.
+        return real if real in known else None
+
+    def _named(self) -> Named:
         name = self._names()
-        return lambda head: name(head.target, head.provider, head.kind)
+        return lambda one: name(*one)
 
     def _names(self) -> Callable[[str, str, str], str]:
         """Return a function that names a target, given its real name, by its provider and channel."""

@@ -7,7 +7,7 @@ StartingApp answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +27,8 @@ from mailwatch.analysis.rolling_availability import AvailabilityRatio, DayAvaila
 from mailwatch.analysis.storage_budget import StorageBudget
 from mailwatch.ledger.succession import LinkPayload
 from mailwatch.model import Cause, Outcome, Phase
-from mailwatch.store.outage_index import OutageHead
+from mailwatch.store.incident_rows import IncidentRow
+from mailwatch.store.outage_lists import RecordedTarget
 from mailwatch.store.pruning import PrunedTime
 from mailwatch.store.queries import ALL, Part
 from mailwatch.times import Millis
@@ -109,12 +110,38 @@ class OutageQuery:
 
 
 ALL_OUTAGES = OutageQuery()
-Named = Callable[[OutageHead], str]
+Named = Callable[[RecordedTarget], str]
 
 
-def own_name(head: OutageHead) -> str:
-    """Return the name of an outage's target on record."""
-    return head.target
+def own_name(target: RecordedTarget) -> str:
+    """Return the name of a target on record."""
+    return target.target
+
+
+@dataclass(frozen=True, slots=True)
+class OutageListing:
+    """A part of a list of outages, how many the whole list has, and the providers that have outages on record."""
+
+    outages: Sequence[PublicOutageJson]
+    count: int
+    providers: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentListing:
+    """A part of the list of all incidents, newest first, and how many there are."""
+
+    incidents: Sequence[IncidentRow]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedIncident:
+    """The incident that an outage is part of with others. `outages`: how many it has."""
+
+    id: str
+    provider: str
+    outages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +150,7 @@ class OutageNeighbours:
     target before and after it, "" without one.
     """
 
-    incident: AnyIncidentJson | None = None
+    incident: SharedIncident | None = None
     older: str = ""
     newer: str = ""
 
@@ -324,11 +351,14 @@ class ReadModel(Protocol):
     def count_outages(self, query: OutageQuery = ALL_OUTAGES, named: Named = own_name) -> int:
         """Return how many outages on record match the query."""
 
-    def outage_subjects(self) -> Collection[tuple[str, str, str]]:
-        """Return the targets (name, provider, kind) that have outages on record."""
+    def list_outages(self, query: OutageQuery, part: Part, named: Named = own_name) -> OutageListing:
+        """Return a part of the outages on record for a page, all as of one moment. Raises NotInListError."""
 
-    def outage_ids(self) -> Iterable[str]:
-        """Return the ids of all outages on record, newest first."""
+    def outage_subjects(self) -> Collection[RecordedTarget]:
+        """Return the targets that have outages on record."""
+
+    def outage_ids(self) -> Collection[str]:
+        """Return the ids of all outages on record."""
 
     def neighbours(self, identity: str) -> OutageNeighbours:
         """Return what is beside an outage on record."""
@@ -355,8 +385,11 @@ class ReadModel(Protocol):
         Raises NotInListError.
         """
 
-    def incident_ids(self) -> Sequence[str]:
-        """Return the ids of all incidents, newest first."""
+    def list_incidents(self, part: Part) -> IncidentListing:
+        """Return a part of the incidents for a page, newest first. Raises NotInListError."""
+
+    def incident_ids(self) -> Collection[str]:
+        """Return the ids of all incidents."""
 
     def incident(self, identity: str) -> AnyIncidentJson | None:
         """Return one incident with each change of its trouble; None if unknown."""

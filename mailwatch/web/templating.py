@@ -24,6 +24,7 @@ from mailwatch.config import catalogue
 from mailwatch.i18n import LANGUAGES, accepted_language
 from mailwatch.phrases import translated
 from mailwatch.times import Millis, parse_rfc3339, rfc3339
+from mailwatch.web.outage_rows import row_renderer
 
 COOKIE = "mailwatch_lang"
 THEME_COOKIE = "mailwatch_theme"
@@ -68,6 +69,7 @@ def template_environment(language: str, zone: ZoneInfo) -> Environment:
     made.filters["span"] = lambda seconds, up=False: format_duration(language, seconds, up)
     made.filters["share"] = lambda ratio, up=False, decimals=3: format_share(language, ratio, up, decimals)
     made.filters["count"] = lambda number: format_count(language, number)
+    made.filters["outage_row"] = row_renderer(made)
     made.filters["megabytes"] = lambda size: format_megabytes(language, size)
     return made
 

@@ -10,12 +10,14 @@ from zoneinfo import ZoneInfo
 from starlette.requests import Request
 
 from mailwatch.analysis.rolling_availability import AvailabilityRatio, DayAvailability
-from mailwatch.store.outage_index import OutageHead
+from mailwatch.store.outage_lists import RecordedTarget
 from mailwatch.store.queries import ALL, Part
 from mailwatch.times import DAY_MS, parse_rfc3339, rfc3339
 from mailwatch.web.read_model import (
     ALL_OUTAGES,
+    IncidentListing,
     OutageDetail,
+    OutageListing,
     OutageNeighbours,
     OutageQuery,
     TargetCard,
@@ -98,17 +100,23 @@ class FewTargets:
 
     def outages(self, query: OutageQuery = ALL_OUTAGES, part: Part = ALL, named: Any = None) -> list[Any]:
         def name(one: dict[str, Any]) -> str:
-            head = OutageHead(one["id"], one["target"], one["provider"], one["kind"], "", 0, 0, 0, 0, 0, 0)
-            return str(one["target"] if named is None else named(head))
+            target = RecordedTarget(one["target"], one["provider"], one["kind"])
+            return str(one["target"] if named is None else named(target))
 
         found = [one for one in self.outages_on_record if query.matches(name(one), one["provider"], one["state"])]
-        return list(part.of(found, lambda one: [one["id"]]))
+        ids = [one["id"] for one in found]
+        return list(part.of(found, lambda after: ids.index(after) if after in ids else None))
 
     def count_outages(self, *asked: Any) -> int:
         return len(self.outages(asked[0] if asked else ALL_OUTAGES, ALL, *asked[1:]))
 
-    def outage_subjects(self) -> set[tuple[str, str, str]]:
-        return {(one["target"], one["provider"], str(one["kind"])) for one in self.outages_on_record}
+    def list_outages(self, query: OutageQuery, part: Part, named: Any = None) -> OutageListing:
+        providers = sorted({one["provider"] for one in self.outages_on_record})
+        return OutageListing(self.outages(query, part, named), self.count_outages(query, named), providers)
+
+    def outage_subjects(self) -> set[RecordedTarget]:
+        on_record = self.outages_on_record
+        return {RecordedTarget(one["target"], one["provider"], str(one["kind"])) for one in on_record}
 
     def outage_ids(self) -> list[str]:
         return [one["id"] for one in self.outages_on_record]
@@ -124,6 +132,9 @@ class FewTargets:
 
     def incidents(self, **_: object) -> list[Any]:
         return []
+
+    def list_incidents(self, part: Part) -> IncidentListing:
+        return IncidentListing([], 0)
 
     def recent_outages(self, limit: int) -> list[Any]:
         return self.outages_on_record[:limit]

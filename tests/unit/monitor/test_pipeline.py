@@ -33,7 +33,8 @@ from mailwatch.monitor.enrolment import (
     renew_records,
     target_change,
 )
-from mailwatch.monitor.read_model import open_outages, target_json
+from mailwatch.monitor.read_model import target_json
+from mailwatch.monitor.recorded_outages import open_outages
 from mailwatch.monitor.restore import restore_targets
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.probes import ProbeRequest, observe

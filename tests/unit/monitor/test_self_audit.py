@@ -18,13 +18,14 @@ from mailwatch.model import EventType, Notification
 from mailwatch.monitor import self_audit
 from mailwatch.monitor.self_audit import LedgerSelfAudit
 from mailwatch.store import Reader, StoreDamagedError, StoreError, StoreHealth, audit
+from mailwatch.store.announcements import read_announcements
 from mailwatch.store.audit import SLICE_ENTRIES
 from mailwatch.store.availability_history import Subject, history_to_keep, read_history
 from mailwatch.store.detector_states import keep_detector
 from mailwatch.store.kept_audit import HISTORIES_A_DAY, due_histories
 from mailwatch.store.kept_states import leaf_of
 from mailwatch.store.keys import load_keys as load_keys
-from mailwatch.store.replay import read_announcements, restore_state, rule_book
+from mailwatch.store.replay import restore_state, rule_book
 from mailwatch.times import DAY_MS
 from tests.helpers.ledger_factory import MINUTE, write
 from tests.helpers.patience import PATIENCE
@@ -169,7 +170,7 @@ def test_a_kept_state_that_the_entries_do_not_give_is_found_and_reported(
         restored = restore_state(reader, "mail", book)
         last = next(reader.entries(from_index=restored.history.index, limit=1))
         detector = keep_detector("mail", restored.history, last.header, book.at(last.index))
-        history = history_to_keep(reader, subject, read_history(reader, subject, START + 50 * MINUTE))
+        history = history_to_keep(subject, read_history(reader, subject, START + 50 * MINUTE))
         assert history is not None
         metrics, news = Metrics(CollectorRegistry()), list[Notification]()
         auditing = LedgerSelfAudit(reader, store.keys, metrics, news.append)

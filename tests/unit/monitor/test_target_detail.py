@@ -10,7 +10,8 @@ import pytest
 from mailwatch.config.recorded_targets import recorded_settings
 from mailwatch.model import Cause, Observation, Outcome
 from mailwatch.monitor.enrolment import end_target, record_targets
-from mailwatch.monitor.read_model import MAX_TRANSITIONS, _transitions, target_json
+from mailwatch.monitor.outage_detail import MAX_TRANSITIONS, _transitions
+from mailwatch.monitor.read_model import target_json
 from mailwatch.monitor.restore import restore_targets
 from mailwatch.monitor.target_detail import watched_detail
 from mailwatch.web.target_detail import TargetDetail

@@ -175,7 +175,19 @@ def test_analysis_and_ledger_are_pure() -> None:
 
 def test_in_the_monitor_only_its_edges_import_web_notify_and_evidence() -> None:
     # `pruning` asks what the evidence of each outage needs.
-    edges = {"service", "startup", "read_model", "target_detail", "management", "process", "self_audit", "pruning"}
+    edges = {
+        "service",
+        "startup",
+        "read_model",
+        "recorded_outages",
+        "outage_detail",
+        "document_maker",
+        "target_detail",
+        "management",
+        "process",
+        "self_audit",
+        "pruning",
+    }
     for module in in_package("monitor"):
         if module.split(".")[-1] not in edges:
             found = {package_of(name) for name in imported()[module]}

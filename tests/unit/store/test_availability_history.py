@@ -34,7 +34,7 @@ AT = 400_000
 
 
 def keep(store: Store, reader: Reader) -> KeptState | None:
-    state = history_to_keep(reader, SUBJECT, read_history(reader, SUBJECT, AT))
+    state = history_to_keep(SUBJECT, read_history(reader, SUBJECT, AT))
     if state is not None:
         store.keep([state])
     return state
@@ -102,7 +102,7 @@ def test_a_start_reads_only_what_came_after(written: tuple[Store, CountingReader
     # Nothing new: nothing to keep.
     keep(store, reader)
     assert keep(store, reader) is None
-    assert history_to_keep(reader, Subject("another", "", Announcements()), read_history(
+    assert history_to_keep(Subject("another", "", Announcements()), read_history(
         reader, Subject("another", "", Announcements()), AT
     )) is None  # fmt: skip
 

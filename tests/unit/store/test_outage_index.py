@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailwatch.analysis.detector import Detector, IndexedFact
-from mailwatch.analysis.incidents import IncidentOutage, id_of_group, incidents
+from mailwatch.analysis.incidents import IncidentOutage, incidents
 from mailwatch.analysis.outage_record import OutageRecord, outage_from_payload
 from mailwatch.model import Kind, Observation, Rules
 from mailwatch.store import NewEntry, Reader, Store, queries
-from mailwatch.store.outage_index import KIND, OutageHead, audit_heads, head_of
+from mailwatch.store.outage_index import KIND, audit_heads
+from mailwatch.store.outage_lists import OutageHead, head_of
 from mailwatch.store.queries import NotInListError, Part
 from mailwatch.store.replay import restore_state, rule_book
 from mailwatch.store.sqlite import database
@@ -77,7 +78,8 @@ def many(tmp_path: Path) -> Iterator[tuple[Store, CountingReader]]:
 
 def forget(reader: CountingReader) -> None:
     """Begin like another process."""
-    reader.__dict__.pop("outages", None)
+    for name in ("outages", "incidents"):
+        reader.__dict__.pop(name, None)
     reader.returned = 0
 
 
@@ -113,7 +115,7 @@ def test_incidents_are_grouped_as_their_outages_are(many: tuple[Store, CountingR
     expected = incidents(IncidentOutage(order=opened_at(reader, one), outage=one) for one in records)[::-1]
     found = queries.incidents(reader)
     assert found == expected
-    assert [id_of_group(group) for group in queries.incident_groups(reader)] == [one.id for one in expected]
+    assert [group.id for group in queries.incident_groups(reader)] == [one.id for one in expected]
     forget(reader)
     assert queries.incidents(reader, part=Part(3, 2)) == expected[2:5]
     assert queries.incidents(reader, part=Part(3, after=expected[1].id)) == expected[2:5]

@@ -11,11 +11,10 @@ from mailwatch.analysis.detector import IndexedFact
 from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule, RecurrenceRule
 from mailwatch.model import Cause, Kind, Observation, Outcome, Rules
 from mailwatch.store import NewEntry, Store
+from mailwatch.store.announcements import maintenance_payload, read_announcements
 from mailwatch.store.replay import (
     audit_maintenance,
     audit_outages,
-    maintenance_payload,
-    read_announcements,
     restore_state,
     rule_book,
 )

@@ -22,7 +22,7 @@ from starlette.datastructures import Headers
 
 from mailwatch.config import ConfigError, WebAccess, effective_yaml, load, web_access
 from mailwatch.model import Kind
-from mailwatch.monitor.read_model import _is_public_target
+from mailwatch.monitor.public_targets import _is_public_target
 from mailwatch.settings import Login, MxTask, Target
 from mailwatch.store import Reader
 from mailwatch.web.access import MAX_ANONYMOUS, AccessControl, safe_redirect
