@@ -14,7 +14,7 @@ MAX_ROWS = 2000
 
 
 class OutageRow(NamedTuple):
-    """All that a row shows: rows that are equal look the same. `least` and `most` in seconds."""
+    """All that a row shows. `least` and `most` in seconds."""
 
     id: str
     target: str
