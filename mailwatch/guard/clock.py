@@ -25,7 +25,7 @@ TICK_SECONDS = 1.0
 STALL_SECONDS = 5.0
 """Seconds; after a tick later than this, the process was stopped or the machine starved it."""
 STEP_SECONDS = 0.5
-"""Seconds that the wall clock may drift from the machine's; slewing moves both alike, only steps separate them."""
+"""Seconds by which the wall clock may be set unnoticed; slewing moves the steady clock alike."""
 SUSPEND_SECONDS = 0.5
 TIME_SERVERS = ("time.cloudflare.com", "ntp1.inrim.it", "ntp2.inrim.it", "time.google.com")
 """Time servers of three operators."""
@@ -82,7 +82,9 @@ class ClockMonitor:
 
     def __init__(self, read: Callable[[], ClockReading] = read_clocks) -> None:
         self._read = read
-        self._last = self._base = read()
+        self._last = read()
+        self._slept, self._offset = self._last.boot - self._last.running, self._last.wall - self._last.boot
+        """Nanoseconds asleep, and wall clock minus steady clock, as far as the events so far account for them."""
         self._ticking = False
         self.late = 0.0
         """Seconds by which the last tick was late: the process stood still for about that long."""
@@ -90,26 +92,30 @@ class ClockMonitor:
     def tick(self) -> list[ClockEvent]:
         """Return the clock events since the last tick.
 
-        Differences are measured from the last event, so that many small steps add up to one.
+        A step between two ticks is as long as it was. Smaller ones add up until they are one: so what is on
+        record and the clock itself never differ by more than STEP_SECONDS. The same holds for suspends.
         """
         last, self._last = self._last, self._read()
-        here, base = self._last, self._base
+        here = self._last
         start, end = last.wall // 1_000_000, here.wall // 1_000_000
         ticks = last.boot // 1_000_000, here.boot // 1_000_000
-        slept = (here.boot - here.running - base.boot + base.running) / 1e9
-        stepped = (here.wall - here.boot - base.wall + base.boot) / 1e9
         # There was no due time before the first tick: the time until then is the start of the program.
         self.late = late = (here.running - last.running) / 1e9 - TICK_SECONDS if self._ticking else 0.0
         self._ticking = True
         events = []
-        if slept > SUSPEND_SECONDS:
-            events.append(ClockEvent("suspend", start, end, slept, *ticks))
-        if abs(stepped) > STEP_SECONDS:
-            events.append(ClockEvent("step", start, end, stepped, *ticks))
+        slept = here.boot - here.running - self._slept
+        if slept > SUSPEND_SECONDS * 1e9:
+            self._slept += slept
+            events.append(ClockEvent("suspend", start, end, slept / 1e9, *ticks))
+        # Not from what is on record: a step of -0.4 s that went unnoticed before would hide one of 0.6 s.
+        stepped = here.wall - here.boot - last.wall + last.boot
+        if abs(stepped) <= STEP_SECONDS * 1e9:
+            stepped = here.wall - here.boot - self._offset
+        if abs(stepped) > STEP_SECONDS * 1e9:
+            self._offset += stepped
+            events.append(ClockEvent("step", start, end, stepped / 1e9, *ticks))
         if late > STALL_SECONDS:
             events.append(ClockEvent("stalled", start, end, late, *ticks))
-        if slept > SUSPEND_SECONDS or abs(stepped) > STEP_SECONDS:
-            self._base = here
         return events
 
 
@@ -125,17 +131,21 @@ class ClockBound:
     def __init__(self) -> None:
         self._latest: tuple[Millis, Millis, Millis] | None = None
 
-    def set(self, bound_us: int | None) -> None:
-        """Record that the clock is off by at most `bound_us` microseconds now; None if unknown."""
+    def set(self, bound_us: int | None, offset: Millis | None = None) -> None:
+        """Record that the clock is off by at most `bound_us` microseconds now; None if unknown.
+
+        `offset` is `monotonic.offset()` from before the clock was compared: it may have been set meanwhile.
+        """
         self._latest = None
         if bound_us is not None:
-            self._latest = -(-bound_us // 1000), monotonic.milliseconds(), monotonic.offset()
+            here = monotonic.offset() if offset is None else offset
+            self._latest = -(-bound_us // 1000), monotonic.milliseconds(), here
 
-    def tighten(self, bound_us: int) -> None:
-        """Record a bound if it is tighter than the current one."""
+    def tighten(self, bound_us: int, offset: Millis | None = None) -> None:
+        """Record a bound if it is tighter than the current one. `offset`: see `set`."""
         known = self.milliseconds()
         if known is None or -(-bound_us // 1000) < known:
-            self.set(bound_us)
+            self.set(bound_us, offset)
 
     def milliseconds(self) -> Millis | None:
         """Return the current bound in milliseconds, None if unknown."""

@@ -149,12 +149,13 @@ class BackgroundTasks:
         attribution = self._monitor.attribution
         while True:
             attribution.clock_check_wanted.clear()
+            offset = monotonic.offset()
             asked = await survey(self._time_servers)
             await self._monitor.check_clock()
             if attribution.clock_check_wanted.is_set():
                 # The clock was set while the servers were asked.
                 continue
-            attribution.clock_bound.set(asked.error_bound_us)
+            attribution.clock_bound.set(asked.error_bound_us, offset)
             add_survey(attribution.expiry.evidence, asked, monotonic.offset())
             self._monitor.metrics.clock(asked.error_bound_seconds())
             if asked.degraded:

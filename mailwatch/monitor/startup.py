@@ -93,6 +93,8 @@ class Startup:
     """Where the ledger is."""
     membership: Membership | None = None
     """This process among the nodes of its ledger, None where it is the only one by design."""
+    clock: ClockMonitor = field(default_factory=ClockMonitor, init=False)
+    """Reads the clocks before all else: a step of the wall clock while the store is opened is on record too."""
 
     def __post_init__(self) -> None:
         self.place = configured_place(self.config) if self.membership is None else self.membership.place
@@ -283,7 +285,7 @@ class Startup:
             metrics=self.metrics,
             guard=guard,
             port25=port25,
-            clock=ClockMonitor(),
+            clock=self.clock,
             secret=secret,
             at_once=config.limits.max_concurrent,
             time_servers=time_servers(config),

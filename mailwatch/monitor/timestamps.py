@@ -115,7 +115,7 @@ class TimestampScheduler:
         signed = await asyncio.to_thread(self._reader.last_checkpoint)
         if signed is None:
             return
-        before = monotonic.milliseconds()
+        before, offset = monotonic.milliseconds(), monotonic.offset()
         reply = await request_timestamp(authority, signed.note)
         after = monotonic.milliseconds()
         # Save the reply before the entry that names it: a crash in between leaves only an unused file.
@@ -129,7 +129,7 @@ class TimestampScheduler:
             # The token's time lies between request and reply, which bounds the error of our clock.
             accuracy = max(1000, reply.token.accuracy_ms or 0)
             apart = max(abs(reply.token.time - at) for at in (reply.asked_at, reply.answered_at))
-            self._monitor.attribution.clock_bound.tighten((apart + accuracy) * 1000)
+            self._monitor.attribution.clock_bound.tighten((apart + accuracy) * 1000, offset)
             earliest, latest = reply.token.time - accuracy, reply.token.time + accuracy + after - before
             self._monitor.attribution.expiry.evidence.add_window(
                 f"timestamp:{authority.name}", after, earliest, latest

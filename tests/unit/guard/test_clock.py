@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailwatch import monotonic
 from mailwatch.guard.clock import (
     ClockBound,
     ClockEvent,
@@ -97,6 +98,52 @@ def test_many_small_steps_add_up_to_one(clocks: Clocks, clock_monitor: ClockMoni
     assert [(event.kind, round(event.seconds, 1)) for event in collected] == [("step", 0.6)]
 
 
+def test_a_step_is_on_record_although_one_before_it_went_unnoticed(
+    clocks: Clocks, clock_monitor: ClockMonitor
+) -> None:
+    clocks.go(1.0, step=-0.45)
+    assert clock_monitor.tick() == []
+    clocks.go(1.0, step=0.55)
+    assert [(event.kind, round(event.seconds, 3)) for event in clock_monitor.tick()] == [("step", 0.55)]
+    # What went unnoticed is not forgotten.
+    clocks.go(1.0, step=-0.1)
+    assert [(event.kind, round(event.seconds, 3)) for event in clock_monitor.tick()] == [("step", -0.55)]
+
+
+def test_a_suspend_does_not_hide_a_small_step(clocks: Clocks, clock_monitor: ClockMonitor) -> None:
+    clocks.go(1.0, asleep=60.0, step=0.3)
+    assert [event.kind for event in clock_monitor.tick()] == ["suspend"]
+    clocks.go(1.0, step=0.3)
+    assert [(event.kind, round(event.seconds, 3)) for event in clock_monitor.tick()] == [("step", 0.6)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(-1500, 1500) | st.integers(-(10**9), 10**9),
+            st.sampled_from([0, 100, 400, 3600_000]),
+        ),
+        max_size=30,
+    )
+)
+def test_what_is_on_record_is_never_far_from_the_clocks(happenings: list[tuple[int, int]]) -> None:
+    """Of steps and suspends, in milliseconds. Each large step is on record, as long as it was."""
+    clocks = Clocks()
+    watch = ClockMonitor(clocks)
+    recorded = {"step": 0.0, "suspend": 0.0, "stalled": 0.0}
+    stepped = slept = 0
+    for step, asleep in happenings:
+        clocks.go(1.0, asleep=asleep / 1000, step=step / 1000)
+        stepped, slept = stepped + step, slept + asleep
+        found = {event.kind: event.seconds for event in watch.tick()}
+        for kind, seconds in found.items():
+            recorded[kind] += seconds
+        if abs(step) > 500:
+            assert found["step"] == pytest.approx(step / 1000)
+        assert abs(recorded["step"] - stepped / 1000) <= 0.5 + 1e-6
+        assert abs(recorded["suspend"] - slept / 1000) <= 0.5 + 1e-6
+
+
 @pytest.mark.parametrize("step", [-31_536_000_000, -300, 300, 31_536_000_000])
 def test_a_clock_step_since_the_survey_counts_before_any_tick(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bound, real = ClockBound(), time.time_ns
@@ -104,6 +151,16 @@ def test_a_clock_step_since_the_survey_counts_before_any_tick(step: int, monkeyp
     assert bound.milliseconds() in range(20, 120)
     monkeypatch.setattr(time, "time_ns", lambda: real() + step * 1_000_000)
     assert bound.milliseconds() in range(19 + abs(step), 120 + abs(step))
+
+
+def test_a_step_between_the_comparison_and_its_result_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound, real = ClockBound(), time.time_ns
+    before = monotonic.offset()
+    monkeypatch.setattr(time, "time_ns", lambda: real() + 300_000_000)
+    bound.set(20_000, before)
+    assert bound.milliseconds() in range(319, 420)
+    bound.tighten(10_000, before)
+    assert bound.milliseconds() in range(309, 410)
 
 
 def test_a_stopped_process_is_stalled(clocks: Clocks, clock_monitor: ClockMonitor) -> None:
