@@ -36,8 +36,8 @@ from tests.helpers.seed import SEED
 ONE_WEEK, THREE_DAYS, A_DAY = 1.0, 0.4, 0.1
 FAILED = [("20260105", 6), ("20260105", 48), ("20261129", 47), ("x", 1), ("z", 10)]
 """Worlds that broke a promise once."""
-TRIED = 12
-"""Worlds of the night's seed in one of which each defect must show."""
+TRIED = 60
+"""Worlds of the night's seed in one of which each defect must show: the rarest does in one of seven."""
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,10 @@ def strict(protocol: Any, *more: Any) -> Classification:
 
 @dataclass(frozen=True)
 class Defect:
-    """A defect, and the world and the weeks of it in which it shows, in the words of a failure."""
+    """A defect, and the world and the weeks of it in which it shows, in the words of a failure.
+
+    `words`, or in other worlds also `others`.
+    """
 
     number: int
     weeks: float
@@ -129,13 +132,15 @@ class Defect:
     where: Any
     name: str
     function: Callable[..., Any]
+    others: str = ""
 
     def __str__(self) -> str:
         return f"{self.words} ({self.name})"
 
-    def is_found(self, seed: str, number: int, weeks: float) -> bool:
-        """Whether a world shows it."""
-        return any(self.words in failure for failure in result_of(seed, number, weeks).failures)
+    def is_found(self, seed: str, number: int, weeks: float, *more: str) -> bool:
+        """Whether a world shows it, by its words or by `more`."""
+        failures = result_of(seed, number, weeks).failures
+        return any(word and word in failure for failure in failures for word in (self.words, *more))
 
 
 DEFECTS = [
@@ -149,7 +154,7 @@ DEFECTS = [
     ),
     Defect(6, A_DAY, "at most", mailwatch.analysis.outage, "elapsed_between", wall_durations),
     Defect(1, THREE_DAYS, "out of its bounds", mailwatch.analysis.outage, "elapsed_between", one_boot),
-    Defect(4, ONE_WEEK, "out of its bounds", ClockBound, "milliseconds", certain),
+    Defect(4, ONE_WEEK, "out of its bounds", ClockBound, "milliseconds", certain, others="is taken for"),
     Defect(3, A_DAY, "were observed", mailwatch.analysis.segments, "max_spacing", lambda _: 1800 * 1500 + 1000),
     Defect(2, THREE_DAYS, "on record as", mailwatch.monitor.enrolment, "apply_settings", silent),
     Defect(1, THREE_DAYS, "came late", mailwatch.monitor.enrolment, "end_target", kept),
@@ -183,7 +188,7 @@ def test_the_campaign_finds_each_seeded_defect(seeded: Defect) -> None:
 
 @pytest.mark.nightly
 def test_the_campaign_finds_each_seeded_defect_in_other_worlds(seeded: Defect) -> None:
-    assert any(seeded.is_found(SEED, world, ONE_WEEK) for world in range(TRIED))
+    assert any(seeded.is_found(SEED, world, ONE_WEEK, seeded.others) for world in range(TRIED))
 
 
 @pytest.mark.nightly
