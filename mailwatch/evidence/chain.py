@@ -13,6 +13,7 @@ from mailwatch.ledger.consistency import ConsistencyError, verify_consistency
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.succession import KIND, ChainJson, SuccessionError, predecessors
 from mailwatch.store import CheckpointRow, Entry, Reader, StoreDamagedError
+from mailwatch.store.pruning import checkpoint_outside
 
 
 def chain_statement(reader: Reader, key: str) -> dict[str, list[ChainJson]]:
@@ -63,12 +64,13 @@ def _root(reader: Reader, begin: int, end: int) -> bytes:
 
     The last checkpoint in between has the subtrees of most of them; so few entries are read.
     """
-    row = reader.checkpoint(at_most=min(end, 2 * begin - 1))
+    row = checkpoint_outside(reader, min(end, 2 * begin - 1))
     tree = CompactRange()
     if row is not None and row.size > begin:
         # The first of its subtrees is that of the leaves before `begin`.
         hashes = CompactRange.from_bytes(row.size, row.hashes).hashes[1:]
         tree = CompactRange(row.size - begin, hashes)
-    for _, _, _, _, header, _ in reader.raw_entries(begin + tree.size, end):
-        tree.append(leaf_hash(header.encode()))
+    # Of what was pruned there are the roots.
+    for part in reader.tree_parts(begin + tree.size, end):
+        tree.extend(part)
     return tree.root()

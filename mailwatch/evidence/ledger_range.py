@@ -4,6 +4,9 @@ The range begins at the last stamped checkpoint before the case, so that the fir
 after an outside time. It ends at the first stamped checkpoint after the case, so that the last observation was
 surely made before another outside time. Tokens of other authorities within a day of the nearest are included: a
 court may accept only a qualified authority. Without tokens the nearest checkpoints serve.
+
+A range does not reach back over entries that were pruned. If all outside times before the case are from before
+them, it begins at the last checkpoint before the case, and no outside time says how early the case began at most.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from mailwatch.evidence.witnesses import cosigned_range
 from mailwatch.ledger.earlier_entry import EarlierEntry
 from mailwatch.ledger.timestamp import TOKEN_TOLERANCE_MS, signer_of
 from mailwatch.store import CheckpointRow, Entry, RawEntry, Reader, Tokens
+from mailwatch.store.pruning import kept_from
 from mailwatch.times import DAY_MS, Millis
 
 MAX_TOKEN_ENTRIES = 2000
@@ -89,10 +93,14 @@ def select_range(
     near = list(_nearby_tokens(reader, tokens, first, last))
     # Tokens of untrusted authorities would cast doubt on the others; use them only if there are no others.
     usable = [token for token, trusted in near if trusted] or [token for token, _ in near]
-    before = _first_per_authority([token for token in reversed(usable) if token.entry <= first])
+    kept = kept_from(reader, first)
+    before = [token for token in reversed(usable) if token.entry <= first and token.checkpoint >= kept]
+    before = _first_per_authority(before)
     after = _first_per_authority([token for token in usable if token.checkpoint > last])
-    cosigned_before, cosigned_after = cosigned_range(reader, first, last)
+    cosigned_before, cosigned_after = cosigned_range(reader, first, last, kept)
     carried_before, carried_after = carried_range(reader, first, last, providers)
+    if carried_before < kept:
+        carried_before = first
     stamped_before = min((t.checkpoint for t in before), default=first)
     stamped_after = max((t.checkpoint for t in after), default=last + 1)
     start = reader.checkpoint(at_most=min(stamped_before, cosigned_before, carried_before)) or EMPTY_LEDGER

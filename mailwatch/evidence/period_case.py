@@ -31,7 +31,7 @@ from mailwatch.model import TargetEvent
 from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import Keys
 from mailwatch.store.packs import EntriesPrunedError
-from mailwatch.store.pruning import pruned_packs, pruned_time
+from mailwatch.store.pruning import kept_from, pruned_time
 from mailwatch.store.replay import rule_book
 from mailwatch.times import DAY_MS, Millis, Window, rfc3339
 
@@ -77,7 +77,7 @@ def find_period_evidence(
     """
     with _naming_what_was_pruned(reader, window):
         found = _select_range(reader, tokens, window, wanted)
-        if any(pack.first + (1 << pack.level) > found.start.size for pack in pruned_packs(reader, found.end.size)):
+        if found.start.size < kept_from(reader, found.end.size):
             raise _pruned_error(reader)
     window = _signed_part(reader, found, window)
     rules = rule_book(reader).at(found.start.size)
@@ -217,8 +217,8 @@ def _select_range(reader: Reader, tokens: Tokens, window: Window, wanted: Sequen
     """Return the range that proves a window. Raises EvidenceError.
 
     It begins before the last observation before the window, before the entries with each target's settings then,
-    and before the last up observation of an outage that extends into the window. It ends after the window, and
-    after the end of an outage that extends beyond it.
+    and before the last up observation of an outage that extends into the window, as far as nothing of that was
+    pruned. It ends after the window, and after the end of an outage that extends beyond it.
     """
     newest = reader.last_checkpoint()
     if newest is None:
@@ -242,8 +242,24 @@ def _select_range(reader: Reader, tokens: Tokens, window: Window, wanted: Sequen
         if entry.target in names and (record := touching.get(entry.payload["id"])):
             first = min(first, record.first_index)
             last = max(last, entry.index, record.last_index)
+    first = _first_kept(reader, first, last, window[0])
     providers = {one.provider for one in wanted if one.provider}
     return select_range(reader, tokens, first, min(last, newest.size - 1), providers)
+
+
+def _first_kept(reader: Reader, first: int, last: int, start: Millis) -> int:
+    """Return `first`; or the first checkpoint after what was pruned, if no observation since `start` was.
+
+    Raises EvidenceError if one was, so that no part of a window looks like a time that was not watched.
+    """
+    if first >= (kept := kept_from(reader, last)):
+        return first
+    begin = reader.checkpoint(at_least=kept)
+    if begin is not None:
+        for entry in reader.entries(from_index=begin.size, to_index=last, limit=1):
+            if entry.time <= start:
+                return begin.size
+    raise _pruned_error(reader)
 
 
 def _entries_reaching(reader: Reader, names: Iterable[str], start: Millis, end: Millis) -> tuple[int, int]:

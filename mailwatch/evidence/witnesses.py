@@ -16,9 +16,9 @@ MAX_WITNESS_ENTRIES = 2000
 """Most entries about witnesses to search on either side: two weeks of one witness."""
 
 
-def cosigned_range(reader: Reader, first: int, last: int) -> tuple[int, int]:
-    """Return the size of the last checkpoint that was cosigned before the entry `first`, and the number of entries
-    up to the first answer of a witness over more than `last`.
+def cosigned_range(reader: Reader, first: int, last: int, least: int = 0) -> tuple[int, int]:
+    """Return the size of the last checkpoint that was cosigned before the entry `first`, of `least` entries or
+    more, and the number of entries up to the first answer of a witness over more than `last`.
 
     Each side has the nearest of each witness within a day of the nearest; without one, `first` and `last` + 1.
     """
@@ -27,7 +27,7 @@ def cosigned_range(reader: Reader, first: int, last: int) -> tuple[int, int]:
         for entry in reader.entries(
             kinds=["witness"], to_index=first + 1, descending=True, limit=MAX_WITNESS_ENTRIES
         )
-        if "cosignature" in entry.payload
+        if "cosignature" in entry.payload and entry.payload["checkpoint"] >= least
     )
     after = _nearest(
         entry

@@ -6,6 +6,7 @@ from mailwatch.ledger.consistency import consistency_proof
 from mailwatch.ledger.earlier_entry import EarlierEntry, of_texts
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.store import Entry, Reader
+from mailwatch.store.pruning import checkpoint_outside
 
 
 def consistency_between(reader: Reader, smaller: int, size: int) -> tuple[bytes, ...]:
@@ -24,7 +25,7 @@ def earlier_entry(reader: Reader, entry: Entry, size: int) -> EarlierEntry:
 
 
 def _tree(reader: Reader, size: int) -> CompactRange:
-    before = reader.checkpoint(at_most=size)
+    before = checkpoint_outside(reader, size)
     tree = CompactRange() if before is None else CompactRange.from_bytes(before.size, before.hashes)
     for part in reader.tree_parts(tree.size, size):
         tree.extend(part)

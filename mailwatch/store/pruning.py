@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from mailwatch.ledger import succession
 from mailwatch.store.packs import PackReader, PrunedSubtree, has_packs
-from mailwatch.store.reader import Reader
+from mailwatch.store.reader import CheckpointRow, Reader
 from mailwatch.store.schema import entries, packs, runs
 from mailwatch.times import HOUR_MS, Millis, rfc3339
 
@@ -51,8 +52,9 @@ def prunable(reader: Reader, before_ms: Millis, covered: int, needed: Needed) ->
     """Return the oldest packs that may be pruned, at most PACKS_A_TIME. Raises StoreError.
 
     All of their observations are older than `before_ms`, and their entries are among the first `covered`, which
-    others have signed. None holds what `needed` includes, nor an announcement of maintenance, whose proof would
-    need the entries after it.
+    others have signed. None holds what `needed` includes, nor an entry of which evidence has a proof that needs
+    the entries after it: an announcement of maintenance, what a ledger says of the one before it. After each there
+    is a checkpoint from before `before_ms`, with which evidence of the times that are kept can begin.
     """
     found: list[Prunable] = []
     column = packs.c
@@ -65,16 +67,24 @@ def prunable(reader: Reader, before_ms: Millis, covered: int, needed: Needed) ->
             low, high = connection.execute(times).one()
             if end > covered or high is None or high >= before_ms or len(found) == PACKS_A_TIME:
                 break
-            if not needed.includes(first, end, low, high) and not _announces(connection, first, end):
+            begin = reader.checkpoint(at_least=end)
+            if begin is None or begin.time_ms >= before_ms:
+                break
+            if not needed.includes(first, end, low, high) and not _is_proven(connection, first, end):
                 found.append(Prunable(first, end, count))
     return found
 
 
-def _announces(connection: sa.Connection, first: int, end: int) -> bool:
+def _is_proven(connection: sa.Connection, first: int, end: int) -> bool:
+    """Return whether bundles may have a proof of an entry of this range alone."""
     column = entries.c
-    query = sa.select(column.payload).where(column.kind == "node", sa.text("kind <> 'observation'"))
-    payloads = connection.execute(query.where(column.idx >= first, column.idx < end)).scalars()
-    return any(json.loads(text).get("maintenance", {}).get("rules") for text in payloads)
+    query = sa.select(column.kind, column.payload).where(column.kind.in_(("node", succession.KIND)))
+    found = connection.execute(
+        query.where(sa.text("kind <> 'observation'"), column.idx >= first, column.idx < end)
+    ).all()
+    return any(
+        kind == succession.KIND or json.loads(text).get("maintenance", {}).get("rules") for kind, text in found
+    )
 
 
 def prune_pack(connection: sa.Connection, first: int, at: Millis) -> None:
@@ -89,6 +99,26 @@ def pruned_packs(reader: Reader, end: int) -> list[PrunedSubtree]:
     """Return the pruned packs that begin before `end`, in order. Raises StoreError."""
     with reader.snapshot() as connection:
         return list(PackReader(connection).pruned(end))
+
+
+def kept_from(reader: Reader, before: int) -> int:
+    """Return the entry from which on, up to the entry `before`, nothing was pruned. Raises StoreError."""
+    found = pruned_packs(reader, before)
+    return found[-1].first + (1 << found[-1].level) if found else 0
+
+
+def checkpoint_outside(reader: Reader, at_most: int) -> CheckpointRow | None:
+    """Return the largest checkpoint of at most so many entries that does not end inside a pruned pack.
+
+    The tree can be continued from there, over the roots of what was pruned. Raises StoreError.
+    """
+    found = reader.checkpoint(at_most=at_most)
+    for pack in reversed(pruned_packs(reader, at_most)):
+        if found is None or found.size >= pack.first + (1 << pack.level):
+            break
+        if found.size > pack.first:
+            found = reader.checkpoint(at_most=pack.first)
+    return found
 
 
 def segments(reader: Reader, begin: int, end: int) -> Iterator[range | PrunedSubtree]:

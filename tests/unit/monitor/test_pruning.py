@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -11,20 +12,24 @@ from typing import Any
 
 import pytest
 
+from mailwatch.evidence.chain import first_entry
 from mailwatch.evidence.ledger_range import EvidenceError, select_range
-from mailwatch.evidence.period_case import ReportTarget, find_period_evidence
+from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
+from mailwatch.evidence.verify import Trust, verify
+from mailwatch.ledger.earlier_entry import check_place
+from mailwatch.ledger.merkle import CompactRange
 from mailwatch.monitor import packing, pruning, storage
-from mailwatch.store import NewEntry, Reader, Store, Tokens, audit, backup
+from mailwatch.store import NewEntry, Reader, Store, Tokens, audit, backup, begin_successor
 from mailwatch.store import packing as store_packing
 from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.store.packs import EntriesPrunedError
-from mailwatch.store.proofs import consistency_between
-from mailwatch.store.pruning import pruned_entries, pruned_time
+from mailwatch.store.proofs import consistency_between, earlier_entry
+from mailwatch.store.pruning import kept_from, pruned_entries, pruned_packs, pruned_time
 from mailwatch.store.queries import availability, outage_records
 from mailwatch.store.replay import audit_outages, rule_book
 from mailwatch.times import rfc3339
 from tests.helpers.command import mailwatch
-from tests.helpers.ledger_factory import DAY, HOUR, write
+from tests.helpers.ledger_factory import DAY, HOUR, Pattern, write
 from tests.helpers.running_packing import Running, running
 
 START = 1_767_225_600_000
@@ -40,18 +45,26 @@ def mark(at: int) -> str:
     return "-" if OUTAGE <= at < OUTAGE + DAY else "+"
 
 
-def written(folder: Path, stamped: int | None = STAMPED, **more: str) -> None:
-    """A ledger of 110 days: an outage on the tenth, and the last token about `stamped`. `more`: in its payload."""
-    patterns = {"imap": mark, "smtp": lambda _: "+"}
+def written(
+    folder: Path, stamped: int | None = STAMPED, every: int = 4, imap: Pattern = mark, **more: str
+) -> None:
+    """A ledger of 110 days: an outage on the tenth, a token before it, and the last one about `stamped`.
+
+    `every`: after so many intervals there is a checkpoint. `imap`: what one of the targets is. `more`: in the
+    payload of the tokens.
+    """
+    patterns: dict[str, Pattern] = {"imap": imap, "smtp": lambda _: "+"}
     own: list[tuple[str, int, dict[str, Any]]] = []
     if stamped is not None:
-        covered = 2 * (stamped - START) // INTERVAL
-        for at, size in ((OUTAGE - 5 * DAY, 2 * 5 * DAY // INTERVAL), (stamped, covered)):
-            own.append(
-                ("token", at, {"checkpoint": size, "time": at, "authority": "tsa", "reply": "00" * 32, **more})
-            )
+        token = {"authority": "tsa", "reply": "00" * 32}
+        before = OUTAGE - 5 * DAY
+        size = 2 * 5 * DAY // INTERVAL
+        own.append(("token", before, {**token, "checkpoint": size, "time": before} | more))
+        size = 2 * (stamped - START) // INTERVAL
+        # No file has its reply.
+        own.append(("token", stamped, {**more, **token, "checkpoint": size, "time": stamped}))
     write(
-        folder, patterns, START, END, interval=INTERVAL, every=4, durable=False, backdated=True,
+        folder, patterns, START, END, interval=INTERVAL, every=every, durable=False, backdated=True,
         monitor_entries=own,
     ).close()  # fmt: skip
 
@@ -155,6 +168,74 @@ async def test_what_was_pruned_is_called_so_with_the_entry_that_announced_it(tmp
         env={**os.environ, "LANG": "it_IT.UTF-8", "LC_ALL": "it_IT.UTF-8"},
     )  # fmt: skip
     assert "sono state eliminate per `retention.keep`, come annunciato" in " ".join(shown.stdout.split())
+
+
+async def test_of_times_that_are_kept_there_are_reports(tmp_path: Path) -> None:
+    """Also if the last token before them is from before what was pruned: no outside time says then how early."""
+    data_dir = tmp_path / "data"
+    written(data_dir, END - DAY, imap=lambda _: "+", reply=hashlib.sha256(b"a reply").hexdigest())
+    Tokens(data_dir).save(b"a reply")
+    await prune(data_dir)
+    keys = load_keys(data_dir)
+    with contextlib.closing(Reader.open(data_dir)) as reader:
+        gone = pruned_time(reader)
+        assert gone is not None
+        wanted, tokens = [ReportTarget("smtp", "lab", "imap", None)], Tokens(data_dir)
+        for start in (gone.before + 2 * DAY, START + 30 * DAY, START + 80 * DAY):
+            found = find_period_evidence(reader, tokens, keys, (start, start + 10 * DAY), wanted, "")
+            assert found.statement["outside_times"]["not_before"] is None
+            assert found.range.start.size >= kept_from(reader, found.range.end.size) > 0
+            assert [one["coverage"] for one in found.statement["availability"]] == [1.0]
+            bundle = tmp_path / f"{start}.zip"
+            with bundle.open("wb") as out:
+                write_period_bundle(out, reader, keys, found, "en", [])
+            assert [claim for claim in verify(bundle, Trust()) if not claim.valid] == []
+        # A part of it is gone.
+        for start in (gone.before - 6 * HOUR, gone.before - 5 * DAY):
+            with pytest.raises(EvidenceError, match="a report that needs some of them"):
+                find_period_evidence(reader, tokens, keys, (start, START + 40 * DAY), wanted, "")
+
+
+async def test_nothing_is_pruned_after_which_no_report_could_begin(tmp_path: Path) -> None:
+    """With no checkpoint from before the times that are kept, a report of them would need all before it."""
+    written(tmp_path, END - DAY, every=4 * 30, imap=lambda _: "+")
+    with contextlib.closing(Reader.open(tmp_path)) as reader:
+        assert [row for row in reader.checkpoints() if START + DAY < row.time_ms < START + 20 * DAY] == []
+    await prune(tmp_path)
+    assert pruned(tmp_path) == 0
+
+
+async def test_what_a_successor_says_of_the_ledger_before_it_stays_proven(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    begin_successor(tmp_path, older=True)
+    written(tmp_path, END - DAY, imap=lambda _: "+")
+    await prune(tmp_path)
+    assert pruned(tmp_path) > 20
+    keys = load_keys(tmp_path)
+    with contextlib.closing(Reader.open(tmp_path)) as reader:
+        assert next(reader.entries(to_index=1)).kind == "successor"
+        window, wanted = (START + 40 * DAY, START + 50 * DAY), [ReportTarget("smtp", "lab", "imap", None)]
+        found = find_period_evidence(reader, Tokens(tmp_path), keys, window, wanted, "")
+        assert first_entry(reader, found.range.start)["first"]
+
+
+async def test_each_entry_that_is_kept_has_its_proof(tmp_path: Path) -> None:
+    """Also where the last checkpoint before it ends inside of what was pruned."""
+    written(tmp_path, every=7)
+    await prune(tmp_path)
+    with contextlib.closing(Reader.open(tmp_path)) as reader:
+        gone = pruned_packs(reader, reader.size())
+        assert any(pack.first < row.size < pack.first + 16 for row in reader.checkpoints() for pack in gone)
+        end = reader.last_checkpoint()
+        assert end is not None
+        tree = CompactRange.from_bytes(end.size, end.hashes)
+        proven = 0
+        for entry in reader.entries(to_index=200):
+            if any(pack.first <= entry.index < pack.first + 16 for pack in gone):
+                continue
+            check_place(earlier_entry(reader, entry, end.size), tree)
+            proven += 1
+        assert proven > 50
 
 
 @pytest.mark.parametrize(
