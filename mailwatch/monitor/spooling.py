@@ -247,7 +247,8 @@ class Spooler:
             target=name,
             payload=payload,
             ended=runtime.probe_ended,
-            continued=runtime.observed_at is not None or name in self._continued,
+            # 0.0 is of an earlier process's observation, which is recorded just now.
+            continued=bool(runtime.observed_at) or name in self._continued,
         )
         number = await self._keep(draft)
         if number is not None:

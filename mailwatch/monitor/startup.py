@@ -143,7 +143,10 @@ class Startup:
         return service, app_for(built.access)
 
     async def _spool(self, service: Service) -> None:
-        """Let observations wait on this machine's disk while the database is away; record what waits there."""
+        """Let observations wait on this machine's disk while the database is away.
+
+        What waits there from before is recorded while it probes, before what it finds: that may take minutes.
+        """
         monitor = service.monitor
         spool = Spool(self.config.data_dir, self.config.limits.spool)
         monitor.spooler = Spooler(spool, monitor, monitor.recorder, service.writer, service.reader)
@@ -151,8 +154,6 @@ class Startup:
         monitor.metrics.spool = monitor.spooler.record
         self.undo.push_async_callback(monitor.spooler.close)
         await monitor.spooler.open()
-        if monitor.spooler.waiting:
-            await monitor.spooler.drain()
 
     async def _store(self, channels: Sequence[Channel]) -> Store:
         """Open the store as soon as the disk has space."""

@@ -387,6 +387,11 @@ def _server_cursor() -> type[psycopg.ServerCursor[Any]]:
         def __del__(self, *_: object) -> None:
             """Say nothing."""
 
+        def close(self) -> None:
+            """Close it; with its connection it is gone, as the next statement says."""
+            with contextlib.suppress(psycopg.OperationalError):
+                super().close()
+
     return DroppableCursor
 
 

@@ -147,6 +147,22 @@ def _row_bounds(
     return (0, -1) if low is None else (low, high)
 
 
+@contextmanager
+def _until_dropped(connection: sa.Connection) -> Iterator[sa.Connection]:
+    """Use a connection, and close it. A reader that goes no further need not know that it was lost since."""
+    dropped = False
+    try:
+        with connection:
+            try:
+                yield connection
+            except GeneratorExit:
+                dropped = True
+                raise
+    except StoreError:
+        if not dropped:
+            raise
+
+
 def _streamed(limit: int | None) -> dict[str, Any]:
     """Return the options of a query for rows. Few come at once: a cursor on the server takes four messages."""
     return {} if limit is not None and limit <= ROWS_PER_STEP else _STREAMED
@@ -249,7 +265,7 @@ class Reader:
             to_index=to_index,
         )  # fmt: skip
         with (
-            self.snapshot() as connection,
+            _until_dropped(self.snapshot()) as connection,
             connection.execute(query, execution_options=_streamed(limit)) as rows,
             closing(
                 PackReader(connection, self._health, self._cache).chunks(wanted, descending=descending)

@@ -191,7 +191,10 @@ def state_to_keep(reader: Reader, target: str, book: RuleBook, restored: Restore
     history = restored.history
     if history.facts < KEEP_AFTER or restored.unrecorded:
         return None
-    last = next(reader.entries(from_index=history.index, to_index=history.index + 1))
+    last = next(reader.entries(from_index=history.index, to_index=history.index + 1), None)
+    if last is None:
+        # What another node kept after this one had read the newest entries.
+        return None
     return keep_detector(target, history, last.header, book.at(history.index))
 
 

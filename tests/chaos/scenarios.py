@@ -23,6 +23,7 @@ SCENARIOS = (
     "limits",
     "slow_disk",
     "hostile",
+    "database_kills",
     "nodes",
     "failover",
     "web_clients",

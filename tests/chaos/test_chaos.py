@@ -9,7 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import clock, failover, full_disk, hostile, kills, limits, nodes, pages, slow_disk, web_clients
+from tests.chaos import (
+    clock,
+    database_kills,
+    failover,
+    full_disk,
+    hostile,
+    kills,
+    limits,
+    nodes,
+    pages,
+    slow_disk,
+    web_clients,
+)
 from tests.chaos.crowd import CROWD
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Flapping, Lab, lab
@@ -109,6 +121,12 @@ def test_health_is_answered_in_a_crowd(servers: Lab, figures: Figures, tmp_path:
 def test_another_node_takes_over_however_the_active_one_is_lost(servers: Lab, figures: Figures) -> None:
     need(POSTGRES)
     nodes.run(servers, figures, SCALE)
+
+
+@pytest.mark.nightly
+def test_what_was_shown_outlives_kills_of_node_and_database(figures: Figures) -> None:
+    need(POSTGRES)
+    database_kills.under_load(figures, random.Random(0), 8, 20)
 
 
 @pytest.mark.nightly

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import re
+import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -227,6 +230,31 @@ def test_a_commit_that_never_arrived_is_made_again(
         store.append_batch([draft])
     assert [(e.index, e.number) for e in store.append_batch([draft])] == [(1, 2)]
     assert audited(postgresql_place) == []
+
+
+def test_a_result_that_is_read_no_further_does_not_report_a_lost_connection(
+    postgresql_place: PostgresPlace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(Store.open(postgresql_place)) as store:
+        store.append_batch([observed("a", number) for number in range(3000)])
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    with contextlib.closing(Reader.open(postgresql_place)) as reader:
+        reading = reader.entries()
+        assert next(reading).index == 0
+        postgresql_place.cut()
+        # As the collector closes one that nobody holds any more.
+        del reading
+        gc.collect()
+        assert len(list(reader.entries())) == 3000
+        # One that reads on gets the error.
+        reading = reader.entries()
+        next(reading)
+        postgresql_place.cut()
+        with pytest.raises(DatabaseAwayError):
+            list(reading)
+    assert unraisable == []
+    assert "Traceback" not in caplog.text
 
 
 def test_a_node_that_is_stopped_within_its_statement_stops_no_other(

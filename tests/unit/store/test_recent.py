@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from mailwatch.model import Outcome, TargetEvent
-from mailwatch.store import NewEntry, Reader
+from mailwatch.store import NewEntry, Reader, replay
 from mailwatch.store.place import Place
 from mailwatch.store.recent import RecentReader
-from mailwatch.store.replay import recent_reader, restore_state, rule_book
+from mailwatch.store.replay import recent_reader, restore_state, rule_book, state_to_keep
 from tests.helpers.ledger_factory import MINUTE, Pattern, change, write
 
 START = 1_760_000_000_000
@@ -99,3 +99,17 @@ def test_each_question_has_the_same_answer(reader: Reader) -> None:
         assert recent.latest(name, what, at_most=at_most) == reader.latest(name, what, at_most=at_most)
     some = [0, recent._floor - 1, recent._floor, size - 1, size]
     assert list(recent.entries_at(some)) == list(reader.entries_at(some))
+
+
+def test_what_another_node_kept_meanwhile_is_not_kept_again(
+    reader: Reader, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that stands by reads the newest entries, and the active one appends and keeps more."""
+    monkeypatch.setattr(replay, "KEEP_AFTER", 1)
+    recent, book = recent_reader(reader, reader.targets()), rule_book(reader)
+    later = START + MINUTES * MINUTE
+    write(place, {"t01": lambda _: "-"}, later, later + MINUTE, durable=False).close()
+    restored = restore_state(reader, "t01", book)
+    assert restored.history.index >= MINUTES * 24
+    assert state_to_keep(recent, "t01", book, restored) is None
+    assert state_to_keep(reader, "t01", book, restored) is not None
