@@ -16,6 +16,7 @@ from tests.helpers.paths import MEMORY, TESTS
 from tests.helpers.patience import tolerate_stalls
 from tests.helpers.places import (  # noqa: F401 - fixtures
     _ledgers_where_asked,
+    in_postgresql,
     place,
     places_in_postgresql,
     postgresql,
@@ -104,6 +105,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function):
             for mark in sorted(marks_of(item)):
                 item.add_marker(mark)
+            if in_postgresql() and item.get_closest_marker("sqlite"):
+                # Here, and not in a fixture of the test: those of its module are made before.
+                item.add_marker(pytest.mark.skip(reason="about SQLite's files"))
     order = {TESTS / f"{name}.py": number for number, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
 

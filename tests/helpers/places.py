@@ -18,6 +18,11 @@ from tests.servers.postgresql import POSTGRES, PostgreSql
 from tests.servers.program import server_folder
 
 
+def in_postgresql() -> bool:
+    """Return whether the tests of this run keep their ledgers in PostgreSQL."""
+    return os.environ.get("MAILWATCH_TEST_DATABASE") == "postgresql"
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSql]:
     """A cluster that all tests of a worker share, where nothing waits for the disk: leave it as it was."""
@@ -80,7 +85,7 @@ class PlacesInPostgresql:
 @pytest.fixture(scope="session")
 def places_in_postgresql(request: pytest.FixtureRequest) -> Iterator[PlacesInPostgresql | None]:
     """With MAILWATCH_TEST_DATABASE=postgresql, what the tests of a whole run keep their ledgers in."""
-    if os.environ.get("MAILWATCH_TEST_DATABASE") != "postgresql":
+    if not in_postgresql():
         yield None
         return
     server, template = (request.getfixturevalue(name) for name in ("postgresql", "postgresql_template"))
@@ -97,8 +102,6 @@ def _ledgers_where_asked(
     if places_in_postgresql is None:
         yield
         return
-    if request.node.get_closest_marker("sqlite"):
-        pytest.skip("about SQLite's files")
     folder = request.getfixturevalue("tmp_path")
     yield
     places_in_postgresql.drop(folder)
