@@ -93,12 +93,14 @@ def _appends(folder: Path, server: PostgreSql, seconds: float) -> dict[str, Any]
         stores = [undo.enter_context(contextlib.closing(Store.open(place))) for place in places]
         copying = _Copying(limit, folder / "limit")
         undo.callback(copying.close)
+        # Made beforehand, as the rows are that COPY gets.
+        drafts = [ingest.draft(number) for number in range(BATCH)]
         counts = [0.0, 0.0, 0.0]
         for _ in range(TURNS):
-            counts[0] += _rate(lambda: len(stores[0].append_batch(_drafts())), seconds)
+            counts[0] += _rate(lambda: len(stores[0].append_batch(drafts)), seconds)
             # The rows that were appended just now, as they are.
             counts[1] += _rate(copying.source(ours), seconds)
-            counts[2] += _rate(lambda: len(stores[1].append_batch(_drafts())), seconds)
+            counts[2] += _rate(lambda: len(stores[1].append_batch(drafts)), seconds)
     appended, copied, sqlite = (count / TURNS for count in counts)
     return {
         "postgresql": round(appended),
@@ -107,10 +109,6 @@ def _appends(folder: Path, server: PostgreSql, seconds: float) -> dict[str, Any]
         "of_copy": round(appended / copied, 3),
         "of_sqlite": round(appended / sqlite, 3),
     }
-
-
-def _drafts() -> list[Any]:
-    return [ingest.draft(number) for number in range(BATCH)]
 
 
 def _rate(step: Callable[[], int], seconds: float) -> float:

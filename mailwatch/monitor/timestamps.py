@@ -120,6 +120,7 @@ class TimestampScheduler:
         after = monotonic.milliseconds()
         # Save the reply before the entry that names it: a crash in between leaves only an unused file.
         digest = await asyncio.to_thread(self._tokens.save, reply.reply)
+        await self._monitor.writer.in_turn(lambda store: store.keep_reply(reply.reply))
         if self._monitor.spooler is not None and self._monitor.spooler.is_active:
             # What waits was observed before the token.
             raise TimestampError("the database does not answer")

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
-import socket
-import threading
-import weakref
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,6 +22,7 @@ from sqlalchemy.engine import ExceptionContext
 from mailwatch.errors import OperationError
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.store.committed_tail import CommittedTail
+from mailwatch.store.connections import Connections
 from mailwatch.store.data_dir import DataDirLock
 from mailwatch.store.errors import (
     DAMAGE_ADVICE,
@@ -65,18 +63,25 @@ https://www.postgresql.org/docs/15/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 PATIENCE_MS = 600_000
 """`tcp_user_timeout` while a ledger is copied."""
 
-_ROW = "idx bigint, kind text, time_ms bigint, target text, number bigint, outcome text, header text, payload text"
 _APPEND = """
 WITH alive AS ({alive}),
      moved AS (UPDATE ledger_head SET size = :after, hashes = :hashes
                WHERE id = 1 AND size = :before AND hashes = :hashes_before AND successor IS NULL
                AND EXISTS (SELECT 1 FROM alive) RETURNING 1)
 INSERT INTO entries (idx, kind, time_ms, target, number, outcome, header, payload)
-SELECT r.* FROM moved, json_to_recordset(CAST(:rows AS json)) AS r({row})
+SELECT r.* FROM moved, ROWS FROM (
+    json_to_recordset(CAST(:rows AS json))
+        AS (idx bigint, kind text, time_ms bigint, target text, number bigint, outcome text),
+    unnest(string_to_array(:headers, E'\n')),
+    unnest(string_to_array(:payloads, E'\n'))
+) AS r
 """
 """Compare and set in one statement: no lock is ever held between two messages, so a process that is stopped stops
 no other. `alive` is empty when this process may not write.
+
+The sealed texts are canonical JSON, without a line break; as JSON within JSON they would cost the server more.
 """
+_SHORT_COLUMNS = ("idx", "kind", "time_ms", "target", "number", "outcome")
 
 
 class PostgresPlace:
@@ -96,8 +101,7 @@ class PostgresPlace:
         self.name = name
         self.lease: Lease | None = None
         """This node's lease, where several nodes share the ledger: nothing is written without it."""
-        self._connections: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
-        self._connecting = threading.Lock()
+        self._connections = Connections()
         self.lock: DataDirLock | None = None
         """The lock of the data_dir, where this process has it for all its terms."""
 
@@ -187,18 +191,12 @@ class PostgresPlace:
         # Prepared statements belong to a connection, which a pooler changes.
         made = psycopg.connect(**settings, prepare_threshold=None)
         made.server_cursor_factory = _server_cursor()
-        with self._connecting:
-            self._connections.add(made)
+        self._connections.add(made)
         return made
 
     def cut(self) -> None:
         """Break all connections, so that who waits for the database fails. For any thread."""
-        with self._connecting:
-            known = list(self._connections)
-        for connection in known:
-            # The thread that waits on it sees the end of the connection, and closes it.
-            with contextlib.suppress(OSError, ValueError, psycopg_error()), _socket_of(connection) as sock:
-                sock.shutdown(socket.SHUT_RDWR)
+        self._connections.cut()
 
 
 class PostgresHold:
@@ -210,7 +208,7 @@ class PostgresHold:
         self._appending: sa.Connection | None = None
         alive = "SELECT 1" if place.lease is None else FENCE
         self._lease_values = {} if place.lease is None else place.lease.values
-        self._statement = sa.text(_APPEND.format(alive=alive, row=_ROW))
+        self._statement = sa.text(_APPEND.format(alive=alive))
         self._lock = place.lock or DataDirLock(place.data_dir)
         self.tail = CommittedTail(place.data_dir)
         self._committed = (0, b"")
@@ -290,23 +288,25 @@ class PostgresHold:
         False: another process appended first. Raises StoreError; EvictedError if this node's lease was ended;
         CommitInDoubtError if the connection was lost, so that nobody can know yet whether the rows were committed.
         """
-        texts = orjson.dumps(rows)
-        if not self._append(before, after, rows, texts):
+        if not self._append(before, after, rows):
             return False
-        self.tail.keep(after, texts)
+        self.tail.keep(after, orjson.dumps(rows))
         self._committed = (after.size, after.to_bytes())
         return True
 
-    def _append(
-        self, before: CompactRange, after: CompactRange, rows: Sequence[Mapping[str, Any]], texts: bytes
-    ) -> bool:
+    def _append(self, before: CompactRange, after: CompactRange, rows: Sequence[Mapping[str, Any]]) -> bool:
         assert self._appending is not None
+        texts = {name: "\n".join([row[name] for row in rows]) for name in ("header", "payload")}
+        if any(text.count("\n") != len(rows) - 1 for text in texts.values()):
+            raise ValueError("the text of an entry is not canonical JSON: it has a line break")
         values = {
             "before": before.size,
             "hashes_before": before.to_bytes(),
             "after": after.size,
             "hashes": after.to_bytes(),
-            "rows": texts.decode(),
+            "rows": orjson.dumps([{name: row[name] for name in _SHORT_COLUMNS} for row in rows]).decode(),
+            "headers": texts["header"],
+            "payloads": texts["payload"],
             **self._lease_values,
         }
         try:
@@ -364,18 +364,6 @@ def check_server(place: Place, made: sa.Engine) -> None:
         )
 
 
-def _socket_of(connection: psycopg.Connection[Any]) -> socket.socket:
-    """Return another handle of a connection's socket. Raises OSError, psycopg.Error for one that is closed."""
-    return socket.socket(fileno=os.dup(connection.fileno()))
-
-
-def psycopg_error() -> type[Exception]:
-    """Return the base of psycopg's errors."""
-    import psycopg
-
-    return psycopg.Error
-
-
 @cache
 def _server_cursor() -> type[psycopg.ServerCursor[Any]]:
     """Return a cursor that may be dropped: who reads only the beginning of a result ends its transaction, and that
@@ -408,9 +396,11 @@ def _parsed(url: str) -> dict[str, Any]:
         ) from None
     try:
         return conninfo.conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
+    except psycopg.ProgrammingError as error:
         # The message of libpq would repeat the address, which may hold a password.
-        raise OperationError(
-            "the address of the database is not postgresql://user@host:port/name, or has an option after ? that "
-            "libpq does not know"
-        ) from None
+        unknown = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
+        if unknown is not None and "@" not in url.partition("?")[2]:
+            raise OperationError(
+                f"the address of the database has the option {unknown[1]} after ?, which libpq does not know"
+            ) from None
+        raise OperationError("the address of the database is not postgresql://user@host:port/name") from None

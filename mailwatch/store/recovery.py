@@ -8,7 +8,7 @@ that was, or nothing is appended.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
-from mailwatch.store.committed_tail import CommittedCheckpoint, CommittedRows
+from mailwatch.store.committed_tail import Committed, CommittedCheckpoint, CommittedReply
 from mailwatch.store.errors import StoreDamagedError
 from mailwatch.store.reader import entry_from_row
-from mailwatch.store.schema import entries
+from mailwatch.store.schema import entries, token_files
 
 ROWS_AT_ONCE = 500
 """Entries that are appended in one transaction."""
@@ -40,15 +40,19 @@ class OwnCopy:
     rows: dict[int, dict[str, Any]]
     checkpoints: dict[int, CommittedCheckpoint]
     roots: dict[int, bytes]
+    replies: dict[str, bytes] = field(default_factory=dict)
+    """The replies of timestamp authorities, by their name on record."""
     size: int = 0
 
     @classmethod
-    def of(cls, kept: Iterable[CommittedRows | CommittedCheckpoint]) -> OwnCopy:
+    def of(cls, kept: Iterable[Committed]) -> OwnCopy:
         """Return what was kept, the newest of each."""
         copy = cls({}, {}, {})
         for one in kept:
             if isinstance(one, CommittedCheckpoint):
                 copy.checkpoints[one.size] = one
+            elif isinstance(one, CommittedReply):
+                copy.replies[one.name] = one.reply
             else:
                 copy.rows |= {row["idx"]: row for row in one.rows}
                 copy.roots[one.size] = one.root
@@ -86,6 +90,12 @@ class OwnCopy:
             if one is not None and _signs(one, grown, public):
                 found.append(one)
         return found
+
+    def missing_replies(self, connection: sa.Connection) -> list[dict[str, Any]]:
+        """Return the replies that a database lacks, as its rows. Raises StoreError."""
+        query = sa.select(token_files.c.name).where(token_files.c.name.in_(self.replies))
+        there = set(connection.execute(query).scalars())
+        return [{"name": name, "reply": reply} for name, reply in self.replies.items() if name not in there]
 
     def lost(self, connection: sa.Connection, size: int) -> list[str]:
         """Return what this node recorded and a ledger of `size` entries does not have. Raises StoreError."""

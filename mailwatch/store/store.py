@@ -49,15 +49,15 @@ from mailwatch.store.first_start import (
 )
 from mailwatch.store.kept_states import KeptState, write_kept
 from mailwatch.store.keys import PREDECESSORS, Keys, remove_partial_files
+from mailwatch.store.last_numbers import last_numbers
 from mailwatch.store.outage_index import index_outages
 from mailwatch.store.pack_tree import grow, ledger_size
 from mailwatch.store.packing import PreparedPack, write_pack
-from mailwatch.store.packs import PackReader
 from mailwatch.store.place import Hold, Place, place_of
 from mailwatch.store.pruning import prune_pack
 from mailwatch.store.reader import Entry, entry_from_row
 from mailwatch.store.recovery import ROWS_AT_ONCE, OwnCopy, newest_rows
-from mailwatch.store.schema import checkpoints, entries
+from mailwatch.store.schema import checkpoints, token_files
 from mailwatch.store.sweeping import Sweeper
 from mailwatch.times import Millis, now
 
@@ -215,6 +215,10 @@ class Store:
 
     def _seal(self, new_entries: Sequence[NewEntry]) -> _Batch:
         """Seal entries as the next ones of the ledger."""
+        unknown = {new.target for new in new_entries if new.target is not None} - self._numbers.keys()
+        if unknown:
+            with self._hold.transaction() as connection:
+                self._numbers.update(last_numbers(connection, self.health, unknown))
         tree = self._tree.copy()
         numbers: dict[str, int] = {}
         clock, origin = self.read_clock(), monotonic.origin()
@@ -276,21 +280,12 @@ class Store:
             opaque = self._ids.get(new.target)
             if opaque is None:
                 opaque = self._ids[new.target] = target_id(self.keys.secret, new.target)
-            number = numbers[new.target] = self._last_number(new.target, numbers) + 1
+            number = numbers[new.target] = numbers.get(new.target, self._numbers[new.target]) + 1
         sealed = encode_entry(
             index=index, kind=new.kind, time=new.time, target=opaque, number=number, payload=payload,
             clock=clock, origin=origin,
         )  # fmt: skip
         return Entry(index, new.kind, new.time, new.target, number, sealed.header, sealed.payload)
-
-    def _last_number(self, target: str, numbers: dict[str, int]) -> int:
-        for known in (numbers, self._numbers):
-            if target in known:
-                return known[target]
-        newest = sa.select(entries.c.number).where(entries.c.target == target).order_by(entries.c.idx.desc())
-        with self._hold.transaction() as connection:
-            in_rows = int(connection.execute(newest.limit(1)).scalar() or 0)
-            return max(in_rows, PackReader(connection, self.health).last_number(target))
 
     def save_pack(self, prepared: PreparedPack) -> None:
         """Write a pack that was prepared (packing.py); its rows stay until they are swept. Raises StoreError."""
@@ -334,6 +329,11 @@ class Store:
         self._checkpointed = made.size
         save_signed_checkpoint(self._place.data_dir, note)
         return made
+
+    def keep_reply(self, reply: bytes) -> None:
+        """Keep a reply of a timestamp authority that is in the database where a failover cannot lose it."""
+        if self._hold.tail is not None:
+            self._hold.tail.keep_reply(reply)
 
     def keep(self, states: Sequence[KeptState]) -> None:
         """Keep states that follow from committed entries, each in place of the one before. Raises StoreError."""
@@ -387,13 +387,18 @@ class Store:
                 raise StoreUnavailableError(f"{self._place}: others append to the ledger")
             tree.size, tree.hashes = grown.size, grown.hashes
         missing = [dataclasses.asdict(one) for one in back if self._note_at(one.size) is None]
-        if missing:
-            with self._hold.writing() as connection:
-                connection.execute(sa.insert(checkpoints), missing)
-        if rows or missing:
+        with self._hold.transaction() as connection:
+            replies = own.missing_replies(connection) if own.replies else []
+        for table, lost in ((checkpoints, missing), (token_files, replies)):
+            if lost:
+                with self._hold.writing() as connection:
+                    connection.execute(sa.insert(table), lost)
+        if rows or missing or replies:
+            what = f"{len(rows)} entries and {len(missing)} checkpoints"
+            if replies:
+                what = f"{what}, and {len(replies)} replies of timestamp authorities"
             self.findings.append(
-                f"the database had lost {len(rows)} entries and {len(missing)} checkpoints, as by a failover; "
-                "they are there again from this node's own copy"
+                f"the database had lost {what}, as by a failover; they are there again from this node's own copy"
             )
         check_not_rolled_back(self._place, self.keys, tree.size, self._note_at)
         with self._hold.transaction() as connection:

@@ -38,6 +38,7 @@ from mailwatch.model import (
 )
 from mailwatch.monotonic import Origin
 from mailwatch.store import Store
+from mailwatch.store.last_numbers import last_numbers
 from mailwatch.store.packing import SMALL_LEVEL, KeptWindows, PackRange, PreparedPack, PreparedRun
 from mailwatch.store.run_format import (
     LEVEL,
@@ -242,9 +243,11 @@ def write_long_ledger(
         "vantage_point": "here", "rules": rules_payload(RULES),
     }  # fmt: skip
     writer.append("node", begin, None, node)
+    with store._hold.transaction() as connection:
+        numbers = last_numbers(connection, store.health, list(patterns))
     written = [
         _Series(
-            name, target_id(store.keys.secret, name), pattern, store._last_number(name, {}),
+            name, target_id(store.keys.secret, name), pattern, numbers[name],
             {up: _Texts(name, up, interval) for up in (True, False)},
             _settings(provider(name), interval, host, port),
         )

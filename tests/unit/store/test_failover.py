@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.store import Reader, Store
+from mailwatch.store import Reader, Store, Tokens
 from mailwatch.store.committed_tail import TAIL_FILE
 from mailwatch.store.errors import DatabaseAwayError, EvictedError, LedgerRolledBackError, StoreError
 from mailwatch.store.lease import Lease, session_name
@@ -138,7 +139,15 @@ def wait(holds: Callable[[], object]) -> None:
     raise AssertionError("it did not happen")
 
 
-def lag(pair: Replicated, node: Writing, *, signed: bool) -> None:
+def reply_of(place: PostgresPlace, name: str) -> bytes | None:
+    """The reply of a timestamp authority in the database."""
+    tokens = Tokens(place)
+    found = tokens.get(name)
+    tokens.close()
+    return found
+
+
+def lag(pair: Replicated, node: Writing, *, signed: bool, reply: bytes = b"") -> None:
     """Have a replica lose the second half of what a node recorded, and be promoted."""
     node.begin()
     for number in range(1, 11):
@@ -151,6 +160,11 @@ def lag(pair: Replicated, node: Writing, *, signed: bool) -> None:
         node.append(number)
         if signed and number == 15:
             node.store.checkpoint()
+    if reply:
+        tokens = Tokens(node.place)
+        tokens.save(reply)
+        tokens.close()
+        node.store.keep_reply(reply)
     pair.fail_over()
 
 
@@ -159,7 +173,10 @@ def test_what_an_asynchronous_replica_lacks_comes_back_from_the_nodes_own_copy(
     pair: Replicated, tmp_path: Path
 ) -> None:
     node = Writing(tmp_path, "a", pair.url)
-    lag(pair, node, signed=True)
+    reply = b"\x00a reply\xff"
+    name = hashlib.sha256(reply).hexdigest()
+    lag(pair, node, signed=True, reply=reply)
+    assert reply_of(node.place, name) is None
     notes = (node.place.data_dir / "keys" / "ledger.checkpoint").read_text()
     root = node.store.root
     # Neither an entry nor a checkpoint over what is lost.
@@ -175,7 +192,9 @@ def test_what_an_asynchronous_replica_lacks_comes_back_from_the_nodes_own_copy(
     node.end()
     assert len(on_record(node.place)) == 10
     node.begin()
-    assert [one for one in node.store.findings if "lost 10 entries and 1 checkpoints" in one] != []
+    lost = "lost 10 entries and 1 checkpoints, and 1 replies of timestamp authorities"
+    assert [one for one in node.store.findings if lost in one] != []
+    assert reply_of(node.place, name) == reply
     assert node.store.root == root
     assert on_record(node.place) == node.acknowledged
     node.append(21)

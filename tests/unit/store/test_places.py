@@ -19,6 +19,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from mailwatch.cli import main
+from mailwatch.errors import OperationError
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.model import Outcome
 from mailwatch.store import (
@@ -519,3 +520,11 @@ def test_the_address_is_never_repeated_where_it_cannot_be_read(tmp_path: Path) -
         PostgresPlace(tmp_path, "postgresql://user:secret@[::1/x")
     assert "secret" not in str(refused.value)
     assert not isinstance(refused.value, psycopg.Error)
+
+
+def test_an_option_that_nobody_knows_is_named_unless_it_may_be_of_a_password(tmp_path: Path) -> None:
+    with pytest.raises(OperationError, match=r"has the option nosuch after \?, which libpq does not know"):
+        PostgresPlace(tmp_path, "postgresql://u@h/db?connect_timeout=3&nosuch=1")
+    with pytest.raises(OperationError, match="is not postgresql://") as refused:
+        PostgresPlace(tmp_path, "postgresql://h/u:pass?secret=1@h/db")
+    assert "secret" not in str(refused.value)
