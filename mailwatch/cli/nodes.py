@@ -13,7 +13,7 @@ from mailwatch.cli.language import tr
 from mailwatch.cli.terminal_format import TerminalFormat, add_utc_option, terminal_format
 from mailwatch.cli.text_table import Column, TextTable, print_lines
 from mailwatch.errors import OperationError
-from mailwatch.store.lease import Node, list_nodes
+from mailwatch.store.lease import Node, config_differences, list_nodes
 from mailwatch.store.place import configured_place
 from mailwatch.store.postgres import PostgresPlace
 from mailwatch.times import rfc3339
@@ -38,6 +38,8 @@ class NodeJson(TypedDict):
     clock_bound: float | None
     refusal: str
     """Why it would not take over, "" if it would."""
+    config_differs: list[str]
+    """In which parts its config differs from the active node's; [] for a node that is gone."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -55,14 +57,15 @@ def _run(args: argparse.Namespace) -> int:
         raise OperationError("the ledger is in SQLite, which one node has for itself")
     found = list_nodes(place.engine(read_only=True))
     if args.json:
-        print(json.dumps([node_json(node) for node in found], indent=2, ensure_ascii=False))
+        differ = config_differences(found)
+        print(json.dumps([node_json(node, differ[node.id]) for node in found], indent=2, ensure_ascii=False))
     else:
         print_lines(stdout(), _table(found, terminal_format(args, config)))
     return 0 if any(node.active and node.lives for node in found) else 1
 
 
-def node_json(node: Node) -> NodeJson:
-    """Return a node as JSON."""
+def node_json(node: Node, differs: list[str]) -> NodeJson:
+    """Return a node as JSON. `differs`: in which parts its config differs from the active node's."""
     return {
         "node": node.id,
         "name": node.name,
@@ -75,6 +78,7 @@ def node_json(node: Node) -> NodeJson:
         "clock_offset": None if node.offset is None else node.offset / 1000,
         "clock_bound": None if node.bound is None else node.bound / 1000,
         "refusal": node.refusal,
+        "config_differs": differs,
     }
 
 
@@ -89,7 +93,10 @@ def _table(found: list[Node], form: TerminalFormat) -> TextTable:
         Column(header="why not", below=True, label=""),
     )
     table = TextTable(columns, form.zone_note())
+    differ = config_differences(found)
     for node in found:
+        parts = ", ".join(differ[node.id])
+        differs = tr("its config differs from the active node's: {parts}", parts=parts) if parts else ""
         style = {"active": "bold green", "gone": "bold red"}.get(node.state, "")
         clock = "" if node.offset is None else f"{node.offset / 1000:+.1f} s"
         table.add_row(
@@ -99,6 +106,6 @@ def _table(found: list[Node], form: TerminalFormat) -> TextTable:
             form.second(node.seen),
             node.version,
             clock,
-            node.refusal,
+            "; ".join(filter(None, (node.refusal, differs))),
         )
     return table

@@ -186,7 +186,8 @@ class StandbyReadModel(MonitorReadModel):
     def storage_notes(self) -> list[str]:
         """Return that this node stands by, and which one probes."""
         active = self._membership.active_node()
-        return [f"{STANDS_BY}; {active.name} is active" if active else STANDS_BY]
+        stands_by = f"{STANDS_BY}; {active.name} is active" if active else STANDS_BY
+        return [stands_by, *self._membership.config_notes()]
 
     def metrics(self) -> Iterator[bytes]:
         """Yield the metrics of the nodes."""

@@ -12,21 +12,27 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
+from mailwatch.config import Config
+from mailwatch.config.compared import compared_parts
 from mailwatch.metrics.node_families import NodeRecord
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.store.errors import DatabaseAwayError, EvictedError, StoreError
-from mailwatch.store.lease import RENEW_SECONDS, WATCH_SECONDS, Lease, Node, Takeover
+from mailwatch.store.lease import ANSWER_SECONDS, RENEW_SECONDS, Lease, Node, Takeover
 from mailwatch.store.node import join, leave
 from mailwatch.store.postgres import PostgresPlace
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 """Seconds until a database that is away is asked again."""
+LOG_SECONDS, MAX_LOG_SECONDS = 60.0, 3600.0
+"""Seconds until the log repeats that a start waits for the database, doubled each time up to the maximum."""
 LEAVE_SECONDS = 3.0
 """Seconds to end the lease at a stop. If the database takes none, the others wait until it is over."""
 TICK_SECONDS = 0.25
+LAPSE_SECONDS = 0.05
+"""Seconds after the end of another node's lease at which it is asked for, if it was not renewed."""
 STANDSTILL_SECONDS = 3.0
 """For a loop that has not ticked for so long, nothing is renewed: with the lease, others probe after 10 s."""
 
@@ -41,15 +47,21 @@ class Membership:
         self.place, self.lease = place, lease
         self.nodes: list[Node] = []
         self.problem = ""
+        self.current_config: Callable[[], Config] | None = None
+        """Returns the config in force, which the others compare with theirs. For any thread."""
+        self._compared: Config | None = None
         self.evictions = 0
         """How often others ended this node's lease."""
         self.round_trip: float | None = None
         """Seconds of the latest search in the database."""
         self.ended = asyncio.Event()
         """Set when the term under way was ended by others."""
+        self._said: dict[str, str] = {}
+        """What the log says of each node's config, and of why this one would not take over."""
+        self._asked: float | None = None
+        """Since when the database is asked, on time.monotonic(); None while it is not."""
         self._searched = asyncio.Event()
         self._taken: asyncio.Future[Takeover] | None = None
-        self._renewed = float("-inf")
         self._registered = True
         self._ticked = time.monotonic()
         self._stopping, self._left = threading.Event(), asyncio.Event()
@@ -57,14 +69,19 @@ class Membership:
         """The loop that `running` was entered in."""
 
     @classmethod
-    async def join(cls, place: PostgresPlace, progress: StartupProgress) -> Membership:
-        """Register this node, as soon as the database answers. Raises StoreError, OSError."""
+    async def join(
+        cls, place: PostgresPlace, progress: StartupProgress, config: Mapping[str, str] | None = None
+    ) -> Membership:
+        """Register this node, as soon as the database answers. Raises StoreError, OSError.
+
+        `config`: digests of the parts of its config, by name.
+        """
+        waiting = WaitingLog()
         while True:
             try:
-                return cls(place, await asyncio.to_thread(join, place, progress))
+                return cls(place, await asyncio.to_thread(join, place, progress, config))
             except DatabaseAwayError as error:
-                if progress.step != StartupStep.AWAY:
-                    logger.error("ledger: %s; the start waits for it", error)
+                waiting.say(str(error))
                 progress.update(StartupStep.AWAY)
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -139,10 +156,25 @@ class Membership:
         problems = [] if self.active_node() else ["no node is active"]
         return [*problems, *([f"this node does not take over: {why}"] if (why := self.lease.refusal()) else [])]
 
+    def config_notes(self) -> list[str]:
+        """Return which other nodes have another config than this one, and where it differs. For any thread."""
+        nodes = self.nodes
+        own = next((node for node in nodes if node.id == self.lease.node), None)
+        others = [node for node in nodes if node.lives and node is not own]
+        return [
+            f"the config of node {other.name} ({other.id[:4]}) differs from this node's: {', '.join(parts)}"
+            for other in others
+            if own is not None and (parts := own.differs_in(other))
+        ]
+
     async def _tick(self) -> None:
-        """Show that the loop turns."""
+        """Show that the loop turns, and give up a database that does not answer."""
         while True:
             self._ticked = time.monotonic()
+            if self._asked is not None and self._ticked - self._asked > ANSWER_SECONDS:
+                self._asked = self._ticked
+                # The pages of a node that stands by would hang as well; the active one's writer sees to its own.
+                await asyncio.to_thread(self.lease.cut if self.is_active else self.place.cut)
             await asyncio.sleep(TICK_SECONDS)
 
     def _run(self, give_up: Callable[[], None]) -> None:
@@ -152,7 +184,7 @@ class Membership:
                 began = time.monotonic()
                 if began - self._ticked < STANDSTILL_SECONDS and not self._search_once(began):
                     continue
-                self._stopping.wait(max(0.0, WATCH_SECONDS - (time.monotonic() - began)))
+                self._stopping.wait(self._pause(began))
         except Exception:
             logger.exception("the lease is not renewed any more; MailWatch stops")
             self._in_loop(give_up)
@@ -160,9 +192,16 @@ class Membership:
             leave(self.place)
         self._in_loop(self._left.set)
 
+    def _pause(self, began: float) -> float:
+        """Return the seconds until the next search: at the end of another node's lease, if that comes first."""
+        others = [node.left for node in self.nodes if node.left > 0 and node.id != self.lease.node]
+        soon = RENEW_SECONDS if self.problem else min(others, default=RENEW_SECONDS) + LAPSE_SECONDS
+        return max(0.0, min(RENEW_SECONDS - (time.monotonic() - began), soon))
+
     def _search_once(self, began: float) -> bool:
         """Search, and tell the loop what was found; return False if the lease was ended by others."""
         try:
+            self._asked = began
             found = self._search()
         except EvictedError as error:
             self.evictions += 1
@@ -176,8 +215,11 @@ class Membership:
             self.problem = error.public_reason
         else:
             self.problem, self.round_trip = "", time.monotonic() - began
+            self._say_what_differs()
             if found is not None:
                 self._in_loop(self._give, found)
+        finally:
+            self._asked = None
         self._in_loop(self._searched.set)
         return True
 
@@ -192,18 +234,45 @@ class Membership:
         """Renew the lease when it is time, end those of others that are over, and take over if wanted."""
         if not self._registered:
             self.lease.register()
-            self._registered, self._renewed = True, float("-inf")
-        if time.monotonic() - self._renewed >= RENEW_SECONDS - WATCH_SECONDS / 2:
-            began = time.monotonic()
-            self.lease.renew()
-            self._renewed = began
-        self.lease.evict()
+            self._registered = True
+        if self.current_config is not None and (config := self.current_config()) is not self._compared:
+            self.lease.config, self._compared = compared_parts(config), config
+        nodes = self.lease.renew()
+        gone = self.lease.evict() if any(node.is_over for node in nodes if node.id != self.lease.node) else []
         wanted = self._taken
         taken = self.lease.take() if wanted is not None and not wanted.done() else None
-        self.nodes = self.lease.nodes()
+        self.nodes = self.lease.nodes() if gone or taken else nodes
         return taken
+
+    def _say_what_differs(self) -> None:
+        """Log once what keeps this node from taking over, and whose config differs from its own."""
+        refusal = "" if self.is_active else self.lease.refusal()
+        now = {note: note for note in self.config_notes()}
+        if refusal:
+            # The numbers in it change all the time.
+            now[" ".join(refusal.split()[:2])] = f"this node does not take over: {refusal}"
+        for key, words in now.items():
+            if key not in self._said:
+                logger.warning("nodes: %s", words)
+        self._said = now
 
     def _in_loop(self, work: Callable[..., None], *args: object) -> None:
         """Call something in the loop, soon; not once the loop is closed."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(work, *args)
+
+
+class WaitingLog:
+    """Logs that a start waits for the database: at once, and again at growing intervals."""
+
+    def __init__(self) -> None:
+        self._next = float("-inf")
+        self._seconds = LOG_SECONDS
+
+    def say(self, what: str) -> None:
+        """Log what it waits for, if it is time."""
+        now = time.monotonic()
+        if now >= self._next:
+            logger.error("ledger: %s; the start waits for it", what)
+            self._next = now + self._seconds
+            self._seconds = min(2 * self._seconds, MAX_LOG_SECONDS)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp
 
 from mailwatch import monotonic
 from mailwatch.config import Config, ConfigError, load
 from mailwatch.config.access import Networks
+from mailwatch.config.compared import compared_parts
 from mailwatch.config.types import split_endpoint
 from mailwatch.errors import OperationError
 from mailwatch.hub.app import HubApp
@@ -107,10 +107,11 @@ class Daemon:
     async def _run_as_node(self, place: PostgresPlace, front: StartingApp, progress: StartupProgress) -> None:
         """Stand by until this node takes over, and run until it is stopped, or has lost its lease: then again."""
         async with _background(_log_progress(lambda: self._unready(progress))):
-            member = await self._unless_ended(Membership.join(place, progress))
+            member = await self._unless_ended(Membership.join(place, progress, compared_parts(self.config)))
         if member is None:
             logger.info("stopped before the start was complete")
             return
+        member.current_config = self._current_config
         async with member.running(self.fail):
             while not self.ending.is_set():
                 async with contextlib.AsyncExitStack() as pages:
@@ -124,6 +125,9 @@ class Daemon:
                 front.close()
                 if self._service is not None:
                     self.config = self._service.config
+
+    def _current_config(self) -> Config:
+        return self.config if self._service is None else self._service.config
 
     async def _stand_by(
         self, member: Membership, front: StartingApp, progress: StartupProgress, pages: contextlib.AsyncExitStack
@@ -206,8 +210,8 @@ class Daemon:
                     raise DaemonError(damage)
                 logger.info("stopped before the start was complete")
                 return
-            self._service, app = started
-            await self._run(self._service, front, app, undo, member, opened)
+            self._service = started
+            await self._run(self._service, front, undo, member, opened)
 
     @contextlib.asynccontextmanager
     async def _serving(self, front: StartingApp) -> AsyncIterator[None]:
@@ -252,15 +256,17 @@ class Daemon:
         self,
         service: Service,
         front: StartingApp,
-        app: ASGIApp,
         undo: contextlib.AsyncExitStack,
         member: Membership | None,
         opened: Callable[[], Awaitable[None]] | None,
     ) -> None:
         undo.push_async_callback(record_stop, service)
         service.open_app = front.open
-        async with service.running(self.fail), _background(self._reloads(service)):
-            front.open(app)
+        async with contextlib.AsyncExitStack() as running:
+            await running.enter_async_context(service.running(self.fail))
+            # Not before the first probe: the pages take a second on a busy machine.
+            front.open(await asyncio.to_thread(service.make_app))
+            await running.enter_async_context(_background(self._reloads(service)))
             if opened is not None:
                 await opened()
             logger.info("%s; web on http://%s/", _status(service), self.config.web.listen)

@@ -18,6 +18,7 @@ from mailwatch.monitor.service import Service
 from mailwatch.monitor.target_detail import MAX_OUTAGES, former_detail, watched_detail
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.store import Tokens, queries
+from mailwatch.store.lease import config_differences
 from mailwatch.store.place import configured_place
 from mailwatch.store.pruning import pruned_time
 from mailwatch.store.queries import Part
@@ -168,7 +169,7 @@ class MonitorReadModel(RecordedOutages):
             own_witness="" if self._service.cosigner is None else str(self._service.cosigner.key),
             predecessors=recorded_predecessors(self._reader),
             storage=self._service.storage.latest,
-            nodes=[NodeSummary(one.name, one.state, one.seen, one.refusal) for one in self._service.nodes()],
+            nodes=self._node_summaries(),
             pruned=pruned_time(self._reader),
         )
 
@@ -181,13 +182,20 @@ class MonitorReadModel(RecordedOutages):
         stale = bool(self._service.stale_reasons())
         return str(hash((tuple(states), self._monitor.attribution.offline_since, stale, self.waiting())))
 
+    def _node_summaries(self) -> list[NodeSummary]:
+        nodes = self._service.nodes()
+        differ = config_differences(nodes)
+        return [NodeSummary(one.name, one.state, one.seen, one.refusal, differ[one.id]) for one in nodes]
+
     def unready_reasons(self) -> list[str]:
         """Return why /readyz must fail."""
         return self._service.unready_reasons()
 
     def storage_notes(self) -> list[str]:
-        """Return when the disk of the ledger is full; empty while that is not known."""
-        return self._service.storage.notes()
+        """Return when the disk of the ledger is full, and which nodes have another config; empty if nothing is
+        known.
+        """
+        return [*self._service.storage.notes(), *self._service.node_notes()]
 
     def waiting(self) -> tuple[int, Millis] | None:
         """Return how many observations wait for the database, and when the oldest ended; None without one."""

@@ -115,6 +115,8 @@ class Service:
     """Returns the nodes that share the ledger; none with SQLite."""
     node_problems: Callable[[], list[str]] = field(default=lambda: [], init=False)
     """Returns why this node may not probe now, where several share the ledger."""
+    node_notes: Callable[[], list[str]] = field(default=lambda: [], init=False)
+    """Returns which other nodes have another config."""
     began: float | None = field(default=None, init=False)
     """When probing began, on time.monotonic()."""
     backups: BackupSchedule = field(init=False)
@@ -149,6 +151,11 @@ class Service:
         ]
         others += [StateKeeper(self.monitor, self.reader).run]
         self._housekeeping = BackgroundTasks(self.monitor, self.reader, time_servers(self.config), *others)
+
+    def make_app(self) -> ASGIApp:
+        """Return the web application. It may take a second to make."""
+        assert self.app_for is not None
+        return self.app_for(self.built_config.access)
 
     async def restore(
         self,

@@ -157,7 +157,7 @@ class Spooler:
 
     async def drain(self) -> None:
         """Take all that waits onto the record."""
-        began, count = monotonic.milliseconds(), self._spool.count
+        count, since = self._spool.count, self._spool.since
         self._writer.is_hurried = True
         try:
             while True:
@@ -180,9 +180,9 @@ class Spooler:
         if self.full_since is not None:
             self._recorder.note_unwritable(self.full_since, monotonic.milliseconds())
             self.full_since = None
-        if count:
-            seconds = (monotonic.milliseconds() - began) / 1000
-            logger.warning("spool: %d observations are on record now, after %.1f s", count, seconds)
+        if count and since is not None:
+            waited = (now() - since) / 1000
+            logger.warning("spool: %d observations are on record now; the oldest waited %.0f s", count, waited)
 
     async def drained(self) -> None:
         """Wait until nothing waits, and the database takes what comes next."""

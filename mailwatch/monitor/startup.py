@@ -29,7 +29,7 @@ from mailwatch.monitor.follower import Follower, RefusingWriter, StandbyReadMode
 from mailwatch.monitor.hub_push import HubPusher
 from mailwatch.monitor.hub_record import HubRecord
 from mailwatch.monitor.management import ServiceManagement
-from mailwatch.monitor.membership import Membership
+from mailwatch.monitor.membership import Membership, WaitingLog
 from mailwatch.monitor.packing import LedgerPacking
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.public_targets import only_public_targets
@@ -105,14 +105,16 @@ class Startup:
         """Return why /readyz must fail: how far the start has come, and what it waits for."""
         return [f"starting: {self.progress}", *(self.writer.problems() if self.writer else [])]
 
-    async def run(self, takeover: Takeover | None = None) -> tuple[Service, ASGIApp]:
-        """Start. Return the running service and its web application.
+    async def run(self, takeover: Takeover | None = None) -> Service:
+        """Start. Return the service, which makes its web application when that is wanted.
 
         `takeover`: how this node came to hold the targets, None where there are no nodes.
         """
         built = await asyncio.to_thread(build_config, self.config)
         store = await self._store(built.channels)
         writer = Writer(store, on_commit=lambda seconds, _entries: self.metrics.committed(seconds))
+        # No entry of a start has another one to wait for.
+        writer.is_hurried = True
         await writer.start()
         self.undo.push_async_callback(_within, CLOSE_SECONDS, writer.close)
         service = await self._service(built, store.keys, store.health, writer)
@@ -124,12 +126,13 @@ class Startup:
         if self.membership is not None:
             service.monitor.may_probe = self.membership.may_probe
             service.node_problems = self.membership.active_problems
-            service.monitor.is_handover = takeover is not None and takeover.from_another
+            service.node_notes = self.membership.config_notes
+            service.monitor.is_handover = _is_handover(takeover)
         await self._start_notifier(service.notifier)
         await service.restore(built.targets, store.findings, self.progress, takeover)
         if self.place.is_shared:
             await self._spool(service)
-        if service.monitor.is_handover:
+        if takeover is not None and takeover.from_another:
             await _pass_record(service.monitor)
         read_model = MonitorReadModel(service)
         # Made now: later, the first visitor would wait for the disk.
@@ -140,7 +143,8 @@ class Startup:
             return create_app(read_model, access, service.monitor.secret, service.only_public_targets, manage)
 
         service.app_for = app_for
-        return service, app_for(built.access)
+        writer.is_hurried = False
+        return service
 
     async def _spool(self, service: Service) -> None:
         """Let observations wait on this machine's disk while the database is away.
@@ -157,7 +161,7 @@ class Startup:
 
     async def _store(self, channels: Sequence[Channel]) -> Store:
         """Open the store as soon as the disk has space."""
-        health, said = StoreHealth(), ""
+        health, waiting = StoreHealth(), WaitingLog()
         while True:
             try:
                 opening = partial(Store.open, self.place, self.progress, health=health)
@@ -169,8 +173,7 @@ class Startup:
                 self.progress.update(StartupStep.FULL)
                 await asyncio.sleep(RETRY_SECONDS)
             except DatabaseAwayError as error:
-                if str(error) != said:
-                    logger.error("ledger: %s; the start waits for it", said := str(error))
+                waiting.say(str(error))
                 self.progress.update(StartupStep.AWAY)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
@@ -303,6 +306,11 @@ class Startup:
             except StoreUnavailableError as error:
                 logger.error("the outbox cannot be written: %s; MailWatch tries again", error)
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+def _is_handover(takeover: Takeover | None) -> bool:
+    """Return whether the targets came from another node while this one ran already."""
+    return takeover is not None and takeover.from_another and not takeover.unattended
 
 
 async def _pass_record(monitor: Pipeline) -> None:

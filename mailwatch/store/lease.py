@@ -12,26 +12,32 @@ Not advisory locks: they carry no epoch, and a pooler keeps them for nobody.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from mailwatch.store.connections import Connections
 from mailwatch.store.errors import DatabaseAwayError, EvictedError, StoreError, StoreUnavailableError
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 6.0
+LEASE_SECONDS = 5.0
 """A node that has not renewed its lease for so long is evicted."""
-RENEW_SECONDS = 2.0
-WATCH_SECONDS = 1.0
-"""Seconds between two searches of a node for others whose lease is over."""
-START_SECONDS = 4.0
+RENEW_SECONDS = 1.0
+"""Seconds between two renewals, each of which also finds others whose lease is over."""
+ANSWER_SECONDS = 5.0
+"""Seconds after which a database that has not answered is given up, and its connections are cut. Nothing else
+bounds the wait for a server, or a pooler, that is stopped while the network lives.
+"""
+START_SECONDS = 3.5
 """No probe starts later than this after a renewal was sent. The rest of the lease is for a busy machine."""
 MAX_OFFSET_MS: Millis = 1000
 """A node whose clock differs more from the database's takes no targets from others: its observations would not be
@@ -56,16 +62,17 @@ _CLUSTER = (
 recovery to an earlier time. pg_control_checkpoint() shows it late: only after the next checkpoint.
 """
 
+_TIMEOUTS = "SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '4s', true)"
 _REGISTER = """
-INSERT INTO nodes (id, name, epoch, until, seen, version)
-VALUES (:node, :name, 1, clock_timestamp() + :lease * interval '1 second', clock_timestamp(), :version)
+INSERT INTO nodes (id, name, epoch, until, seen, version, config)
+VALUES (:node, :name, 1, clock_timestamp() + :lease * interval '1 second', clock_timestamp(), :version, :config)
 ON CONFLICT (id) DO UPDATE SET name = :name, version = :version, epoch = nodes.epoch + 1, refusal = '',
-    until = excluded.until, seen = excluded.seen
-RETURNING epoch
+    until = excluded.until, seen = excluded.seen, config = excluded.config
+RETURNING epoch, seen
 """
 _RENEW = """
 UPDATE nodes SET until = clock_timestamp() + :lease * interval '1 second', seen = clock_timestamp(),
-    offset_ms = :offset, bound_ms = :bound, refusal = :refusal
+    offset_ms = :offset, bound_ms = :bound, refusal = :refusal, config = :config
 WHERE id = :node AND epoch = :epoch
 RETURNING clock_timestamp() AS at, EXISTS (
     SELECT 1 FROM nodes AS other
@@ -103,10 +110,10 @@ UPDATE shares SET node = :node, since = clock_timestamp(), former = coalesce(nod
     reason = CASE coalesce(node, former) WHEN :node THEN 'again' ELSE reason END
 WHERE share = 0 AND (node IS NULL OR node = :node) AND EXISTS (SELECT 1 FROM mine)
     AND (cluster IS NULL OR synchronous OR coalesce(node, former, :node) = :node OR cluster = {cluster})
-RETURNING former, reason, takeovers
+RETURNING former, reason, takeovers, (SELECT nodes.seen FROM nodes WHERE nodes.id = shares.former) AS former_seen
 """
 _NODES = """
-SELECT id, name, epoch, version, seen, offset_ms, bound_ms, refusal, shares.since, shares.takeovers,
+SELECT id, name, epoch, version, seen, offset_ms, bound_ms, refusal, config, shares.since, shares.takeovers,
     CASE WHEN isfinite(until) THEN extract(epoch FROM until - clock_timestamp())::float8
     ELSE '-infinity' END AS left
 FROM nodes LEFT JOIN shares ON shares.node = nodes.id ORDER BY name, id
@@ -134,6 +141,17 @@ class Node:
     refusal: str
     takeovers: int = 0
     """Of the active one: how often the targets went from one node to another."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the parts of its config, by name; empty where an older MailWatch runs."""
+
+    def differs_in(self, other: Node) -> list[str]:
+        """Return the parts of the config in which another node differs."""
+        return [part for part, digest in self.config.items() if other.config.get(part, digest) != digest]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its lease is over, and nobody has ended it yet."""
+        return -math.inf < self.left <= 0
 
     @property
     def lives(self) -> bool:
@@ -160,6 +178,8 @@ class Takeover:
     reason: str
     takeovers: int
     """How often the targets went from one node to another, this time included."""
+    unattended: bool = False
+    """Whether the node before was gone already when this one came: no node ran in between."""
 
     @property
     def from_another(self) -> bool:
@@ -193,9 +213,12 @@ class Lease:
         name: str,
         version: str,
         origin: str,
+        config: Mapping[str, str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.node = node
+        self.config = config or {}
+        """Digests of the parts of this node's config, by name."""
         self.epoch = 0
         self.alone = True
         """Whether no other node was alive lately."""
@@ -208,7 +231,10 @@ class Lease:
         self.vouched: Vouched | None = None
         """Set by the term of this node once it has compared the database with its own copy."""
         self._engine = open_engine()
+        self._connections = Connections()
+        sa.event.listen(self._engine, "connect", lambda connection, _: self._connections.add(connection))
         self._sent = float("-inf")
+        self._registered: datetime | None = None
 
     @property
     def values(self) -> dict[str, object]:
@@ -230,12 +256,19 @@ class Lease:
                 "AND NOT EXISTS (SELECT 1 FROM shares WHERE shares.node = nodes.id)"
             )
             connection.execute(sa.text(forget), {"days": FORGET_DAYS, "node": self.node})
-            values = {"node": self.node, "name": self.name, "version": self._version, "lease": LEASE_SECONDS}
-            self.epoch = int(connection.execute(sa.text(_REGISTER), values).scalar_one())
+            values = {
+                "node": self.node,
+                "name": self.name,
+                "version": self._version,
+                "lease": LEASE_SECONDS,
+                "config": json.dumps(dict(self.config)),
+            }
+            row = connection.execute(sa.text(_REGISTER), values).one()
+            self.epoch, self._registered = row.epoch, row.seen
         self._sent = sent
 
-    def renew(self) -> None:
-        """Renew the lease, and compare the clocks.
+    def renew(self) -> list[Node]:
+        """Renew the lease, and compare the clocks. Return all nodes, by name.
 
         Raises EvictedError if others have ended it, or if the database failed over and has lost what this node
         committed.
@@ -251,6 +284,7 @@ class Lease:
                 "offset": self.offset,
                 "bound": self.bound,
                 "refusal": self.refusal(),
+                "config": json.dumps(dict(self.config)),
             }
             began, asked = now(), self._monotonic()
             row = connection.execute(sa.text(_RENEW.format(cluster=self._cluster_query)), values).one_or_none()
@@ -264,10 +298,12 @@ class Lease:
             if share.held and not is_known and vouched is not None and vouched.cluster == row.cluster:
                 vouch = {"cluster": row.cluster, "synchronous": row.synchronous, "node": self.node}
                 connection.execute(sa.text(_VOUCH), vouch)
+            nodes = read_nodes(connection)
         self._sent, self.alone = sent, not row.accompanied
         self._is_of_other, self._unsure = share.origin not in (None, self._origin), share.unsure
         # The database read its clock some time between question and answer.
         self.offset, self.bound = round(began + half - row.at.timestamp() * 1000), round(half) + 1
+        return nodes
 
     def _compare(
         self, vouched: Vouched, cluster: str, committed: tuple[int, bytes], share: sa.Row[Any]
@@ -359,7 +395,13 @@ class Lease:
             former=row.former or "",
             reason=row.reason,
             takeovers=row.takeovers,
+            unattended=self._came_after(row.former_seen),
         )
+
+    def _came_after(self, seen: datetime | None) -> bool:
+        """Return whether this node came when one that was seen last then was gone."""
+        lease = timedelta(seconds=LEASE_SECONDS)
+        return seen is not None and self._registered is not None and self._registered > seen + lease
 
     def leave(self) -> None:
         """End the lease at once, for another node to take over. Nothing happens if it is ended already."""
@@ -378,6 +420,10 @@ class Lease:
         with self._transaction() as connection:
             return read_nodes(connection)
 
+    def cut(self) -> None:
+        """Break the connections: who waits for the database fails. For any thread."""
+        self._connections.cut()
+
     def close(self) -> None:
         """Close the connections. Raises nothing."""
         self._engine.dispose()
@@ -386,8 +432,7 @@ class Lease:
     def _transaction(self) -> Iterator[sa.Connection]:
         """Run statements in one transaction that waits for no lock, and no statement, for long."""
         with self._engine.begin() as connection:
-            connection.exec_driver_sql("SET LOCAL lock_timeout = '2s'")
-            connection.exec_driver_sql("SET LOCAL statement_timeout = '4s'")
+            connection.exec_driver_sql(_TIMEOUTS)
             yield connection
 
 
@@ -407,9 +452,17 @@ def read_nodes(connection: sa.Connection) -> list[Node]:
             bound=row.bound_ms,
             refusal=row.refusal,
             takeovers=row.takeovers or 0,
+            config=json.loads(row.config or "{}"),
         )
         for row in connection.execute(sa.text(_NODES))
     ]
+
+
+def config_differences(nodes: Iterable[Node]) -> dict[str, list[str]]:
+    """Return in which parts the config of each node, by its id, differs from the active one's; [] for one gone."""
+    known = list(nodes)
+    active = next((node for node in known if node.state == "active"), None)
+    return {node.id: active.differs_in(node) if active is not None and node.lives else [] for node in known}
 
 
 def list_nodes(made: sa.Engine) -> list[Node]:

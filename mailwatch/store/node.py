@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Mapping
 
 from mailwatch import __version__
 from mailwatch.progress import StartupProgress, StartupStep
@@ -16,9 +17,10 @@ from mailwatch.store.node_identity import node_identity
 from mailwatch.store.postgres import PostgresPlace, check_server
 
 
-def join(place: PostgresPlace, progress: StartupProgress) -> Lease:
+def join(place: PostgresPlace, progress: StartupProgress, config: Mapping[str, str] | None = None) -> Lease:
     """Lock the data_dir for this process, prepare the database and the keys, and register this node.
 
+    `config`: digests of the parts of its config, by name, which the others compare with theirs.
     From then on the place writes only while the lease is this node's. Raises DataDirLockedError, StoreError
     (DatabaseAwayError if another try is worthwhile), OSError.
     """
@@ -38,7 +40,12 @@ def join(place: PostgresPlace, progress: StartupProgress) -> Lease:
         check_server(place, made)
         keys = prepare_database(place, made, progress)
         lease = Lease(
-            place.unfenced_engine, node, name=socket.gethostname(), version=__version__, origin=keys.origin
+            place.unfenced_engine,
+            node,
+            name=socket.gethostname(),
+            version=__version__,
+            origin=keys.origin,
+            config=config,
         )
         undo.callback(lease.close)
         lease.register()

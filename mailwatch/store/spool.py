@@ -25,6 +25,11 @@ ROW_BYTES = 200
 """Bytes of a row besides its payload, for the bound."""
 
 
+PAGE_BYTES = 4096
+LOG_PAGES = 1000
+"""SQLite's own bound of its log, in pages."""
+
+
 class SpoolFullError(StoreUnavailableError):
     """The spool has reached its bound; nothing more is taken until the database answers."""
 
@@ -152,6 +157,8 @@ class Spool:
             connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            # By default the log beside the file grows to 4 MB, which a small bound does not allow.
+            connection.execute(f"PRAGMA wal_autocheckpoint={_log_pages(self.most)}")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS drafts (number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, "
                 "time_ms INTEGER NOT NULL, target TEXT, payload TEXT NOT NULL, ended REAL NOT NULL, "
@@ -187,3 +194,8 @@ class Spool:
             yield
         except sqlite3.Error as error:
             raise translate_error(self._path, error) or StoreError(f"{self._path}: {error}") from error
+
+
+def _log_pages(most: int) -> int:
+    """Return after how many pages the log is taken over into the file: a sixteenth of the bound at most."""
+    return max(4, min(LOG_PAGES, most // PAGE_BYTES // 16))

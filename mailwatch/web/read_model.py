@@ -219,6 +219,8 @@ class NodeSummary:
     state: str
     seen: Millis
     refusal: str
+    differs: Sequence[str] = ()
+    """In which parts its config differs from the active node's."""
 
 
 @dataclass(frozen=True, slots=True)

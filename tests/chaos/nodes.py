@@ -49,7 +49,7 @@ def one(figures: Figures, pair: Pair, active: str, other: str, how: str, way: Se
     ending, heir = pair.nodes[active], pair.nodes[other]
     shown = known(ending)
     before = heir.count("away", "down")
-    began = time.monotonic()
+    began = time.time()
     if how == "frozen":
         ending.signal(signal.SIGSTOP)
     elif how == "killed":
@@ -60,7 +60,7 @@ def one(figures: Figures, pair: Pair, active: str, other: str, how: str, way: Se
         figures.promise(ending.stop() == 0, "the active node did not stop cleanly")
     pair.wait_active(heir)
     heir.wait_for_more("away", "down", before)
-    seconds = time.monotonic() - began
+    seconds = first_probe(pair) - began
     figures.count(f"{how}: hand-overs")
     figures.at_most(f"{how}: until the first probe of the other", seconds)
     figures.promise(shown <= known(heir), f"{how}: an observation that was shown is not on record")
@@ -71,6 +71,16 @@ def one(figures: Figures, pair: Pair, active: str, other: str, how: str, way: Se
     else:
         ending.start(ready=False)
     pair.wait_standing_by(ending)
+
+
+def first_probe(pair: Pair) -> float:
+    """Return when the node that took over last began its first probe, in seconds of Unix time."""
+    entries = pair.entries()
+    starts = [
+        at for at, (kind, payload, _) in enumerate(entries) if kind == "node" and payload["event"] == "start"
+    ]
+    first = next(payload for kind, payload, _ in entries[starts[-1] :] if kind == "observation")
+    return float(first["start"]) / 1000
 
 
 def clock_off(figures: Figures, server: PostgreSql, seconds: float) -> None:

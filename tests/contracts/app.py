@@ -22,10 +22,10 @@ async def started(config: Path, *, probing: bool = False) -> AsyncIterator[Any]:
     from mailwatch.monitor.startup import Startup
 
     async with contextlib.AsyncExitStack() as undo:
-        service, app = await Startup(config, load(config), Metrics(CollectorRegistry()), undo).run()
+        service = await Startup(config, load(config), Metrics(CollectorRegistry()), undo).run()
         if probing:
             await undo.enter_async_context(service.running(lambda: None))
-        yield app
+        yield service.make_app()
 
 
 async def asked(app: Any, owner: bool, path: str) -> httpx.Response:

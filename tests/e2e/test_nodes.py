@@ -7,12 +7,17 @@ import json
 import shutil
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from mailwatch.store.lease import LEASE_SECONDS
 from tests.helpers.node_pair import Pair, running_pair
+from tests.helpers.patience import tries
 from tests.helpers.pdf import text_of
+from tests.helpers.process import MailWatchProcess
 from tests.servers.postgresql import PostgreSql
 
 
@@ -28,6 +33,7 @@ def test_another_node_takes_over_when_one_stops_and_the_record_goes_on(pair: Pai
     b.wait_for_state("away", "down")
     listed = json.loads(a.command("nodes", "--json").stdout)
     assert sorted(node["state"] for node in listed) == ["active", "standby"]
+    assert [node["config_differs"] for node in listed] == [[], []]
     assert (a.metric("mailwatch_node_active "), b.metric("mailwatch_node_active ")) == (1, 0)
     assert "is active: it checks the mailboxes" in b.get("/")
     assert "is active: it checks the mailboxes" not in a.get("/")
@@ -96,3 +102,35 @@ def test_a_node_that_is_frozen_and_wakes_up_writes_nothing(pair: Pair) -> None:
     boots = [boot for boot, _ in itertools.groupby(boot for _, _, boot in pair.entries())]
     assert len(boots) == len(set(boots))
     assert frozen.command("ledger", "audit").returncode == 0
+
+
+def differs(node: MailWatchProcess) -> bool:
+    """Whether a node says that another one has other intervals."""
+    return "differs from this node's: intervals" in node.get("/readyz")
+
+
+@pytest.mark.nightly
+def test_a_time_in_which_no_node_ran_is_no_hand_over_and_another_config_is_named(pair: Pair) -> None:
+    a, b = pair.start()
+    a.wait_for_state("away", "down")
+    assert (b.stop(), a.stop()) == (0, 0)
+    with psycopg.connect(pair.url, autocommit=True) as connection:
+        query = "SELECT min(clock_timestamp() - seen) > %s * interval '1 second' FROM nodes"
+        for _ in tries():
+            if connection.execute(query, [LEASE_SECONDS]).fetchone() == (True,):
+                break
+    b.settings["targets"][0]["interval"] = "2s"
+    b.write_config()
+    b.start(ready=False)
+    pair.wait_active(b)
+    b.wait_for_more("away", "down", 0)
+    assert [payload["reason"] for kind, payload, _ in pair.entries() if kind == "gap"] == ["not_running"]
+    a.start(ready=False)
+    pair.wait_standing_by(a)
+    for node in (a, b):
+        node.wait_until(partial(differs, node), "a note on the config")
+    assert "Its config differs from the active node&#39;s: intervals" in a.get("/ledger")
+    listed = {node["state"]: node for node in json.loads(a.command("nodes", "--json").stdout)}
+    assert listed["standby"]["config_differs"] == ["intervals"]
+    assert "its config differs from the active node's: intervals" in a.command("nodes").stdout
+    assert (a.stop(), b.stop()) == (0, 0)

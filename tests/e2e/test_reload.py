@@ -421,7 +421,7 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     path.write_text(json.dumps(BASE))
     async with contextlib.AsyncExitStack() as undo:
         start = Startup(path, load(path), Metrics(CollectorRegistry()), undo)
-        service, _ = await start.run()
+        service = await start.run()
         running = Running(path, service, [service.built_config.access])
         app_for = service.app_for
         assert app_for is not None

@@ -242,10 +242,10 @@ def _pages() -> tuple[Callable[..., Awaitable[None]], contextlib.AsyncExitStack]
     (folder / "config.yaml").write_text(json.dumps(settings))
 
     async def start() -> Any:
-        _, app = await Startup(
+        service = await Startup(
             folder / "config.yaml", load(folder / "config.yaml"), Metrics(CollectorRegistry()), undo
         ).run()
-        return app
+        return service.make_app()
 
     return wire.run(start()), undo
 

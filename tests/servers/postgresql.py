@@ -150,6 +150,23 @@ class PostgreSql(Program):
                 return
         raise AssertionError(f"{POSTGRES} left processes: {children}")
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the server with all its processes: connections live on, and nothing answers."""
+        assert self._process is not None
+        master = self._process.pid
+        # The master first: it would begin processes for others.
+        os.kill(master, signal.SIGSTOP)
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in (*map(int, children), master):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def promote(self) -> None:
         """Make a standby the primary, and return once it is."""
         self._tool("pg_ctl", "promote", "-D", str(self.data), "-w")

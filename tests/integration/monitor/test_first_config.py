@@ -42,8 +42,7 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     packaged.write_text(json.dumps(PACKAGED))
     async with contextlib.AsyncExitStack() as undo:
         start = Startup(packaged, load(packaged), Metrics(CollectorRegistry()), undo, named=False)
-        made, _ = await start.run()
-        yield made
+        yield await start.run()
 
 
 def answers(password: str = "canary-mailbox-password") -> MailboxAnswers:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +30,7 @@ from mailwatch.store import Reader, Store, StoreError, Writer, audit, load_keys
 from mailwatch.store import writer as writer_module
 from mailwatch.store.place import Place
 from mailwatch.store.postgres import PostgresPlace
-from mailwatch.store.spool import SPOOL_FILE, Spool, SpooledDraft
+from mailwatch.store.spool import ROW_BYTES, SPOOL_FILE, Spool, SpooledDraft, SpoolFullError
 from mailwatch.store.sqlite import SqlitePlace
 from tests.helpers.ledger_factory import MINUTE, SECOND, observation_of
 from tests.helpers.patience import PATIENCE
@@ -159,7 +161,9 @@ def cluster() -> Iterator[PostgreSql]:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_an_hour_without_the_database_changes_nothing_on_record(cluster: PostgreSql, tmp_path: Path) -> None:
+async def test_an_hour_without_the_database_changes_nothing_on_record(
+    cluster: PostgreSql, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     undisturbed = PostgresPlace(tmp_path / "a", cluster.url(cluster.make_database()))
     node = Node(undisturbed)
     async with node.running():
@@ -178,6 +182,11 @@ async def test_an_hour_without_the_database_changes_nothing_on_record(cluster: P
         async with asyncio.timeout(PATIENCE):
             await node.spooler.drained()
         assert not node.spooler.problems()
+        # By the time of the oldest one, and not by how long it took to record them.
+        words = rf"{len(NAMES) * 60} observations are on record now; the oldest waited (\d+) s"
+        waited = re.search(words, caplog.text)
+        assert waited is not None
+        assert int(waited[1]) >= 3600
         await node.see(range(BACK, MINUTES))
     assert not (place.data_dir / SPOOL_FILE).exists()
     there, outages = recorded(place)
@@ -406,3 +415,19 @@ async def test_a_stop_while_the_database_is_away_loses_nothing_that_waits(tmp_pa
         await node.spooler.drained()
     seen, _ = recorded(place)
     assert len(seen) == len({(each.target, each.started_at) for each in seen}) == 4 * len(NAMES)
+
+
+@pytest.mark.parametrize("most", [1_000_000, 300_000])
+def test_a_full_spool_takes_no_more_of_the_disk_than_its_bound(tmp_path: Path, most: int) -> None:
+    spool, taken = Spool(tmp_path, most), 0
+    with contextlib.closing(spool):
+        for number in itertools.count():
+            draft = draft_of(observation_of("box", "-", START + number * SECOND))
+            try:
+                spool.put([draft])
+            except SpoolFullError:
+                break
+            taken = max(taken, sum(path.stat().st_size for path in tmp_path.glob(f"{SPOOL_FILE}*")))
+        # What keeps order in the files is beside the bound, by a tenth and some pages.
+        assert taken <= 1.1 * most + 100_000
+        assert number * ROW_BYTES < taken

@@ -312,3 +312,32 @@ def test_nodes_of_one_name_and_a_database_without_a_replica_are_named(join: Join
         alone,
         "several nodes are called A: nodes of one machine fail together; else give each a host name of its own",
     ]
+
+
+def test_who_comes_when_the_other_is_gone_takes_over_an_unattended_ledger(
+    join: Join, postgresql_place: PostgresPlace
+) -> None:
+    a, standing_by = join("a"), join("b")
+    a.take_over()
+    a.lease.leave()
+    assert not standing_by.take_over().unattended
+    standing_by.lease.leave()
+    made = postgresql_place.engine()
+    with made.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE nodes SET seen = seen - interval '{LEASE_SECONDS + 60} seconds'")
+    made.dispose()
+    late = join("c")
+    assert late.take_over().unattended
+
+
+def test_each_node_shows_the_digests_of_its_config(join: Join) -> None:
+    a, b = join("a"), join("b")
+    a.lease.config = {"targets": "1", "guard": "2"}
+    b.lease.config = {"targets": "1", "guard": "3", "new": "4"}
+    a.lease.renew()
+    one, other = b.lease.renew()
+    assert (one.config, other.config) == (a.lease.config, b.lease.config)
+    assert (one.differs_in(other), other.differs_in(other)) == (["guard"], [])
+    # A node of an older version says nothing of it.
+    b.lease.config = {}
+    assert b.lease.renew()[0].differs_in(b.lease.nodes()[1]) == []
