@@ -156,7 +156,7 @@ class Machine:
     async def _live(self, loop: SteppingLoop, life: Life) -> None:
         async with contextlib.AsyncExitStack() as undo:
             startup = Startup(self.config, load(self.config), Metrics(CollectorRegistry()), undo)
-            service, _ = await startup.run()
+            service = await startup.run()
             async with service.running(lambda: pytest.fail("a loop of MailWatch ended")):
                 # The first probes end after these moments.
                 await asyncio.sleep(1.5)
