@@ -222,6 +222,7 @@ class EventType(StrEnum):
     LEDGER = "ledger"
     MONITOR = "monitor"
     INCIDENT = "incident"
+    CONFIRMED = "confirmed"
 
 
 class HealthArea(StrEnum):

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from rich.text import Text
 from typing_extensions import TypedDict
 
-from mailwatch.cli.common import add_options, open_config, stdout
+from mailwatch.analysis.confirmation import ConfirmedOutage, Sight
+from mailwatch.cli.common import add_options, open_config, open_reader, stdout
 from mailwatch.cli.errors import print_error
 from mailwatch.cli.language import tr
 from mailwatch.cli.terminal_format import TerminalFormat, add_utc_option, terminal_format
@@ -43,7 +44,7 @@ class MemberJson(TypedDict):
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    actions = verb.add_subparsers(required=True, metavar="invite|list|revoke")
+    actions = verb.add_subparsers(required=True, metavar="invite|list|confirmed|revoke")
     action = actions.add_parser("invite", help="print a token with which one vantage point may join within a day")
     action.add_argument("name", metavar="NAME", help="what you call it")
     add_options(action, json=False)
@@ -52,6 +53,10 @@ def add(verb: argparse.ArgumentParser) -> None:
     add_options(action)
     add_utc_option(action)
     action.set_defaults(run=_list)
+    action = actions.add_parser("confirmed", help="list the outages that enough vantage points confirmed")
+    add_options(action)
+    add_utc_option(action)
+    action.set_defaults(run=_confirmed)
     action = actions.add_parser("revoke", help="take nothing more from a vantage point; what it sent stays")
     action.add_argument("name", metavar="NAME")
     add_options(action, json=False)
@@ -90,6 +95,47 @@ def _list(args: argparse.Namespace) -> int:
     else:
         print_lines(stdout(), _table(members, invited, terminal_format(args, config)))
     return 0
+
+
+def _confirmed(args: argparse.Namespace) -> int:
+    from mailwatch.hub.quorum import confirmed_outages
+
+    config = open_config(args)
+    with open_reader(config) as reader:
+        found = confirmed_outages(reader)
+    if args.json:
+        print(json.dumps([confirmed_json(one) for one in found], indent=2, ensure_ascii=False))
+        return 0
+    form = terminal_format(args, config)
+    columns = (
+        Column(header="what", shrinks=True),
+        Column(header="down since"),
+        Column(header="confirmed until"),
+        Column(header="vantage points", right=True),
+    )
+    table = TextTable(columns, form.zone_note())
+    for one in found:
+        until = tr("still") if one.ended_at is None else form.second(one.ended_at)
+        down = f"{one.begun.count(Sight.DOWN)}/{len(one.begun.views)}"
+        table.add_row(str(one.begun.channel), form.second(one.begun.since or one.begun.at), until, down)
+    print_lines(stdout(), table)
+    return 0
+
+
+def confirmed_json(one: ConfirmedOutage) -> dict[str, object]:
+    """Return a confirmed outage as JSON."""
+    begun, channel = one.begun, one.begun.channel
+    return {
+        "provider": channel.provider,
+        "kind": channel.kind,
+        "target": channel.target or None,
+        "not_before": None if begun.not_before is None else rfc3339(begun.not_before),
+        "since": None if begun.since is None else rfc3339(begun.since),
+        "confirmed": rfc3339(begun.at),
+        "ended": None if one.ended_at is None else rfc3339(one.ended_at),
+        "k": begun.k,
+        "vantage_points": [{"ledger": view.ledger, "says": view.sight.value} for view in begun.views],
+    }
 
 
 def _revoke(args: argparse.Namespace) -> int:

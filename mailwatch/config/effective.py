@@ -35,6 +35,8 @@ def effective(config: Config) -> dict[str, Any]:
     plain = config.model_dump(mode="json", exclude=written)
     if config.timezone is None:
         del plain["timezone"]
+    if config.detection.quorum is None:
+        del plain["detection"]["quorum"]
     plain["timestamps"] = [section.model_dump(mode="json", exclude_none=True) for section in config.timestamps]
     for stamping in plain["timestamps"]:
         _hide_arguments(stamping)

@@ -155,6 +155,8 @@ class DetectionSection(Section):
     """Successful checks in a row that close it."""
     recheck: Annotated[tuple[Seconds, ...], Field(max_length=20)] = (5.0, 10.0, 20.0)
     """Waits between the rechecks after a change, which make both bounds of an outage tight."""
+    quorum: Annotated[int, Field(strict=True, ge=2, le=100)] | None = None
+    """On a hub: how many vantage points confirm that a channel is down; none without it."""
 
 
 class TimestampSection(Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailwatch.hub.ledgers import MemberLedgers
@@ -22,7 +22,7 @@ from mailwatch.ledger.cosignature import (
     verify_cosignature,
 )
 from mailwatch.ledger.enrolment import MAX_NOTE_BYTES, hub_keys, read_join
-from mailwatch.ledger.push import Push, PushError, PushTooLongError, parse_push
+from mailwatch.ledger.push import Push, PushedEntry, PushError, PushTooLongError, parse_push
 from mailwatch.ledger.witness_request import SIZE_TYPE, AddCheckpoint, RequestError, parse_size
 from mailwatch.store import Reader
 from mailwatch.store.hub_register import HubMember, HubRegister, HubRegisterError
@@ -42,6 +42,7 @@ class Pushed:
     member: HubMember
     checkpoint: Checkpoint
     at: Millis
+    entries: Sequence[PushedEntry] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ class Receiver:
         at, known = self._read_clock(), self._cosigner.known(member.origin)
         cosigned = None if known is None else Checkpoint(known.origin, known.size, known.root)
         try:
-            signed = ledger.append(push, at, cosigned)
+            signed, entries = ledger.append(push, at, cosigned)
         except CheckpointError as error:
             return Answer(403, f"{error}\n")
         except OtherHistoryError as error:
@@ -208,5 +209,5 @@ class Receiver:
             return Answer(400, f"{error}\n")
         self._register.note_push(member.origin, signed.size, at)
         cosignature = self._cosigner.cosign_whole(signed, push.note)
-        self._on_push(Pushed(member, signed, at))
+        self._on_push(Pushed(member, signed, at, entries))
         return Answer(200, "" if cosignature is None else f"{cosignature}\n")

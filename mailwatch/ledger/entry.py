@@ -35,6 +35,7 @@ KINDS = (
     "late",
     "witnessed",
     "hub",
+    "quorum",
 )
 
 

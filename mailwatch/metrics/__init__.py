@@ -14,6 +14,7 @@ from mailwatch.analysis.storage_budget import StorageBudget
 from mailwatch.metrics import families
 from mailwatch.metrics.exposition import Family
 from mailwatch.metrics.families import SelfMetrics
+from mailwatch.metrics.hub_families import HubFigures, hub_families
 from mailwatch.metrics.incident_families import incident_families
 from mailwatch.metrics.node_families import NodeRecord, node_families
 from mailwatch.metrics.spool_families import SpoolRecord, spool_families
@@ -55,6 +56,8 @@ class Metrics:
         self._token: float | None = None
         self._token_interval: float | None = None
         self._witnesses: dict[str, WitnessRecord] = {}
+        self.hub = HubFigures()
+        """Of a hub, and of this vantage point at its hub."""
         self._backup: float | None = None
         self._backup_interval: float | None = None
         self.self_check = SelfMetrics()
@@ -251,6 +254,7 @@ class Metrics:
         yield families.line_family(self._line)
         yield families.channel_family(self._notifications)
         yield from witness_families(self._witnesses)
+        yield from hub_families(self.hub)
         yield from storage_families(self._storage)
         yield from node_families(self.node())
         yield from spool_families(self.spool())

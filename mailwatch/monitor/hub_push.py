@@ -15,6 +15,7 @@ from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.ledger.cosignature import VerifierKey, parse_verifier_key, signatures
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.ledger.witness_request import AddCheckpoint, parse_submitted
+from mailwatch.metrics.hub_families import PushRecord
 from mailwatch.model import EventType, Notification
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.settings import Hub
@@ -86,6 +87,7 @@ class HubPusher:
                 self.state = None if hub is None else HubState(hub.name)
                 self._tree = self._witness = self._cosigned_at = None
             self._hub = hub
+            self._monitor.metrics.hub.pushed.clear()
         self._wanted.set()
 
     async def run(self) -> None:
@@ -98,8 +100,12 @@ class HubPusher:
                 await self._wanted.wait()
                 continue
             try:
-                await self._push_all(hub, state)
-                await self._cosign(hub, state)
+                try:
+                    await self._push_all(hub, state)
+                    await self._cosign(hub, state)
+                finally:
+                    record = PushRecord(state.size, state.at, state.conflict)
+                    self._monitor.metrics.hub.pushed[state.name] = record
             except Exception as error:
                 # No failure of a hub, or of the disk, may stop the probes.
                 self._note_failure(state, error)

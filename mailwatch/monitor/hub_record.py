@@ -1,33 +1,48 @@
-"""Puts on the hub's own record what its members pushed, and their cosignatures: neither side can take it back."""
+"""Puts on the hub's own record what its members pushed, their cosignatures, and what enough of them confirm."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from mailwatch.analysis.confirmation import Confirmation, Sight
+from mailwatch.hub.quorum import KIND, QuorumBoard
 from mailwatch.hub.receiver import CosignedHere, Pushed
+from mailwatch.metrics import Metrics
+from mailwatch.metrics.hub_families import PushRecord
 from mailwatch.monitor.recorder import Recorder
-from mailwatch.times import now
+from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
 RECORD_SECONDS = 60.0
 """Seconds for which pushes are collected into one entry."""
+TICK_SECONDS = 10.0
+"""Seconds after which silence is noticed where nothing is pushed."""
+RETRY_SECONDS = 10.0
+
+Members = Callable[[], Mapping[str, Millis]]
+"""Returns the members that count: when each pushed last, by the name of its ledger."""
 
 
 class HubRecord:
-    """Records pushes once a minute, the newest of each member, and cosignatures at once."""
+    """Records the newest push of each member once a minute, and cosignatures and decisions at once."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, metrics: Metrics) -> None:
+        self._recorder, self._metrics = recorder, metrics
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pushed: dict[str, Pushed] = {}
+        self._undecided: list[Pushed] = []
+        self._arrived = asyncio.Event()
         self._cosigned: asyncio.Queue[CosignedHere] = asyncio.Queue(1000)
+        self.board: QuorumBoard | None = None
+        """What the members say together, None without `detection.quorum`."""
+        self.members: Members = dict
 
     def on_push(self, pushed: Pushed) -> None:
         """Note a push. For any thread."""
-        self._call(lambda: self._pushed.__setitem__(pushed.member.origin, pushed))
+        self._call(lambda: self._note(pushed))
 
     def on_cosigned(self, cosigned: CosignedHere) -> None:
         """Note a cosignature. For any thread."""
@@ -39,10 +54,19 @@ class HubRecord:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._record_pushes())
             group.create_task(self._record_cosignatures())
+            if self.board is not None:
+                group.create_task(self._decide(self.board))
 
     def _call(self, work: Callable[[], None]) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(work)
+
+    def _note(self, pushed: Pushed) -> None:
+        self._pushed[pushed.member.origin] = pushed
+        self._metrics.hub.members[pushed.member.name] = PushRecord(pushed.checkpoint.size, pushed.at)
+        if self.board is not None:
+            self._undecided.append(pushed)
+            self._arrived.set()
 
     def _queue(self, cosigned: CosignedHere) -> None:
         if self._cosigned.full():
@@ -77,3 +101,51 @@ class HubRecord:
                 "time": one.time,
             }
             await self._recorder.append("witness", now(), None, payload)
+
+    async def _decide(self, board: QuorumBoard) -> None:
+        """Decide after each push, and where nothing arrives."""
+        is_restored = False
+        while True:
+            try:
+                if not is_restored:
+                    await asyncio.to_thread(self._restore, board)
+                    is_restored = True
+                pushed, self._undecided = self._undecided, []
+                self._arrived.clear()
+                for decided, payload in await asyncio.to_thread(self._decided, board, pushed):
+                    await self._recorder.append(KIND, decided.at, None, payload)
+                    _log(decided)
+                    self._metrics.hub.confirm(decided.channel, decided.confirmed)
+            except Exception:
+                # A member's ledger that cannot be read must not stop the hub's own probes.
+                is_restored = False
+                self._metrics.internal_error()
+                logger.exception("hub: no decision about what is confirmed; it is tried again")
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            try:
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._arrived.wait()
+            except TimeoutError:
+                pass
+
+    def _restore(self, board: QuorumBoard) -> None:
+        board.restore(self.members())
+        for channel in board.confirmed:
+            self._metrics.hub.confirm(channel, True)
+
+    def _decided(self, board: QuorumBoard, pushed: list[Pushed]) -> list[tuple[Confirmation, dict[str, object]]]:
+        for one in pushed:
+            board.feed(one.member.origin, one.entries, one.checkpoint.size, one.at)
+        board.follow_own(now())
+        for ledger in board.members.keys() - self.members().keys() - {board.origin}:
+            board.forget(ledger)
+        return [(decided, board.payload(decided)) for decided in board.changes(now())]
+
+
+def _log(decided: Confirmation) -> None:
+    said = ", ".join(f"{decided.count(sight)} {sight}" for sight in Sight if decided.count(sight))
+    if decided.confirmed:
+        logger.warning("hub: %s is confirmed down: %s", decided.channel, said)
+    else:
+        logger.info("hub: %s is no longer confirmed down: %s", decided.channel, said)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from mailwatch.config import Config, WebAccess
 from mailwatch.guard.clock import ClockMonitor
 from mailwatch.hub.ledgers import MemberLedgers
+from mailwatch.hub.quorum import QuorumBoard
 from mailwatch.hub.receiver import Receiver
 from mailwatch.ledger.cosignature import log_key
 from mailwatch.metrics import Metrics
@@ -243,7 +244,7 @@ class Startup:
             timestamping=TimestampScheduler(monitor, reader, Tokens(self.place), built.authorities),
             witnessing=WitnessScheduler(monitor, reader, keys, built.witnesses, notifier.notify_directly),
             hub_pusher=HubPusher(monitor, reader, keys, built.hub, notifier.notify_directly),
-            hub_record=HubRecord(monitor.recorder),
+            hub_record=HubRecord(monitor.recorder, metrics),
             cosigner=None,
             built_config=built,
             only_public_targets=only_public_targets(monitor, reader),
@@ -275,6 +276,9 @@ class Startup:
             on_push=service.hub_record.on_push, on_cosigned=service.hub_record.on_cosigned,
         )  # fmt: skip
         cosigner.others = receiver.member_key
+        service.hub_record.members = register.counted
+        if (quorum := self.config.detection.quorum) is not None:
+            service.hub_record.board = QuorumBoard(self.config.data_dir, service.reader, keys.origin, quorum)
         if (section := self.config.hub_server) is not None:
             logger.info("hub on http://%s/ with the key %s", section.listen, log_key(keys.origin, keys.public))
         return receiver

@@ -32,6 +32,8 @@ def notifications_of(reader: Reader, entry: Entry) -> Iterator[Notification]:
         yield _outage(outage, entry.time, unobserved_windows(reader, outage) if outage.state != "open" else ())
     elif entry.kind == "guard" and entry.payload.get("online"):
         yield from _offline(reader, entry)
+    elif entry.kind == "quorum":
+        yield _confirmed(entry)
     elif entry.kind == "observation":
         fact = entry.fact
         if isinstance(fact, Observation):
@@ -65,6 +67,21 @@ def _outage(outage: OutageRecord, at: Millis, unobserved: Sequence[Window]) -> N
         facts["proven_afterwards"] = True
     topic = EventType.OPEN if outage.state == "open" else EventType.CLOSE
     return Notification(key=f"{topic}:{outage.id}", event_type=topic, time=at, facts=facts)
+
+
+def _confirmed(entry: Entry) -> Notification:
+    payload = entry.payload
+    facts: dict[str, object] = {
+        "channel": f"{payload.get('target') or payload.get('provider')} ({payload['kind']})",
+        "down": sum(one["sight"] == "down" for one in payload["members"]),
+        "count": len(payload["members"]),
+        "k": payload["k"],
+        "first_bad": payload.get("since"),
+    }
+    if not payload["confirmed"]:
+        facts["confirmed_over"] = True
+    key = f"{EventType.CONFIRMED}:{entry.index}"
+    return Notification(key=key, event_type=EventType.CONFIRMED, time=entry.time, facts=facts)
 
 
 def _offline(reader: Reader, entry: Entry) -> Iterator[Notification]:

@@ -22,6 +22,7 @@ _SPECIAL_KINDS = {
     "moved": "moved",
     "witness": "witness",
     "full": "disk_full",
+    "confirmed_over": "confirmed_over",
 }
 MAX_LINES = 20
 """The number of lines; further ones are only counted, since some channels take no long text."""

@@ -42,6 +42,7 @@ from mailwatch.store.errors import (
 )
 from mailwatch.store.first_start import check_not_missing, migrate_database
 from mailwatch.store.keys import Keys, load_keys
+from mailwatch.store.member_ledger import FOLDER as MEMBERS
 from mailwatch.store.packs import PrunedSubtree
 from mailwatch.store.place import Place, place_of
 from mailwatch.store.pruning import segments
@@ -132,7 +133,7 @@ def backup_keys(where: Path | Place, file: Path) -> Backup:
 def _write(place: Place, copy: Path | None, made: Path, file: Path) -> tuple[int, int]:
     """Write the file, whole or not at all, by way of the work folder; return its numbers of files and bytes."""
     with _unnamed_file(made) as (whole, folder, name):
-        files = _pack(place, copy, whole)
+        files = _pack(place, copy, made, whole)
         size = whole.tell()
         # A link, not a rename: it never replaces a file made meanwhile. With a folder's descriptor, since
         # without one Python would link the symbolic link in /proc itself.
@@ -285,9 +286,9 @@ def _copy_postgresql(place: Place, copy: Path, keys: Keys) -> None:
         hold.release()
 
 
-def _pack(place: Place, copy: Path | None, whole: IO[bytes]) -> int:
+def _pack(place: Place, copy: Path | None, made: Path, whole: IO[bytes]) -> int:
     """Pack the copied database, unless there is none, and the ledger's other files, the keys last; return the
-    number of files.
+    number of files. `made`: the work folder.
     """
     data_dir, count = place.data_dir, 0
     # With PostgreSQL the tokens are in the database.
@@ -312,8 +313,25 @@ def _pack(place: Place, copy: Path | None, whole: IO[bytes]) -> int:
         for path in _kept_ledgers(data_dir):
             tar.add(path, str(path.relative_to(data_dir)), recursive=False, filter=_without_owner)
             count += path.is_file()
+        count += _pack_members(data_dir, made, tar)
     whole.flush()
     os.fsync(whole.fileno())
+    return count
+
+
+def _pack_members(data_dir: Path, made: Path, tar: tarfile.TarFile) -> int:
+    """Pack the ledgers of a hub's members, each one moment of it; return how many there are."""
+    count, copy = 0, made / "member"
+    for folder in sorted((data_dir / MEMBERS).glob("*")):
+        source = database(folder)
+        if not source.exists():
+            continue
+        _copy_database(source, copy)
+        for path in (folder,) if count else (folder.parent, folder):
+            tar.add(path, str(path.relative_to(data_dir)), recursive=False, filter=_without_owner)
+        tar.add(copy, str(source.relative_to(data_dir)), filter=_without_owner)
+        copy.unlink()
+        count += 1
     return count
 
 

@@ -74,7 +74,8 @@ class MemberLedger:
     @classmethod
     def open(cls, place: Place, public: Ed25519PublicKey, health: StoreHealth | None = None) -> MemberLedger:
         """Open a member's ledger, made if it is missing, and check it. Raises StoreError, OSError."""
-        place.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (place.data_dir.parent, place.data_dir):
+            folder.mkdir(mode=0o700, exist_ok=True)
         hold = place.hold(health or StoreHealth())
         try:
             migrate_database(place, hold.open(), StartupProgress())
@@ -97,8 +98,10 @@ class MemberLedger:
         """Root over all entries."""
         return self._tree.root()
 
-    def append(self, push: Push, at: Millis, cosigned: Checkpoint | None = None) -> Checkpoint:
-        """Append the entries of a push in one transaction; return its checkpoint.
+    def append(
+        self, push: Push, at: Millis, cosigned: Checkpoint | None = None
+    ) -> tuple[Checkpoint, list[PushedEntry]]:
+        """Append the entries of a push in one transaction; return its checkpoint and them.
 
         `at`: now. `cosigned`: what was cosigned of this ledger before, which its tree must pass through. Raises
         CheckpointError if the owner did not sign the push, PushError, OtherHistoryError, StoreError; then nothing
@@ -110,11 +113,11 @@ class MemberLedger:
             raise PushError(f"it begins from a checkpoint of {before.size} entries, and {tree.size} are here")
         if before.root != tree.root():
             raise OtherHistoryError(f"the first {tree.size} entries are others than were pushed before")
-        rows, targets, same = list[dict[str, Any]](), dict[str, _Target](), True
+        found, targets, same = list[PushedEntry](), dict[str, _Target](), True
         for entry in read_entries(push.lines, tree):
             if entry.number is not None:
                 self._count(entry, entry.number, targets)
-            rows.append(_row(entry))
+            found.append(entry)
             if cosigned is not None and tree.size == cosigned.size:
                 same = tree.root() == cosigned.root
         if (tree.size, tree.root()) != (signed.size, signed.root):
@@ -124,8 +127,8 @@ class MemberLedger:
         is_due = self._kept_at is None or not 0 <= at - self._kept_at < CHECKPOINT_MS
         self._hold.check()
         with self._hold.writing() as connection:
-            if rows:
-                connection.execute(sa.insert(entries), rows)
+            if found:
+                connection.execute(sa.insert(entries), list(map(_row, found)))
             write_kept(connection, [KeptState(NEWEST, "", signed.size, signed.root.hex(), push.note)])
             if is_due:
                 self._keep_checkpoint(connection, signed.size, push.note, tree, at)
@@ -133,7 +136,7 @@ class MemberLedger:
         self._targets.update(targets)
         if is_due:
             self._kept_at = at
-        return signed
+        return signed, found
 
     def keep_newest(self, at: Millis) -> None:
         """Keep the newest checkpoint for good, so that evidence reaches up to it. Raises StoreError."""

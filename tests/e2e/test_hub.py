@@ -125,6 +125,24 @@ def test_of_one_target_nothing_leaves_but_hashes(pair: Pair) -> None:
     assert b'"target":"other"' not in file.read_bytes()
 
 
+def test_the_hub_and_its_member_confirm_what_both_observe(pair: Pair) -> None:
+    pair.hub.settings["targets"] = [SILENT | {"name": "box"}, SILENT | {"name": "lab"}]
+    pair.hub.settings["detection"] = {"open_after": 1, "quorum": 2}
+    pair.hub.write_config()
+    with pair.hub.running():
+        pair.join("all")
+        with pair.home.running():
+            pair.hub.wait_until(lambda: entries(pair.hub, "quorum"), "a decision")
+            pair.hub.wait_until(lambda: "hub_confirmed_down{" in pair.hub.get("/metrics"), "a metric")
+            listed = pair.hub.command("hub", "confirmed").stdout
+    assert "box/imap" in listed
+    # The member does not observe it, and the hub alone is one.
+    assert "lab/imap" not in listed
+    decided = entries(pair.hub, "quorum")[0]
+    assert [one["sight"] for one in decided["members"]] == ["down", "down"]
+    assert pair.hub.command("ledger", "audit").returncode == 0
+
+
 @pytest.mark.nightly
 def test_checkpoints_alone_are_cosigned_and_no_entry_leaves(pair: Pair) -> None:
     with pair.hub.running():

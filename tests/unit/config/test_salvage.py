@@ -57,7 +57,7 @@ signing: {key_file: nowhere}
         "9: web.listen: is not host:port; write for example 127.0.0.1:8080",
         f"9: web.token_file: {missing}{secret}",
         "10: notify[0].on[0]: is not known; use open, close, credentials, offline, certificate, disk, ledger, "
-        "monitor or incident",
+        "monitor, incident or confirmed",
         f"10: notify[1].url_file: {missing}{secret}",
         "10: notify[2]: has no address; add url, url_file: PATH or url_env",
         "11: timestamps[0].url: is not the address of an authority; write for example https://tsa.example.org/",

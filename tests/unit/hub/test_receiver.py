@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +26,9 @@ from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.push import MAX_BYTES, compress_push, parse_push
 from mailwatch.ledger.witness_request import parse_add_checkpoint
 from mailwatch.store import Reader, Store
+from mailwatch.store.backup import backup
 from mailwatch.store.hub_register import INVITATION_MS, HubRegister, HubRegisterError
-from mailwatch.store.member_ledger import CHECKPOINT_MS, member_place
+from mailwatch.store.member_ledger import CHECKPOINT_MS, MemberLedger, member_place
 from mailwatch.store.witness_register import WitnessRegister
 from mailwatch.witness.cosigner import Answer, Cosigner
 from mailwatch.witness.keys import load_witness_key
@@ -376,3 +378,18 @@ def test_a_member_cosigns_the_ledger_of_the_hub(hub: Hub, home: Vantage) -> None
 def test_a_size_beyond_what_the_hub_signed_is_answered_with_its_own(hub: Hub) -> None:
     assert hub.receiver.checkpoint("2") == Answer(409, "1\n", "text/x.tlog.size")
     assert hub.receiver.checkpoint("01").status == 400
+
+
+def test_a_backup_has_the_ledgers_of_the_members(hub: Hub, home: Vantage, tmp_path: Path) -> None:
+    assert take(hub, home, 0, home.push(0, 20)).status == 200
+    made = backup(hub.data_dir, tmp_path / "backup.tar.gz")
+    assert take(hub, home, 20, home.push(20)).status == 200
+    restored = tmp_path / "restored"
+    with tarfile.open(tmp_path / "backup.tar.gz") as tar:
+        assert made.files == len([one for one in tar.getmembers() if one.isfile()])
+        assert tar.getmember("hub").mode == 0o700
+        tar.extractall(restored, filter="data")
+    key = home.store.keys
+    ledger = MemberLedger.open(member_place(restored, key.origin), key.public)
+    assert ledger.size == 20
+    ledger.close()

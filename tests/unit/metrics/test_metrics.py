@@ -16,9 +16,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from mailwatch.analysis.confirmation import Channel
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.storage_budget import LedgerSizes, StorageBudget
 from mailwatch.metrics import Metrics
+from mailwatch.metrics.hub_families import PushRecord
 from mailwatch.metrics.node_families import NodeRecord
 from mailwatch.metrics.spool_families import SpoolRecord
 from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome, Phase, TlsFacts, TlsMode
@@ -118,6 +120,8 @@ def with_everything() -> Metrics:
     )  # fmt: skip
     metrics.spool = lambda: SpoolRecord(waiting=3, oldest=T0 / 1000, used=0.5)
     metrics.witness("w", "cosigned", size=7, time_ms=T0)
+    metrics.hub.confirm(Channel("lab", "imap"), True)
+    metrics.hub.members["m"] = metrics.hub.pushed["h"] = PushRecord(7, T0)
     metrics.self_check.files = metrics.self_check.threads = metrics.self_check.memory["resident"] = (1, 10)
     # Of a channel that is not there nothing is shown: labels are bounded.
     metrics.notified("json-2", "sent")

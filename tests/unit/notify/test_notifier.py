@@ -501,9 +501,19 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
         "first_good": None, "duration_ms": {"min": 7_200_000, "estimate": None}, "first_offline": NIGHT,
         "first_online": NIGHT, "not_after": NIGHT, "days": 3, "free": 10, "finding": "entry 7",
         "vantage_point": "here", "sign": "loop", "seconds": 5, "daily": 3,
+        "channel": "lab (imap)", "down": 2, "count": 3, "k": 2,
     }  # fmt: skip
     assert texts("it").keys() == texts("en").keys()
-    others = {"moved", "proven", "unanswered", "unwatched", "monitor_over", "witness", "disk_full"}
+    others = {
+        "moved",
+        "proven",
+        "unanswered",
+        "unwatched",
+        "monitor_over",
+        "witness",
+        "disk_full",
+        "confirmed_over",
+    }
     assert texts("it").section("title").keys() == texts("en").section("title").keys() == ONE_BY_ONE | others
     assert texts("it").section("cause").keys() == texts("en").section("cause").keys() == set(Cause)
     for lang in ("it", "en"):

@@ -1,0 +1,218 @@
+"""Decides, as pushes arrive, which channels are confirmed down, and audits those decisions on record.
+
+Each change is an entry `quorum` in the hub's own ledger. It names the vantage points, how many entries of each
+were here then, and when the last of them arrived: whoever has the same entries comes to the same decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mailwatch.analysis.confirmation import (
+    FOLLOWED_KINDS,
+    Channel,
+    Confirmation,
+    ConfirmedOutage,
+    MemberRecord,
+    MemberView,
+    Sight,
+    confirm,
+)
+from mailwatch.ledger.push import PushedEntry
+from mailwatch.store import Finding, Reader
+from mailwatch.store.member_ledger import member_place
+from mailwatch.times import Millis
+
+KIND = "quorum"
+
+
+class QuorumBoard:
+    """Follows the members of a hub, and the hub's own targets: it is a vantage point too.
+
+    `own`, `origin`: its own ledger and the name of that. `k`: how many confirm. For one thread at a time.
+    """
+
+    def __init__(self, data_dir: Path, own: Reader, origin: str, k: int) -> None:
+        self._data_dir, self._own, self.origin, self.k = data_dir, own, origin, k
+        self.members: dict[str, MemberRecord] = {}
+        self.confirmed: dict[Channel, Confirmation] = {}
+        """The channels that are confirmed down."""
+
+    def restore(self, members: Mapping[str, Millis]) -> None:
+        """Read what is on record of the members, by the names of their ledgers with the time of the last push, and
+        which channels are confirmed. Raises StoreError.
+        """
+        self.members.clear()
+        self.confirmed.clear()
+        for ledger, pushed_at in members.items():
+            self.members[ledger] = read_member(self._data_dir, ledger, pushed_at)
+        seen = set[Channel]()
+        for entry in self._own.entries(kinds=[KIND], descending=True):
+            payload = entry.payload
+            channel = channel_from(payload)
+            if channel not in seen:
+                seen.add(channel)
+                if payload["confirmed"]:
+                    self.confirmed[channel] = decision_from(payload)
+
+    def feed(self, ledger: str, entries: Iterable[PushedEntry], size: int, at: Millis) -> None:
+        """Follow what a member pushed up to `size` entries, which arrived at `at`. Raises StoreError."""
+        member = self.members.get(ledger)
+        if member is None:
+            self.members[ledger] = read_member(self._data_dir, ledger, at)
+            return
+        for entry in entries:
+            if entry.idx >= member.size and entry.kind in FOLLOWED_KINDS and entry.payload is not None:
+                member.feed(entry.idx, entry.kind, entry.target, orjson.loads(entry.payload))
+        member.size, member.pushed_at = max(member.size, size), max(member.pushed_at, at)
+
+    def follow_own(self, at: Millis) -> None:
+        """Follow what the hub itself has observed by now. Raises StoreError."""
+        size, member = self._own.size(), self.members.get(self.origin)
+        if member is None:
+            self.members[self.origin] = read_record(self._own, MemberRecord(self.origin, size, at))
+            return
+        for entry in self._own.entries(kinds=FOLLOWED_KINDS, from_index=member.size, to_index=size):
+            member.feed(entry.index, entry.kind, entry.target or "", entry.payload)
+        member.size, member.pushed_at = size, at
+
+    def forget(self, ledger: str) -> None:
+        """Count a vantage point no more."""
+        self.members.pop(ledger, None)
+
+    def changes(self, at: Millis) -> list[Confirmation]:
+        """Return the channels that became, or are no longer, confirmed down, and take that for known."""
+        found = []
+        for channel in self._channels():
+            decided = confirm(channel, self.members.values(), self.k, at)
+            if decided.confirmed != (channel in self.confirmed):
+                found.append(decided)
+                if decided.confirmed:
+                    self.confirmed[channel] = decided
+                else:
+                    del self.confirmed[channel]
+        return found
+
+    def decisions(self, at: Millis) -> list[Confirmation]:
+        """Return what is decided now about each channel that at least k vantage points observe."""
+        found = [confirm(channel, self.members.values(), self.k, at) for channel in self._channels()]
+        return [one for one in found if len(one.views) >= self.k or one.channel in self.confirmed]
+
+    def _channels(self) -> list[Channel]:
+        observed = (member.channels() for member in self.members.values())
+        return sorted(set(self.confirmed).union(*observed), key=str)
+
+    def payload(self, decided: Confirmation) -> dict[str, object]:
+        """Return the payload of the entry about a change."""
+        channel = decided.channel
+        written: dict[str, object] = {
+            "at": decided.at,
+            "confirmed": decided.confirmed,
+            "k": decided.k,
+            "kind": channel.kind,
+            "members": [self._member_json(view) for view in decided.views],
+        }
+        written |= {"target": channel.target} if channel.target else {"provider": channel.provider}
+        if decided.since is not None:
+            written |= {"since": decided.since, "not_before": decided.not_before}
+        return written
+
+    def _member_json(self, view: MemberView) -> dict[str, object]:
+        member = self.members[view.ledger]
+        written: dict[str, object] = {
+            "ledger": view.ledger,
+            "size": member.size,
+            "pushed": member.pushed_at,
+            "sight": view.sight.value,
+        }
+        if view.sight is Sight.DOWN:
+            written |= {"entry": view.entry, "first_bad": view.first_bad, "last_good": view.last_good}
+        return written
+
+
+def read_member(data_dir: Path, ledger: str, pushed_at: Millis, size: int | None = None) -> MemberRecord:
+    """Return what is on record of a member, of its first `size` entries. Raises StoreError."""
+    try:
+        opened = contextlib.closing(Reader.open(member_place(data_dir, ledger)))
+    except FileNotFoundError:
+        # It joined, and has pushed nothing yet.
+        return MemberRecord(ledger, 0, pushed_at)
+    with opened as reader:
+        return read_record(reader, MemberRecord(ledger, reader.size() if size is None else size, pushed_at))
+
+
+def read_record(reader: Reader, made: MemberRecord) -> MemberRecord:
+    """Fill a record from the ledger, and return it. Raises StoreError.
+
+    Only the newest entries of each target matter, so a year of them is not read.
+    """
+    for target in reader.targets():
+        newest = [found for kind in FOLLOWED_KINDS if (found := _newest(reader, target, kind, made.size))]
+        for entry in sorted(newest, key=lambda one: one.index):
+            made.feed(entry.index, entry.kind, target, entry.payload)
+    return made
+
+
+def _newest(reader: Reader, target: str, kind: str, size: int) -> Any:  # noqa: ANN401 - an entry, or None
+    found = reader.entries(target=target, kinds=[kind], to_index=size, descending=True, limit=1)
+    return next(iter(found), None)
+
+
+def channel_from(payload: Mapping[str, Any]) -> Channel:
+    """Return the channel of an entry `quorum`. Raises KeyError."""
+    return Channel(payload.get("provider", ""), payload["kind"], payload.get("target", ""))
+
+
+def decision_from(payload: Mapping[str, Any]) -> Confirmation:
+    """Return the decision of an entry `quorum`. Raises KeyError, ValueError."""
+    views = tuple(map(_view_from, payload["members"]))
+    return Confirmation(
+        channel_from(payload), payload["at"], payload["k"], views, payload["confirmed"], payload.get("since"),
+        payload.get("not_before"),
+    )  # fmt: skip
+
+
+def confirmed_outages(own: Reader) -> list[ConfirmedOutage]:
+    """Return the confirmed outages on record, the newest first. Raises StoreError."""
+    found: list[ConfirmedOutage] = []
+    open_since: dict[Channel, Confirmation] = {}
+    for entry in own.entries(kinds=[KIND]):
+        decided = decision_from(entry.payload)
+        if decided.confirmed:
+            open_since[decided.channel] = decided
+        elif (begun := open_since.pop(decided.channel, None)) is not None:
+            found.append(ConfirmedOutage(begun, decided.at))
+    found += map(ConfirmedOutage, open_since.values())
+    return sorted(found, key=lambda one: one.begun.at, reverse=True)
+
+
+def _view_from(one: Mapping[str, Any]) -> MemberView:
+    bounds = one.get("last_good"), one.get("first_bad", 0), one.get("entry", -1)
+    return MemberView(one["ledger"], Sight(one["sight"]), *bounds)
+
+
+def audit_decisions(own: Reader, origin: str, data_dir: Path) -> Iterator[Finding]:
+    """Compare each decision on record with what the members' entries give; yield those that differ.
+
+    `own`, `origin`: the hub's ledger and its name. Raises StoreError.
+    """
+    for entry in own.entries(kinds=[KIND]):
+        try:
+            on_record = decision_from(entry.payload)
+            members = [
+                read_record(own, MemberRecord(origin, one["size"], one["pushed"]))
+                if one["ledger"] == origin
+                else read_member(data_dir, one["ledger"], one["pushed"], one["size"])
+                for one in entry.payload["members"]
+            ]
+        except (KeyError, ValueError, TypeError) as error:
+            yield Finding(entry.index, f"the decision cannot be read: {type(error).__name__}")
+            continue
+        if confirm(on_record.channel, members, on_record.k, on_record.at) != on_record:
+            what = f"the entries of its vantage points give another decision about {on_record.channel}"
+            yield Finding(entry.index, what)

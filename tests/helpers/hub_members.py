@@ -1,0 +1,107 @@
+"""A hub with members whose ledgers were written beforehand, and are pushed as time goes by."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+from mailwatch.hub.client import build_push, verified_tree
+from mailwatch.hub.ledgers import MemberLedgers
+from mailwatch.hub.quorum import QuorumBoard
+from mailwatch.hub.receiver import Pushed, Receiver
+from mailwatch.ledger.cosignature import cosigner_key, log_key
+from mailwatch.ledger.enrolment import JoinRequest
+from mailwatch.model import TargetEvent
+from mailwatch.store import NewEntry, Reader, Store
+from mailwatch.store.hub_register import HubRegister
+from mailwatch.store.witness_register import WitnessRegister
+from mailwatch.times import Millis
+from mailwatch.witness.cosigner import Cosigner
+from mailwatch.witness.keys import load_witness_key
+from tests.helpers.ledger_factory import MINUTE, Pattern, change, write
+
+START: Millis = 1_772_000_000_000 // MINUTE * MINUTE
+
+
+class WrittenMember:
+    """A vantage point with one target, whose whole ledger is known from the beginning."""
+
+    def __init__(self, folder: Path, pattern: Pattern, minutes: int, target: str = "mail") -> None:
+        self.folder = folder
+        begun = change(TargetEvent.BEGIN, START, MINUTE, target)
+        store = Store.open(folder)
+        store.append_batch([NewEntry(kind="watch", time=START, target=target, payload=begun)])
+        store.close()
+        self.store = write(folder, {target: pattern}, START, START + minutes * MINUTE, every=1, durable=False)
+        with contextlib.closing(Reader.open(folder)) as reader:
+            self.times = [entry.time for entry in reader.entries()]
+
+    @property
+    def origin(self) -> str:
+        return self.store.keys.origin
+
+    def size_at(self, at: Millis) -> int:
+        """How many entries there were at a time."""
+        return sum(time <= at for time in self.times)
+
+    def request(self, token: str, name: str) -> bytes:
+        """To join a hub."""
+        keys = self.store.keys
+        witness = cosigner_key(load_witness_key(self.folder).public_key())
+        return JoinRequest(token, log_key(keys.origin, keys.public), witness, name).sign(keys.private).encode()
+
+
+class LivingHub:
+    """A hub that decides about what its members push. `at` is its clock."""
+
+    def __init__(self, data_dir: Path, k: int) -> None:
+        self.data_dir, self.k, self.at = data_dir, k, START
+        self.store = Store.open(data_dir)
+        self.store.append_batch([NewEntry(kind="node", time=START, target=None, payload={"event": "start"})])
+        self.store.checkpoint()
+        self.reader = Reader.open(data_dir)
+        self.register, witnessed = HubRegister(data_dir), WitnessRegister(data_dir)
+        self.cosigner = Cosigner(load_witness_key(data_dir), witnessed, [], lambda: self.at)
+        self.ledgers = MemberLedgers(data_dir)
+        self.arrived: list[Pushed] = []
+        self.receiver = Receiver(
+            self.store.keys, self.reader, self.register, self.ledgers, self.cosigner,
+            on_push=self.arrived.append, read_clock=lambda: self.at,
+        )  # fmt: skip
+        self.board = QuorumBoard(data_dir, self.reader, self.store.keys.origin, k)
+        self._undo = contextlib.ExitStack()
+        for one in (self.store, self.reader, self.register, witnessed, self.ledgers):
+            self._undo.callback(one.close)
+
+    def join(self, member: WrittenMember, name: str) -> None:
+        """Take a member in."""
+        token = self.register.invite(name, self.at)
+        assert self.receiver.join(member.request(token, name)).status == 200
+
+    def take(self, member: WrittenMember, size: int) -> None:
+        """Take what a member has up to a size."""
+        log = hashlib.sha256(member.origin.encode()).hexdigest()
+        with contextlib.closing(Reader.open(member.folder)) as reader:
+            first = next((one.size for one in self.register.members() if one.origin == member.origin), 0)
+            if first >= size:
+                return
+            tree = verified_tree(reader, member.store.keys, first)
+            built = build_push(reader, member.store.keys, tree, size, None)
+        assert built is not None
+        assert self.receiver.push(log, str(first), built.body).status == 200
+
+    def decide(self) -> list[tuple[bool, int]]:
+        """Decide now, and record the changes; return whether each is confirmed and how many are down."""
+        for pushed in self.arrived:
+            self.board.feed(pushed.member.origin, pushed.entries, pushed.checkpoint.size, pushed.at)
+        self.board.follow_own(self.at)
+        self.arrived.clear()
+        changed = self.board.changes(self.at)
+        for one in changed:
+            payload = self.board.payload(one)
+            self.store.append_batch([NewEntry(kind="quorum", time=self.at, target=None, payload=payload)])
+        return [(one.confirmed, sum(view.sight == "down" for view in one.views)) for one in changed]
+
+    def close(self) -> None:
+        self._undo.close()

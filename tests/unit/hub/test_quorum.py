@@ -1,0 +1,201 @@
+"""What is confirmed: at least k are down at the same time; unknown and silent count on neither side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailwatch.analysis.confirmation import GRACE_MS, Channel, MemberRecord, Sight, TargetView, confirm
+from mailwatch.hub.quorum import QuorumBoard, audit_decisions
+from mailwatch.ledger.payloads import fact_payload
+from mailwatch.model import Outcome, TargetEvent
+from mailwatch.store import NewEntry
+from tests.helpers.hub_members import START, LivingHub, WrittenMember
+from tests.helpers.ledger_factory import MINUTE, Pattern, change
+
+MAIL = Channel("lab", "imap")
+AT = START + 100 * MINUTE
+
+
+def always(_at: int) -> str:
+    return "+"
+
+
+def down_between(first: int, last: int) -> Pattern:
+    """Down from minute `first` to before minute `last`."""
+    return lambda at: "-" if first <= (at - START) // MINUTE < last else "+"
+
+
+def member(name: str, sight: Sight, *, first_bad: int = 0, last_good: int | None = None) -> MemberRecord:
+    """A member that says so at AT."""
+    pushed = AT - 3 * MINUTE if sight is Sight.SILENT else AT - 1
+    outcome = {Sight.DOWN: Outcome.DOWN, Sight.UP: Outcome.UP}.get(sight)
+    view = TargetView(
+        MAIL, MINUTE, is_observed=True, outcome=outcome, seen_at=AT - MINUTE, is_open=sight is Sight.DOWN,
+        last_good=last_good, first_bad=first_bad, outage_entry=7,
+    )  # fmt: skip
+    return MemberRecord(name, 10, pushed, {"mail": view})
+
+
+SAID = st.tuples(st.sampled_from(Sight), st.integers(50, 90), st.one_of(st.none(), st.integers(0, 49)))
+
+
+SAID = st.tuples(st.sampled_from(Sight), st.integers(50, 90), st.one_of(st.none(), st.integers(0, 49)))
+
+
+@given(st.lists(SAID, max_size=7), st.integers(1, 7))
+@settings(max_examples=300, deadline=None)
+def test_a_channel_is_confirmed_while_at_least_k_are_down(said: Sequence[Any], k: int) -> None:
+    records = [
+        member(f"{number}", sight, first_bad=bad, last_good=good) for number, (sight, bad, good) in enumerate(said)
+    ]
+    decided = confirm(MAIL, records, k, AT)
+    assert [view.sight for view in decided.views] == [sight for sight, _, _ in said]
+    down = [(bad, -1 if good is None else good) for sight, bad, good in said if sight is Sight.DOWN]
+    assert decided.confirmed == (len(down) >= k)
+    if decided.confirmed:
+        # At that moment k of them were surely down, and a moment before fewer; before the other fewer possibly.
+        assert sum(bad <= (decided.since or 0) for bad, _ in down) >= k
+        assert sum(bad < (decided.since or 0) for bad, _ in down) < k
+        earliest = -1 if decided.not_before is None else decided.not_before
+        assert sum(good < earliest for _, good in down) < k
+        assert len(decided.contradicting) == sum(sight is Sight.UP for sight, _, _ in said)
+
+
+@pytest.mark.parametrize(
+    ("pushed", "seen", "sight"),
+    [
+        (AT, AT - 2 * MINUTE - GRACE_MS, Sight.DOWN),
+        (AT, AT - 2 * MINUTE - GRACE_MS - 1, Sight.UNKNOWN),
+        (AT - 2 * MINUTE - GRACE_MS, AT - 2 * MINUTE - GRACE_MS, Sight.DOWN),
+        (AT - 2 * MINUTE - GRACE_MS - 1, AT, Sight.SILENT),
+    ],
+)
+def test_what_is_no_longer_recent_counts_on_neither_side(pushed: int, seen: int, sight: Sight) -> None:
+    one = member("a", Sight.DOWN, first_bad=5)
+    one.pushed_at, one.targets["mail"].seen_at = pushed, seen
+    assert confirm(MAIL, [one], 1, AT).views[0].sight is sight
+
+
+def test_a_paused_or_removed_target_says_nothing() -> None:
+    for changed in (
+        change(TargetEvent.END, AT, MINUTE),
+        change(TargetEvent.CHANGE, AT, MINUTE),
+    ):
+        one = member("a", Sight.DOWN, first_bad=5)
+        payload: dict[str, Any] = {**fact_payload(changed)}
+        payload |= {"reason": "paused"} if changed.event is TargetEvent.CHANGE else {}
+        one.feed(11, "watch", "mail", payload)
+        assert confirm(MAIL, [one], 1, AT).views == ()
+
+
+def test_an_entry_that_cannot_be_read_is_passed_over() -> None:
+    one = member("a", Sight.DOWN, first_bad=5)
+    for kind, payload in (("outage", {}), ("watch", {"event": 1}), ("observation", {"outcome": "x"}), ("gap", {})):
+        one.feed(11, kind, "mail", payload)
+    assert confirm(MAIL, [one], 1, AT).views[0].sight is Sight.DOWN
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[LivingHub]:
+    made = LivingHub(tmp_path / "hub", 2)
+    yield made
+    made.close()
+
+
+def live(
+    hub: LivingHub, members: dict[str, WrittenMember], minutes: int, cut: dict[str, int] | None = None
+) -> dict[int, Any]:
+    """Push each minute what there is, `cut` none from that minute on; return the changes by the minute."""
+    changes = {}
+    for minute in range(minutes):
+        hub.at = START + minute * MINUTE + 30_000
+        for name, one in members.items():
+            if minute < (cut or {}).get(name, minutes):
+                hub.take(one, one.size_at(hub.at))
+        if changed := hub.decide():
+            changes[minute] = changed
+    return changes
+
+
+def joined(hub: LivingHub, folder: Path, minutes: int, **patterns: Pattern) -> dict[str, WrittenMember]:
+    made = {name: WrittenMember(folder / name, pattern, minutes) for name, pattern in patterns.items()}
+    for name, one in made.items():
+        hub.join(one, name)
+    return made
+
+
+def test_two_of_three_confirm_and_the_third_contradicts(hub: LivingHub, tmp_path: Path) -> None:
+    members = joined(hub, tmp_path, 40, a=down_between(10, 25), b=down_between(12, 30), c=always)
+    changes = live(hub, members, 40)
+    # Three failures open an outage, two good checks close it.
+    assert changes == {14: [(True, 2)], 26: [(False, 1)]}
+    opened, ended = [entry.payload for entry in hub.reader.entries(kinds=["quorum"])]
+    assert (opened["provider"], opened["kind"], opened["k"]) == ("lab", "imap", 2)
+    assert START + 12 * MINUTE <= opened["since"] < START + 13 * MINUTE
+    assert START + 11 * MINUTE <= opened["not_before"] < START + 12 * MINUTE
+    assert [one["sight"] for one in opened["members"]].count("up") == 1
+    assert not ended["confirmed"]
+    assert list(audit_decisions(hub.reader, hub.store.keys.origin, hub.data_dir)) == []
+    for one in members.values():
+        one.store.close()
+
+
+def test_one_that_lies_confirms_nothing(hub: LivingHub, tmp_path: Path) -> None:
+    members = joined(hub, tmp_path, 20, liar=down_between(0, 20), b=always, c=always)
+    assert live(hub, members, 20) == {}
+    for one in members.values():
+        one.store.close()
+
+
+def test_one_that_falls_silent_ends_the_confirmation_without_a_word_that_it_works(
+    hub: LivingHub, tmp_path: Path
+) -> None:
+    members = joined(hub, tmp_path, 40, a=down_between(10, 40), b=down_between(10, 40), c=always)
+    changes = live(hub, members, 40, cut={"b": 20})
+    assert changes == {12: [(True, 2)], 22: [(False, 1)]}
+    ended = [entry.payload for entry in hub.reader.entries(kinds=["quorum"])][-1]
+    assert sorted(one["sight"] for one in ended["members"]) == ["down", "silent", "up"]
+    for one in members.values():
+        one.store.close()
+
+
+def test_a_hub_that_starts_again_decides_as_if_it_had_gone_on(hub: LivingHub, tmp_path: Path) -> None:
+    members = joined(hub, tmp_path, 40, a=down_between(10, 25), b=down_between(12, 30), c=always)
+    live(hub, members, 20)
+    again = QuorumBoard(hub.data_dir, hub.reader, hub.store.keys.origin, 2)
+    again.restore(hub.register.counted())
+    again.follow_own(hub.at)
+    assert again.confirmed.keys() == hub.board.confirmed.keys() == {MAIL}
+    assert again.members == hub.board.members
+    hub.board = again
+    assert [change for minute in range(20, 40) for change in live_on(hub, members, minute)] == [(False, 1)]
+    for one in members.values():
+        one.store.close()
+
+
+def live_on(hub: LivingHub, members: dict[str, WrittenMember], minute: int) -> list[tuple[bool, int]]:
+    hub.at = START + minute * MINUTE + 30_000
+    for one in members.values():
+        hub.take(one, one.size_at(hub.at))
+    return hub.decide()
+
+
+@pytest.mark.parametrize("forged", [{"confirmed": False}, {"since": 1}, {"k": 1}, {"at": AT * 2}])
+def test_the_audit_finds_a_decision_that_does_not_follow(
+    hub: LivingHub, tmp_path: Path, forged: dict[str, Any]
+) -> None:
+    members = joined(hub, tmp_path, 10, a=down_between(3, 10), b=down_between(5, 10))
+    live(hub, members, 10)
+    (entry,) = hub.reader.entries(kinds=["quorum"])
+    lie = NewEntry(kind="quorum", time=hub.at, target=None, payload=entry.payload | forged)
+    hub.store.append_batch([lie])
+    found = audit_decisions(hub.reader, hub.store.keys.origin, hub.data_dir)
+    assert [one.index for one in found] == [hub.store.size - 1]
+    for one in members.values():
+        one.store.close()
