@@ -156,8 +156,11 @@ def manage(walk: Walk, language: str) -> None:
 
 @pytest.mark.parametrize(
     ("language", "size", "scheme", "scripts"),
-    [("it", "phone", "dark", True), ("en", "desk", "light", True), ("it", "phone", "light", False)],
-    ids=["phone", "desk", "without JavaScript"],
+    [
+        pytest.param("it", "phone", "dark", True, id="phone", marks=pytest.mark.nightly),
+        pytest.param("en", "desk", "light", True, id="desk"),
+        pytest.param("it", "phone", "light", False, id="without JavaScript"),
+    ],
 )
 def test_from_the_code_to_a_mailbox_and_its_management(
     fresh: MailWatchProcess,

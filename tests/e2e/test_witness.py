@@ -55,6 +55,9 @@ def test_two_processes_cosign_each_other(tmp_path: Path) -> None:
         both[name].settings["witnesses"] = [{"url": url, "key": key}]
         both[name].write_config()
     with both["a"].running(), both["b"].running():
+        # It asked before the other one was there, and would ask again after a minute.
+        both["a"].stop()
+        both["a"].start()
         for process in both.values():
             process.wait_until(lambda it=process: "cosignature" in str(entries(it, "witness")), "cosigned")  # type: ignore[misc]
         assert "mailwatch-witness/" in both["a"].get("/ledger")

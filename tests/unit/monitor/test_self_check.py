@@ -323,6 +323,7 @@ def section(name: str, port: int, **more: Any) -> dict[str, Any]:
     return {**base, "interval": "1s", "timeout": "1s", **more}
 
 
+@pytest.mark.nightly
 def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before_a_kill(
     tmp_path: Path, silent: Silent
 ) -> None:
@@ -393,6 +394,7 @@ def test_few_handles_left_make_it_unready_and_a_standstill_does_not(tmp_path: Pa
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (hard, hard))
 
 
+@pytest.mark.nightly
 def test_a_disk_that_refuses_writes_makes_it_unready_with_the_reason(tmp_path: Path) -> None:
     webhook = Webhook().open()
     process = MailWatchProcess(

@@ -62,11 +62,6 @@ def test_a_line_of_markdown_that_could_be_shorter_is_too_long(tmp_path: Path) ->
     assert list(prose.too_long(page)) == [1]
 
 
-@pytest.mark.slow
-def test_enforced_files_contain_no_rejected_word(capsys: pytest.CaptureFixture[str]) -> None:
-    assert prose.main(everything=False) == 0, capsys.readouterr().out
-
-
 def test_a_private_name_is_found_by_its_parts(tmp_path: Path) -> None:
     file = tmp_path / "a.py"
     file.write_text("def _told(untold: str) -> str:\n    return untold.told  # told\n")

@@ -138,7 +138,7 @@ print(at)
 """
 
 
-@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("step", [31, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_first_start_that_is_killed_at_any_line_starts_cleanly_the_next_time(tmp_path: Path, step: int) -> None:
     """At lines of the store's own code, each or each eleventh; between those SQLite commits atomically."""
     command = [sys.executable, "-c", FIRST_STARTS, str(tmp_path), str(step)]
@@ -341,7 +341,7 @@ print(at)
 )
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_backup_that_is_killed_at_any_line_leaves_no_key_behind_and_the_next_one_clears_up(
     data_dir: Path, tmp_path: Path, step: int
 ) -> None:
