@@ -205,6 +205,10 @@ class MonitorReadModel(RecordedOutages):
         """Return None: this node is active."""
         return None
 
+    def try_reading(self) -> None:
+        """Read the size of the ledger."""
+        self._reader.size()
+
     def stale_reasons(self) -> list[str]:
         """Return why the data may be old."""
         return self._service.stale_reasons()

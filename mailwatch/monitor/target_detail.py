@@ -15,6 +15,7 @@ from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.probes.certificates import CertificateText
 from mailwatch.settings import RoundtripTask, Target, WebmailTask
 from mailwatch.store import Reader
+from mailwatch.store.pruning import pruned_of_target
 from mailwatch.store.queries import recorded_change_at
 from mailwatch.times import DAY_MS, Millis, rfc3339
 from mailwatch.web.target_detail import ConfiguredSettings, SeenCertificate, TargetDetail
@@ -61,6 +62,7 @@ def watched_detail(
         certificate=_certificate(reader, name, latest, monitor.runner.certificate),
         maintenance=monitor.maintenance.windows_of(name, at, at + AHEAD_MS),
         detail=target["detail"],
+        pruned=pruned_of_target(reader, name),
     )
 
 
@@ -100,6 +102,7 @@ def former_detail(
         more_outages=more,
         settings=_recorded(settings) if settings else None,
         certificate=_certificate(reader, name, latest, lambda _: None),
+        pruned=pruned_of_target(reader, name),
     )
 
 

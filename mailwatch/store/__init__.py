@@ -6,6 +6,7 @@ from mailwatch.store.audit import Finding, audit, audit_cosignatures, audit_data
 from mailwatch.store.backup import Backup, backup, backup_keys
 from mailwatch.store.backup_rotation import RotatedBackup, back_up_and_rotate, latest_backup
 from mailwatch.store.data_dir import DataDirLockedError, lock_holder, request_reload
+from mailwatch.store.entry_rows import CheckpointRow, Entry, RawEntry
 from mailwatch.store.errors import (
     DiskFullError,
     KeysDifferError,
@@ -21,7 +22,7 @@ from mailwatch.store.errors import (
 )
 from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.store.outbox import Outbox, OutboxMessage
-from mailwatch.store.reader import UNREADABLE, CheckpointRow, Entry, RawEntry, Reader
+from mailwatch.store.reader import UNREADABLE, Reader
 from mailwatch.store.store import NewEntry, Store
 from mailwatch.store.successor import LedgerWholeError, Succession, begin_successor
 from mailwatch.store.tokens import Tokens

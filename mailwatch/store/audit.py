@@ -24,13 +24,14 @@ from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.payloads import change_from
 from mailwatch.ledger.timestamp import TimestampError, check_reply
 from mailwatch.store.closed_ledger import CLOSED_FILE
+from mailwatch.store.entry_rows import CheckpointRow, Entry
 from mailwatch.store.errors import StoreDamagedError
 from mailwatch.store.first_start import signed_size
 from mailwatch.store.keys import Keys
 from mailwatch.store.pack_audit import PackRoots
 from mailwatch.store.packs import PrunedSubtree
 from mailwatch.store.pruning import pruned_packs, segments
-from mailwatch.store.reader import CheckpointRow, Entry, Reader
+from mailwatch.store.reader import Reader
 from mailwatch.store.tokens import Tokens
 
 SLICE_ENTRIES = 1000

@@ -17,8 +17,9 @@ from mailwatch.analysis.state_json import state_from, state_json
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import Fact, Gap, Observation, Rules, TargetEvent
+from mailwatch.store.entry_rows import Entry
 from mailwatch.store.kept_states import KeptState, leaf_of
-from mailwatch.store.reader import Entry, Reader
+from mailwatch.store.reader import Reader
 
 T = TypeVar("T", Observation, Gap)
 KIND = "detector"

@@ -23,7 +23,8 @@ from mailwatch.store.outage_lists import OutageHead, OutageLists, head_of
 from mailwatch.store.schema import entries, outage_heads
 
 if TYPE_CHECKING:
-    from mailwatch.store.reader import Entry, Reader
+    from mailwatch.store.entry_rows import Entry
+    from mailwatch.store.reader import Reader
 
 KIND = "outages"
 INDEX_VERSION = canonical({"version": 1})

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from mailwatch.ledger import succession
+from mailwatch.store.entry_rows import CheckpointRow
 from mailwatch.store.packs import PackReader, PrunedSubtree, has_packs
-from mailwatch.store.reader import CheckpointRow, Reader
+from mailwatch.store.reader import Reader
 from mailwatch.store.schema import entries, packs, runs
 from mailwatch.times import HOUR_MS, Millis, rfc3339
 
@@ -163,6 +164,13 @@ def pruned_time(reader: Reader) -> PrunedTime | None:
         # Announced later than any observation of its packs, whatever there is after them.
         return PrunedTime(entry.time if first is None else first.time, entry.index)
     return None
+
+
+def pruned_of_target(reader: Reader, target: str) -> PrunedTime | None:
+    """Return the same if the target has been on record since before that time; else None. Raises StoreError."""
+    found = pruned_time(reader)
+    first = None if found is None else next(iter(reader.entries(target=target, limit=1)), None)
+    return found if found is not None and first is not None and first.time < found.before else None
 
 
 def pruned_entries(reader: Reader) -> int:

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import heapq
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
 
 from mailwatch.ledger.merkle import Subtree, leaf_hash
-from mailwatch.ledger.payloads import FACT_KINDS, fact_from
-from mailwatch.model import Fact, Outcome
+from mailwatch.model import Outcome
 from mailwatch.store.acknowledgements import Acknowledged, read_acknowledgements
 from mailwatch.store.announcements import AnnouncementLog
-from mailwatch.store.errors import (
-    StoreDamagedError,
-    StoreError,
-    StoreHealth,
-    StoreUnavailableError,
-    damaged,
-    entry_mismatch,
-)
+from mailwatch.store.entry_rows import CheckpointRow, Entry, RawEntry, entry_from_row, is_consistent
+from mailwatch.store.errors import StoreDamagedError, StoreError, StoreHealth, damaged, entry_mismatch
 from mailwatch.store.first_start import check_not_missing, ledger_exists
 from mailwatch.store.incident_index import IncidentIndex
 from mailwatch.store.kept_states import KeptState, kept_subjects, read_kept
 from mailwatch.store.merging import merge
+from mailwatch.store.observation_payloads import row_payloads
 from mailwatch.store.outage_index import OutageIndex, read_heads
 from mailwatch.store.outage_lists import OutageHead
 from mailwatch.store.pack_tree import ledger_size, subtrees
@@ -42,95 +33,15 @@ from mailwatch.store.place import Place, place_of
 from mailwatch.store.run_format import Row
 from mailwatch.store.schema import checkpoints, entries
 from mailwatch.store.selection import PACKED_KINDS, WITHHELD, Selection
+from mailwatch.store.sqlite_integrity import integrity_findings
 from mailwatch.times import Millis
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
 UNREADABLE = (OSError, StoreError, sa.exc.SQLAlchemyError, ValueError, KeyError)
 """Exceptions of reading a ledger that is missing, forbidden or invalid."""
-MAX_INTEGRITY_FINDINGS = 20
-"""Most findings to request from SQLite's integrity check."""
-PAYLOADS_PER_STEP = 1000
 ROWS_PER_STEP = 1000
 _STREAMED = {"yield_per": ROWS_PER_STEP}
-_PAYLOADS = (
-    "SELECT count(*), {join}(time_ms || ' ' || idx || {line}(10) || header || {line}(10) || payload, {line}(10)) "
-    "FROM (SELECT time_ms, idx, header, payload FROM entries WHERE target = :target AND time_ms < :end "
-    "AND (time_ms, idx) > (:time, :index) AND kind = 'observation' ORDER BY time_ms, idx LIMIT :limit) AS found"
-)
-_JOINED_PAYLOADS = sa.text(_PAYLOADS.format(join="group_concat", line="char"))
-_POSTGRES_PAYLOADS = sa.text(_PAYLOADS.format(join="string_agg", line="chr"))
-"""Canonical JSON has no line breaks."""
-PROGRESS_STEPS = 100_000
-"""Steps of SQLite's virtual machine between two chances to stop its integrity check."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A committed entry. `header` and `text` (the payload): canonical JSON. `target`: the clear name."""
-
-    index: int
-    kind: str
-    time: Millis
-    target: str | None
-    number: int | None
-    header: str
-    text: str
-
-    @property
-    def payload(self) -> dict[str, Any]:
-        """The payload, parsed at each access."""
-        parsed: dict[str, Any] = orjson.loads(self.text)
-        return parsed
-
-    @property
-    def target_id(self) -> str:
-        """The opaque target id in the header, "" without a target."""
-        return orjson.loads(self.header)["target"] or ""
-
-    @property
-    def fact(self) -> Fact | None:
-        """The recorded observation, gap or target change; None for other kinds."""
-        return fact_from(self.kind, self.payload) if self.kind in FACT_KINDS else None
-
-
-RawEntry = tuple[int, str, Millis, str | None, str, str]
-"""An entry as a tuple: index, kind, time, clear name of the target, header and payload."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointRow:
-    """A signed checkpoint, its time, and the compact range from which the tree grows on."""
-
-    size: int
-    time_ms: Millis
-    note: str
-    hashes: bytes = b""
-
-
-def entry_from_row(row: Sequence[Any]) -> Entry:
-    """Return an entry from its columns, which must match its header. Raises StoreDamagedError.
-
-    Compared as text, in a fraction of the time of parsing: in a canonical header each key occurs once.
-    """
-    entry = Entry(*row)
-    try:
-        sealed_payload = hashlib.sha256(entry.text.encode()).hexdigest()
-        number = "null" if entry.number is None else entry.number
-        says = f'"index":{entry.index},"kind":"{entry.kind}","number":{number},"payload":"{sealed_payload}",'
-        fits = says in entry.header and f'"time":{entry.time},' in entry.header
-    except (AttributeError, TypeError, UnicodeError):
-        fits = False
-    if not fits:
-        raise entry_mismatch(row[0])
-    return entry
-
-
-def _is_consistent(header: str, payload: str) -> bool:
-    """Return whether a header has the digest of a payload; neither need be text in a damaged database."""
-    try:
-        return f'"payload":"{hashlib.sha256(payload.encode()).hexdigest()}"' in header
-    except (AttributeError, TypeError, UnicodeError):
-        return False
+T = TypeVar("T")
 
 
 def _row_bounds(
@@ -368,7 +279,7 @@ class Reader:
     def _consistent(self, parts: Iterable[Sequence[Sequence[Any]]]) -> Iterator[Any]:
         for part in parts:
             for row in part:
-                if not _is_consistent(row[4], row[5]) and row[1] != WITHHELD:
+                if not is_consistent(row[4], row[5]) and row[1] != WITHHELD:
                     self._health.note(error := entry_mismatch(row[0]))
                     raise error
             yield from part
@@ -394,47 +305,22 @@ class Reader:
                 yield leaf_hash(found[1].encode())
 
     def observation_payloads(self, target: str, start_ms: Millis, end_ms: Millis) -> Iterator[dict[str, Any]]:
-        """Yield the payloads of a target's observations whose own time is in [start_ms, end_ms), by their time.
-
-        Each step of SQLite gives many of them: a thread that works would delay each step by the interpreter's
-        switch interval.
-        """
+        """Yield the payloads of a target's observations whose own time is in [start_ms, end_ms), by their time."""
         latest: tuple[Millis, int] | None = None
         with self.snapshot() as connection:
-            rows = self._row_payloads(connection, target, start_ms, end_ms)
+            rows = self._noting_damage(row_payloads(connection, target, start_ms, end_ms))
             packed = PackReader(connection, self._health).payloads(target, start_ms, end_ms)
             for found in heapq.merge(rows, packed, key=itemgetter(0, 1)):
                 if latest != (found[0], found[1]):
                     yield orjson.loads(found[2])
                 latest = (found[0], found[1])
 
-    def _row_payloads(
-        self, connection: sa.Connection, target: str, start_ms: Millis, end_ms: Millis
-    ) -> Iterator[tuple[Millis, int, str]]:
-        joined = _JOINED_PAYLOADS if self._is_sqlite else _POSTGRES_PAYLOADS
-        time, index, many = start_ms, -1, PAYLOADS_PER_STEP
-        while many == PAYLOADS_PER_STEP:
-            bounds = {"target": target, "time": time, "index": index, "end": end_ms, "limit": PAYLOADS_PER_STEP}
-            many, text = connection.execute(joined, bounds).one()
-            lines = text.split("\n") if many else []
-            if len(lines) != 3 * many:
-                raise self._mismatch_after(target, time)
-            for place, header, payload in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
-                if not _is_consistent(header, payload):
-                    raise self._mismatch_after(target, time)
-                time, index = map(int, place.split())
-                yield time, index, payload
-
-    def _mismatch_after(self, target: str, time: Millis) -> StoreDamagedError:
-        """Return the error for the first entry of a target from a time on that does not match its header."""
-        column = entries.c
-        query = sa.select(column.idx, column.header, column.payload).where(column.target == target)
-        query = query.where(column.time_ms >= time).order_by(column.time_ms, column.idx)
-        with self._engine.connect() as connection:
-            rows = connection.execution_options(yield_per=1000).execute(query)
-            wrong = next((row.idx for row in rows if not _is_consistent(row.header, row.payload)), 0)
-        self._health.note(error := entry_mismatch(wrong))
-        return error
+    def _noting_damage(self, found: Iterator[T]) -> Iterator[T]:
+        try:
+            yield from found
+        except StoreDamagedError as error:
+            self._health.note(error)
+            raise
 
     def observation_times(self, target: str, from_index: int) -> Iterator[Millis]:
         """Yield the times of a target's observations from an index on, in ledger order."""
@@ -523,24 +409,7 @@ class Reader:
         """Return the findings of SQLite's integrity check; [] if there are none, or once `stopped` returns
         True. PostgreSQL checks its pages itself, as they are read, where its data checksums are on.
         """
-        if not self._is_sqlite:
-            return []
-        with self._engine.connect() as connection:
-            raw = connection.connection.dbapi_connection
-            assert isinstance(raw, sqlite3.Connection)
-            raw.set_progress_handler(lambda: int(stopped()), PROGRESS_STEPS)
-            try:
-                found = (
-                    connection.exec_driver_sql(f"PRAGMA integrity_check({MAX_INTEGRITY_FINDINGS})").scalars().all()
-                )
-            except StoreUnavailableError:
-                if stopped():
-                    return []
-                raise
-            finally:
-                raw.set_progress_handler(None, 0)
-        lines = [line.strip() for text in found for line in str(text).splitlines()]
-        return [line for line in lines if line != "ok" and not line.startswith("***")][:MAX_INTEGRITY_FINDINGS]
+        return integrity_findings(self._engine, stopped) if self._is_sqlite else []
 
     def acknowledgements(self) -> Acknowledged:
         """Return the acknowledged outages and incidents by their ids."""

@@ -15,9 +15,10 @@ from operator import attrgetter
 import sqlalchemy as sa
 
 from mailwatch.model import Outcome
+from mailwatch.store.entry_rows import Entry
 from mailwatch.store.kept_states import KeptState, read_all_kept
 from mailwatch.store.outage_index import OutageIndex
-from mailwatch.store.reader import Entry, Reader
+from mailwatch.store.reader import Reader
 from mailwatch.store.schema import entries
 from mailwatch.store.selection import PACKED_KINDS
 from mailwatch.times import Millis

@@ -19,8 +19,8 @@ from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store.committed_tail import Committed, CommittedCheckpoint, CommittedReply
+from mailwatch.store.entry_rows import entry_from_row
 from mailwatch.store.errors import StoreDamagedError
-from mailwatch.store.reader import entry_from_row
 from mailwatch.store.schema import entries, token_files
 
 ROWS_AT_ONCE = 500

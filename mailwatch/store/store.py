@@ -29,6 +29,7 @@ from mailwatch.monotonic import Origin
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.store.closed_ledger import check_not_closed, complete_succession
 from mailwatch.store.committed_tail import CommittedTail
+from mailwatch.store.entry_rows import Entry, entry_from_row
 from mailwatch.store.errors import (
     DAMAGE_ADVICE,
     FULL_ERRNOS,
@@ -55,7 +56,6 @@ from mailwatch.store.pack_tree import grow, ledger_size
 from mailwatch.store.packing import PreparedPack, write_pack
 from mailwatch.store.place import Hold, Place, place_of
 from mailwatch.store.pruning import prune_pack
-from mailwatch.store.reader import Entry, entry_from_row
 from mailwatch.store.recovery import ROWS_AT_ONCE, OwnCopy, newest_rows
 from mailwatch.store.schema import checkpoints, token_files
 from mailwatch.store.sweeping import Sweeper

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from mailwatch.ledger.checkpoint import Checkpoint
+from mailwatch.store.entry_rows import Entry
 from mailwatch.store.errors import DatabaseAwayError, EvictedError, StoreError
 from mailwatch.store.kept_states import KeptState
-from mailwatch.store.reader import Entry
 from mailwatch.store.store import NewEntry, Store
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,10 @@ from starlette.types import ASGIApp
 from mailwatch import __version__
 from mailwatch.config.access import WebAccess
 from mailwatch.web.access import AccessControl
+from mailwatch.web.answer_bound import AnswerBound
 from mailwatch.web.api import Api
 from mailwatch.web.cache import ResponseCache, accepts_gzip
-from mailwatch.web.errors import install_error_handlers
+from mailwatch.web.errors import install_error_handlers, silent_response
 from mailwatch.web.frame import Audience
 from mailwatch.web.headers import SecurityHeaders
 from mailwatch.web.manage.app import ManageApp, ManageState
@@ -65,7 +66,8 @@ def create_app(
     full = full_app(read_model, owner)
     managing = ManageApp(read_model, manage, access, owner) if manage else None
     control = AccessControl(full, public_app(public_model, pages), pages, access, only_public_targets, managing)
-    return SecurityHeaders(control, access.appearance, badges_for_all=access.public and access.appearance.badges)
+    bounded = AnswerBound(control, read_model.try_reading, lambda request: silent_response(pages, request))
+    return SecurityHeaders(bounded, access.appearance, badges_for_all=access.public and access.appearance.badges)
 
 
 def public_app(read_model: ReadModel, pages: Pages) -> FastAPI:

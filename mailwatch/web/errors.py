@@ -34,6 +34,8 @@ TEXTS_BY_STATUS = {
 """Key, under the pages' `problem` texts, of the text for each status."""
 UNREADABLE = "unreadable"
 """Key of the text for a ledger that cannot be read."""
+SILENT = "silent"
+"""Key of the text for a database that does not answer."""
 
 
 def wants_html(request: Request) -> bool:
@@ -64,6 +66,12 @@ def error_response(
     if request.scope["path"].startswith("/api/"):
         return JSONResponse({"detail": whole}, status, headers)
     return PlainTextResponse(f"{whole}\n", status, headers)
+
+
+def silent_response(pages: Pages | Frame, request: Request) -> Response:
+    """Return the answer to a request that needs a database which does not answer."""
+    text = "the ledger cannot be read: its database does not answer; the log says more"
+    return error_response(pages, request, 503, text, {"retry-after": "60"}, text_name=SILENT)
 
 
 def install_error_handlers(app: FastAPI, pages: Pages | Frame) -> None:

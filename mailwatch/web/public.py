@@ -306,6 +306,10 @@ class PublicReadModel:
         """Return "" if this node stands by: names of machines are not public."""
         return None if self._full.standby() is None else ""
 
+    def try_reading(self) -> None:
+        """Read a little of the ledger."""
+        self._full.try_reading()
+
     def stale_reasons(self) -> list[str]:
         """Return whether the data may be stale, without the reasons."""
         return ["ill"] if self._full.stale_reasons() else []

@@ -423,6 +423,9 @@ class ReadModel(Protocol):
     def standby(self) -> str | None:
         """Return the name of the active node, "" without one, if this one stands by; None if it does not."""
 
+    def try_reading(self) -> None:
+        """Read a little of the ledger, to see whether its database answers. Raises StoreError."""
+
     def stale_reasons(self) -> list[str]:
         """Return why the data may be stale: checks or their recording fail, or none was recorded for long."""
 

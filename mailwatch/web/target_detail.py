@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mailwatch.analysis.rolling_availability import AvailabilityRatio
 from mailwatch.analysis.target_json import CertificateJson, SettingsJson, WindowSharesJson
+from mailwatch.store.pruning import PrunedTime
 from mailwatch.times import Millis, Window, rfc3339, rfc3339_or_none
 from mailwatch.web.public_shapes import PublicOutageJson, PublicTargetJson
 
@@ -67,6 +68,8 @@ class TargetDetail:
     """Announced windows from now to seven days ahead."""
     detail: str = ""
     """What the latest observation says in words."""
+    pruned: PrunedTime | None = None
+    """Up to when its observations were pruned; None if none was."""
 
 
 def detail_json(detail: TargetDetail) -> Mapping[str, object]:

@@ -20,7 +20,7 @@ from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bu
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.model import Rules
 from mailwatch.store import CheckpointRow, NewEntry, Reader, Store, Tokens
-from mailwatch.store.reader import Entry
+from mailwatch.store.entry_rows import Entry
 from tests.helpers.bundle_files import files_of, pack
 from tests.helpers.ledger_factory import DAY, HOUR
 from tests.helpers.malicious_operator import Operator, quiet, trusting

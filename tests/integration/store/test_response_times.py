@@ -10,8 +10,7 @@ import pytest
 
 from mailwatch.analysis.response_times import Period, bucket_of
 from mailwatch.model import Observation, Phase
-from mailwatch.store import NewEntry, Reader, Store, StoreError
-from mailwatch.store import reader as reader_module
+from mailwatch.store import NewEntry, Reader, Store, StoreError, observation_payloads
 from mailwatch.times import DAY_MS, HOUR_MS, Millis
 from mailwatch.web.response_times import ResponseTimes
 from tests.helpers.ledger_factory import MINUTE, Pattern, observation_of, write
@@ -59,7 +58,7 @@ def reader(store: Store, tmp_path: Path) -> Iterator[_Counting]:
 def test_each_bucket_has_the_observations_of_its_time(
     reader: _Counting, period: Period, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "PAYLOADS_PER_STEP", step)
+    monkeypatch.setattr(observation_payloads, "PAYLOADS_PER_STEP", step)
     history = ResponseTimes(reader).history("mail", period, END, seconds=3600)
     assert history.is_complete
     facts = [(entry.time, entry.payload) for entry in reader.entries(target="mail", kinds=["observation"])]

@@ -24,7 +24,7 @@ from mailwatch.store import packing as store_packing
 from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.store.packs import EntriesPrunedError
 from mailwatch.store.proofs import consistency_between, earlier_entry
-from mailwatch.store.pruning import kept_from, pruned_entries, pruned_packs, pruned_time
+from mailwatch.store.pruning import kept_from, pruned_entries, pruned_of_target, pruned_packs, pruned_time
 from mailwatch.store.queries import availability, outage_records
 from mailwatch.store.replay import audit_outages, rule_book
 from mailwatch.times import rfc3339
@@ -142,6 +142,7 @@ async def test_what_was_pruned_is_called_so_with_the_entry_that_announced_it(tmp
     written(tmp_path / "data")
     with contextlib.closing(Reader.open(tmp_path / "data")) as reader:
         assert pruned_time(reader) is None
+        assert pruned_of_target(reader, "smtp") is None
         assert "pruned" not in availability(reader, ["smtp"], START, END)[0]
     await prune(tmp_path / "data")
     config = tmp_path / "config.yaml"
@@ -152,6 +153,8 @@ async def test_what_was_pruned_is_called_so_with_the_entry_that_announced_it(tmp
     with contextlib.closing(Reader.open(tmp_path / "data")) as reader:
         found = pruned_time(reader)
         assert found is not None
+        assert pruned_of_target(reader, "smtp") == found
+        assert pruned_of_target(reader, "another") is None
         announced = next(reader.entries(from_index=found.entry, limit=1)).payload["pruned"]
         last = max(end for _, end in announced["packs"])
         assert found.before == next(reader.entries(kinds=["observation"], from_index=last, limit=1)).time

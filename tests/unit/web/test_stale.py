@@ -6,12 +6,14 @@ from typing import Any, cast
 
 import pytest
 
+from mailwatch.store.pruning import PrunedTime
+from mailwatch.times import rfc3339
 from mailwatch.web.badges import Badges
 from mailwatch.web.frame import Audience, Frame
 from mailwatch.web.read_model import ReadModel
 from mailwatch.web.target_page import TargetPage
 from mailwatch.web.templating import texts
-from tests.helpers.few_targets import FewTargets, a_request, a_target
+from tests.helpers.few_targets import AT, FewTargets, a_request, a_target
 
 STALE = ["the ledger cannot be written"]
 
@@ -66,3 +68,13 @@ def test_no_badge_has_the_colour_of_up_but_that_of_up(state: str, same_as: str) 
         return [part[:7] for part in drawn.split('fill="')[1:] if part.startswith("#")]
 
     assert colours(state) == colours(same_as) != colours("up")
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+async def test_the_page_of_a_target_says_that_older_observations_were_pruned(language: str) -> None:
+    w = texts(language)
+    assert w["pruned"] not in await _page(FewTargets([a_target("a")]), language)
+    page = await _page(FewTargets([a_target("a")], details={"pruned": PrunedTime(AT, 1234)}), language)
+    assert w["pruned"] in page
+    assert w["pruned_announced"].format(n="1.234" if language == "it" else "1,234") in page
+    assert f'<time datetime="{rfc3339(AT)}"' in page
