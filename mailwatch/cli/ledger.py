@@ -215,7 +215,7 @@ def _audited(config: Config, reader: Reader) -> tuple[_Ledger, _Audit]:
     with done.part("confirmed outages"):
         from mailwatch.hub.quorum import audit_decisions  # Only a hub has any.
 
-        done.add(list(audit_decisions(reader, keys.origin, config.data_dir)))
+        done.add(list(audit_decisions(reader, keys.origin, configured_place(config))))
     with done.part("announced maintenance"):
         done.add(audit_maintenance(reader))
     done.add(audit_database(reader))

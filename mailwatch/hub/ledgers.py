@@ -13,6 +13,7 @@ from mailwatch.ledger.cosignature import parse_verifier_key
 from mailwatch.store.errors import StoreHealth
 from mailwatch.store.hub_register import HubMember
 from mailwatch.store.member_ledger import MemberLedger, member_place
+from mailwatch.store.place import Place
 
 MAX_OPEN = 64
 """Ledgers that stay open; each has a few file handles."""
@@ -26,10 +27,10 @@ class _Open:
 
 
 class MemberLedgers:
-    """The ledgers of a hub's members. `data_dir`: the hub's. For any thread."""
+    """The ledgers of a hub's members. `hub`: where the hub's own is. For any thread."""
 
-    def __init__(self, data_dir: Path, health: StoreHealth | None = None) -> None:
-        self._data_dir, self._health = data_dir, health
+    def __init__(self, hub: Path | Place, health: StoreHealth | None = None) -> None:
+        self._hub, self._health = hub, health
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._closed = False
@@ -45,7 +46,7 @@ class MemberLedgers:
             with slot.lock:
                 if slot.ledger is None:
                     key = parse_verifier_key(member.key).public
-                    slot.ledger = MemberLedger.open(member_place(self._data_dir, member.origin), key, self._health)
+                    slot.ledger = MemberLedger.open(member_place(self._hub, member.origin), key, self._health)
                 try:
                     yield slot.ledger
                 except BaseException:

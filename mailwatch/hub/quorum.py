@@ -26,6 +26,7 @@ from mailwatch.analysis.confirmation import (
 from mailwatch.ledger.push import PushedEntry
 from mailwatch.store import Finding, Reader
 from mailwatch.store.member_ledger import member_place
+from mailwatch.store.place import Place
 from mailwatch.times import Millis
 
 KIND = "quorum"
@@ -37,8 +38,8 @@ class QuorumBoard:
     `own`, `origin`: its own ledger and the name of that. `k`: how many confirm. For one thread at a time.
     """
 
-    def __init__(self, data_dir: Path, own: Reader, origin: str, k: int) -> None:
-        self._data_dir, self._own, self.origin, self.k = data_dir, own, origin, k
+    def __init__(self, hub: Path | Place, own: Reader, origin: str, k: int) -> None:
+        self._hub, self._own, self.origin, self.k = hub, own, origin, k
         self.members: dict[str, MemberRecord] = {}
         self.confirmed: dict[Channel, Confirmation] = {}
         """The channels that are confirmed down."""
@@ -50,7 +51,7 @@ class QuorumBoard:
         self.members.clear()
         self.confirmed.clear()
         for ledger, pushed_at in members.items():
-            self.members[ledger] = read_member(self._data_dir, ledger, pushed_at)
+            self.members[ledger] = read_member(self._hub, ledger, pushed_at)
         seen = set[Channel]()
         for entry in self._own.entries(kinds=[KIND], descending=True):
             payload = entry.payload
@@ -64,7 +65,7 @@ class QuorumBoard:
         """Follow what a member pushed up to `size` entries, which arrived at `at`. Raises StoreError."""
         member = self.members.get(ledger)
         if member is None:
-            self.members[ledger] = read_member(self._data_dir, ledger, at)
+            self.members[ledger] = read_member(self._hub, ledger, at)
             return
         for entry in entries:
             if entry.idx >= member.size and entry.kind in FOLLOWED_KINDS and entry.payload is not None:
@@ -135,10 +136,10 @@ class QuorumBoard:
         return written
 
 
-def read_member(data_dir: Path, ledger: str, pushed_at: Millis, size: int | None = None) -> MemberRecord:
+def read_member(hub: Path | Place, ledger: str, pushed_at: Millis, size: int | None = None) -> MemberRecord:
     """Return what is on record of a member, of its first `size` entries. Raises StoreError."""
     try:
-        opened = contextlib.closing(Reader.open(member_place(data_dir, ledger)))
+        opened = contextlib.closing(Reader.open(member_place(hub, ledger)))
     except FileNotFoundError:
         # It joined, and has pushed nothing yet.
         return MemberRecord(ledger, 0, pushed_at)
@@ -196,7 +197,7 @@ def _view_from(one: Mapping[str, Any]) -> MemberView:
     return MemberView(one["ledger"], Sight(one["sight"]), *bounds)
 
 
-def audit_decisions(own: Reader, origin: str, data_dir: Path) -> Iterator[Finding]:
+def audit_decisions(own: Reader, origin: str, hub: Path | Place) -> Iterator[Finding]:
     """Compare each decision on record with what the members' entries give; yield those that differ.
 
     `own`, `origin`: the hub's ledger and its name. Raises StoreError.
@@ -207,7 +208,7 @@ def audit_decisions(own: Reader, origin: str, data_dir: Path) -> Iterator[Findin
             members = [
                 read_record(own, MemberRecord(origin, one["size"], one["pushed"]))
                 if one["ledger"] == origin
-                else read_member(data_dir, one["ledger"], one["pushed"], one["size"])
+                else read_member(hub, one["ledger"], one["pushed"], one["size"])
                 for one in entry.payload["members"]
             ]
         except (KeyError, ValueError, TypeError) as error:

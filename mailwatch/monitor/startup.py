@@ -269,7 +269,7 @@ class Startup:
         """Return the hub, and have what it takes recorded."""
         register = HubRegister(self.place, health)
         self.undo.callback(register.close)
-        ledgers = MemberLedgers(self.config.data_dir)
+        ledgers = MemberLedgers(self.place)
         self.undo.callback(ledgers.close)
         receiver = Receiver(
             keys, service.reader, register, ledgers, cosigner,
@@ -278,7 +278,7 @@ class Startup:
         cosigner.others = receiver.member_key
         service.hub_record.members = register.counted
         if (quorum := self.config.detection.quorum) is not None:
-            service.hub_record.board = QuorumBoard(self.config.data_dir, service.reader, keys.origin, quorum)
+            service.hub_record.board = QuorumBoard(self.place, service.reader, keys.origin, quorum)
         if (section := self.config.hub_server) is not None:
             logger.info("hub on http://%s/ with the key %s", section.listen, log_key(keys.origin, keys.public))
         return receiver

@@ -24,7 +24,8 @@ from mailwatch.store.errors import StoreHealth, damaged
 from mailwatch.store.first_start import migrate_database
 from mailwatch.store.kept_states import KeptState, read_kept, write_kept
 from mailwatch.store.pack_tree import grow, ledger_size
-from mailwatch.store.place import Hold, Place
+from mailwatch.store.place import Hold, Place, place_of
+from mailwatch.store.postgres import PostgresPlace
 from mailwatch.store.schema import checkpoints, entries, insert
 from mailwatch.store.selection import WITHHELD
 from mailwatch.store.sqlite import SqlitePlace
@@ -53,9 +54,11 @@ class _Target:
     number: int | None = None
 
 
-def member_place(hub: Path, origin: str) -> Place:
-    """Return where a hub keeps a member's ledger. `hub`: the hub's data_dir."""
-    return SqlitePlace(hub / FOLDER / hashlib.sha256(origin.encode()).hexdigest()[:32])
+def member_place(hub: Path | Place, origin: str) -> Place:
+    """Return where a hub keeps a member's ledger: in a file of its own, or in a schema of the hub's database."""
+    place, name = place_of(hub), hashlib.sha256(origin.encode()).hexdigest()[:32]
+    folder = place.data_dir / FOLDER / name
+    return place.in_schema(f"hub_{name}", folder) if isinstance(place, PostgresPlace) else SqlitePlace(folder)
 
 
 class MemberLedger:
@@ -129,6 +132,7 @@ class MemberLedger:
         with self._hold.writing() as connection:
             if found:
                 connection.execute(sa.insert(entries), list(map(_row, found)))
+                self._hold.advance(connection, self._tree, tree)
             write_kept(connection, [KeptState(NEWEST, "", signed.size, signed.root.hex(), push.note)])
             if is_due:
                 self._keep_checkpoint(connection, signed.size, push.note, tree, at)

@@ -46,6 +46,9 @@ class Hold(Protocol):
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """Write in one transaction. Raises StoreError; EvictedError if this process may not any more."""
 
+    def advance(self, connection: sa.Connection, before: CompactRange, after: CompactRange) -> None:
+        """Note within a transaction that its rows make `after` of `before`. Raises StoreError."""
+
     def append(self, before: CompactRange, after: CompactRange, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Commit rows of `entries`, which make the tree `after` of the tree `before`, or nothing.
 

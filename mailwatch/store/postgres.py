@@ -22,7 +22,7 @@ from sqlalchemy.engine import ExceptionContext
 from mailwatch.errors import OperationError
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.store.committed_tail import CommittedTail
-from mailwatch.store.connections import Connections
+from mailwatch.store.connections import Connections, psycopg_error
 from mailwatch.store.data_dir import DataDirLock
 from mailwatch.store.errors import (
     DAMAGE_ADVICE,
@@ -102,6 +102,8 @@ class PostgresPlace:
         self.lease: Lease | None = None
         """This node's lease, where several nodes share the ledger: nothing is written without it."""
         self._connections = Connections()
+        self.schema = ""
+        """The schema of the tables, "" for that of the role. Set in each transaction, as a pooler needs it."""
         self.lock: DataDirLock | None = None
         """The lock of the data_dir, where this process has it for all its terms."""
 
@@ -128,6 +130,15 @@ class PostgresPlace:
         """
         made = copy.copy(self)
         made.__dict__["_given"] = {"tcp_user_timeout": PATIENCE_MS, **self._given}
+        return made
+
+    def in_schema(self, name: str, data_dir: Path) -> PostgresPlace:
+        """Return a place for another ledger in a schema of the same database, and a folder of its own.
+
+        It has no lease: an append that another process overtook changes nothing.
+        """
+        made = copy.copy(self)
+        made.schema, made.data_dir, made.lease, made.lock = name, data_dir, None, None
         return made
 
     def absence(self) -> str:
@@ -163,6 +174,23 @@ class PostgresPlace:
             use_native_hstore=False,
             execution_options={"postgresql_readonly": True} if read_only else {},
         )
+
+        if self.schema:
+            path = f'SET LOCAL search_path TO "{self.schema}"'
+
+            @sa.event.listens_for(made, "begin")
+            def _find_tables(connection: sa.Connection) -> None:
+                raw = connection.connection.dbapi_connection
+                assert raw is not None
+                # Not by SQLAlchemy: for a query with a cursor on the server it would ask for one here too.
+                try:
+                    with contextlib.closing(raw.cursor()) as cursor:
+                        cursor.execute(path)
+                except psycopg_error() as cause:
+                    if (error := translate(str(self), cause)) is not None:
+                        health.note(error)
+                        raise error from cause
+                    raise
 
         @sa.event.listens_for(made, "handle_error")
         def _translate(context: ExceptionContext) -> None:
@@ -217,6 +245,9 @@ class PostgresHold:
     def open(self) -> sa.Engine:
         """Connect, and check that the server can hold a ledger. Raises StoreError."""
         check_server(self._place, self._engine)
+        if self._place.schema:
+            with self.transaction() as connection:
+                connection.exec_driver_sql(f'CREATE SCHEMA IF NOT EXISTS "{self._place.schema}"')
         if self._place.lease is not None:
             with self.transaction() as connection:
                 # Before anything is compared: a failover from here on shows.
@@ -281,6 +312,13 @@ class PostgresHold:
             if self._place.lease is not None:
                 check_lease(self._place.lease, connection)
             yield connection
+
+    def advance(self, connection: sa.Connection, before: CompactRange, after: CompactRange) -> None:
+        """Move the head row within a transaction. Raises StoreUnavailableError if another process moved it."""
+        c = head.c
+        moved = sa.update(head).where(c.id == 1, c.size == before.size, c.hashes == before.to_bytes())
+        if not connection.execute(moved.values(size=after.size, hashes=after.to_bytes())).rowcount:
+            raise StoreUnavailableError(f"{self._place}: another process appended to the same ledger")
 
     def append(self, before: CompactRange, after: CompactRange, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Commit rows, which make the tree `after` of the tree `before`, or nothing.

@@ -109,6 +109,9 @@ class SqliteHold:
         """Write in one transaction: the lock keeps all others out. Raises StoreError."""
         return self.transaction()
 
+    def advance(self, connection: sa.Connection, before: CompactRange, after: CompactRange) -> None:
+        """Do nothing: no other process writes, and the entries give the tree."""
+
     def append(self, before: CompactRange, after: CompactRange, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Commit rows that make `after` of `before`; always True, since no other process writes. Raises
         StoreError.

@@ -29,6 +29,7 @@ from mailwatch.store import Reader, Store
 from mailwatch.store.backup import backup
 from mailwatch.store.hub_register import INVITATION_MS, HubRegister, HubRegisterError
 from mailwatch.store.member_ledger import CHECKPOINT_MS, MemberLedger, member_place
+from mailwatch.store.place import Place
 from mailwatch.store.witness_register import WitnessRegister
 from mailwatch.witness.cosigner import Answer, Cosigner
 from mailwatch.witness.keys import load_witness_key
@@ -49,22 +50,22 @@ class Clock:
 class Hub:
     """A hub with a ledger of its own."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir, self.clock = data_dir, Clock()
-        self.store = Store.open(data_dir)
+    def __init__(self, place: Place) -> None:
+        self.place, self.data_dir, self.clock = place, place.data_dir, Clock()
+        self.store = Store.open(place)
         self.store.append_batch([observed("lab", BEGIN)])
         self.store.checkpoint()
-        self.reader = Reader.open(data_dir)
-        self.register = HubRegister(data_dir)
-        self.witnessed = WitnessRegister(data_dir)
-        self.cosigner = Cosigner(load_witness_key(data_dir), self.witnessed, [], self.clock)
+        self.reader = Reader.open(place)
+        self.register = HubRegister(place)
+        self.witnessed = WitnessRegister(place)
+        self.cosigner = Cosigner(load_witness_key(self.data_dir), self.witnessed, [], self.clock)
         self.pushed: list[Pushed] = []
         self.cosigned: list[CosignedHere] = []
         self.open()
 
     def open(self) -> None:
         """Begin to take pushes, as after a start."""
-        self.ledgers = MemberLedgers(self.data_dir)
+        self.ledgers = MemberLedgers(self.place)
         self.receiver = Receiver(
             self.store.keys, self.reader, self.register, self.ledgers, self.cosigner,
             on_push=self.pushed.append, on_cosigned=self.cosigned.append, read_clock=self.clock,
@@ -110,11 +111,15 @@ class Vantage:
         return notes.sign(Checkpoint(self.store.keys.origin, size, root), self.store.keys.private)
 
 
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    made = Hub(tmp_path / "hub")
+@pytest.fixture(params=["sqlite_place"])
+def hub(request: pytest.FixtureRequest) -> Iterator[Hub]:
+    """In SQLite, unless a test asks for both."""
+    made = Hub(request.getfixturevalue(request.param))
     yield made
     made.close()
+
+
+ON_BOTH = pytest.mark.parametrize("hub", ["sqlite_place", "postgresql_place"], indirect=True)
 
 
 @pytest.fixture
@@ -166,6 +171,7 @@ def test_who_asks_to_join_with_the_key_of_another_is_refused(hub: Hub, tmp_path:
     other.store.close()
 
 
+@ON_BOTH
 def test_what_was_pushed_is_the_same_to_the_byte_and_cosigned(hub: Hub, home: Vantage) -> None:
     for first, end in ((0, 7), (7, 8), (8, 30)):
         built = home.push(first, end)
@@ -175,7 +181,7 @@ def test_what_was_pushed_is_the_same_to_the_byte_and_cosigned(hub: Hub, home: Va
         assert verify_cosignature(signature, split_note(built.note)[0], hub.cosigner.key) == BEGIN // 1000 * 1000
     assert [one.checkpoint.size for one in hub.pushed] == [7, 8, 30]
     with (
-        contextlib.closing(Reader.open(member_place(hub.data_dir, home.store.keys.origin))) as there,
+        contextlib.closing(Reader.open(member_place(hub.place, home.store.keys.origin))) as there,
         contextlib.closing(Reader.open(home.data_dir)) as here,
     ):
         assert list(there.entries()) == list(here.entries())
@@ -184,6 +190,7 @@ def test_what_was_pushed_is_the_same_to_the_byte_and_cosigned(hub: Hub, home: Va
     assert (member.size, member.pushed_at) == (30, BEGIN)
 
 
+@ON_BOTH
 def test_it_goes_on_after_a_restart_and_keeps_a_checkpoint_every_ten_minutes(hub: Hub, home: Vantage) -> None:
     sizes = []
     for first in range(0, 30, 3):
@@ -193,16 +200,17 @@ def test_it_goes_on_after_a_restart_and_keeps_a_checkpoint_every_ten_minutes(hub
         hub.clock.now += CHECKPOINT_MS // 2
         sizes.append(kept(hub, home))
     assert sizes == [*range(3, 31, 3)]
-    with contextlib.closing(Reader.open(member_place(hub.data_dir, home.store.keys.origin))) as there:
+    with contextlib.closing(Reader.open(member_place(hub.place, home.store.keys.origin))) as there:
         assert [one.size for one in there.checkpoints()] == [3, 9, 15, 21, 27]
 
 
+@ON_BOTH
 def test_payloads_of_other_targets_stay_with_their_owner(hub: Hub, home: Vantage) -> None:
     home.targets = frozenset(["box"])
     built = home.push(0)
     assert b"mario@example.org" not in zstandard.ZstdDecompressor().decompress(built.body)
     assert take(hub, home, 0, built).status == 200
-    with contextlib.closing(Reader.open(member_place(hub.data_dir, home.store.keys.origin))) as there:
+    with contextlib.closing(Reader.open(member_place(hub.place, home.store.keys.origin))) as there:
         assert there.targets() == ["box"]
         assert len(list(there.entries(target="box"))) == 20
         withheld = [row for row in there.raw_entries(0, 30) if not row[5]]
@@ -223,6 +231,7 @@ def test_a_push_that_does_not_begin_at_the_end_is_answered_with_the_size(hub: Hu
     assert kept(hub, home) == 5
 
 
+@ON_BOTH
 def test_strangers_and_removed_members_are_refused(hub: Hub, home: Vantage, tmp_path: Path) -> None:
     outsider = Vantage(tmp_path / "outsider")
     outsider.observe(3)
@@ -236,11 +245,12 @@ def test_strangers_and_removed_members_are_refused(hub: Hub, home: Vantage, tmp_
     assert hub.receiver.admits(home.log).status == 403
     with pytest.raises(HubRegisterError, match="removed already"):
         hub.register.revoke("home", hub.clock.now)
-    with contextlib.closing(Reader.open(member_place(hub.data_dir, home.store.keys.origin))) as there:
+    with contextlib.closing(Reader.open(member_place(hub.place, home.store.keys.origin))) as there:
         assert there.size() == 5
     outsider.store.close()
 
 
+@ON_BOTH
 def test_another_history_is_refused_and_kept_as_proof(hub: Hub, home: Vantage) -> None:
     assert take(hub, home, 0, home.push(0, 5)).status == 200
     forked = CompactRange()
