@@ -168,7 +168,8 @@ def test_at_its_bound_nothing_is_probed_and_the_record_has_a_gap_that_says_why(
     database: PostgreSql, tmp_path: Path
 ) -> None:
     nobody = {"kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none", "interval": "1s"}
-    targets = [{"name": f"t{number}", "timeout": "1s", **nobody} for number in range(40)]
+    names = [f"t{number}" for number in range(40)]
+    targets = [{"name": name, "timeout": "1s", **nobody} for name in names]
     here = Waiting(tmp_path, database, targets, limits={"spool": "1 MB"})
     process = here.process
     try:
@@ -182,12 +183,13 @@ def test_at_its_bound_nothing_is_probed_and_the_record_has_a_gap_that_says_why(
         waited = here.waiting()
         database.start()
         here.wait_drained()
-        before = process.count("t39", "down")
-        process.wait_for_more("t39", "down", before)
+        before = {name: process.count(name, "down") for name in names}
+        for name, count in before.items():
+            process.wait_for_more(name, "down", count)
         assert process.stop() == 0
     finally:
         process.stop()
     gaps = here.recorded("gap")
-    assert {gap["target"] for gap in gaps if gap["reason"] == "store"} == {f"t{number}" for number in range(40)}
+    assert {gap["target"] for gap in gaps if gap["reason"] == "store"} == set(names)
     assert len(here.recorded("observation")) >= waited
     here.assert_sound()
