@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 import signal
@@ -24,7 +25,9 @@ from mailwatch.ledger import timestamp, tsa
 from mailwatch.ledger.timestamp import TimestampError, TrustAnchors
 from mailwatch.ledger.tsa import request_timestamp
 from mailwatch.settings import Login, TimestampAuthority
-from mailwatch.store import NewEntry, Reader, Store, Tokens
+from mailwatch.store import NewEntry, Reader, Store, Tokens, load_keys
+from mailwatch.store.committed_tail import CommittedReply, CommittedTail
+from mailwatch.store.postgres import PostgresPlace
 from mailwatch.times import now
 from tests.helpers.config_entries import imap
 from tests.helpers.malicious_operator import quiet
@@ -32,6 +35,7 @@ from tests.helpers.process import MailWatchProcess
 from tests.servers import Dovecot, free_port
 from tests.servers.authority import AUTHORITY_S, SERVER_S, Authority
 from tests.servers.certificates import Certificates
+from tests.servers.postgresql import PostgreSql
 
 NOTE = "mailwatch/test\n7\nAAAA\n\n— mailwatch/test AAAA\n"
 
@@ -245,6 +249,27 @@ def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
     # The dead one delayed nothing, and is said once.
     lines = [line for line in process.log.read_text().splitlines() if "no token from 127.0.0.1:9" in line]
     assert ["WARNING" in line for line in lines] == [True, *[False] * (len(lines) - 1)]
+
+
+@pytest.mark.nightly
+def test_a_node_keeps_the_replies_in_its_own_copy(
+    authority: Authority, tmp_path: Path, postgresql: PostgreSql
+) -> None:
+    """A failover to a replica that lags may lose them; tests/unit/store/test_failover.py has them come back."""
+    target = {"name": "lab", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
+    stamped = [{"url": authority.url, "every": "1h", "ca_file": str(authority.chain)}]
+    with postgresql.database() as name:
+        place = PostgresPlace(tmp_path / "data", postgresql.url(name))
+        node = MailWatchProcess(tmp_path, [target], database=place.url, timestamps=stamped)
+        with node.running():
+            node.wait_until(lambda: node.metric("mailwatch_ledger_last_token_timestamp_seconds"), "a token")
+        with contextlib.closing(Reader.open(place)) as reader:
+            named = {entry.payload["reply"] for entry in reader.entries(kinds=["token"])}
+            tail = CommittedTail(place.data_dir)
+            tail.origin = load_keys(place.data_dir).origin
+            kept = {one.name for one in tail.read() if isinstance(one, CommittedReply)}
+    assert named
+    assert kept == named
 
 
 def test_a_restart_does_not_ask_again_before_its_time(process: MailWatchProcess, authority: Authority) -> None:
