@@ -184,7 +184,7 @@ class Segmenter:
             is_set = abs(end - over - offset) > STEP_MS
         interval = payload.get("interval")
         longest = self._reach if interval is None else max_spacing(interval)
-        if not 0 <= apart <= max(longest, self._reached):
+        if apart < 0 or (apart > longest and apart > self._reached):
             return False
         if is_set:
             self._formerly_taken = True

@@ -51,10 +51,8 @@ def _run(args: argparse.Namespace) -> int:
         logger.warning("%s", narrow)
     if args.successor:
         begin_if_lost(config)
-    # Loaded modules stay, and probes leave few reference cycles. Python's default thresholds would cost a
-    # twentieth of the CPU time.
+    # Loaded modules stay: no search for reference cycles need visit them.
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(path, config, page_handles, named=named))
         # Exit at once: closing the loop would wait for threads that hang.

@@ -147,9 +147,10 @@ def _replay_range(reader: Reader, found: LedgerRange, replay: PeriodReplay) -> C
     """Feed all entries of a range to a replay; return the facts behind the caveats."""
     (last,) = reader.entries(from_index=found.end.size - 1, to_index=found.end.size)
     doubts = CaveatFacts(found.start.size, found.end.size - 1)
+    accounts, parse = replay.accounts, orjson.loads
     for index, kind, time, target, _, text in found.raw_entries(reader, headers=False):
-        if kind in MONITOR_KINDS or target in replay.accounts:
-            payload = orjson.loads(text)
+        if target in accounts or kind in MONITOR_KINDS:
+            payload = parse(text)
             replay.feed(index, kind, time, target, payload)
             doubts.feed(index, kind, time, target or "", payload)
         elif kind == "token":

@@ -43,6 +43,15 @@ def test_a_command_does_not_load_what_it_does_not_need(verb: str, not_needed: se
     assert sorted(not_needed & loaded_by(verb)) == []
 
 
+def test_a_command_rarely_searches_for_reference_cycles() -> None:
+    program = (
+        "import gc, sys; sys.argv[1:] = ['--version']\nfrom mailwatch.__main__ import main\n"
+        "try: main()\nexcept SystemExit: print(gc.get_threshold()[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) >= 20_000
+
+
 def test_a_benchmark_starts_commands_with_compiled_modules() -> None:
     program = "import benchmarks, os; print('PYTHONDONTWRITEBYTECODE' in os.environ)"
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
