@@ -41,6 +41,11 @@ class WrittenMember:
     def origin(self) -> str:
         return self.store.keys.origin
 
+    @property
+    def log(self) -> str:
+        """Its name as a hub is asked for it."""
+        return hashlib.sha256(self.origin.encode()).hexdigest()
+
     def size_at(self, at: Millis) -> int:
         """How many entries there were at a time."""
         return sum(time <= at for time in self.times)
@@ -81,7 +86,6 @@ class LivingHub:
 
     def take(self, member: WrittenMember, size: int) -> None:
         """Take what a member has up to a size."""
-        log = hashlib.sha256(member.origin.encode()).hexdigest()
         with contextlib.closing(Reader.open(member.folder)) as reader:
             first = next((one.size for one in self.register.members() if one.origin == member.origin), 0)
             if first >= size:
@@ -89,7 +93,7 @@ class LivingHub:
             tree = verified_tree(reader, member.store.keys, first)
             built = build_push(reader, member.store.keys, tree, size, None)
         assert built is not None
-        assert self.receiver.push(log, str(first), built.body).status == 200
+        assert self.receiver.push(member.log, str(first), built.body).status == 200
 
     def decide(self) -> list[tuple[bool, int]]:
         """Decide now, and record the changes; return whether each is confirmed and how many are down."""
