@@ -46,3 +46,18 @@ def test_the_page_says_that_the_list_of_changes_is_cut(is_cut: bool) -> None:
 def test_a_detail_that_only_repeats_the_cause_is_left_out(detail: str, count: int) -> None:
     change = OutageTransition(AT, Outcome.DOWN, Cause.REFUSED, Phase.CONNECT, detail)
     assert _page(AT + 1000, transitions=[change]).count("connection refused") == count
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_the_button_of_a_link_has_its_word(language: str) -> None:
+    class WithLinks(FewTargets):
+        def share_key(self) -> bytes:
+            return b"key"
+
+    record = made_record(last_good=AT, first_bad=AT, last_bad=AT, first_good=AT)
+    detail = OutageDetail(outage=record, transitions=[], guard=None, clock_bound=None, range=None)
+    frame = Frame(cast(ReadModel, WithLinks([], outage_details={record.id: detail})), Audience())
+    answer = OutagePage(frame).outage(a_request("/outages/x", f"lang={language}"), record.id)
+    page = bytes(answer.body).decode()
+    assert f">{texts(language)['share']['copy']}</button>" in page
+    assert "built-in method" not in page
