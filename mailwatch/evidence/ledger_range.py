@@ -84,13 +84,21 @@ EMPTY_LEDGER = CheckpointRow(0, 0, "")
 
 
 def select_range(
-    reader: Reader, tokens: Tokens, first: int, last: int, providers: Collection[str] = ()
+    reader: Reader,
+    tokens: Tokens,
+    first: int,
+    last: int,
+    providers: Collection[str] = (),
+    *,
+    most_within: int | None = None,
 ) -> LedgerRange:
     """Return the range around the entries `first` to `last`. Raises EvidenceError if no checkpoint covers them.
 
     `providers`: whose round trips may appear in the bundle, with the messages that carried checkpoints.
+    `most_within`: for who shows the range, and proves nothing by it: at most so many of the tokens between `first`
+    and `last`, and no checkpoints. A year has ten thousands of them.
     """
-    near = list(_nearby_tokens(reader, tokens, first, last))
+    near = list(_nearby_tokens(reader, tokens, first, last, most_within))
     # Tokens of untrusted authorities would cast doubt on the others; use them only if there are no others.
     usable = [token for token, trusted in near if trusted] or [token for token, _ in near]
     kept = kept_from(reader, first)
@@ -110,7 +118,7 @@ def select_range(
     if end is None:
         raise unsigned_error(last)
     found = [token for token in usable if start.size <= token.checkpoint <= end.size]
-    between = tuple(reader.checkpoints(max(1, start.size), end.size))
+    between = () if most_within is not None else tuple(reader.checkpoints(max(1, start.size), end.size))
     stamps = tuple(sorted(found, key=lambda token: (token.time, token.entry)))
     carried = carried_entries(reader, start.size, end.size, providers)
     return LedgerRange(start, end, between, stamps, thin_carried(carried, [(first, last)]))
@@ -148,14 +156,16 @@ def _first_per_authority(tokens: list[TokenFile]) -> list[TokenFile]:
     return list(found.values())
 
 
-def _nearby_tokens(reader: Reader, tokens: Tokens, first: int, last: int) -> Iterator[tuple[TokenFile, bool]]:
+def _nearby_tokens(
+    reader: Reader, tokens: Tokens, first: int, last: int, most_within: int | None
+) -> Iterator[tuple[TokenFile, bool]]:
     """Yield the tokens within the range and up to a day or more on both sides, in order, and whether each was
     trusted. Tokens whose file is missing or altered are skipped.
     """
     before = list(
         _until(reader.entries(kinds=["token"], to_index=first + 1, descending=True, limit=MAX_TOKEN_ENTRIES), -1)
     )
-    within = reader.entries(kinds=["token"], from_index=first + 1, to_index=last + 1)
+    within = reader.entries(kinds=["token"], from_index=first + 1, to_index=last + 1, limit=most_within)
     after = _until(reader.entries(kinds=["token"], from_index=last + 1, limit=MAX_TOKEN_ENTRIES), last)
     for entry in chain(reversed(before), within, after):
         reply = tokens.get(entry.payload["reply"])

@@ -15,6 +15,8 @@ from mailwatch.web.read_model import GuardAnswer, OutageDetail, OutageTransition
 MAX_OBSERVATIONS = 5000
 """The number of observations of an outage that are read for its transitions."""
 MAX_TRANSITIONS = 100
+MAX_TOKENS = 200
+"""Timestamps within an outage that its page names, the first: those of a week by the hour."""
 
 
 def outage_detail(reader: Reader, tokens: Tokens, record: OutageRecord) -> OutageDetail:
@@ -76,7 +78,8 @@ def _clock_bound(reader: Reader, index: int) -> float | None:
 def _range(reader: Reader, tokens: Tokens, target: str, first: int, last: int) -> SealedRange | None:
     closing = reader.entries(target=target, kinds=["outage"], from_index=last, limit=1)
     try:
-        found = select_range(reader, tokens, first, max([last, *(entry.index for entry in closing)]))
+        until = max([last, *(entry.index for entry in closing)])
+        found = select_range(reader, tokens, first, until, most_within=MAX_TOKENS)
     except EvidenceError:
         return None
     stamped = [TokenSummary(t.time, t.authority, t.checkpoint) for t in found.tokens]
