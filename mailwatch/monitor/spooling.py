@@ -24,13 +24,15 @@ from mailwatch.model import ClockSpan, Kind, Observation, TargetChange, TargetEv
 from mailwatch.monitor.recorder import Recorder
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.store import Reader, StoreError, StoreFullError, Writer
-from mailwatch.store.errors import EvictedError
+from mailwatch.store.errors import DatabaseAwayError, EvictedError
 from mailwatch.store.spool import Spool, SpooledDraft
 from mailwatch.times import Millis, now, rfc3339
 
 logger = logging.getLogger(__name__)
 
 DRAFTS_AT_ONCE = 2000
+RETRY_SECONDS = 1.0
+"""Seconds until what waits is recorded on, after the database went away meanwhile."""
 LATE = "late"
 """The kind of an observation that counts nowhere (docs/reference/ledger.md)."""
 TOKEN_SLACK_MS: Millis = 30_000
@@ -153,7 +155,11 @@ class Spooler:
         while True:
             await self._wake.wait()
             await self._writer.working.wait()
-            await self.drain()
+            try:
+                await self.drain()
+            except DatabaseAwayError:
+                # It went away again while something was read: it may be back already.
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def drain(self) -> None:
         """Take all that waits onto the record."""
@@ -295,7 +301,11 @@ class Spooler:
             for draft in part:
                 by_target.setdefault(draft.target or "", []).append(draft)
             by_name = by_target.items()
-            await asyncio.gather(*(self._record_target(name, each, stamped, late) for name, each in by_name))
+            recording = (self._record_target(name, each, stamped, late) for name, each in by_name)
+            # Of all targets: the next try must not record beside what is left of this one.
+            found = await asyncio.gather(*recording, return_exceptions=True)
+            for failure in filter(None, found):
+                raise failure
 
     async def _record_target(
         self, name: str, drafts: Sequence[SpooledDraft], stamped: Millis, late: Collection[bytes]
