@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, reference_moment
 from mailwatch.analysis.outage_record import OutageRecord
@@ -22,14 +22,14 @@ MAX_TOKENS = 200
 def outage_detail(reader: Reader, tokens: Tokens, record: OutageRecord) -> OutageDetail:
     """Return what the page of an outage shows. Raises StoreError."""
     first, last = record.first_index, record.last_index
-    observations = list(_observations(reader, record.target, first, last))
+    observations, is_cut = _changed(reader, record.target, first, last)
     earliest = observations[0] if observations else None
     transitions = _transitions(observations, reference_moment(record.last_good, record.first_bad, earliest))
     guard = next((seen.guard for seen in observations if seen.outcome is Outcome.DOWN), None)
     return OutageDetail(
         outage=record,
         transitions=transitions[:MAX_TRANSITIONS],
-        is_cut=len(transitions) > MAX_TRANSITIONS or len(observations) == MAX_OBSERVATIONS,
+        is_cut=len(transitions) > MAX_TRANSITIONS or is_cut,
         guard=None if guard is None else _guard_answer(guard),
         clock_bound=_clock_bound(reader, first),
         range=_range(reader, tokens, record.target, first, last),
@@ -41,13 +41,23 @@ def _guard_answer(guard: ConnectivityResult) -> GuardAnswer:
     return GuardAnswer(guard.online, guard.controls, only_ours=bool(guard.online) and not others)
 
 
-def _observations(reader: Reader, target: str, first: int, last: int) -> Iterator[Observation]:
+def _changed(reader: Reader, target: str, first: int, last: int) -> tuple[list[Observation], bool]:
+    """Return the observations that differ from the one before, and whether some were not read.
+
+    Of the others no more is parsed than what could differ.
+    """
+    found: list[Observation] = []
+    count, before = 0, None
     within = reader.entries(target=target, kinds=["observation"], from_index=first, limit=MAX_OBSERVATIONS)
     for entry in within:
-        if isinstance(fact := entry.fact, Observation):
-            yield fact
-            if entry.index > last:
-                return
+        payload, count = entry.payload, count + 1
+        here = payload["outcome"], payload.get("cause"), payload.get("failed_phase")
+        if here != before and isinstance(fact := entry.fact, Observation):
+            found.append(fact)
+        before = here
+        if entry.index > last:
+            break
+    return found, count == MAX_OBSERVATIONS
 
 
 def _transitions(observations: Sequence[Observation], reference: Moment | None) -> list[OutageTransition]:
