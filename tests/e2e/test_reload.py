@@ -243,6 +243,7 @@ CHANGES: dict[str, tuple[Edits, Edits]] = {
     "targets[].deadline": ({}, {"targets[4].deadline": "2m"}),
     "detection.open_after": ({}, {"detection.open_after": 5}),
     "detection.close_after": ({}, {"detection.close_after": 5}),
+    "detection.quorum": ({}, {"detection.quorum": 2}),
     "detection.recheck": ({}, {"detection.recheck": ["1s"]}),
     "guard.controls[].address": ({}, {"guard.controls": ["192.0.2.2:443"]}),
     "guard.controls[].name": ({}, {"guard.controls": [{"address": "192.0.2.1:443", "name": "a.example"}]}),
