@@ -38,6 +38,7 @@ from mailwatch.store.place import Place
 from mailwatch.store.postgres import PostgresPlace
 from mailwatch.store.postgres_copy import copy_into_postgresql
 from mailwatch.store.schema import checkpoints, head
+from mailwatch.store.spool import SPOOL_FILE, Spool
 from mailwatch.store.sqlite import SqlitePlace, database
 from mailwatch.store.store import Store
 from mailwatch.store.tokens import Tokens
@@ -210,6 +211,8 @@ def to_sqlite(source: PostgresPlace, progress: Progress = _silent) -> Move:
     if file.exists():
         raise StoreError(f"{file} is there already; move it to another folder first")
     check_not_closed(data_dir)
+    with _locked(data_dir):
+        _check_spool(data_dir, source)
     if not _is_closed_by(source, work):
         shutil.rmtree(work, ignore_errors=True)
         signed = _sign(source)
@@ -228,6 +231,20 @@ def to_sqlite(source: PostgresPlace, progress: Progress = _silent) -> Move:
         shutil.rmtree(work)
     with contextlib.closing(Store.open(data_dir)) as store:
         return Move(store.keys.origin, store.size, str(source), str(file))
+
+
+def _check_spool(data_dir: Path, source: PostgresPlace) -> None:
+    """Raise StoreError if observations wait for the database: only a MailWatch that uses it records them."""
+    spool = Spool(data_dir, 1_000_000)
+    try:
+        spool.open()
+        if spool.count:
+            raise StoreError(
+                f"{spool.count} observations wait in {data_dir / SPOOL_FILE} for {source}; start MailWatch with "
+                "it once more, until its log says that they are on record, and stop it again"
+            )
+    finally:
+        spool.close()
 
 
 def _is_closed_by(source: PostgresPlace, work: Path) -> bool:

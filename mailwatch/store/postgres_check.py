@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mailwatch.store.place import Place
+from mailwatch.store.schema import head
 
 _FACTS = sa.text(
     "SELECT pg_backend_pid() AS backend, current_setting('server_version') AS version, "
@@ -97,6 +98,8 @@ def examine(place: Place) -> DatabaseFacts | None:
             announced = raw.info.backend_pid  # type: ignore[union-attr]
             known = sa.inspect(connection).has_table("nodes")
             nodes = tuple(connection.execute(_NODES).scalars()) if known else ()
+            has_head = sa.inspect(connection).has_table(head.name)
+            successor = connection.execute(sa.select(head.c.successor)).scalar() if has_head else None
     finally:
         made.dispose()
     return DatabaseFacts(
@@ -107,11 +110,13 @@ def examine(place: Place) -> DatabaseFacts | None:
         synchronous=bool(row.synchronous_standbys) and row.synchronous_commit not in ("off", "local"),
         durable=row.fsync == "on" and row.synchronous_commit != "off",
         nodes=nodes,
-        obstacles=tuple(_obstacles(row)),
+        obstacles=tuple(_obstacles(row, successor)),
     )
 
 
-def _obstacles(row: sa.Row[Any]) -> Iterator[str]:
+def _obstacles(row: sa.Row[Any], successor: str | None) -> Iterator[str]:
+    if successor is not None:
+        yield f"the ledger in it is closed: {successor} goes on for it"
     if row.encoding != "UTF8":
         yield f"it has the encoding {row.encoding}; create it with `ENCODING 'UTF8' TEMPLATE template0`"
     if row.read_only:

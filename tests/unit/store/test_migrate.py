@@ -34,7 +34,9 @@ from mailwatch.store.first_start import MIGRATED
 from mailwatch.store.migrate import WORK_FOLDER, Move, MoveStep, Progress, to_postgresql, to_sqlite
 from mailwatch.store.place import Place
 from mailwatch.store.postgres import PostgresPlace
+from mailwatch.store.postgres_check import examine
 from mailwatch.store.schema import metadata
+from mailwatch.store.spool import SPOOL_FILE, Spool, SpooledDraft
 from mailwatch.store.sqlite import SqlitePlace, database
 from tests.helpers.ledger_factory import MINUTE, observation_of, write
 
@@ -275,3 +277,23 @@ def test_the_command_moves_the_ledger_and_prints_the_line_of_the_config(
     assert main(["--config", str(config), "migrate", "--to", "sqlite"]) == 0
     assert capsys.readouterr().out.endswith("\ndatabase: sqlite\n")
     assert is_whole(SqlitePlace(data_dir))
+
+
+def test_what_waits_for_the_database_is_recorded_there_before_the_ledger_goes(
+    postgresql_place: PostgresPlace,
+) -> None:
+    observe(postgresql_place, 1)
+    spool = Spool(postgresql_place.data_dir, 1_000_000)
+    spool.put([SpooledDraft(kind="observation", time=START, target="mail", payload={"outcome": "up"})])
+    spool.close()
+    with pytest.raises(StoreError, match=r"1 observations wait in .*; start MailWatch with it once more"):
+        to_sqlite(postgresql_place)
+    assert (postgresql_place.data_dir / SPOOL_FILE).exists()
+    observe(postgresql_place, 2)
+    spool.open()
+    spool.remove([one.number for one in spool.oldest(9)])
+    spool.close()
+    to_sqlite(postgresql_place)
+    found = examine(postgresql_place)
+    assert found is not None
+    assert ["closed" in obstacle for obstacle in found.obstacles] == [True]
