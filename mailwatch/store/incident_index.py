@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from types import MappingProxyType
 
-from mailwatch.analysis.incidents import id_of_group, incident_id, overlapping_groups, until_of_group
+from mailwatch.analysis.incidents import (
+    SymptomChange,
+    id_of_group,
+    incident_id,
+    overlapping_groups,
+    until_of_group,
+)
 from mailwatch.store.outage_index import OutageIndex
 from mailwatch.store.outage_lists import OutageHead, OutageLists
 from mailwatch.times import Millis
@@ -160,6 +166,8 @@ class IncidentIndex:
         self._ids: dict[str, str] = {}
         """The outage of each id that an incident may ever have."""
         self._lists = IncidentLists()
+        self.symptoms: dict[tuple[str, int, int], tuple[SymptomChange, ...]] = {}
+        """Those read of outages that are over, by the id and the first and last entry (symptom_states.py)."""
 
     def lists(self, paused: Mapping[str, Millis] = MappingProxyType({})) -> IncidentLists:
         """Return the incidents that are on record now.

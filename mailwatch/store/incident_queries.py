@@ -19,7 +19,7 @@ from mailwatch.store.outage_queries import (
     current_forms,
     records_of,
 )
-from mailwatch.store.symptom_states import read_symptoms
+from mailwatch.store.symptom_states import symptom_changes_of
 from mailwatch.store.unobserved import paused_since
 from mailwatch.times import Millis
 
@@ -137,10 +137,9 @@ def incidents_of(reader: Reader, groups: Iterable[IncidentGroup], live: Live = N
 
 
 def with_symptoms(reader: Reader, incident: Incident) -> Incident:
-    """Return the incident with each outage's symptom changes, by the kept ones and what came after them."""
+    """Return the incident with each outage's symptom changes."""
     members = (
-        replace(member, symptom_changes=read_symptoms(reader, member.outage).history.found)
-        for member in incident.members
+        replace(member, symptom_changes=symptom_changes_of(reader, member.outage)) for member in incident.members
     )
     return replace(incident, members=tuple(members))
 

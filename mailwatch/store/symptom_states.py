@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mailwatch.analysis.incidents import SymptomHistory
+from mailwatch.analysis.incidents import UNREACHABLE, SymptomChange, SymptomHistory, trouble_of
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.analysis.state_json import state_from, state_json
 from mailwatch.ledger.canonical_json import canonical
@@ -23,6 +23,8 @@ from mailwatch.store.reader import Reader
 KIND = "symptoms"
 STATE_VERSION = 1
 """Raise it with every change of the rules that gives another state for the same observations."""
+MANY_OUTAGES = 20_000
+"""Outages that are over of which a reader remembers the symptoms."""
 
 
 @dataclass(slots=True)
@@ -38,6 +40,28 @@ def read_symptoms(reader: Reader, outage: OutageRecord, *, use_kept: bool = True
     """Return the symptoms of an outage up to its last failure, from a kept state on where one fits."""
     kept = _kept(reader, outage) if use_kept else None
     return _follow(reader, outage, kept or Symptoms(SymptomHistory(), outage.first_index - 1), outage.last_index)
+
+
+def symptom_changes_of(reader: Reader, outage: OutageRecord) -> tuple[SymptomChange, ...]:
+    """Return each trouble of an outage, with the time since when.
+
+    Its observations are read only if its record counts failures of several troubles, and once where it is over:
+    a flapping target has thousands of outages in one incident.
+    """
+    troubles = {trouble_of(phase) for phase, count in outage.phases.items() if count}
+    if sum(outage.phases.values()) < outage.down:
+        troubles.add(UNREACHABLE)
+    if len(troubles) == 1:
+        return ((outage.first_bad, troubles.pop()),)
+    known = reader.incidents.symptoms
+    key = outage.id, outage.first_index, outage.last_index
+    if (found := known.get(key)) is None:
+        found = read_symptoms(reader, outage).history.found
+        if outage.state != "open":
+            if len(known) >= MANY_OUTAGES:
+                known.clear()
+            known[key] = found
+    return found
 
 
 def symptoms_to_keep(reader: Reader, outage: OutageRecord, symptoms: Symptoms) -> KeptState | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from operator import sub
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,38 @@ def test_lists_do_not_change_after_they_were_given() -> None:
     assert [one.id for one in later.select(state="open")] == [head(2).id]
     assert [one.id for one in later.of_name("a")] == [head(3).id, head(1).id]
     assert [one.id for one in later.of_name("b")] == [head(2).id]
+
+
+def test_an_incident_takes_as_many_statements_with_ten_times_the_outages(tmp_path: Path) -> None:
+    """A target that flaps while another is down for long: all of it is one incident."""
+    costs = []
+    for outages in (80, 800):
+        with closing(Store.open(tmp_path / str(outages))) as store:
+            long = made_record(1, 10**8, None, id="f" * 12, target="long", last_good=0)
+            short = [
+                made_record(at, at + 20, at + 40, id=f"{at:012x}", target=f"t{at % 200}", last_good=at - 5)
+                for at in range(100, 100 + 100 * outages, 100)
+            ]
+            store.append_batch(
+                [
+                    NewEntry(kind="outage", time=1, target=one.target, payload={**outage_payload(one)})
+                    for one in (long, *short)
+                ]
+            )
+            reader = Reader.open(tmp_path / str(outages))
+            (group,) = queries.incident_groups(reader, paused=())
+            statements = 0
+
+            @sa.event.listens_for(reader._engine, "before_cursor_execute")
+            def _count(*_: object) -> None:
+                nonlocal statements
+                statements += 1
+
+            found = queries.incident(reader, group.id, paused=())
+            assert found is not None
+            assert len(found.members) == outages + 1
+            costs.append(statements)
+            reader.close()
+    few, many = costs
+    assert few < 20
+    assert many <= few

@@ -18,7 +18,7 @@ from mailwatch.model import Observation, Phase, Rules
 from mailwatch.store import Reader, Store, queries
 from mailwatch.store.kept_audit import audit_kept_symptoms
 from mailwatch.store.kept_states import KeptState
-from mailwatch.store.symptom_states import Symptoms, read_symptoms, symptoms_to_keep
+from mailwatch.store.symptom_states import Symptoms, read_symptoms, symptom_changes_of, symptoms_to_keep
 from tests.helpers.counting_reader import CountingReader
 from tests.helpers.live_ledger import Live, fact, ledger
 
@@ -56,6 +56,10 @@ def test_kept_symptoms_are_those_of_the_observations(parts: list[list[Phase | No
             outage = opened(reader)
             kept, read = (read_symptoms(reader, outage, use_kept=use) for use in (True, False))
             assert kept.history == read.history
+            # One trouble is known by the record alone.
+            changes = symptom_changes_of(reader, outage)
+            assert [trouble for _, trouble in changes] == [trouble for _, trouble in read.history.found]
+            assert changes[1:] == read.history.found[1:]
             keep(store, reader)
         assert list(audit_kept_symptoms(reader)) == []
 
