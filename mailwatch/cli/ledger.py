@@ -40,7 +40,7 @@ from mailwatch.store import (
 from mailwatch.store.announcements import read_announcements
 from mailwatch.store.availability_history import Subject, audit_history
 from mailwatch.store.compact import CompactStep, compact
-from mailwatch.store.kept_audit import audit_kept_symptoms
+from mailwatch.store.kept_audit import audit_damaged_states, audit_kept_symptoms
 from mailwatch.store.keys import Keys
 from mailwatch.store.place import configured_place
 from mailwatch.store.postgres import PostgresPlace
@@ -201,6 +201,7 @@ def _audited(config: Config, reader: Reader) -> tuple[_Ledger, _Audit]:
             with done.part(f"the outages of {target}"):
                 done.add(audit_outages(reader, rule_book(reader), target, size))
         done.add(audit_outage_index(reader))
+        done.add(audit_damaged_states(reader))
         done.add(list(audit_kept_symptoms(reader)))
     with done.part("availability"):
         announced = read_announcements(reader)

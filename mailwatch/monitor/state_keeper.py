@@ -5,6 +5,7 @@ long, the symptoms of their outages, and the index of outages.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from mailwatch.analysis.outage_record import OutageRecord
 from mailwatch.monitor.pipeline import Pipeline
@@ -14,6 +15,8 @@ from mailwatch.store.detector_states import KEEP_AFTER
 from mailwatch.store.kept_states import KeptState
 from mailwatch.store.replay import restore_state, rule_book, state_to_keep
 from mailwatch.store.symptom_states import read_symptoms, symptoms_to_keep
+
+logger = logging.getLogger(__name__)
 
 KEEP_SECONDS = 15.0
 """Seconds between two searches for new outages, and for targets whose replay has become long."""
@@ -29,10 +32,21 @@ class StateKeeper:
 
     async def run(self) -> None:
         """Keep states until cancelled."""
+        await asyncio.sleep(KEEP_SECONDS)
+        await self.remove_damaged()
         while True:
             await asyncio.sleep(KEEP_SECONDS)
             await self._monitor.writer.index_outages()
             await self.keep_due()
+
+    async def remove_damaged(self) -> None:
+        """Remove the states that cannot be read: some are written again only when a target is down for long."""
+        if damaged := await asyncio.to_thread(self._reader.damaged_states):
+            logger.warning(
+                "kept states that cannot be read are removed, and made anew when needed: %s",
+                ", ".join(damaged[:3]),
+            )
+            await self._monitor.writer.remove_damaged_states()
 
     async def keep_due(self) -> int:
         """Keep the states that are due; return how many."""

@@ -28,6 +28,7 @@ def audit_kept_states(
 
     `progress` gets an index now and then, and may wait. Raises StoreError.
     """
+    yield from audit_damaged_states(reader)
     book = rule_book(reader)
     for target in reader.kept_subjects(DETECTOR):
         progress(0)
@@ -38,6 +39,15 @@ def audit_kept_states(
     for target in due_histories(reader.kept_subjects(AVAILABILITY), at):
         progress(0)
         yield from audit_history(reader, Subject(target, target_id(secret, target), announced), None, progress)
+
+
+def audit_damaged_states(reader: Reader) -> list[Finding]:
+    """Return a finding if kept states cannot be read or are not as they were written. Raises StoreError."""
+    damaged = reader.damaged_states()
+    if not damaged:
+        return []
+    which = f"{len(damaged)} of the states kept beside the ledger ({', '.join(damaged[:3])})"
+    return [Finding(None, f"{which} cannot be read, and are not used; after the next start they are made anew")]
 
 
 def audit_kept_symptoms(

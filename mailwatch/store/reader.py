@@ -22,11 +22,10 @@ from mailwatch.store.entry_rows import CheckpointRow, Entry, RawEntry, entry_fro
 from mailwatch.store.errors import StoreDamagedError, StoreError, StoreHealth, damaged, entry_mismatch
 from mailwatch.store.first_start import check_not_missing, ledger_exists
 from mailwatch.store.incident_index import IncidentIndex
-from mailwatch.store.kept_states import KeptState, kept_subjects, read_kept
+from mailwatch.store.kept_states import KeptState, damaged_states, kept_subjects, read_kept
 from mailwatch.store.merging import merge
 from mailwatch.store.observation_payloads import row_payloads
-from mailwatch.store.outage_index import OutageIndex, read_heads
-from mailwatch.store.outage_lists import OutageHead
+from mailwatch.store.outage_index import KeptHeads, OutageIndex, read_heads
 from mailwatch.store.pack_tree import ledger_size, subtrees
 from mailwatch.store.packs import PackCache, PackReader, PackSubtree, PrunedSubtree, distinct
 from mailwatch.store.place import Place, place_of
@@ -431,7 +430,7 @@ class Reader:
         """The maintenance that is announced on record."""
         return AnnouncementLog(self)
 
-    def kept_outages(self) -> tuple[list[OutageHead], int]:
+    def kept_outages(self) -> KeptHeads:
         """Return the heads of outages that are kept, and the entry from which on the ledger has more."""
         with self._engine.connect() as connection:
             return read_heads(connection)
@@ -452,6 +451,11 @@ class Reader:
         """Return of what states of a kind are kept."""
         with self._engine.connect() as connection:
             return kept_subjects(connection, kind)
+
+    def damaged_states(self) -> list[str]:
+        """Return which kept states cannot be read or are not as they were written."""
+        with self._engine.connect() as connection:
+            return damaged_states(connection)
 
     def close(self) -> None:
         """Close all connections."""

@@ -254,8 +254,11 @@ def audit_outage_index(reader: Reader) -> list[Finding]:
     wrong = audit_heads(reader)
     if not wrong:
         return []
-    names = ", ".join(wrong[:3])
-    return [Finding(None, f"the index of outages differs from their entries in {len(wrong)} of them: {names}")]
+    remedy = "the next start makes it anew"
+    if not all(wrong):
+        return [Finding(None, f"the index of outages is not as it was written, and is not used; {remedy}")]
+    which = f"{len(wrong)} of them: {', '.join(wrong[:3])}"
+    return [Finding(None, f"the index of outages differs from their entries in {which}; {remedy}")]
 
 
 def audit_detector(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -48,10 +49,10 @@ from mailwatch.store.first_start import (
     prepare_database,
     save_signed_checkpoint,
 )
-from mailwatch.store.kept_states import KeptState, write_kept
+from mailwatch.store.kept_states import KeptState, remove_damaged, write_kept
 from mailwatch.store.keys import PREDECESSORS, Keys, remove_partial_files
 from mailwatch.store.last_numbers import last_numbers
-from mailwatch.store.outage_index import index_outages
+from mailwatch.store.outage_index import index_outages, remove_unfit
 from mailwatch.store.pack_tree import grow, ledger_size
 from mailwatch.store.packing import PreparedPack, write_pack
 from mailwatch.store.place import Hold, Place, place_of
@@ -60,6 +61,8 @@ from mailwatch.store.recovery import ROWS_AT_ONCE, OwnCopy, newest_rows
 from mailwatch.store.schema import checkpoints, token_files
 from mailwatch.store.sweeping import Sweeper
 from mailwatch.times import Millis, now
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,7 @@ class Store:
         self._doubtful: _Batch | None = None
         self._unanswered: dict[int, tuple[NewEntry, Entry]] = {}
         self._checkpointed = -1
+        self._index_checked = False
         self._sweeper = Sweeper()
         self.read_clock: Callable[[], Millis] = monotonic.milliseconds
         """Reads the steady clock, once for each batch."""
@@ -344,8 +348,19 @@ class Store:
     def index_outages(self) -> int:
         """Bring the index of outages up to date by some entries; return how many. Raises StoreError."""
         self.check_files()
-        with self._hold.transaction() as connection:
+        with self._hold.writing() as connection:
+            if not self._index_checked and remove_unfit(connection):
+                logger.warning(
+                    "the index of outages was not as it was written; it is made anew from their entries"
+                )
+            self._index_checked = True
             return index_outages(connection, entry_from_row)
+
+    def remove_damaged_states(self) -> None:
+        """Remove the kept states that cannot be read or are not as they were written. Raises StoreError."""
+        self.check_files()
+        with self._hold.writing() as connection:
+            remove_damaged(connection)
 
     def _check(self, progress: StartupProgress) -> None:
         progress.update(StartupStep.CHECKING)

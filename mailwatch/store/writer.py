@@ -160,6 +160,13 @@ class Writer:
             return False
         return True
 
+    async def remove_damaged_states(self) -> None:
+        """Remove the kept states that cannot be read. They are not used, but the audit finds them."""
+        try:
+            await self._in_thread(self._store.remove_damaged_states)
+        except (StoreError, OSError) as error:
+            logger.warning("kept states that cannot be read were not removed: %s", error)
+
     async def in_turn(self, work: Callable[[Store], R]) -> R:
         """Work with the store in the thread that commits, between two commits; keep it short."""
         return await self._in_thread(work, self._store)

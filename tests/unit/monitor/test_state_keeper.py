@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,8 @@ from mailwatch.monitor.state_keeper import StateKeeper
 from mailwatch.settings import Login
 from mailwatch.store import StoreUnavailableError, symptom_states
 from mailwatch.store.detector_states import KIND
-from mailwatch.store.kept_states import KeptState
+from mailwatch.store.kept_audit import audit_kept_states
+from mailwatch.store.kept_states import KeptState, read_all_kept
 from mailwatch.store.replay import restore_state, rule_book
 from tests.helpers.pipeline import PipelineHarness
 
@@ -106,3 +109,39 @@ async def test_a_start_reads_the_latest_observations_of_a_login_that_fails_for_l
     monkeypatch.setattr("mailwatch.monitor.restore.MAX_OBSERVATIONS", 5)
     # What was accepted last, and the latest.
     assert login_observations(harness.reader, [target]) == [whole[0], *whole[-5:]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = CAST(state AS BLOB)",
+        "state = zeroblob(9)",
+        "idx = 'abc'",
+        "subject = zeroblob(3)",
+        "leaf = CAST(x'ff' AS TEXT)",
+    ],
+)
+async def test_a_state_that_cannot_be_read_is_no_state_and_is_removed(
+    harness: PipelineHarness, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    for _ in range(4):
+        await harness.probe()
+    live, keeper = harness.runtime.detector, StateKeeper(harness.pipeline, harness.reader)
+    assert await keeper.keep_due() == 1
+    with contextlib.closing(sqlite3.connect(harness.database)) as raw, raw:
+        assert raw.execute(f"UPDATE kept_states SET {change} WHERE kind = '{KIND}'").rowcount == 1
+    assert harness.reader.kept(KIND, "t") is None
+    with harness.reader._engine.connect() as connection:
+        assert read_all_kept(connection, KIND) == {}
+    assert restore_state(harness.reader, "t", rule_book(harness.reader)).detector == live
+    (found,) = audit_kept_states(harness.reader, b"", 0)
+    assert "cannot be read" in found.what
+    assert "after the next start they are made anew" in found.what
+    symptoms = harness.reader.kept_subjects(symptom_states.KIND)
+    await keeper.remove_damaged()
+    assert "kept states that cannot be read are removed" in caplog.text
+    assert list(audit_kept_states(harness.reader, b"", 0)) == []
+    assert harness.reader.kept_subjects(symptom_states.KIND) == symptoms != []
+    caplog.clear()
+    await keeper.remove_damaged()
+    assert caplog.text == ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,11 +18,13 @@ from mailwatch.analysis.incidents import IncidentOutage, incidents
 from mailwatch.analysis.outage_record import OutageRecord, outage_from_payload
 from mailwatch.model import Kind, Observation, Rules
 from mailwatch.store import NewEntry, Reader, Store, queries
+from mailwatch.store.kept_audit import audit_damaged_states
 from mailwatch.store.outage_index import KIND, audit_heads
 from mailwatch.store.outage_lists import OutageHead, head_of
+from mailwatch.store.place import Place
 from mailwatch.store.queries import NotInListError, Part
-from mailwatch.store.replay import restore_state, rule_book
-from mailwatch.store.sqlite import database
+from mailwatch.store.replay import audit_outage_index, restore_state, rule_book
+from mailwatch.store.sqlite import SqlitePlace, database
 from tests.helpers.counting_reader import CountingReader
 from tests.helpers.live_ledger import MARKS, Live, fact, ledger
 from tests.helpers.records import payload_of
@@ -208,3 +212,89 @@ def test_an_outage_is_indexed_again_when_it_ends(many: tuple[Store, CountingRead
     forget(reader)
     assert reader.outages.heads()[0] == ended
     assert audit_heads(reader) == []
+
+
+SPOILT = [
+    "UPDATE outage_heads SET idx = idx + 1",
+    "UPDATE outage_heads SET opened = opened + 1, until_ms = until_ms + 1",
+    "UPDATE outage_heads SET id = 'x' || id",
+    "DELETE FROM outage_heads",
+    "DELETE FROM outage_heads WHERE idx % 3 = 0",
+]
+SPOILT_IN_SQLITE = [
+    "UPDATE outage_heads SET first_bad = 'abc'",
+    "UPDATE outage_heads SET idx = zeroblob(9)",
+    "UPDATE outage_heads SET id = CAST(id AS BLOB)",
+    "UPDATE outage_heads SET target = CAST(x'ff' AS TEXT)",
+    "UPDATE kept_states SET state = CAST(state AS BLOB)",
+    "UPDATE kept_states SET state = CAST(x'ff' AS TEXT)",
+    "UPDATE kept_states SET idx = 'abc', digest = zeroblob(9)",
+]
+
+
+def twelve_outages(store: Store) -> None:
+    live = Live(store, Rules(1, 1))
+    for number in range(12):
+        live.take(fact("-", 4 * number))
+        live.take(fact("+", 4 * number + 1))
+
+
+def spoil(where: Place, change: str) -> None:
+    made = where.engine()
+    with made.begin() as connection:
+        assert connection.execute(sa.text(change)).rowcount > 0
+    made.dispose()
+
+
+def check_spoilt(where: Place, change: str, log: pytest.LogCaptureFixture) -> None:
+    """A damaged index: lists are right at once, the audit says what to do, and the next start makes it anew."""
+    with contextlib.closing(Store.open(where)) as store:
+        twelve_outages(store)
+        assert store.index_outages() == 24
+    spoil(where, change)
+    with contextlib.closing(Reader.open(where)) as reader:
+        expected = given_by_entries(reader)
+        assert len(expected) == 12
+        assert kept_by_index(reader) == expected
+        assert len(queries.outage_records(reader)) == 12
+        if "outage_heads" in change:
+            (found,) = audit_outage_index(reader)
+            assert found.what.endswith("; the next start makes it anew")
+        assert len(audit_damaged_states(reader)) == ("kept_states" in change)
+        assert not reader.is_damaged
+    assert "made anew" not in log.text
+    with contextlib.closing(Store.open(where)) as store, contextlib.closing(Reader.open(where)) as reader:
+        assert store.index_outages() == 24
+        assert "it is made anew from their entries" in log.text
+        assert (audit_outage_index(reader), audit_damaged_states(reader)) == ([], [])
+        assert reader.kept_outages().begin > 0
+        assert kept_by_index(reader) == expected
+    log.clear()
+    # A start with an index that fits writes nothing and says nothing.
+    with contextlib.closing(Store.open(where)) as store:
+        assert store.index_outages() == 0
+    assert "anew" not in log.text
+
+
+@pytest.mark.parametrize("change", SPOILT)
+def test_an_index_with_other_rows_than_were_written_is_not_used_and_made_anew(
+    place: Place, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_spoilt(place, change, caplog)
+
+
+@pytest.mark.parametrize("change", SPOILT_IN_SQLITE)
+def test_values_of_other_types_are_no_index(
+    sqlite_place: SqlitePlace, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_spoilt(sqlite_place, change, caplog)
+
+
+def test_the_sum_of_the_rows_follows_each_step(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailwatch.store.outage_index.ENTRIES_PER_STEP", 5)
+    with contextlib.closing(Store.open(place)) as store, contextlib.closing(Reader.open(place)) as reader:
+        twelve_outages(store)
+        # An outage begins in one step and ends in the next.
+        assert [store.index_outages() for _ in range(6)] == [5, 5, 5, 5, 4, 0]
+        kept = reader.kept_outages()
+        assert ({head.id: head for head in kept.heads}, kept.damaged) == (given_by_entries(reader), False)
