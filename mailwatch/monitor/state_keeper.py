@@ -35,9 +35,9 @@ class StateKeeper:
         await asyncio.sleep(KEEP_SECONDS)
         await self.remove_damaged()
         while True:
-            await asyncio.sleep(KEEP_SECONDS)
             await self._monitor.writer.index_outages()
             await self.keep_due()
+            await asyncio.sleep(KEEP_SECONDS)
 
     async def remove_damaged(self) -> None:
         """Remove the states that cannot be read: some are written again only when a target is down for long."""

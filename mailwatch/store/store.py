@@ -349,12 +349,12 @@ class Store:
         """Bring the index of outages up to date by some entries; return how many. Raises StoreError."""
         self.check_files()
         with self._hold.writing() as connection:
-            if not self._index_checked and remove_unfit(connection):
-                logger.warning(
-                    "the index of outages was not as it was written; it is made anew from their entries"
-                )
-            self._index_checked = True
-            return index_outages(connection, entry_from_row)
+            is_new = not self._index_checked and remove_unfit(connection)
+            count = index_outages(connection, entry_from_row)
+        self._index_checked = True
+        if is_new:
+            logger.warning("the index of outages was not as it was written; it is made anew from their entries")
+        return count
 
     def remove_damaged_states(self) -> None:
         """Remove the kept states that cannot be read or are not as they were written. Raises StoreError."""
