@@ -100,6 +100,9 @@ class IncidentJson(TypedDict):
     accounts: list[AccountJson]
     outages: list[MemberJson]
     stages: list[StageJson]
+    outages_total: NotRequired[int]
+    """How many outages there are in all; missing if all are here, as `stages_total`."""
+    stages_total: NotRequired[int]
     acknowledged: NotRequired[AcknowledgementJson]
     """Missing unless the owner has acknowledged it, or all that is open of it."""
 

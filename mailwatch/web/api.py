@@ -26,6 +26,7 @@ from mailwatch.store.queries import ALL, NotInListError, Part
 from mailwatch.times import now
 from mailwatch.web.cache import ResponseCache
 from mailwatch.web.export import OBSERVATION_COLUMNS, OUTAGE_COLUMNS, csv_response
+from mailwatch.web.incident_part import count_parts, incident_part
 from mailwatch.web.public_shapes import AnyIncidentJson, PublicOutageJson
 from mailwatch.web.query_parameters import (
     BeforeIncidentParameter,
@@ -35,6 +36,7 @@ from mailwatch.web.query_parameters import (
     ListLimitParameter,
     OpenIncidentsParameter,
     OpenOutagesParameter,
+    PartParameter,
     RequiredFromParameter,
     RequiredToParameter,
     TargetParameter,
@@ -156,13 +158,16 @@ class Api:
         part = Part(limit, after=before or "")
         with _in_list("incident"):
             found = self._read_model.incidents(only_open=open, start=start, end=end, part=part)
-        return _listed(request, found, limit)
+        return _listed(request, [incident_part(one) for one in found], limit)
 
-    def _incident(self, incident_id: str) -> Response:
+    def _incident(self, incident_id: str, part: PartParameter = 1) -> Response:
         item = self._read_model.incident(incident_id)
         if item is None:
             raise HTTPException(404, f"no incident {incident_id!r}; GET /api/v1/incidents lists them")
-        return _json(item)
+        answer = _json(incident_part(item, part))
+        if part < count_parts(item):
+            answer.headers["link"] = f'<?part={part + 1}>; rel="next"'
+        return answer
 
     async def _evidence(self, request: Request, outage_id: str, lang: LanguageParameter = "en") -> Response:
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):

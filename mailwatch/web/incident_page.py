@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,7 +18,9 @@ from mailwatch.web.public_shapes import AnyIncidentJson, PublicStageJson
 LANE_WIDTH = 1000.0
 """The width of a lane, in units of its picture."""
 MAX_STAGES = 200
-"""Changes that are listed, the first ones."""
+"""Changes that one page lists."""
+MANY_PARTS = 200
+"""Parts of a lane above which those that touch in the picture are drawn as one."""
 MIN_WIDTH = 4.0
 """The shortest part that is drawn: an outage does not vanish from a picture of days."""
 
@@ -85,8 +88,22 @@ def lanes(incident: AnyIncidentJson, at: Millis) -> Lanes:
             least += last - first
         ids = [member["id"] for member in sorted(found, key=lambda one: one["first_bad"])]
         now_states = {states[number] for number in numbers}
+        if len(parts) > MANY_PARTS:
+            parts = [*_joined(parts, sure=False), *_joined(parts, sure=True)]
         made.append(Lane(target, ids, "open" in now_states, "paused" in now_states, least, parts))
     return Lanes(start, end, made)
+
+
+def _joined(parts: Sequence[LanePart], *, sure: bool) -> list[LanePart]:
+    """Return the sure or possible parts, with those that touch as one: at most LANE_WIDTH / MIN_WIDTH."""
+    joined: list[LanePart] = []
+    for part in sorted((one for one in parts if one.sure == sure), key=lambda one: one.x):
+        last = joined[-1] if joined else None
+        if last is not None and part.x <= last.x + last.width:
+            joined[-1] = LanePart(sure, last.x, max(last.width, part.x + part.width - last.x))
+        else:
+            joined.append(part)
+    return joined
 
 
 def _is_change(stage: StageJson | PublicStageJson) -> bool:
@@ -127,7 +144,9 @@ class IncidentPages:
             request, "incidents.html", "incidents", list=found.incidents, page=page, pages=count_pages(found.count)
         )  # fmt: skip
 
-    def incident(self, request: Request, incident_id: str) -> Response:
+    def incident(
+        self, request: Request, incident_id: str, page: Annotated[int, Query(ge=1, le=10_000)] = 1
+    ) -> Response:
         """Answer with one incident."""
         incident = self._read_model.incident(incident_id)
         if incident is None:
@@ -135,6 +154,7 @@ class IncidentPages:
         stages = [one for one in incident["stages"] if _is_change(one)]
         return self._frame.respond(
             request, "incident.html", "incidents", i=incident, lanes=lanes(incident, now()),
-            paused=count_paused(incident), stages=stages[:MAX_STAGES], stage_count=len(stages),
+            paused=count_paused(incident), stages=stages[(page - 1) * MAX_STAGES : page * MAX_STAGES],
+            stage_count=len(stages), page=page, pages=max(1, math.ceil(len(stages) / MAX_STAGES)),
             pulse=request.state.change_token if incident["state"] == "open" else "",
         )  # fmt: skip

@@ -117,6 +117,8 @@ class IncidentFacts(TypedDict):
     first_good: str | None
     duration: BoundsJson
     surely_down: float
+    outages_total: NotRequired[int]
+    stages_total: NotRequired[int]
 
 
 class PublicIncidentJson(IncidentFacts):

@@ -17,6 +17,7 @@ from mailwatch.model import Outcome
 from mailwatch.times import Millis, check_bounds, parse_rfc3339, rfc3339
 from mailwatch.web.read_model import ObservationQuery
 
+MAX_PART = 1_000_000
 MAX_NUMBER = 2**53
 """Upper bound of numbers in queries."""
 TIME_DESCRIPTION = "RFC 3339 time with its offset, from 1970 to 2100"
@@ -41,6 +42,9 @@ BeforeOutageParameter = Annotated[
 BeforeIncidentParameter = Annotated[
     str | None,
     Query(pattern="^[0-9a-f]{12}$", description="only what the list has after the incident with this id"),
+]
+PartParameter = Annotated[
+    int, Query(ge=1, le=MAX_PART, description="which 200 of its outages and stages, oldest first")
 ]
 LanguageParameter = Annotated[str, Query(pattern=f"^({'|'.join(sorted(LANGUAGES))})$")]
 

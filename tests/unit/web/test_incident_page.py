@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import pytest
 
 from mailwatch.times import rfc3339
+from mailwatch.web.api import Api
 from mailwatch.web.frame import Audience, Frame
 from mailwatch.web.incident_page import MAX_STAGES, IncidentPages
 from mailwatch.web.read_model import ReadModel
@@ -64,3 +66,44 @@ def test_the_page_says_that_the_list_of_changes_is_cut(changes: int, words: str)
     assert text.count('<span class="down">') == min(changes, MAX_STAGES)
     assert ("The first" in text) is bool(words)
     assert words in text
+
+
+class Flapping(OneIncident):
+    """An incident of many outages of one target, an outage each minute."""
+
+    def __init__(self, outages: int) -> None:
+        super().__init__([])
+        self.outages_of_it = outages
+
+    def incident(self, identity: str) -> dict[str, Any]:
+        found = super().incident(identity)
+        (one,), stage = found["outages"], found["stages"][-1]
+        times = [rfc3339(AT + 60_000 * number) for number in range(self.outages_of_it)]
+        names = ("last_good", "first_bad", "last_bad", "first_good")
+        return found | {
+            "outages": [
+                one | {"id": f"{number:012x}", **dict.fromkeys(names, at)} for number, at in enumerate(times)
+            ],
+            "stages": [stage | {"at": at} for at in times],
+        }
+
+
+def test_an_answer_and_a_page_are_bounded_and_their_parts_are_all_of_an_incident() -> None:
+    few, many = Flapping(80), Flapping(8000)
+    small = Api(cast(ReadModel, few))._incident("x")
+    assert json.loads(bytes(small.body)) == few.incident("x")
+    assert "link" not in small.headers
+    whole, found, part = many.incident("x"), list[dict[str, Any]](), 1
+    while part:
+        answer = Api(cast(ReadModel, many))._incident("x", part)
+        assert len(answer.body) < 3 * len(small.body)
+        json_of_part = json.loads(bytes(answer.body))
+        assert (json_of_part["outages_total"], json_of_part["stages_total"]) == (8000, 8000)
+        found.append(json_of_part)
+        link = answer.headers.get("link", "")
+        assert link in ("", f'<?part={part + 1}>; rel="next"')
+        part = part + 1 if link else 0
+    for key in ("outages", "stages"):
+        assert [one for each in found for one in each[key]] == whole[key]
+    assert len(page_text(many)) < 6 * len(page_text(few))
+    assert page_text(many).count("<rect") < 1000
