@@ -99,11 +99,6 @@ class QuorumBoard:
                     del self.confirmed[channel]
         return found
 
-    def decisions(self, at: Millis) -> list[Confirmation]:
-        """Return what is decided now about each channel that at least k vantage points observe."""
-        found = [confirm(channel, self.members.values(), self.k, at) for channel in self._channels()]
-        return [one for one in found if len(one.views) >= self.k or one.channel in self.confirmed]
-
     def _channels(self) -> list[Channel]:
         observed = (member.channels() for member in self.members.values())
         return sorted(set(self.confirmed).union(*observed), key=str)

@@ -142,13 +142,6 @@ class MemberLedger:
             self._kept_at = at
         return signed, found
 
-    def keep_newest(self, at: Millis) -> None:
-        """Keep the newest checkpoint for good, so that evidence reaches up to it. Raises StoreError."""
-        with self._hold.writing() as connection:
-            if (newest := read_kept(connection, NEWEST, "")) is not None and newest.index == self._tree.size:
-                self._keep_checkpoint(connection, newest.index, newest.text, self._tree, at)
-                self._kept_at = at
-
     def close(self) -> None:
         """Close the database and release its lock."""
         self._hold.release()
