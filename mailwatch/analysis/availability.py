@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailwatch.analysis.elapsed import Durations
-from mailwatch.analysis.segments import ClockJump, Segment, Segmenter
+from mailwatch.analysis.segments import ClockJump, GoodObservations, Segment, Segmenter
 from mailwatch.ledger.payloads import ObservationPayload
 from mailwatch.model import Fact, Observation, Outcome
 from mailwatch.times import Millis, Window, overlap_length, subtract_windows
@@ -196,6 +196,15 @@ class AvailabilityMeter:
         if self._start <= payload["start"] < self._end:
             self._ups += 1
         return True
+
+    def feed_ups(self, stretch: GoodObservations, at: int) -> int:
+        """Process good observations like `Segmenter.feed_ups`; call `flush` before `result`."""
+        taken = self._segmenter.feed_ups(stretch, at)
+        if taken:
+            starts = stretch.starts[at : at + taken]
+            whole = self._start <= min(starts) and max(starts) < self._end
+            self._ups += taken if whole else sum(self._start <= start < self._end for start in starts)
+        return taken
 
     @property
     def far_pairs_share(self) -> float:

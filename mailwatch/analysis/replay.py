@@ -27,7 +27,7 @@ from mailwatch.analysis.outage_record import (
     subject_from,
     widen_for_clock_steps,
 )
-from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, Segment, usual_interval
+from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, GoodObservations, Segment, usual_interval
 from mailwatch.ledger.payloads import FACT_KINDS, ObservationPayload, TargetChangePayload, fact_from
 from mailwatch.ledger.settings_payloads import rules_on_record, rules_payload
 from mailwatch.model import Fact, Observation, Outcome, Rules, TargetEvent
@@ -45,6 +45,7 @@ class _SegmentSource(Protocol):
 
     def feed(self, fact: Fact) -> list[Segment]: ...
     def feed_up(self, payload: ObservationPayload) -> bool: ...
+    def feed_ups(self, stretch: GoodObservations, at: int) -> int: ...
     def flush(self) -> list[Segment]: ...
 
 
@@ -90,6 +91,17 @@ class TargetReplay:
         self._listener(fact.target, fact, self._segments.feed(fact))
         good = isinstance(fact, Observation) and fact.outcome is Outcome.UP
         self._is_steady_up = good and not self.state.is_open and self.detector.login_history.first_rejected is None
+
+    def feed_ups(self, stretch: GoodObservations, at: int) -> int:
+        """Process observations of a stretch from `at` on that would only become the latest; return how many."""
+        taken = self._segments.feed_ups(stretch, at) if self._is_steady_up else 0
+        if taken:
+            self.observation_count += taken
+            last = at + taken - 1
+            self._deferred = stretch.indices[last], stretch.payload(last)
+            if stretch.with_secret:
+                self._deferred_login = self._deferred
+        return taken
 
     def flush(self, rules: Rules) -> None:
         """Process the deferred observations; call it after the last entry. Raises like `feed`."""
@@ -233,6 +245,31 @@ class PeriodReplay:
                 raise ValueError("it is nothing that a target can have")
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ReplayError(f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]) from None
+
+    def feed_stretch(self, target: str, stretch: GoodObservations) -> None:
+        """Process good observations that follow each other, as `feed` would one by one. Raises ReplayError."""
+        account = self.accounts.get(target)
+        if account is None:
+            return
+        at, start, end = 0, *self.window
+        while at < len(stretch.indices):
+            known = account.first_seen_at is not None and len(account.due_times) >= INTERVAL_SAMPLE_SIZE
+            taken = account.replay.feed_ups(stretch, at) if known else 0
+            if taken:
+                inside = [
+                    index
+                    for index, time in zip(
+                        stretch.indices[at : at + taken], stretch.times[at : at + taken], strict=True
+                    )
+                    if start <= time < end
+                ]
+                if inside:
+                    account.first_index = inside[0] if account.first_index is None else account.first_index
+                    account.last_index = inside[-1]
+            else:
+                payload = cast(Mapping[str, object], stretch.payload(at))
+                self.feed(stretch.indices[at], "observation", stretch.times[at], target, payload)
+            at += taken or 1
 
     def _follow_rules(self, rules: Rules | None) -> None:
         if rules is not None and rules != self.rules:

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
+from typing import Protocol
 
 from mailwatch.analysis.elapsed import Moment, elapsed_between, fact_end, fact_start, max_spacing
 from mailwatch.ledger.payloads import ObservationPayload
@@ -48,6 +49,35 @@ _INTERVAL_TOLERANCE_MS: Millis = 5
 
 ClockJump = tuple[Millis, Millis]
 """A step of the wall clock: (time before, time after)."""
+
+
+class GoodObservations(Protocol):
+    """Good observations of one target that follow each other, as columns; times in milliseconds.
+
+    `boot`, `interval` and whether they logged in with a secret are the same for all; `interval` is None if it is
+    not on record. The columns of the steady clock are None where it was not read.
+    """
+
+    @property
+    def indices(self) -> Sequence[int]: ...
+    @property
+    def times(self) -> Sequence[Millis]: ...
+    @property
+    def starts(self) -> Sequence[Millis]: ...
+    @property
+    def ends(self) -> Sequence[Millis]: ...
+    @property
+    def clock_starts(self) -> Sequence[Millis] | None: ...
+    @property
+    def clock_ends(self) -> Sequence[Millis] | None: ...
+    @property
+    def boot(self) -> str: ...
+    @property
+    def interval(self) -> Millis | None: ...
+    @property
+    def with_secret(self) -> bool: ...
+
+    def payload(self, at: int) -> ObservationPayload: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +230,42 @@ class Segmenter:
         self._reached = self._reach
         self.near_pairs += 1
         return True
+
+    def feed_ups(self, stretch: GoodObservations, at: int) -> int:
+        """Process observations of a stretch from `at` on like `feed_up`, which would return True for them; return
+        how many. The next one may be given to `feed_up` or `feed`, which decide about it.
+        """
+        boot, interval = stretch.boot, stretch.interval
+        if self._state is not SegmentState.UP or self._before is not SegmentState.UP or self._infer:
+            return 0
+        begun, over, offset = stretch.clock_starts, stretch.clock_ends, self._offset
+        longest = self._reach if interval is None else max_spacing(interval)
+        if begun is None or over is None or self._clock is None or self._boot != boot or offset is None:
+            return 0
+        # Within the stretch each reach is the same; only before its first it may be another one.
+        reach = max(longest, self._reached)
+        before, number = self._clock, at
+        low, high = offset - STEP_MS, offset + STEP_MS
+        for start, end, ticked, ended in zip(
+            stretch.starts[at:], stretch.ends[at:], begun[at:], over[at:], strict=True
+        ):
+            apart, shift = ticked - before, start - ticked
+            if not (0 <= apart <= reach and low <= shift <= high and -STEP_MS <= end - ended - shift <= STEP_MS):
+                break
+            before, reach = ended, longest
+            number += 1
+        if number == at:
+            return 0
+        if interval is not None:
+            self._reach = longest
+        if self._run is None:
+            self._run = Moment(self._started, self._clock - self._length, self._boot)
+        last = number - 1
+        self._started, self._length = stretch.starts[last], max(0, over[last] - begun[last])
+        self._wall, self._clock = stretch.ends[last], over[last]
+        self._reached = self._reach
+        self.near_pairs += number - at
+        return number - at
 
     def flush(self) -> list[Segment]:
         """Return the pending segment of a run of up observations, up to the start of the latest; [] if none."""

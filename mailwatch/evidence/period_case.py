@@ -33,6 +33,7 @@ from mailwatch.store.keys import Keys
 from mailwatch.store.packs import EntriesPrunedError
 from mailwatch.store.pruning import kept_from, pruned_time
 from mailwatch.store.replay import rule_book
+from mailwatch.store.stretches import Stretch
 from mailwatch.times import DAY_MS, Millis, Window, rfc3339
 
 FORMAT = "mailwatch-evidence-period/1"
@@ -148,7 +149,15 @@ def _replay_range(reader: Reader, found: LedgerRange, replay: PeriodReplay) -> C
     (last,) = reader.entries(from_index=found.end.size - 1, to_index=found.end.size)
     doubts = CaveatFacts(found.start.size, found.end.size - 1)
     accounts, parse = replay.accounts, orjson.loads
-    for index, kind, time, target, _, text in found.raw_entries(reader, headers=False):
+    for part in reader.raw_parts(found.start.size, found.end.size):
+        if isinstance(part, Stretch):
+            if part.target in accounts:
+                replay.feed_stretch(part.target, part)
+                doubts.feed_stretch(part.target, part)
+            else:
+                doubts.feed_hidden(part.target, len(part.indices))
+            continue
+        index, kind, time, target, _, text = part
         if target in accounts or kind in MONITOR_KINDS:
             payload = parse(text)
             replay.feed(index, kind, time, target, payload)

@@ -86,6 +86,17 @@ class Catalogue(Protocol):
         """Return the promise with that key as in outage.json, None if there is none."""
 
 
+class GoodStretch(Protocol):
+    """Good observations of one target: their indexes and times, and the addresses of all their attempts."""
+
+    @property
+    def indices(self) -> Sequence[int]: ...
+    @property
+    def times(self) -> Sequence[Millis]: ...
+    @property
+    def peers(self) -> frozenset[str]: ...
+
+
 def is_local_control(label: str) -> bool:
     """Return whether a control (as "host:port") is on this machine or in its own network, so that its answer says
     nothing of the line.
@@ -183,13 +194,22 @@ class CaveatFacts:
         finally:
             self._time = time
 
+    def feed_stretch(self, target: str, stretch: GoodStretch) -> None:
+        """Process good observations of a target that follow each other; all are from `first` to `last`."""
+        self.latest[target] = UP
+        self.good_after[target] = self.good_after.get(target, 0) + len(stretch.indices)
+        for peer in sorted(stretch.peers):
+            if (target, peer) not in self.peers and len(self.peers) < MAX_PEERS:
+                self.peers.add((target, peer))
+        self._time = stretch.times[-1]
+
     def feed_announcement(self, entry: EarlierEntry) -> None:
         """Process the start or reload before the range, for the maintenance that it announced."""
         self.announced.append((entry.time, entry.payload.get("maintenance", {}).get("rules", ())))
 
-    def feed_hidden(self, target: str) -> None:
-        """Process an entry of another target, by its name or opaque id."""
-        self.hidden += 1
+    def feed_hidden(self, target: str, count: int = 1) -> None:
+        """Process entries of another target, by its name or opaque id."""
+        self.hidden += count
         self.hidden_targets.add(target)
 
     def _add_observation(self, index: int, target: str, payload: Mapping[str, Any]) -> None:

@@ -55,12 +55,12 @@ class PackCache:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._loaded: _LoadedPack | None = None
+        self._loaded: LoadedPack | None = None
 
-    def get(self, reader: PackReader, first: int) -> _LoadedPack:
+    def get(self, reader: PackReader, first: int) -> LoadedPack:
         """Return a whole pack. With `lock` held."""
         if self._loaded is None or self._loaded.first != first:
-            self._loaded = _LoadedPack(reader, Selection(), first)
+            self._loaded = LoadedPack(reader, Selection(), first)
         self._loaded.reader = reader
         return self._loaded
 
@@ -149,7 +149,7 @@ class PackReader:
         for first, level, is_pruned in self.packs(wanted.from_index, wanted.to_index, descending=descending):
             if is_pruned:
                 continue
-            loaded = None if self._cache else _LoadedPack(self, wanted, first)
+            loaded = None if self._cache else LoadedPack(self, wanted, first)
             starts = range(first, first + (1 << level), WINDOW_ENTRIES)
             for start in reversed(starts) if descending else starts:
                 end = min(start + WINDOW_ENTRIES, first + (1 << level))
@@ -158,6 +158,14 @@ class PackReader:
                         yield Chunk(start, end - 1, partial(_window, loaded, wanted, start, end))
                     elif self._cache:
                         yield Chunk(start, end - 1, partial(self._cached, self._cache, first, wanted, start, end))
+
+    def loaded(self, wanted: Selection) -> Iterator[tuple[LoadedPack, int, int]]:
+        """Yield the packs that hold a part of a range, each with the part [low, high) that it holds."""
+        for first, level, is_pruned in self.packs(wanted.from_index, wanted.to_index):
+            if not is_pruned:
+                end = first + (1 << level)
+                high = end if wanted.to_index is None else min(end, wanted.to_index)
+                yield LoadedPack(self, wanted, first), max(first, wanted.from_index or 0), high
 
     def _cached(self, cache: PackCache, first: int, wanted: Selection, start: int, end: int) -> list[Row]:
         with cache.lock:
@@ -342,7 +350,7 @@ class _Loader:
         return self.reader.rows(self.run_row, self.wanted)
 
 
-class _LoadedPack:
+class LoadedPack:
     """The runs of a pack, read when the first window of it is needed."""
 
     def __init__(self, reader: PackReader, wanted: Selection, first: int) -> None:
@@ -359,7 +367,7 @@ class _LoadedPack:
         return self._loaded
 
 
-def _window(pack: _LoadedPack, wanted: Selection, start: int, end: int) -> list[Row]:
+def _window(pack: LoadedPack, wanted: Selection, start: int, end: int) -> list[Row]:
     """Return the wanted entries among [start, end) of a pack."""
     low = start if wanted.from_index is None else max(start, wanted.from_index)
     high = end if wanted.to_index is None else min(end, wanted.to_index)

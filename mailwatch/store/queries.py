@@ -23,7 +23,7 @@ from mailwatch.analysis.public_json import (
     ProbeJson,
 )
 from mailwatch.analysis.replay import TargetReplay
-from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, Segment, usual_interval
+from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, GoodObservations, Segment, usual_interval
 from mailwatch.config.recorded_targets import SEE_CONFIG, UnknownTargetError
 from mailwatch.ledger.payloads import FACT_KINDS, ObservationPayload, clock_from
 from mailwatch.model import Fact, Observation, Outcome, TargetChange
@@ -296,6 +296,10 @@ class _WithAndWithoutMaintenance:
     def feed_up(self, payload: ObservationPayload) -> bool:
         # Both meters accept or neither: what they exclude does not decide it.
         return self._one.feed_up(payload) and self._other.feed_up(payload)
+
+    def feed_ups(self, stretch: GoodObservations, at: int) -> int:
+        self._other.feed_ups(stretch, at)
+        return self._one.feed_ups(stretch, at)
 
     def flush(self) -> list[Segment]:
         self._other.flush()

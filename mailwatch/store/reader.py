@@ -33,6 +33,7 @@ from mailwatch.store.run_format import Row
 from mailwatch.store.schema import checkpoints, entries
 from mailwatch.store.selection import PACKED_KINDS, WITHHELD, Selection
 from mailwatch.store.sqlite_integrity import integrity_findings
+from mailwatch.store.stretches import Part, parts
 from mailwatch.times import Millis
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
@@ -274,6 +275,18 @@ class Reader:
             wanted = Selection(from_index=from_index, to_index=to_index, headers=headers)
             with closing(packed.chunks(wanted)) as chunks:
                 yield from merge(self._consistent(rows.partitions()), chunks, _packed_raw, _FIRST)
+
+    def raw_parts(self, from_index: int, to_index: int) -> Iterator[Part]:
+        """Yield entries as `raw_entries` without headers; out of packs, good observations as stretches."""
+        column = entries.c
+        names = ("idx", "kind", "time_ms", "target", "header", "payload")
+        query = sa.select(*(column[name] for name in names)).order_by(column.idx)
+        query = query.where(column.idx >= from_index, column.idx < to_index)
+        with self.snapshot() as connection, connection.execute(query, execution_options=_STREAMED) as rows:
+            packed = PackReader(connection, self._health)
+            packed.check_unpruned(from_index, to_index)
+            wanted = Selection(from_index=from_index, to_index=to_index, headers=False)
+            yield from parts(self._consistent(rows.partitions()), packed, wanted)
 
     def _consistent(self, parts: Iterable[Sequence[Sequence[Any]]]) -> Iterator[Any]:
         for part in parts:

@@ -251,6 +251,35 @@ class RunEncoder:
         return written
 
 
+@dataclass(frozen=True, slots=True)
+class GroupColumns:
+    """The payloads of a group as columns: a value of each between two pieces of the text that all rows have.
+
+    `slots`: %d for a column of whole numbers, %s for one of JSON texts. `clocks`: the readings in the headers.
+    """
+
+    count: int
+    pieces: Sequence[str]
+    slots: Sequence[str]
+    columns: Sequence[Sequence[Any]]
+    clocks: list[int]
+
+    @property
+    def _form(self) -> str:
+        slots = ["", *self.slots]
+        return "".join(slot + piece.replace("%", "%%") for slot, piece in zip(slots, self.pieces, strict=True))
+
+    def texts(self) -> list[str]:
+        """Return the payload of each row."""
+        if not self.columns:
+            return [self.pieces[0]] * self.count
+        return list(map(self._form.__mod__, zip(*self.columns, strict=True)))
+
+    def text(self, at: int) -> str:
+        """Return the payload of one row."""
+        return self._form % tuple(column[at] for column in self.columns)
+
+
 class Run:
     """A decoded run. The columns of the rows are decoded at once, the payloads when they are asked for.
 
@@ -303,31 +332,37 @@ class Run:
         return [outcomes[member] for member in self.members]
 
     @cached_property
-    def _decoded(self) -> tuple[list[str], list[int]]:
-        """The payloads, and the clock readings in the headers (0 in a header without one)."""
+    def groups(self) -> list[GroupColumns]:
+        """The columns of each group. Raises RunDamagedError."""
         try:
             described, _, packed = self._part(self._body).partition(b"\n")
             columns = ColumnBytes(packed, self._raw)
-            texts: list[Iterator[str]] = []
-            clocks: list[Iterator[int]] = []
-            for number, (pieces, written) in enumerate(orjson.loads(described)):
-                made, read = self._read_group(number, pieces, written, columns)
-                texts.append(iter(made))
-                clocks.append(iter(read))
-            if len(texts) == 1:
-                return list(texts[0]), list(clocks[0])
+            return [
+                self._read_group(number, pieces, written, columns)
+                for number, (pieces, written) in enumerate(orjson.loads(described))
+            ]
+        except RunDamagedError:
+            raise
+        except _DAMAGE as error:
+            raise RunDamagedError(f"it cannot be decoded: {type(error).__name__}") from None
+
+    @cached_property
+    def _decoded(self) -> tuple[list[str], list[int]]:
+        """The payloads, and the clock readings in the headers (0 in a header without one)."""
+        try:
+            if len(self.groups) == 1:
+                return self.groups[0].texts(), self.groups[0].clocks
+            texts, clocks = ([iter(group.texts()) for group in self.groups], [iter(g.clocks) for g in self.groups])
             return (
                 [next(texts[member]) for member in self.members],
                 [next(clocks[member]) for member in self.members],
             )
-        except RunDamagedError:
-            raise
         except (*_DAMAGE, StopIteration) as error:
             raise RunDamagedError(f"it cannot be decoded: {type(error).__name__}") from None
 
     def _read_group(
         self, group: int, pieces: list[str], written: list[list[Any]], source: ColumnBytes
-    ) -> tuple[list[str], list[int]]:
+    ) -> GroupColumns:
         times = self.times
         if len(self.heads) > 1:
             times = [time for time, member in zip(times, self.members, strict=True) if member == group]
@@ -338,7 +373,7 @@ class Run:
             known.append(clocks)
             written = written[1:]
         columns: list[Sequence[Any]] = []
-        slots = [""]
+        slots: list[str] = []
         for column in written:
             if isinstance(column[0], str):
                 columns.append(read_texts(column, count, source))
@@ -347,10 +382,7 @@ class Run:
                 known.append(read_numbers(column, count, known, source))
                 columns.append(known[-1])
                 slots.append("%d")
-        form = "".join(slot + piece.replace("%", "%%") for slot, piece in zip(slots, pieces, strict=True))
-        if not columns:
-            return [pieces[0]] * count, clocks
-        return list(map(form.__mod__, zip(*columns, strict=True))), clocks
+        return GroupColumns(count, pieces, slots, columns, clocks)
 
     @property
     def payloads(self) -> list[str]:
