@@ -8,6 +8,10 @@ So an audit that reads the same entries comes to the same decision. A vantage po
 - silent while nothing arrives of it, and unknown else: its line is down, it is paused, or waits for a login.
 
 Unknown and silent count on neither side. What one vantage point says never changes what another one has on record.
+
+A vantage point dates its entries by its own clock. Where these dates do not fit the time at which they arrived,
+it is unknown, because of its clock. Where it says that its clock may be off by so much, the bounds are wider
+by that; where it does not know, they are from its last push on.
 """
 
 from __future__ import annotations
@@ -25,6 +29,24 @@ FOLLOWED_KINDS = ("observation", "gap", "outage", "watch")
 """Kinds of entries from which it follows."""
 GRACE_MS: Millis = 30_000
 """Milliseconds beyond two intervals for which a check is recent: it waits for the next push."""
+AHEAD_MS: Millis = 30_000
+"""Milliseconds by which an entry may be dated after its arrival: neither clock is exact."""
+LATE_MS: Millis = 120_000
+"""Milliseconds, or an interval and GRACE_MS if that is longer, by which the newest entry may be older than its
+arrival. It is pushed as soon as it is there: an older one was held up, or its clock is behind.
+"""
+CLOCK = "clock"
+"""Why a vantage point is unknown whose entries are dated otherwise than they arrived."""
+
+
+def is_ahead(newest: Millis, arrived: Millis) -> bool:
+    """Whether entries are dated after they arrived."""
+    return newest - arrived > AHEAD_MS
+
+
+def is_late(newest: Millis, arrived: Millis, interval: Millis = 0) -> bool:
+    """Whether the newest entry is dated long before it arrived."""
+    return arrived - newest > max(LATE_MS, interval + GRACE_MS)
 
 
 class Sight(StrEnum):
@@ -50,7 +72,11 @@ class Channel:
 
 @dataclass(slots=True)
 class TargetView:
-    """The newest of each kind of entry of one target of a vantage point. Times by its own clock."""
+    """The newest of each kind of entry of one target of a vantage point. Times by its own clock.
+
+    `bad_since`: when the first check since a good one failed, None while there is none. `bad_bound`: by how many
+    milliseconds its clock was off then at the most, None if unknown.
+    """
 
     channel: Channel | None = None
     interval: Millis = 0
@@ -65,30 +91,54 @@ class TargetView:
     first_good: Millis | None = None
     outage_entry: int = -1
     """The entry of its newest outage; the bounds above are of that outage."""
+    bad_since: Millis | None = None
+    bad_bound: Millis | None = None
+
+    @property
+    def error(self) -> Millis | None:
+        """How far off its clock was at the first failure of its outage, at the most; None if unknown."""
+        return None if self.bad_since is None else self.bad_bound
+
+    def note_check(self, outcome: Outcome, start: Millis, bound: Millis | None) -> None:
+        """Follow the first failure since a good check; an open outage keeps its own."""
+        if self.is_open:
+            return
+        if outcome is Outcome.UP:
+            self.bad_since = self.bad_bound = None
+        elif outcome is Outcome.DOWN and self.bad_since is None:
+            self.bad_since, self.bad_bound = start, bound
 
 
 @dataclass(frozen=True, slots=True)
 class MemberView:
-    """What a vantage point says about a channel, and the bounds of the outage from which that follows."""
+    """What a vantage point says about a channel, and the bounds of the outage from which that follows.
+
+    `reason`: why it is unknown, CLOCK or "". `down_since`, `up_until`: the bounds by a right clock, as far as that
+    can be said; `up_until` is None where it cannot.
+    """
 
     ledger: str
     sight: Sight
     last_good: Millis | None = None
     first_bad: Millis = 0
     entry: int = -1
+    reason: str = ""
+    down_since: Millis = field(default=0, compare=False)
+    up_until: Millis | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
 class MemberRecord:
     """What is on record of one vantage point: its first `size` entries, of which the last arrived at `pushed_at`.
 
-    `pushed_at` is by the hub's clock.
+    `pushed_at` is by the hub's clock; `newest` is the time of the last entry by its own, None for the hub itself.
     """
 
     ledger: str
     size: int = 0
     pushed_at: Millis = 0
     targets: dict[str, TargetView] = field(default_factory=dict)
+    newest: Millis | None = None
 
     def feed(self, index: int, kind: str, target: str, payload: Mapping[str, Any]) -> None:
         """Follow one entry of FOLLOWED_KINDS. One that cannot be read is passed over: its owner answers for it."""
@@ -99,7 +149,9 @@ class MemberRecord:
             elif kind == "outage":
                 _follow_outage(view, index, payload)
             elif kind == "observation":
-                view.outcome, view.seen_at = Outcome(payload["outcome"]), int(payload["end"])
+                outcome, bound = Outcome(payload["outcome"]), payload.get("clock", {}).get("bound")
+                view.outcome, view.seen_at = outcome, int(payload["end"])
+                view.note_check(outcome, int(payload["start"]), bound)
             elif kind == "gap":
                 view.outcome, view.seen_at = None, int(payload["end"])
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -113,11 +165,21 @@ class MemberRecord:
         sights = [(self._sight(view, at), view) for view in targets]
         down = [view for sight, view in sights if sight is Sight.DOWN]
         if down:
-            first = min(down, key=lambda view: (view.first_bad, view.outage_entry))
-            return MemberView(self.ledger, Sight.DOWN, first.last_good, first.first_bad, first.outage_entry)
+            return self._down_view(min(down, key=lambda view: (view.first_bad, view.outage_entry)), at)
         found = {sight for sight, _ in sights}
         said = next(sight for sight in (Sight.UP, Sight.UNKNOWN, Sight.SILENT) if sight in found)
-        return MemberView(self.ledger, said)
+        is_clock = said is Sight.UNKNOWN and any(self._is_misdated(view) for _, view in sights)
+        return MemberView(self.ledger, said, reason=CLOCK if is_clock else "")
+
+    def _down_view(self, view: TargetView, at: Millis) -> MemberView:
+        error = 0 if self.newest is None else view.error
+        if error is None:
+            since, until = self.pushed_at, None
+        else:
+            since, until = view.first_bad + error, None if view.last_good is None else view.last_good - error
+        return MemberView(
+            self.ledger, Sight.DOWN, view.last_good, view.first_bad, view.outage_entry, "", min(since, at), until
+        )
 
     def channels(self) -> set[Channel]:
         """Return the channels that it observes."""
@@ -127,7 +189,7 @@ class MemberRecord:
         recent = at - 2 * view.interval - GRACE_MS
         if self.pushed_at < recent:
             return Sight.SILENT
-        if view.seen_at < recent:
+        if view.seen_at < recent or self._is_misdated(view):
             return Sight.UNKNOWN
         if view.outcome is None or view.outcome is Outcome.UNKNOWN:
             return Sight.UNKNOWN
@@ -136,13 +198,20 @@ class MemberRecord:
             return Sight.DOWN
         return Sight.UP if view.outcome is Outcome.UP else Sight.UNKNOWN
 
+    def _is_misdated(self, view: TargetView) -> bool:
+        """Whether its entries are dated otherwise than they arrived."""
+        if self.newest is None:
+            return False
+        dated = max(self.newest, view.seen_at, view.first_bad if view.is_open else 0)
+        return is_ahead(dated, self.pushed_at) or is_late(self.newest, self.pushed_at, view.interval)
+
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
     """What the vantage points of a channel say together, at a time by the hub's clock.
 
-    `since`: of a confirmed one, from when on at least k were down, by their clocks; `not_before`: the last time at
-    which that was surely not so yet, None where that is unknown.
+    `since`: of a confirmed one, from when on at least k were surely down; `not_before`: the last time at which
+    surely fewer were, None where that is unknown. Both are as wide as their clocks may have been wrong.
     """
 
     channel: Channel
@@ -178,13 +247,13 @@ def confirm(channel: Channel, members: Iterable[MemberRecord], k: int, at: Milli
     down = [view for view in views if view.sight is Sight.DOWN]
     if len(down) < k:
         return Confirmation(channel, at, k, views, confirmed=False)
-    since = sorted(view.first_bad for view in down)[k - 1]
+    since = sorted(view.down_since for view in down)[k - 1]
     return Confirmation(channel, at, k, views, True, since, _not_before(down, k))
 
 
 def _not_before(down: Sequence[MemberView], k: int) -> Millis | None:
     """Return the last time at which surely fewer than k were down: each was up at its last good check."""
-    known = sorted(view.last_good for view in down if view.last_good is not None)
+    known = sorted(view.up_until for view in down if view.up_until is not None)
     unknown = len(down) - len(known)
     # Those without a good check before may have been down for ever.
     return known[k - 1 - unknown] if unknown < k <= len(down) else None
@@ -196,9 +265,13 @@ def _follow_watch(view: TargetView, target: str, payload: Mapping[str, Any]) -> 
     named = Channel(settings.provider, settings.kind.value, "" if settings.provider else target)
     view.channel, view.interval = named, settings.interval
     view.is_observed = change.event is not TargetEvent.END and change.reason != PAUSED
+    if change.event in (TargetEvent.BEGIN, TargetEvent.END):
+        view.bad_since = view.bad_bound = None
 
 
 def _follow_outage(view: TargetView, index: int, payload: Mapping[str, Any]) -> None:
     view.is_open, view.outage_entry = payload["state"] == "open", index
+    if not view.is_open:
+        view.bad_since = view.bad_bound = None
     view.last_good, view.first_good = payload["last_good"], payload["first_good"]
     view.first_bad, view.last_bad = int(payload["first_bad"]), int(payload["last_bad"])

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from rich.text import Text
 from typing_extensions import TypedDict
 
-from mailwatch.analysis.confirmation import ConfirmedOutage, Sight
+from mailwatch.analysis.confirmation import ConfirmedOutage, Sight, is_ahead, is_late
 from mailwatch.cli.common import add_options, open_config, open_reader, stdout
 from mailwatch.cli.errors import print_error
 from mailwatch.cli.language import tr
@@ -19,9 +19,10 @@ from mailwatch.cli.terminal_format import TerminalFormat, add_utc_option, termin
 from mailwatch.cli.text_table import Column, TextTable, print_lines
 from mailwatch.config import Config
 from mailwatch.errors import OperationError
+from mailwatch.store import StoreError
 from mailwatch.store.hub_register import HubMember, HubRegister, HubRegisterError, Invitation
-from mailwatch.store.place import configured_place
-from mailwatch.times import now, rfc3339
+from mailwatch.store.place import Place, configured_place
+from mailwatch.times import Millis, now, rfc3339
 
 MAX_NAME_CHARS = 100
 
@@ -38,6 +39,10 @@ class MemberJson(TypedDict):
     entries: int
     pushed: str | None
     """When its last push was taken."""
+    newest: str | None
+    """How it dated its newest entry."""
+    clock: str | None
+    """ahead, or late, where that does not fit when it arrived: its clock is wrong, or it is catching up."""
     until: str | None
     """Of an invitation: until when it may be used."""
 
@@ -89,12 +94,30 @@ def _list(args: argparse.Namespace) -> int:
     config = open_config(args)
     with _register(config, read_only=True) as register:
         members, invited = register.members(), register.invitations(now())
+    newest = _newest_times(configured_place(config), members)
     if args.json:
-        found = [*map(member_json, members), *map(_invitation_json, invited)]
+        found = [member_json(one, newest.get(one.origin)) for one in members]
+        found += map(_invitation_json, invited)
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        print_lines(stdout(), _table(members, invited, terminal_format(args, config)))
+        print_lines(stdout(), _table(members, newest, invited, terminal_format(args, config)))
     return 0
+
+
+def _newest_times(hub: Place, members: list[HubMember]) -> dict[str, Millis]:
+    """Return how each member dated its newest entry here, by the name of its ledger."""
+    from mailwatch.hub.quorum import newest_time
+
+    found = dict[str, Millis]()
+    for one in members:
+        try:
+            at = newest_time(hub, one.origin, one.size)
+        except (StoreError, ValueError):
+            # `mailwatch ledger audit` says what is wrong with it.
+            continue
+        if at is not None:
+            found[one.origin] = at
+    return found
 
 
 def _confirmed(args: argparse.Namespace) -> int:
@@ -174,8 +197,15 @@ def state_of(member: HubMember) -> str:
     return "joined" if member.pushed_at is None else "pushing"
 
 
-def member_json(member: HubMember) -> MemberJson:
-    """Return a member as JSON."""
+def clock_fault(newest: Millis | None, pushed_at: Millis | None) -> str:
+    """Return "ahead" or "late" if the newest entry is dated otherwise than it arrived, else ""."""
+    if newest is None or pushed_at is None:
+        return ""
+    return "ahead" if is_ahead(newest, pushed_at) else "late" if is_late(newest, pushed_at) else ""
+
+
+def member_json(member: HubMember, newest: Millis | None) -> MemberJson:
+    """Return a member as JSON. `newest`: how it dated its newest entry."""
     return {
         "name": member.name,
         "state": state_of(member),
@@ -184,6 +214,8 @@ def member_json(member: HubMember) -> MemberJson:
         "joined": rfc3339(member.joined_at),
         "entries": member.size,
         "pushed": None if member.pushed_at is None else rfc3339(member.pushed_at),
+        "newest": None if newest is None else rfc3339(newest),
+        "clock": clock_fault(newest, member.pushed_at) or None,
         "until": None,
     }
 
@@ -197,17 +229,22 @@ def _invitation_json(invited: Invitation) -> MemberJson:
         "joined": None,
         "entries": 0,
         "pushed": None,
+        "newest": None,
+        "clock": None,
         "until": rfc3339(invited.until),
     }
 
 
-def _table(members: list[HubMember], invited: list[Invitation], form: TerminalFormat) -> TextTable:
+def _table(
+    members: list[HubMember], newest: dict[str, Millis], invited: list[Invitation], form: TerminalFormat
+) -> TextTable:
     columns = (
         Column(header="name", shrinks=True),
         Column(header="state"),
         Column(header="vantage point", shrinks=True),
         Column(header="entries", right=True),
         Column(header="last push"),
+        Column(header="clock"),
         Column(header="ledger"),
     )
     table = TextTable(columns, form.zone_note())
@@ -215,10 +252,20 @@ def _table(members: list[HubMember], invited: list[Invitation], form: TerminalFo
         state = state_of(member)
         style = {"pushing": "bold green", "removed": "bold red"}.get(state, "")
         pushed = "" if member.pushed_at is None else form.second(member.pushed_at)
+        clock = Text(_clock_text(newest.get(member.origin), member.pushed_at), "bold red")
         table.add_row(
-            member.name, Text(tr(state), style), member.vantage_point, f"{member.size:,}", pushed, member.origin
-        )
+            member.name, Text(tr(state), style), member.vantage_point, f"{member.size:,}", pushed, clock,
+            member.origin,
+        )  # fmt: skip
     for one in invited:
         until = tr("until {time}", time=form.second(one.until))
-        table.add_row(one.name, Text(tr("invited")), "", "", until, "")
+        table.add_row(one.name, Text(tr("invited")), "", "", until, "", "")
     return table
+
+
+def _clock_text(newest: Millis | None, pushed_at: Millis | None) -> str:
+    fault = clock_fault(newest, pushed_at)
+    if not fault or newest is None or pushed_at is None:
+        return ""
+    seconds = f"{abs(newest - pushed_at) // 1000:,} s"
+    return tr("{time} ahead", time=seconds) if fault == "ahead" else tr("{time} behind, or late", time=seconds)

@@ -24,7 +24,8 @@ from mailwatch.analysis.confirmation import (
     confirm,
 )
 from mailwatch.ledger.push import PushedEntry
-from mailwatch.store import Finding, Reader
+from mailwatch.model import Outcome
+from mailwatch.store import Entry, Finding, Reader
 from mailwatch.store.member_ledger import member_place
 from mailwatch.store.place import Place
 from mailwatch.times import Millis
@@ -70,6 +71,8 @@ class QuorumBoard:
         for entry in entries:
             if entry.idx >= member.size and entry.kind in FOLLOWED_KINDS and entry.payload is not None:
                 member.feed(entry.idx, entry.kind, entry.target, orjson.loads(entry.payload))
+            if entry.idx == size - 1 and size > member.size:
+                member.newest = entry.time
         member.size, member.pushed_at = max(member.size, size), max(member.pushed_at, at)
 
     def follow_own(self, at: Millis) -> None:
@@ -126,6 +129,8 @@ class QuorumBoard:
             "pushed": member.pushed_at,
             "sight": view.sight.value,
         }
+        if view.reason:
+            written["reason"] = view.reason
         if view.sight is Sight.DOWN:
             written |= {"entry": view.entry, "first_bad": view.first_bad, "last_good": view.last_good}
         return written
@@ -139,7 +144,23 @@ def read_member(hub: Path | Place, ledger: str, pushed_at: Millis, size: int | N
         # It joined, and has pushed nothing yet.
         return MemberRecord(ledger, 0, pushed_at)
     with opened as reader:
-        return read_record(reader, MemberRecord(ledger, reader.size() if size is None else size, pushed_at))
+        made = MemberRecord(ledger, reader.size() if size is None else size, pushed_at)
+        made.newest = _newest_time(reader, made.size)
+        return read_record(reader, made)
+
+
+def newest_time(hub: Path | Place, ledger: str, size: int) -> Millis | None:
+    """Return how a member dated entry `size` - 1, None if it is not here. Raises StoreError."""
+    try:
+        opened = contextlib.closing(Reader.open(member_place(hub, ledger)))
+    except FileNotFoundError:
+        return None
+    with opened as reader:
+        return _newest_time(reader, size)
+
+
+def _newest_time(reader: Reader, size: int) -> Millis | None:
+    return reader.latest_time(size - 1, size) if size else None
 
 
 def read_record(reader: Reader, made: MemberRecord) -> MemberRecord:
@@ -149,13 +170,30 @@ def read_record(reader: Reader, made: MemberRecord) -> MemberRecord:
     """
     for target in reader.targets():
         newest = [found for kind in FOLLOWED_KINDS if (found := _newest(reader, target, kind, made.size))]
-        for entry in sorted(newest, key=lambda one: one.index):
+        first = _first_failure(reader, target, newest, made.size)
+        for entry in sorted({one.index: one for one in (*first, *newest)}.values(), key=lambda one: one.index):
             made.feed(entry.index, entry.kind, target, entry.payload)
     return made
 
 
-def _newest(reader: Reader, target: str, kind: str, size: int) -> Any:  # noqa: ANN401 - an entry, or None
-    found = reader.entries(target=target, kinds=[kind], to_index=size, descending=True, limit=1)
+def _first_failure(reader: Reader, target: str, newest: Iterable[Entry], size: int) -> list[Entry]:
+    """Return the first failure since the latest good check, of an open outage that since the check before it."""
+    outage = next((one for one in newest if one.kind == "outage" and one.payload.get("state") == "open"), None)
+    if outage is not None:
+        since, size = outage.payload["ledger"]["first"], outage.index
+    else:
+        good = _newest(reader, target, "observation", size, Outcome.UP)
+        since = 0 if good is None else good.index
+        for change in reader.entries(target=target, kinds=["watch"], from_index=since, to_index=size):
+            since = change.index if change.payload.get("event") in ("begin", "end") else since
+    found = reader.entries(
+        target=target, kinds=["observation"], outcome=Outcome.DOWN, from_index=since, to_index=size, limit=1
+    )
+    return list(found)
+
+
+def _newest(reader: Reader, target: str, kind: str, size: int, outcome: Outcome | None = None) -> Entry | None:
+    found = reader.entries(target=target, kinds=[kind], outcome=outcome, to_index=size, descending=True, limit=1)
     return next(iter(found), None)
 
 
@@ -189,7 +227,7 @@ def confirmed_outages(own: Reader) -> list[ConfirmedOutage]:
 
 def _view_from(one: Mapping[str, Any]) -> MemberView:
     bounds = one.get("last_good"), one.get("first_bad", 0), one.get("entry", -1)
-    return MemberView(one["ledger"], Sight(one["sight"]), *bounds)
+    return MemberView(one["ledger"], Sight(one["sight"]), *bounds, one.get("reason", ""))
 
 
 def audit_decisions(own: Reader, origin: str, hub: Path | Place) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from mailwatch.analysis.confirmation import Confirmation, Sight
+from mailwatch.analysis.confirmation import Confirmation, Sight, is_ahead, is_late
 from mailwatch.hub.quorum import KIND, QuorumBoard
 from mailwatch.hub.receiver import CosignedHere, Pushed
 from mailwatch.metrics import Metrics
@@ -33,6 +33,7 @@ class HubRecord:
         self._recorder, self._metrics = recorder, metrics
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pushed: dict[str, Pushed] = {}
+        self._misdated: set[str] = set()
         self._undecided: list[Pushed] = []
         self._arrived = asyncio.Event()
         self._cosigned: asyncio.Queue[CosignedHere] = asyncio.Queue(1000)
@@ -63,10 +64,30 @@ class HubRecord:
 
     def _note(self, pushed: Pushed) -> None:
         self._pushed[pushed.member.origin] = pushed
+        self._note_clock(pushed)
         self._metrics.hub.members[pushed.member.name] = PushRecord(pushed.checkpoint.size, pushed.at)
         if self.board is not None:
             self._undecided.append(pushed)
             self._arrived.set()
+
+    def _note_clock(self, pushed: Pushed) -> None:
+        """Warn once of a member whose entries are dated otherwise than they arrive."""
+        if not pushed.entries:
+            return
+        name, newest = pushed.member.name, pushed.entries[-1].time
+        if is_ahead(newest, pushed.at):
+            if name not in self._misdated:
+                logger.warning("hub: %s dates its entries %d s ahead", name, (newest - pushed.at) // 1000)
+            self._misdated.add(name)
+        elif is_late(newest, pushed.at):
+            if name not in self._misdated:
+                late = (pushed.at - newest) // 1000
+                logger.warning(
+                    "hub: the newest entry of %s was %d s old: late, or its clock is behind", name, late
+                )
+            self._misdated.add(name)
+        else:
+            self._misdated.discard(name)
 
     def _queue(self, cosigned: CosignedHere) -> None:
         if self._cosigned.full():

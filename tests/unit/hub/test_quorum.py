@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailwatch.analysis.confirmation import GRACE_MS, Channel, MemberRecord, Sight, TargetView, confirm
-from mailwatch.hub.quorum import QuorumBoard, audit_decisions
+from mailwatch.cli.hub import clock_fault
+from mailwatch.hub.quorum import QuorumBoard, audit_decisions, newest_time
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Outcome, TargetEvent
 from mailwatch.store import NewEntry
@@ -40,9 +41,6 @@ def member(name: str, sight: Sight, *, first_bad: int = 0, last_good: int | None
         last_good=last_good, first_bad=first_bad, outage_entry=7,
     )  # fmt: skip
     return MemberRecord(name, 10, pushed, {"mail": view})
-
-
-SAID = st.tuples(st.sampled_from(Sight), st.integers(50, 90), st.one_of(st.none(), st.integers(0, 49)))
 
 
 SAID = st.tuples(st.sampled_from(Sight), st.integers(50, 90), st.one_of(st.none(), st.integers(0, 49)))
@@ -109,15 +107,22 @@ def hub(tmp_path: Path) -> Iterator[LivingHub]:
 
 
 def live(
-    hub: LivingHub, members: dict[str, WrittenMember], minutes: int, cut: dict[str, int] | None = None
+    hub: LivingHub,
+    members: dict[str, WrittenMember],
+    minutes: int,
+    cut: dict[str, int] | None = None,
+    clocks: dict[str, int] | None = None,
 ) -> dict[int, Any]:
-    """Push each minute what there is, `cut` none from that minute on; return the changes by the minute."""
+    """Push each minute what there is, `cut` none from that minute on; return the changes by the minute.
+
+    `clocks`: by how many milliseconds those of members are ahead.
+    """
     changes = {}
     for minute in range(minutes):
         hub.at = START + minute * MINUTE + 30_000
         for name, one in members.items():
             if minute < (cut or {}).get(name, minutes):
-                hub.take(one, one.size_at(hub.at))
+                hub.take(one, one.size_at(hub.at + (clocks or {}).get(name, 0)))
         if changed := hub.decide():
             changes[minute] = changed
     return changes
@@ -138,7 +143,8 @@ def test_two_of_three_confirm_and_the_third_contradicts(hub: LivingHub, tmp_path
     opened, ended = [entry.payload for entry in hub.reader.entries(kinds=["quorum"])]
     assert (opened["provider"], opened["kind"], opened["k"]) == ("lab", "imap", 2)
     assert START + 12 * MINUTE <= opened["since"] < START + 13 * MINUTE
-    assert START + 11 * MINUTE <= opened["not_before"] < START + 12 * MINUTE
+    # As far as the clocks of the members, right to a tenth of a second, can say it.
+    assert START + 11 * MINUTE - 100 <= opened["not_before"] < START + 12 * MINUTE
     assert [one["sight"] for one in opened["members"]].count("up") == 1
     assert not ended["confirmed"]
     assert list(audit_decisions(hub.reader, hub.store.keys.origin, hub.data_dir)) == []
@@ -165,6 +171,52 @@ def test_one_that_falls_silent_ends_the_confirmation_without_a_word_that_it_work
         one.store.close()
 
 
+@pytest.mark.parametrize("ahead", [5 * MINUTE, -115_000])
+def test_a_member_with_a_wrong_clock_confirms_nothing_and_is_named(
+    hub: LivingHub, tmp_path: Path, ahead: int
+) -> None:
+    """Two of four would be down: one by a clock that is 5 minutes ahead, or 2 minutes behind."""
+    members = joined(hub, tmp_path, 22, a=down_between(3, 22), b=down_between(10, 22), c=down_between(14, 22))
+    changes = live(hub, members, 16, clocks={"b": ahead})
+    assert changes == {}
+    decided = confirm(MAIL, hub.board.members.values(), 2, hub.at)
+    said = {view.ledger: (view.sight, view.reason) for view in decided.views}
+    assert said[members["b"].origin] == (Sight.UNKNOWN, "clock")
+    # As `mailwatch hub list` shows it.
+    faults = {
+        one.name: clock_fault(newest_time(hub.data_dir, one.origin, one.size), one.pushed_at)
+        for one in hub.register.members()
+    }
+    assert faults == {"a": "", "b": "ahead" if ahead > 0 else "late", "c": ""}
+    # The third confirms it, and the record says why the other does not count.
+    assert [(True, 2)] in [live_on(hub, members, minute, without="b") for minute in (16, 17)]
+    (entry,) = hub.reader.entries(kinds=["quorum"])
+    assert [one.get("reason") for one in entry.payload["members"]].count("clock") == 1
+    assert list(audit_decisions(hub.reader, hub.store.keys.origin, hub.data_dir)) == []
+    for one in members.values():
+        one.store.close()
+
+
+def test_a_member_that_does_not_know_its_clock_is_down_from_its_last_push_on() -> None:
+    """Its outage is one; but how it dates that bounds nothing."""
+    known, other = (MemberRecord(name, 9, AT, newest=AT) for name in "ab")
+    for record, bound in ((known, {"bound": 200}), (other, {})):
+        record.feed(0, "watch", "mail", {**fact_payload(change(TargetEvent.BEGIN, AT - 9 * MINUTE, MINUTE))})
+        for number, outcome in enumerate(("up", "down", "down"), 1):
+            at = AT - (4 - number) * MINUTE
+            clock = {"boot": "0" * 16, "end": at} | bound
+            record.feed(
+                number, "observation", "mail", {"outcome": outcome, "start": at, "end": at, "clock": clock}
+            )
+        facts = {"state": "open", "first_good": None, "last_bad": AT - MINUTE}
+        record.feed(4, "outage", "mail", facts | {"last_good": AT - 3 * MINUTE, "first_bad": AT - 2 * MINUTE})
+    both = confirm(MAIL, [known, other], 2, AT)
+    assert (both.since, both.not_before) == (AT, AT - 3 * MINUTE - 200)
+    assert confirm(MAIL, [known], 1, AT).since == AT - 2 * MINUTE + 200
+    alone = confirm(MAIL, [other], 1, AT)
+    assert (alone.since, alone.not_before) == (AT, None)
+
+
 def test_a_hub_that_starts_again_decides_as_if_it_had_gone_on(hub: LivingHub, tmp_path: Path) -> None:
     members = joined(hub, tmp_path, 40, a=down_between(10, 25), b=down_between(12, 30), c=always)
     live(hub, members, 20)
@@ -179,10 +231,13 @@ def test_a_hub_that_starts_again_decides_as_if_it_had_gone_on(hub: LivingHub, tm
         one.store.close()
 
 
-def live_on(hub: LivingHub, members: dict[str, WrittenMember], minute: int) -> list[tuple[bool, int]]:
+def live_on(
+    hub: LivingHub, members: dict[str, WrittenMember], minute: int, without: str = ""
+) -> list[tuple[bool, int]]:
     hub.at = START + minute * MINUTE + 30_000
-    for one in members.values():
-        hub.take(one, one.size_at(hub.at))
+    for name, one in members.items():
+        if name != without:
+            hub.take(one, one.size_at(hub.at))
     return hub.decide()
 
 
