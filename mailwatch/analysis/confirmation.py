@@ -234,10 +234,13 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedOutage:
-    """An outage from its confirmation on. `ended_at`: by the hub's clock; None while confirmed."""
+    """An outage from its confirmation on. `ended_at`: by the hub's clock; None while confirmed. `entry`: of the
+    hub's ledger, by which it was confirmed.
+    """
 
     begun: Confirmation
     ended_at: Millis | None = None
+    entry: int = -1
 
 
 def confirm(channel: Channel, members: Iterable[MemberRecord], k: int, at: Millis) -> Confirmation:

@@ -12,6 +12,7 @@ from rich.text import Text
 from typing_extensions import TypedDict
 
 from mailwatch.analysis.confirmation import ConfirmedOutage, Sight, is_ahead, is_late
+from mailwatch.cli import hub_evidence
 from mailwatch.cli.common import add_options, open_config, open_reader, stdout
 from mailwatch.cli.errors import print_error
 from mailwatch.cli.language import tr
@@ -49,7 +50,7 @@ class MemberJson(TypedDict):
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    actions = verb.add_subparsers(required=True, metavar="invite|list|confirmed|revoke")
+    actions = verb.add_subparsers(required=True, metavar="invite|list|confirmed|evidence|revoke")
     action = actions.add_parser("invite", help="print a token with which one vantage point may join within a day")
     action.add_argument("name", metavar="NAME", help="what you call it")
     add_options(action, json=False)
@@ -62,6 +63,8 @@ def add(verb: argparse.ArgumentParser) -> None:
     add_options(action)
     add_utc_option(action)
     action.set_defaults(run=_confirmed)
+    action = actions.add_parser("evidence", help="make one joint zip of what the vantage points pushed")
+    hub_evidence.add(action)
     action = actions.add_parser("revoke", help="take nothing more from a vantage point; what it sent stays")
     action.add_argument("name", metavar="NAME")
     add_options(action, json=False)
@@ -131,6 +134,7 @@ def _confirmed(args: argparse.Namespace) -> int:
         return 0
     form = terminal_format(args, config)
     columns = (
+        Column(header="entry", right=True),
         Column(header="what", shrinks=True),
         Column(header="down since"),
         Column(header="confirmed until"),
@@ -140,7 +144,9 @@ def _confirmed(args: argparse.Namespace) -> int:
     for one in found:
         until = tr("still") if one.ended_at is None else form.second(one.ended_at)
         down = f"{one.begun.count(Sight.DOWN)}/{len(one.begun.views)}"
-        table.add_row(str(one.begun.channel), form.second(one.begun.since or one.begun.at), until, down)
+        table.add_row(
+            f"{one.entry}", str(one.begun.channel), form.second(one.begun.since or one.begun.at), until, down
+        )
     print_lines(stdout(), table)
     return 0
 
@@ -149,6 +155,7 @@ def confirmed_json(one: ConfirmedOutage) -> dict[str, object]:
     """Return a confirmed outage as JSON."""
     begun, channel = one.begun, one.begun.channel
     return {
+        "entry": one.entry,
         "provider": channel.provider,
         "kind": channel.kind,
         "target": channel.target or None,

@@ -7,8 +7,9 @@ entries.jsonl    the whole range of the ledger, in order: {"header": ..., "paylo
 proof.json       the Merkle tree before the range, and all signed checkpoints in the range
 tokens/          the raw replies of timestamp authorities, and the certificates that they chain to
 keys/ledger.pub  the key that signs the ledger
+keys/maker.pub   if another one made the bundle: the key of a hub to which the ledger was pushed
 VERIFY.md        how to verify all this, even without MailWatch; verify.py is a checker that needs only Python
-manifest.json    the SHA-256 and the size of each file; manifest.sig: signed by the ledger's key
+manifest.json    the SHA-256 and the size of each file; manifest.sig: signed by the ledger's key, else the maker's
 
 VERIFY.md is in the report's language.
 """
@@ -26,14 +27,16 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import IO
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from mailwatch.evidence.chain import first_entry
 from mailwatch.evidence.ledger_range import PUBLIC_KINDS, LedgerRange
+from mailwatch.evidence.stated import MAKER_KEY
 from mailwatch.ledger.checkpoint import origin_of, sign_text, verifier_key
 from mailwatch.ledger.entry_line import entry_line
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.store import CheckpointRow, Reader, StoreDamagedError
+from mailwatch.store.keys import EvidenceKeys, PushedKeys
 
 INSTRUCTION_FILES = {"en": "VERIFY.md", "it": "VERIFICA.md"}
 
@@ -129,7 +132,7 @@ def write_bundle(
     out: IO[bytes],
     reader: Reader,
     range_: LedgerRange,
-    key: Ed25519PrivateKey,
+    keys: EvidenceKeys,
     own: Iterable[str],
     files: Iterable[File],
 ) -> None:
@@ -137,7 +140,7 @@ def write_bundle(
 
     Raises StoreDamagedError; the output is then not a bundle.
     """
-    origin = origin_of(key.public_key())
+    origin = keys.origin
     tied = pretty_json(proof(range_, origin) | first_entry(reader, range_.start))
     bundle = Bundle(out)
     try:
@@ -147,10 +150,16 @@ def write_bundle(
         bundle.add("proof.json", [tied])
         for token in range_.tokens:
             bundle.add(f"tokens/{token.digest}.tsr", [token.reply])
-        bundle.add("keys/ledger.pub", [f"{verifier_key(origin, key.public_key())}\n".encode()])
-        bundle.close(key)
+        bundle.add("keys/ledger.pub", [_key_file(keys.public)])
+        if isinstance(keys, PushedKeys):
+            bundle.add(MAKER_KEY, [_key_file(keys.private.public_key())])
+        bundle.close(keys.private)
     finally:
         bundle.discard()
+
+
+def _key_file(key: Ed25519PublicKey) -> bytes:
+    return f"{verifier_key(origin_of(key), key)}\n".encode()
 
 
 def entry_lines(range_: LedgerRange, reader: Reader, own: frozenset[str]) -> Iterator[bytes]:

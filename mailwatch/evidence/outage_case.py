@@ -106,7 +106,7 @@ def write_outage_bundle(
         instructions(language, keys.origin, "outage.json"),
         standalone_checker(),
     ]
-    write_bundle(out, reader, evidence.range, keys.private, [evidence.record.target], inside)
+    write_bundle(out, reader, evidence.range, keys, [evidence.record.target], inside)
 
 
 def certificates_file(name: str, path: Path) -> File:

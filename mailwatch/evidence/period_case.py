@@ -29,10 +29,11 @@ from mailwatch.ledger.checkpoint import verifier_key
 from mailwatch.ledger.settings_payloads import rules_payload
 from mailwatch.model import TargetEvent
 from mailwatch.store import Reader, Tokens, queries
-from mailwatch.store.keys import Keys
+from mailwatch.store.keys import EvidenceKeys, Keys
 from mailwatch.store.packs import EntriesPrunedError
 from mailwatch.store.pruning import kept_from, pruned_time
 from mailwatch.store.replay import rule_book
+from mailwatch.store.selection import WITHHELD
 from mailwatch.store.stretches import Stretch
 from mailwatch.times import DAY_MS, Millis, Window, rfc3339
 
@@ -64,7 +65,7 @@ class PeriodEvidence:
 def find_period_evidence(
     reader: Reader,
     tokens: Tokens,
-    keys: Keys,
+    keys: EvidenceKeys,
     window: Window,
     wanted: Sequence[ReportTarget],
     vantage_name: str,
@@ -106,7 +107,8 @@ def find_period_evidence(
         **authorities_statement(token.signer for token in found.tokens),
         **error_statement(clock_error_of(reader, found, [record.anchor for record in outages])),
         **chain_statement(reader, verifier_key(keys.origin, keys.public)),
-        **witness_statement(reader, keys, found.end.size, replay.accounts),
+        # What witnesses state of mailboxes, only their owner's key connects with a target.
+        **(witness_statement(reader, keys, found.end.size, replay.accounts) if isinstance(keys, Keys) else {}),
     }
     return PeriodEvidence(found, replay, outages, cast(PeriodStatement, statement), doubts)
 
@@ -157,7 +159,7 @@ def _replay_range(reader: Reader, found: LedgerRange, replay: PeriodReplay) -> C
             else:
                 doubts.feed_hidden(part.target, len(part.indices))
             continue
-        index, kind, time, target, _, text = part
+        index, kind, time, target, header, text = part
         if target in accounts or kind in MONITOR_KINDS:
             payload = parse(text)
             replay.feed(index, kind, time, target, payload)
@@ -166,6 +168,8 @@ def _replay_range(reader: Reader, found: LedgerRange, replay: PeriodReplay) -> C
             doubts.feed(index, kind, time, "", orjson.loads(text))
         elif target is not None:
             doubts.feed_hidden(target)
+        elif kind == WITHHELD and (opaque := orjson.loads(header)["target"]):
+            doubts.feed_hidden(opaque)
     replay.flush()
     replay.ended = last.time
     return doubts
@@ -211,7 +215,12 @@ def _account_json(
 
 
 def write_period_bundle(
-    out: IO[bytes], reader: Reader, keys: Keys, evidence: PeriodEvidence, language: str, files: Iterable[File]
+    out: IO[bytes],
+    reader: Reader,
+    keys: EvidenceKeys,
+    evidence: PeriodEvidence,
+    language: str,
+    files: Iterable[File],
 ) -> None:
     """Write the bundle of a period. `files`: the report and other files made by the caller."""
     inside = [
@@ -220,7 +229,7 @@ def write_period_bundle(
         instructions(language, keys.origin, "period.json"),
         standalone_checker(),
     ]
-    write_bundle(out, reader, evidence.range, keys.private, list(evidence.replay.accounts), inside)
+    write_bundle(out, reader, evidence.range, keys, list(evidence.replay.accounts), inside)
 
 
 def _select_range(reader: Reader, tokens: Tokens, window: Window, wanted: Sequence[ReportTarget]) -> LedgerRange:

@@ -99,6 +99,23 @@ class DeclarationJson(TypedDict):
     keys: NotRequired[list[DkimKeyJson]]
 
 
+MAKER_KEY = "keys/maker.pub"
+"""The key of who made a bundle, where that is not the ledger's owner."""
+
+
+class MakerJson(TypedDict):
+    """Who made a bundle of another owner's ledger: a hub to which it was pushed. All but the entries is its word.
+
+    `ledger`: of the hub. `member`: the hub's name for the vantage point. `pushed`: when its last push was taken
+    (RFC 3339).
+    """
+
+    ledger: str
+    vantage_point: str
+    member: str
+    pushed: str | None
+
+
 class Statement(TypedDict):
     """What both say. `clock_error` is in seconds, and stated where it matters."""
 
@@ -184,3 +201,4 @@ class PeriodStatement(Statement):
     availability: list[TargetAvailability]
     outages: list[OutageJson]
     entries: EntriesJson
+    maker: NotRequired[MakerJson]

@@ -214,14 +214,14 @@ def decision_from(payload: Mapping[str, Any]) -> Confirmation:
 def confirmed_outages(own: Reader) -> list[ConfirmedOutage]:
     """Return the confirmed outages on record, the newest first. Raises StoreError."""
     found: list[ConfirmedOutage] = []
-    open_since: dict[Channel, Confirmation] = {}
+    open_since: dict[Channel, ConfirmedOutage] = {}
     for entry in own.entries(kinds=[KIND]):
         decided = decision_from(entry.payload)
         if decided.confirmed:
-            open_since[decided.channel] = decided
+            open_since[decided.channel] = ConfirmedOutage(decided, None, entry.index)
         elif (begun := open_since.pop(decided.channel, None)) is not None:
-            found.append(ConfirmedOutage(begun, decided.at))
-    found += map(ConfirmedOutage, open_since.values())
+            found.append(ConfirmedOutage(begun.begun, decided.at, begun.entry))
+    found += open_since.values()
     return sorted(found, key=lambda one: one.begun.at, reverse=True)
 
 

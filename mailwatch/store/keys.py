@@ -47,6 +47,26 @@ class Keys:
         return origin_of(self.public)
 
 
+@dataclass(frozen=True, slots=True)
+class PushedKeys:
+    """What a hub has to make evidence of a member's ledger: `public` is the ledger's key, `private` the hub's own.
+
+    So the checkpoints are its owner's, and what the hub adds is under the hub's signature.
+    """
+
+    public: Ed25519PublicKey
+    private: Ed25519PrivateKey = field(repr=False)
+
+    @property
+    def origin(self) -> str:
+        """The ledger's name."""
+        return origin_of(self.public)
+
+
+EvidenceKeys = Keys | PushedKeys
+"""Keys with which evidence of a ledger is made: `public` is the ledger's, `private` signs the manifest."""
+
+
 def make_keys(data_dir: Path) -> Keys:
     """Create the keys of a ledger without entries; replaces one key left by an interrupted first start. Raises
     OSError.

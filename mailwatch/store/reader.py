@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from itertools import islice
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -107,7 +107,7 @@ class Reader:
         self._cache: PackCache | None = None
 
     @classmethod
-    def open(cls, where: Path | Place, health: StoreHealth | None = None) -> Reader:
+    def open(cls, where: Path | Place, health: StoreHealth | None = None) -> Self:
         """Open a ledger for reading.
 
         Raises FileNotFoundError if there is no ledger yet, LedgerMissingError if there was one.
@@ -291,7 +291,7 @@ class Reader:
     def _consistent(self, parts: Iterable[Sequence[Sequence[Any]]]) -> Iterator[Any]:
         for part in parts:
             for row in part:
-                if not is_consistent(row[4], row[5]) and row[1] != WITHHELD:
+                if not is_consistent(row[4], row[5]) and not (row[1] == WITHHELD and row[5] == ""):
                     self._health.note(error := entry_mismatch(row[0]))
                     raise error
             yield from part

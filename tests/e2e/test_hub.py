@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from mailwatch.ledger.checkpoint import origin_of
 from mailwatch.store import Reader, load_keys
 from mailwatch.store.member_ledger import member_place
+from tests.helpers.bundle_files import files_of
 from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
 
@@ -141,6 +143,17 @@ def test_the_hub_and_its_member_confirm_what_both_observe(pair: Pair) -> None:
     decided = entries(pair.hub, "quorum")[0]
     assert [one["sight"] for one in decided["members"]] == ["down", "down"]
     assert pair.hub.command("ledger", "audit").returncode == 0
+    (outage,) = json.loads(pair.hub.command("hub", "confirmed", "--json").stdout)
+    joint = pair.hub.data_dir.parent / "joint.zip"
+    made = pair.hub.command("hub", "evidence", str(outage["entry"]), "-o", str(joint))
+    assert (made.returncode, "2 of 2 vantage points" in made.stdout) == (0, True), made.stderr
+    verified = pair.hub.command("verify", str(joint), "--json")
+    assert verified.returncode == 0, verified.stdout
+    # Both observe one server under one name: it is one channel.
+    (group,) = json.loads(files_of(joint)["joint.json"])["groups"]
+    assert (group["provider"], len(group["vantage_points"])) == ("box", 2)
+    nothing = pair.hub.command("hub", "evidence", "0", "-o", str(joint))
+    assert (nothing.returncode, "confirmed no outage" in nothing.stderr) == (1, True)
 
 
 @pytest.mark.nightly

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from mailwatch.hub.client import build_push, verified_tree
 from mailwatch.hub.ledgers import MemberLedgers
@@ -25,15 +27,29 @@ START: Millis = 1_772_000_000_000 // MINUTE * MINUTE
 
 
 class WrittenMember:
-    """A vantage point with one target, whose whole ledger is known from the beginning."""
+    """A vantage point whose whole ledger is known from the beginning: one target, and `others`."""
 
-    def __init__(self, folder: Path, pattern: Pattern, minutes: int, target: str = "mail") -> None:
-        self.folder = folder
-        begun = change(TargetEvent.BEGIN, START, MINUTE, target)
+    def __init__(
+        self,
+        folder: Path,
+        pattern: Pattern,
+        minutes: int,
+        target: str = "mail",
+        *,
+        others: Mapping[str, Pattern] = MappingProxyType({}),
+        provider: str = "lab",
+        vantage: str = "here",
+    ) -> None:
+        self.folder, patterns = folder, {target: pattern, **others}
+        begun = [(name, change(TargetEvent.BEGIN, START, MINUTE, name, provider=provider)) for name in patterns]
         store = Store.open(folder)
-        store.append_batch([NewEntry(kind="watch", time=START, target=target, payload=begun)])
+        store.read_clock = lambda: START
+        store.append_batch([NewEntry(kind="watch", time=START, target=name, payload=one) for name, one in begun])
         store.close()
-        self.store = write(folder, {target: pattern}, START, START + minutes * MINUTE, every=1, durable=False)
+        self.store = write(
+            folder, patterns, START, START + minutes * MINUTE, every=1, durable=False, provider=provider,
+            vantage=vantage,
+        )  # fmt: skip
         with contextlib.closing(Reader.open(folder)) as reader:
             self.times = [entry.time for entry in reader.entries()]
 
@@ -84,14 +100,14 @@ class LivingHub:
         token = self.register.invite(name, self.at)
         assert self.receiver.join(member.request(token, name)).status == 200
 
-    def take(self, member: WrittenMember, size: int) -> None:
-        """Take what a member has up to a size."""
+    def take(self, member: WrittenMember, size: int, targets: frozenset[str] | None = None) -> None:
+        """Take what a member has up to a size: of `targets`, None for all."""
         with contextlib.closing(Reader.open(member.folder)) as reader:
             first = next((one.size for one in self.register.members() if one.origin == member.origin), 0)
             if first >= size:
                 return
             tree = verified_tree(reader, member.store.keys, first)
-            built = build_push(reader, member.store.keys, tree, size, None)
+            built = build_push(reader, member.store.keys, tree, size, targets)
         assert built is not None
         assert self.receiver.push(member.log, str(first), built.body).status == 200
 

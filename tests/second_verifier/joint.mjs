@@ -84,14 +84,15 @@ function spellings(providers) {
   return found;
 }
 
-function grouped(members, countedAs, alike) {
+function grouped(members, countedAs, alike, target) {
   const groups = new Map();
   const names = spellings(members.flatMap((one) => one.channels.map((channel) => channel.provider)));
   for (const member of members)
     for (const channel of member.channels) {
       const ledger = countedAs.get(member.key.name);
       const provider = alike ? names.get(plain(channel.provider)) : channel.provider;
-      const name = JSON.stringify([provider || ledger, channel.kind]);
+      const shared = target && target === channel.target ? target : ledger;
+      const name = JSON.stringify([provider || shared, channel.kind]);
       if (!groups.has(name)) groups.set(name, new Map());
       const ledgers = groups.get(name);
       if (!ledgers.has(ledger))
@@ -297,13 +298,29 @@ function sameMachine(members) {
     .sort((a, b) => (a.join() < b.join() ? -1 : 1));
 }
 
+// What a hub states of its members: those without a reason are the members here.
+function hubListed({ hub, merged_by }, members) {
+  const keys = ["ledger", "vantage_point", "window", "provider", "kind", "target", "confirmed", "members"];
+  check(same(Object.keys(hub).sort(), keys.sort()) && hub.ledger === merged_by, "another one than the hub merged");
+  for (const one of hub.members)
+    check(
+      same(Object.keys(one).sort(), ["agreed", "ledger", "name", "reason", "send", "vantage_point"]) &&
+        (one.send === null || ["all", "checkpoints"].includes(one.send) || (integer(one.send) && one.send > 0)),
+      "a member of the hub is not listed as such",
+    );
+  const listed = hub.members.filter((one) => !one.reason).map((one) => one.ledger);
+  const here = members.map((one) => one.key.name);
+  check(same([...new Set(listed)].sort(), [...new Set(here)].sort()), "the hub lists other members");
+}
+
 function compareMembers(stated, members, countedAs, notCompared) {
   const whole = "report" in stated;
-  const known = ["format", "made_by", "members", "left_out", "groups", "witnessed"];
+  const known = ["format", "made_by", "members", "left_out", "groups", "witnessed", "hub"];
   if (whole) known.push("report", "same_machine", "merged_by");
   for (const key of Object.keys(stated)) check(known.includes(key), `${key} does not belong in joint.json`);
   check(stated.format === "mailwatch-joint/1" && typeof stated.made_by === "string", "another format");
   check(Array.isArray(stated.left_out), "nothing says what was left out");
+  if ("hub" in stated) hubListed(stated, members);
   check(stated.witnessed === undefined || stated.witnessed === true, "witnessed is not true");
   members.forEach((member, number) => {
     const { start, entries, raw } = member;
@@ -369,7 +386,7 @@ export function joint(raw) {
     allCount(members);
     const countedAs = countedAsOf(members);
     compareMembers(stated, members, countedAs, notCompared);
-    check(same(stated.groups, grouped(members, countedAs, "report" in stated)), "the groups do not follow from the members");
+    check(same(stated.groups, grouped(members, countedAs, "report" in stated, stated.hub?.target)), "the groups do not follow from the members");
     if (stated.witnessed) allWitnessed(members);
   });
   step("merger", () => {

@@ -19,7 +19,7 @@ const same = (one, other) => canonical(one) === canonical(other);
 // Files
 
 const NAMES =
-  /^((outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys\/ledger\.pub|verify\.py|(VERIFY|VERIFICA)\.md|tokens\/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)|declarations\/[0-9a-f]{64}\.eml)$/;
+  /^((outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys\/(ledger|maker)\.pub|verify\.py|(VERIFY|VERIFICA)\.md|tokens\/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)|declarations\/[0-9a-f]{64}\.eml)$/;
 const NEEDED = ["entries.jsonl", "proof.json", "manifest.json", "manifest.sig", "keys/ledger.pub"];
 const most = (name) =>
   name === "entries.jsonl" || name.endsWith(".zip") ? 64 * 2 ** 30
@@ -615,7 +615,19 @@ const STEPS = {
   report(b) {
     if (b.files.has("report.pdf")) attached(b.files.get("report.pdf"), b.statement, b.files.get(b.statement), b.notCompared);
   },
-  files: (b) => manifest(b.files, b.key),
+  files(b) {
+    const { maker, ...rest } = parse(b.files.get(b.statement));
+    if (!b.files.has("keys/maker.pub")) {
+      check(maker === undefined, "no key of the maker");
+      return manifest(b.files, b.key);
+    }
+    const key = verifierKey(b.files.get("keys/maker.pub").toString().replace(/\n$/, ""));
+    check(key.name === originOf(key) && key.name !== b.key.name, "the maker's name is not that of its key");
+    check(maker?.ledger === key.name && b.statement === "period.json", "another maker is stated");
+    for (const word of ["claim", "declarations", "own_witness", "user_name", "witnesses"])
+      check(!(word in rest), `the maker states ${word}`);
+    manifest(b.files, key);
+  },
 };
 
 export const MERGER_FILES = ["manifest.json", "manifest.sig", "keys/merger.pub"];

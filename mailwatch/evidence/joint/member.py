@@ -49,6 +49,7 @@ class BundleChannel:
     possibly: Sequence[Window]
     up: Sequence[Window]
     outages: list[OutageRecord]
+    target: str = ""
 
 
 @dataclass(slots=True)
@@ -210,5 +211,11 @@ def _channel(
         # Never observed up before or after: possibly down as far as there are observations.
         possibly.append((min(begun, bad) if good is None else good, max(ended, last) if over is None else over))
     return BundleChannel(
-        provider, kind, merge_windows(surely), merge_windows(possibly), merge_windows(up_times.up[target]), outages
+        provider,
+        kind,
+        merge_windows(surely),
+        merge_windows(possibly),
+        merge_windows(up_times.up[target]),
+        outages,
+        target,
     )

@@ -163,9 +163,9 @@ def counted_as(members: Iterable[JointMember]) -> dict[str, str]:
     return found
 
 
-def group_channels(members: Iterable[JointMember], *, alike: bool = True) -> list[ChannelGroup]:
+def group_channels(members: Iterable[JointMember], *, alike: bool = True, target: str = "") -> list[ChannelGroup]:
     """Return the channels, those with the most vantage points first. `alike`: provider names that differ only in
-    case and blanks are one provider.
+    case and blanks are one provider. `target`: servers without a provider that all observe by this name are one.
 
     Of two bundles of a ledger that state one outage, that with the larger SHA-256 counts.
     """
@@ -176,9 +176,10 @@ def group_channels(members: Iterable[JointMember], *, alike: bool = True) -> lis
     for member in members:
         ledger = points_of[member.ledger]
         for channel in member.channels:
-            provider = names[_plain(channel.provider)] if alike else channel.provider
-            # Servers without a known provider are unrelated to each other.
-            points = found.setdefault((provider or ledger, channel.kind), {})
+            provider = names[plain_provider(channel.provider)] if alike else channel.provider
+            # Servers without a known provider are unrelated to each other, unless a hub compares them by name.
+            shared = target if target == channel.target else ""
+            points = found.setdefault((provider or shared or ledger, channel.kind), {})
             point = points.setdefault(ledger, VantageView(ledger, member.vantage))
             point.channels.append(channel)
             point.outages |= {outage.id: outage for outage in channel.outages}
@@ -195,7 +196,8 @@ def group_channels(members: Iterable[JointMember], *, alike: bool = True) -> lis
     return sorted(groups, key=lambda one: (-len(one.views), one.provider, one.kind))
 
 
-def _plain(provider: str) -> str:
+def plain_provider(provider: str) -> str:
+    """Return the form of a provider's name in which case and blanks make no difference."""
     return " ".join(unicodedata.normalize("NFKC", provider).casefold().split())
 
 
@@ -203,7 +205,7 @@ def _provider_names(providers: Iterable[str]) -> dict[str, str]:
     """Return one spelling of each provider: its plain one if that occurs, as keys of the catalogue are plain."""
     found: dict[str, str] = {}
     for provider in sorted(set(providers)):
-        plain = _plain(provider)
+        plain = plain_provider(provider)
         found[plain] = plain if plain == provider else found.get(plain, provider)
     return found
 

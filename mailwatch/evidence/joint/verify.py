@@ -21,6 +21,7 @@ from typing import cast
 from mailwatch.errors import is_local_failure
 from mailwatch.evidence.bundle import pretty_json
 from mailwatch.evidence.code_version import code_version
+from mailwatch.evidence.joint.hub_case import hub_fault
 from mailwatch.evidence.joint.member import Examine, JointMember, read_member
 from mailwatch.evidence.joint.quorum import (
     ChannelGroup,
@@ -290,11 +291,15 @@ class _JointCheck:
             return
         report = cast(ReportJson | None, stated.json.get("report"))
         # Joint zips from before 2026-12 state no report; their providers had to be spelled alike.
-        groups = group_channels(members, alike=report is not None)
+        hub = cast(dict[str, object], stated.json.get("hub", {}))
+        if "hub" in stated.json and (fault := hub_fault(stated.json, [one.ledger for one in members])):
+            self.claims.append(Claim("joint", False, fault))
+            return
+        groups = group_channels(members, alike=report is not None, target=str(hub.get("target", "")))
         again = json.loads(pretty_json(joint_statement(groups, members, [], report, stated.json.get("merged_by"))))
         # Members left out are named but not enclosed, and another version may verify: copy these keys. Who merged
         # answers for them.
-        again |= {key: stated.json[key] for key in ("left_out", "made_by")}
+        again |= {key: stated.json[key] for key in ("left_out", "made_by", "hub") if key in stated.json}
         if self._examine is None or not _same_catalogue(report):
             _copy_caveats(stated.json, again)
         _pass_over_addresses(stated.json, again)
@@ -312,6 +317,8 @@ class _JointCheck:
         words = f"{JOINT_FILE} follows from its {len(members)} bundles of {points} vantage points"
         if stated.left_out_count:
             words += f"; {stated.left_out_count} left out are listed, but not enclosed: they cannot be checked"
+        if hub:
+            words += f"; which members there are, and what each agreed to send, is the word of {hub['ledger']}"
         self._add_claim("joint", words)
         self.groups, self.stated = groups, stated.json
 

@@ -25,6 +25,7 @@ MAX_LEVELS = 16
 MAX_CAVEATS = 8
 """Most caveats on the first page; the section on the bundles has all."""
 MAX_NAMED = 3
+MAX_HUB_MEMBERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,17 @@ class MemberSection:
     caveats: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class HubSection:
+    """The members of the hub that made the joint case: what each agreed to send, and whether a bundle is here."""
+
+    summary: str
+    text: str
+    limits: list[str]
+    members: Rows
+    members_cut: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointPage(Page):
     """The data of joint.typ."""
@@ -90,6 +102,7 @@ class JointPage(Page):
     members_cut: str
     left_out: Rows
     method: list[str]
+    hub: HubSection | None = None
 
 
 def joint_report(
@@ -117,7 +130,7 @@ class _PageBuilder:
             headline=headline,
             figure=figure,
             alarming=bool(self._peak()),
-            sentence=sentence,
+            sentence=f"{sentence} {self._confirmed()}".strip(),
             caveats=self._caveats(),
             sources=" ".join(self._sources(len(members), points, len(left_out))),
             groups=[self._group(one) for one in self._groups],
@@ -130,6 +143,7 @@ class _PageBuilder:
             members_cut=w["members_cut"].format(n=more) if more > 0 else "",
             left_out=[[one["file"], self._reason(one["reason"])] for one in left_out[:MAX_MEMBERS]],
             method=[line.replace("`", "") for line in w.lines("method_text")],
+            hub=None if "hub" not in self._s else self._hub(self._s["hub"]),
         )
 
     def _caveats(self) -> list[str]:
@@ -166,6 +180,50 @@ class _PageBuilder:
         if self._s.get("witnessed") is True:
             yield w["witnessed"]
         yield w["merged_by"].format(ledger=merged_by) if merged_by else w["merged_by_none"]
+
+    def _hub_summary(self, hub: Mapping[str, Any]) -> str:
+        """Return what the first page says of the hub: it made the bundles, and of how many vantage points."""
+        members, name = hub["members"], known_as(hub["vantage_point"], hub["ledger"])
+        absent = sum(bool(one["reason"]) for one in members)
+        of_all = self._w["hub_absent" if absent else "hub_whole"].format(n=absent, all=len(members))
+        return f"{self._w['hub_made'].format(hub=name)} {of_all}"
+
+    def _confirmed(self) -> str:
+        """Return the sentence on the outage that the hub confirmed, "" without one."""
+        confirmed = self._s.get("hub", {}).get("confirmed")
+        if confirmed is None:
+            return ""
+        since, ended = self._in.local_and_utc_of(confirmed["since"] or confirmed["confirmed"]), confirmed["ended"]
+        key = "hub_confirmed_open" if ended is None else "hub_confirmed"
+        until = "" if ended is None else self._in.local_and_utc_of(ended)
+        return self._w[key].format(k=confirmed["k"], a=since, b=until)
+
+    def _hub(self, hub: Mapping[str, Any]) -> HubSection:
+        w, members = self._w, sorted(hub["members"], key=lambda one: (not one["reason"], one["name"]))
+        start, end = (self._in.local_and_utc_of(hub["window"][key]) for key in ("from", "to"))
+        more = len(members) - MAX_HUB_MEMBERS
+        return HubSection(
+            summary=self._hub_summary(hub),
+            text=w["hub_text"].format(hub=known_as(hub["vantage_point"], hub["ledger"]), a=start, b=end),
+            limits=w.lines("hub_limits"),
+            members=[
+                [one["name"], one["ledger"].rpartition("/")[2][:8], self._agreed(one), self._included(one)]
+                for one in members[:MAX_HUB_MEMBERS]
+            ],
+            members_cut=w["members_cut"].format(n=more) if more > 0 else "",
+        )
+
+    def _agreed(self, one: Mapping[str, Any]) -> str:
+        w, send = self._w, one["send"]
+        if one["ledger"] == self._s["merged_by"]:
+            return w["hub_itself"]
+        if send is None:
+            return w["send_unknown"]
+        said = w["send_targets"].format(n=send) if isinstance(send, int) else w[f"send_{send}"]
+        return said if one["agreed"] is None else f"{said}, {self._in.local_and_utc_of(one['agreed'])}"
+
+    def _included(self, one: Mapping[str, Any]) -> str:
+        return self._reason(one["reason"]) if one["reason"] else self._w["hub_enclosed"]
 
     def _reason(self, reason: str) -> str:
         """Return why a bundle was left out: its claim that is not valid, or a sentence."""

@@ -22,6 +22,7 @@ from mailwatch.evidence.verify.chain import check_chain, leads_from, read_first_
 from mailwatch.evidence.verify.declaration import check_declarations
 from mailwatch.evidence.verify.enclosed import Note, check_enclosed
 from mailwatch.evidence.verify.entries import EntryObserver, LedgerScan, scan
+from mailwatch.evidence.verify.maker import made_by_another, manifest_key
 from mailwatch.evidence.verify.silence import silent_libraries
 from mailwatch.evidence.verify.statement import OutageCheck, PeriodCheck, check_format
 from mailwatch.evidence.verify.tokens import (
@@ -419,12 +420,13 @@ class _BundleCheck:
             raise VerificationError("manifest.json is of another format")
         if not isinstance(listed, dict):
             raise VerificationError("manifest.json lists no files")
+        key = manifest_key(self._archive, self._public, self._case.stated)
         try:
             note = _text(self._archive.read("manifest.sig"), "manifest.sig")
-            signed = checkpoint.verify_text(note, self._public)
+            signed = checkpoint.verify_text(note, key)
         except CheckpointError as error:
             raise VerificationError(f"manifest.sig: {error}") from None
-        if signed != f"{self._origin}\nmanifest {hashlib.sha256(raw).hexdigest()}\n":
+        if signed != f"{origin_of(key)}\nmanifest {hashlib.sha256(raw).hexdigest()}\n":
             raise VerificationError("manifest.sig signs another manifest")
         for name in self._archive.names:
             if name not in self._archive.seen:
@@ -435,7 +437,10 @@ class _BundleCheck:
         for name, digest in digests.items():
             if listed[name] != digest:
                 raise VerificationError(f"{name} is not the file of the manifest")
-        return f"{len(digests)} files are those of the manifest, which the ledger's key signs"
+        files = f"{len(digests)} files are those of the manifest"
+        if key != self._public:
+            return Note(f"{files}, {made_by_another(key, self._trust)}")
+        return f"{files}, which the ledger's key signs"
 
 
 def _none(faults: list[str], fine: str) -> str:

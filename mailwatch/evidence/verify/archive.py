@@ -124,7 +124,8 @@ MAX_VALUES = 1_000_000
 MAX_DEPTH = 100
 """Most levels of lists and objects in a JSON file: how many a program can read differs."""
 ALLOWED_NAMES = re.compile(
-    r"(outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/ledger\.pub|verify\.py"
+    r"(outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/(ledger|maker)\.pub"
+    r"|verify\.py"
     r"|(VERIFY|VERIFICA)\.md|tokens/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)"
     r"|declarations/[0-9a-f]{64}\.eml"
 )

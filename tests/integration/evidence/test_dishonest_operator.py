@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -449,7 +449,7 @@ def test_an_open_outage_is_evidence_while_the_ledger_grows(operator: Operator, s
     operator.observe("++----")
     operator.store.checkpoint()
     operator.observe("-")
-    reader, later = cast(_GrowingReader, _GrowingReader.open(operator.folder)), cycle(steps)
+    reader, later = _GrowingReader.open(operator.folder), cycle(steps)
 
     def grow() -> None:
         step = next(later)
