@@ -5,7 +5,8 @@ tests/unit/repository/test_layers.py enforces this.
 
 10 cli          the command line, a file per verb; init/ is the setup wizard, demo/ a fake provider that breaks
 9  monitor      the running service: schedule, pipeline, restore, reload
-8  hub          takes the ledgers of vantage points, and pushes ours to another's
+8  fleet        shares out the probes among the nodes of one ledger
+   hub          takes the ledgers of vantage points, and pushes ours to another's
 7  metrics      the numbers for Prometheus
    notify       messages about outages, from the ledger to each channel
    web          the JSON API and the pages

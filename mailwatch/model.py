@@ -182,7 +182,7 @@ class Observation:
     (after rejected credentials), or without a valid access token; otherwise `secret` is a keyed digest of the
     password or grant, which shows only whether two probes used the same one. `facts` are as in an attempt, with
     the diagnosis of a failure. `interval` (milliseconds) was in force; it and `clock` are None only on old
-    records.
+    records. `node`: the first digits of the id of the node that made it, "" if that is the one that recorded it.
     """
 
     target: str
@@ -202,6 +202,7 @@ class Observation:
     facts: ObservationFacts | None = None
     clock: ClockSpan | None = None
     interval: Millis | None = None
+    node: str = ""
 
     @property
     def deciding_attempt(self) -> Attempt | None:

@@ -115,6 +115,7 @@ class ObservationPayload(TypedDict):
     facts: NotRequired[ObservationFacts]
     interval: NotRequired[Millis]
     clock: NotRequired[ClockPayload]
+    node: NotRequired[str]
 
 
 FactPayload = ObservationPayload | GapPayload | TargetChangePayload
@@ -182,6 +183,8 @@ def _observation_payload(fact: Observation) -> ObservationPayload:
         payload["interval"] = fact.interval
     if fact.clock is not None:
         payload["clock"] = _clock_payload(fact.clock)
+    if fact.node:
+        payload["node"] = fact.node
     return payload
 
 
@@ -311,6 +314,7 @@ def observation_from(written: Mapping[str, object]) -> Observation:
         facts=payload.get("facts"),
         clock=clock_from(payload),
         interval=_interval_from(payload),
+        node=payload.get("node", ""),
     )
 
 

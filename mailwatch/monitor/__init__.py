@@ -7,5 +7,6 @@ background          loops beside the probes: clock, guard, checkpoints, availabi
 recorder            records facts and outages
 read_model          data for the API and the pages
 startup, service    the start, step by step; the running service, with its reload
+membership, prober  this process among the nodes of its ledger, and the probes that it makes for the active one
 process             the life of the process, with its signals and its watchdog
 """

@@ -218,6 +218,9 @@ class Pipeline:
             # Also after an up observation: the probe may have begun before the tick that notices a suspend, and
             # hide the gap.
             await self.check_clock()
+            if observation.node:
+                # The node that made it has attributed it, by its own line and machine.
+                return observation
             attributed = await self.attribution.attribute(runtime.target, observation, runtime.probe_began)
         except Exception as error:
             self.metrics.internal_error()

@@ -25,13 +25,16 @@ from mailwatch.monitor.build import build_config, merge_reload
 from mailwatch.monitor.late_modules import load_late_modules
 from mailwatch.monitor.management import ServiceManagement
 from mailwatch.monitor.membership import Membership
+from mailwatch.monitor.prober import Prober
 from mailwatch.monitor.service import Service
 from mailwatch.monitor.signals import exit_within, install_handlers
 from mailwatch.monitor.startup import Startup, record_stop
 from mailwatch.monitor.watchdog import HEARTBEAT_SECONDS, MAX_MISSED, watch_loop
+from mailwatch.probes import ProbeFunction, observe
 from mailwatch.progress import StartupProgress
 from mailwatch.store import StoreError, lock_holder
 from mailwatch.store.errors import EvictedError
+from mailwatch.store.keys import load_keys
 from mailwatch.store.lease import Takeover
 from mailwatch.store.place import configured_place
 from mailwatch.store.postgres import PostgresPlace
@@ -64,6 +67,9 @@ class Daemon:
         self._reload_wanted = asyncio.Event()
         self._service: Service | None = None
         self._start: Startup | None = None
+        self._prober: Prober | None = None
+        self.observe: ProbeFunction = observe
+        """Makes a probe."""
         self._failed = False
 
     def stop(self) -> None:
@@ -144,13 +150,28 @@ class Daemon:
                     "this node, %s, stands by%s", member.lease.name, f"; {active.name} is active" if active else ""
                 )
                 watchdog.ready("standing by")
-                await pages.enter_async_context(_background(self._follow(member, front, progress)))
-                await asyncio.wait((taking, ended), return_when=asyncio.FIRST_COMPLETED)
+                async with _background(self._probe_for_others(member)):
+                    await pages.enter_async_context(_background(self._follow(member, front, progress)))
+                    await asyncio.wait((taking, ended), return_when=asyncio.FIRST_COMPLETED)
             return await taking if taking.done() else None
         finally:
             for one in (taking, searched, ended):
                 one.cancel()
             await asyncio.wait((taking, searched, ended))
+
+    async def _probe_for_others(self, member: Membership) -> None:
+        """Probe for the active node, until cancelled."""
+        config = self.config
+        built = await asyncio.to_thread(build_config, config)
+        keys = await asyncio.to_thread(load_keys, config.data_dir)
+        self._prober = Prober(member, config, built.targets, keys.secret, self.observe)
+        try:
+            await self._prober.run()
+        except Exception:
+            logger.exception("this node does not probe any more; MailWatch stops")
+            self.fail()
+        finally:
+            self._prober = None
 
     async def _follow(self, member: Membership, front: StartingApp, progress: StartupProgress) -> None:
         """Answer requests with what the active node records, until cancelled; read the config again on request."""
@@ -177,13 +198,15 @@ class Daemon:
         try:
             given = await asyncio.to_thread(load, self.path)
             config, waiting = merge_reload(self.config, given)
-            await asyncio.to_thread(build_config, config)
+            built = await asyncio.to_thread(build_config, config)
         except (ConfigError, OSError) as error:
             logger.error("the config was not reloaded:\n%s", error)
             return
         for key in waiting:
             logger.warning("%s changed: this takes effect at the next start", key)
         self.config = config
+        if self._prober is not None:
+            self._prober.configure(config, built.targets)
 
     async def _run_term(
         self,
@@ -200,7 +223,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as undo:
             start = Startup(
                 self.path, self.config, Metrics(CollectorRegistry()), undo, progress, named=self.named,
-                membership=member,
+                membership=member, observe=self.observe,
             )  # fmt: skip
             self._start = start
             async with _background(_log_progress(start.unready_reasons)):

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 
 from mailwatch import monotonic
+from mailwatch.fleet.dispatcher import Dispatcher, ProbeLostError, RemoteObservation
 from mailwatch.guard.login_backoff import LoginBackoff, endpoint_observations, unanswered
 from mailwatch.kinds import KINDS
 from mailwatch.ledger.entry import secret_id
 from mailwatch.metrics import Metrics
-from mailwatch.model import Cause, ClockSpan, Observation, Outcome
+from mailwatch.model import Cause, Observation, Outcome
+from mailwatch.monitor.bounded_probes import BoundedProbes, attempts_span, widened_bound
 from mailwatch.monitor.carried import CheckpointCarrier
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.probes import (
@@ -27,15 +29,15 @@ from mailwatch.probes import (
     observe,
 )
 from mailwatch.probes.certificates import CertificateText
-from mailwatch.probes.connect import MonitorError
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import Login, Target
+from mailwatch.store.probe_messages import Address
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
-CANCEL_SECONDS = 2.0
-"""Seconds that a cancelled probe has to end; after that it is abandoned."""
+REMOTE_TRIES = 2
+"""How many other nodes are asked for a probe before it is made here."""
 
 
 class ProbeRunner:
@@ -61,11 +63,12 @@ class ProbeRunner:
         self.clock_bound = clock_bound
         self.carrier: CheckpointCarrier | None = None
         """Has round trips carry checkpoints; None where there is no ledger to sign."""
+        self.fleet: Dispatcher | None = None
+        """Shares out probes to other nodes; None where this one makes them all."""
         self._secret, self._tokens, self._metrics, self._while_probing = secret, tokens, metrics, while_probing
         self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
-        self.abandoned: set[asyncio.Task[Observation]] = set()
-        """Probes that exceeded our own deadline and have not ended although cancelled."""
+        self._bounded = BoundedProbes()
         self._started = now() - _running()
 
     def reconfigure(self, at_once: int) -> None:
@@ -78,8 +81,65 @@ class ProbeRunner:
         """Return what a certificate says that a probe met since the start or the last reload; None for another."""
         return self._contexts.certificate(fingerprint)
 
+    @property
+    def abandoned(self) -> set[asyncio.Task[Observation]]:
+        """Probes that exceeded our own deadline and have not ended although cancelled."""
+        return self._bounded.abandoned
+
     async def run(self, runtime: TargetRuntime, target: Target, scheduled_at: Millis) -> Observation:
-        """Probe the target and return the observation; a failure is not attributed yet."""
+        """Probe the target and return the observation.
+
+        A failure is not attributed yet, unless another node made it (`node`), which has attributed it.
+        """
+        lost_logins = 0
+        for _ in range(REMOTE_TRIES):
+            to = None if self.fleet is None else self.fleet.node_for(target)
+            if self.fleet is None or to is None:
+                break
+            try:
+                return await self._run_elsewhere(self.fleet, to, runtime, target, scheduled_at, lost_logins)
+            except ProbeLostError as error:
+                logger.debug("%s: the probe at node %s was lost: %s", target.name, to.node[:4], error)
+                lost_logins += runtime.logged_in_elsewhere
+        return await self._run_here(runtime, target, scheduled_at, lost_logins)
+
+    async def _run_elsewhere(
+        self,
+        fleet: Dispatcher,
+        to: Address,
+        runtime: TargetRuntime,
+        target: Target,
+        scheduled_at: Millis,
+        lost_logins: int,
+    ) -> Observation:
+        """Have another node probe the target, and return its attributed observation. Raises ProbeLostError."""
+        async with contextlib.AsyncExitStack() as held:
+            for limit in self.login_backoff.limits(target):
+                await held.enter_async_context(limit)
+            with_login = self.login_backoff.may_login(target, self.steady_now())
+            runtime.logged_in_elsewhere = with_login
+            try:
+                runtime.probe_began = runtime.probing_since = time.monotonic()
+                found = await fleet.probe(
+                    to,
+                    target,
+                    scheduled_at=scheduled_at,
+                    with_login=with_login,
+                    every_address=runtime.state.is_open,
+                    diagnose=runtime.state.first_bad is None,
+                    max_seconds=max_probe_seconds(target),
+                )
+            finally:
+                runtime.probe_ended, runtime.probing_since, runtime.unrecorded = time.monotonic(), None, True
+                self.login_backoff.release(target)
+        self._metrics.lag((found.probed.started_at - scheduled_at) / 1000)
+        interval = max(1, round(target.interval * 1000))
+        recorded = self._record_login(target, replace(found.probed, interval=interval), lost_logins)
+        return replace(_with_attribution(recorded, found), node=found.node)
+
+    async def _run_here(
+        self, runtime: TargetRuntime, target: Target, scheduled_at: Millis, lost_logins: int
+    ) -> Observation:
         async with contextlib.AsyncExitStack() as held:
             for limit in (self._at_once, *self.login_backoff.limits(target)):
                 await held.enter_async_context(limit)
@@ -114,11 +174,11 @@ class ProbeRunner:
             try:
                 runtime.probe_began = runtime.probing_since = time.monotonic()
                 with watched:
-                    observation = await self._bounded(max_probe_seconds(target), self.observe(request))
+                    observation = await self._bounded.run(max_probe_seconds(target), self.observe(request))
             finally:
                 runtime.probe_ended, runtime.probing_since, runtime.unrecorded = time.monotonic(), None, True
                 self.login_backoff.release(target)
-            clock = _attempts_span(
+            clock = attempts_span(
                 observation, began, widened_bound(self.clock_bound(), monotonic.offset() - offset)
             )
             observation = replace(observation, clock=clock, interval=max(1, round(target.interval * 1000)))
@@ -126,40 +186,20 @@ class ProbeRunner:
             await self.carrier.keep(target.provider, arrivals)
         if awaits_delivery:
             return self._record_endpoint_logins(target, observation)
-        return self._record_login(target, observation)
+        return self._record_login(target, observation, lost_logins)
 
-    async def _bounded(self, seconds: float, probe: Awaitable[Observation]) -> Observation:
-        """Await a probe for at most `seconds`. Raises MonitorError after that: its own deadlines should have ended
-        it.
+    def _record_login(self, target: Target, observation: Observation, lost: int = 0) -> Observation:
+        """Record the result of the login, and return the resulting observation.
+
+        `lost`: how many logins before it ended at a node that was lost: they may have been rejected as well.
         """
-        task = asyncio.ensure_future(probe)
-        try:
-            await asyncio.wait({task}, timeout=seconds)
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        if task.done():
-            return await task
-        task.cancel()
-        await asyncio.wait({task}, timeout=CANCEL_SECONDS)
-        if not task.done():
-            self.abandoned.add(task)
-            task.add_done_callback(self._late_result)
-        raise MonitorError(f"the probe did not end within {seconds:g} s, longer than all of its timeouts together")
-
-    def _late_result(self, task: asyncio.Task[Observation]) -> None:
-        self.abandoned.discard(task)
-        if not task.cancelled():
-            # The result came too late to count; retrieving the exception keeps asyncio from logging it.
-            task.exception()
-
-    def _record_login(self, target: Target, observation: Observation) -> Observation:
-        """Record the result of the login, and return the resulting observation."""
         if observation.with_login and target.login:
             observation = replace(observation, secret=self._secret_used(target.login))
             observation = self._judge_silence(target, observation)
-        self.login_backoff.record(target, observation, self.steady_now())
-        if observation.with_login and observation.cause is Cause.CREDENTIALS and not unanswered(observation):
+        rejected = observation.with_login and observation.cause is Cause.CREDENTIALS
+        for _ in range(1 + (lost if rejected else 0)):
+            self.login_backoff.record(target, observation, self.steady_now())
+        if rejected and not unanswered(observation):
             logger.warning("%s: login rejected: %s; MailWatch tries again later", target.name, observation.detail)
             together = self.login_backoff.correlated_rejections(target)
             if together > 1:
@@ -208,18 +248,16 @@ def secret_used(secret: bytes, login: Login, tokens: AccessTokens) -> str:
     return secret_id(secret, login.username, proof) if proof else ""
 
 
-def _attempts_span(observation: Observation, began: Millis, bound: Millis | None) -> ClockSpan:
-    """Return the span of all attempts on the steady clock; from `began` on if there are none."""
-    spans = [attempt.clock for attempt in observation.attempts if attempt.clock is not None]
-    starts = [span.start for span in spans if span.start is not None]
-    if not starts:
-        return monotonic.since(began, bound)
-    return ClockSpan(spans[0].boot, min(starts), max(span.end for span in spans), bound)
-
-
-def widened_bound(bound: Millis | None, stepped: Millis) -> Millis | None:
-    """Return the bound for times read before the clock was set by `stepped`; `bound` is the current bound."""
-    return bound if bound is None or abs(stepped) <= monotonic.STEP_MS else bound + abs(stepped)
+def _with_attribution(recorded: Observation, found: RemoteObservation) -> Observation:
+    """Return what is recorded of a login, with the attribution of the node that probed."""
+    judged = found.attributed
+    if judged is None or recorded.outcome is not Outcome.DOWN:
+        # The rules of logins have made it unknown, as they do with our own.
+        return recorded
+    if judged.outcome is Outcome.DOWN and recorded.detail != found.probed.detail:
+        # Rejected together with others: these words stay.
+        return replace(recorded, guard=judged.guard, facts=judged.facts)
+    return replace(judged, secret=recorded.secret, interval=recorded.interval)
 
 
 def _running() -> Millis:

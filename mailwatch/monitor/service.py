@@ -31,6 +31,7 @@ from mailwatch.config.errors import ConfigProblem
 from mailwatch.config.recorded_targets import RELOAD
 from mailwatch.config.types import split_endpoint
 from mailwatch.errors import OperationError
+from mailwatch.fleet.dispatcher import Dispatcher
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.port25 import Port25
 from mailwatch.hub.receiver import Receiver
@@ -101,6 +102,8 @@ class Service:
     """The witness for the ledgers of others, None without `witness:` and hubs."""
     receiver: Receiver | None = field(default=None, init=False)
     """The hub, None without `hub_server:`."""
+    fleet: Dispatcher | None = field(default=None, init=False)
+    """Shares out the probes to other nodes; None where there can be none."""
     make_cosigner: Callable[[Config], Cosigner | None] = field(default=lambda _: None, init=False)
     """Makes the witness that a config needs. Not asynchronous. Raises WitnessKeyError, StoreError, OSError."""
     built_config: BuiltConfig
@@ -180,7 +183,9 @@ class Service:
     async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
         """Probe, and run the background tasks, while the context lasts. If a loop fails, call `give_up`."""
         async with self._housekeeping.running(
-            give_up, *(() if self.monitor.spooler is None else (self.monitor.spooler.run,))
+            give_up,
+            *(() if self.monitor.spooler is None else (self.monitor.spooler.run,)),
+            *(() if self.fleet is None else (self.fleet.run,)),
         ):
             self.began = time.monotonic()
             self.monitor.schedule.start()
@@ -291,6 +296,9 @@ class Service:
         """Apply a changed config to all parts but the targets. Nothing here can fail."""
         before, self.config, self.built_config = (self.config, self.built_config), config, built
         self.monitor.runner.reconfigure(config.limits.max_concurrent)
+        if self.fleet is not None:
+            self.fleet.at_once = config.limits.max_concurrent
+            self.fleet.set_targets(built.targets)
         if self.monitor.spooler is not None:
             self.monitor.spooler.set_limit(config.limits.spool)
         attribution, servers = self.monitor.attribution, time_servers(config)

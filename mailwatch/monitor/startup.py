@@ -17,6 +17,7 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from mailwatch.config import Config, WebAccess
+from mailwatch.fleet.dispatcher import Dispatcher
 from mailwatch.guard.clock import ClockMonitor
 from mailwatch.hub.ledgers import MemberLedgers
 from mailwatch.hub.quorum import QuorumBoard
@@ -44,6 +45,7 @@ from mailwatch.monitor.timestamps import TimestampScheduler
 from mailwatch.monitor.witnessing import WitnessScheduler
 from mailwatch.notify import Notifier, notify_ledger_broken
 from mailwatch.notify.channel_names import address_id
+from mailwatch.probes import ProbeFunction, observe
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.settings import Channel, VantagePoint
 from mailwatch.store import (
@@ -61,6 +63,7 @@ from mailwatch.store.hub_register import HubRegister
 from mailwatch.store.keys import Keys, load_keys
 from mailwatch.store.lease import Takeover
 from mailwatch.store.place import Place, configured_place
+from mailwatch.store.probe_messages import Address
 from mailwatch.store.sizes import SizeMeter
 from mailwatch.store.spool import Spool
 from mailwatch.store.witness_register import WitnessRegister
@@ -94,6 +97,8 @@ class Startup:
     """Where the ledger is."""
     membership: Membership | None = None
     """This process among the nodes of its ledger, None where it is the only one by design."""
+    observe: ProbeFunction = observe
+    """Makes a probe."""
     clock: ClockMonitor = field(default_factory=ClockMonitor, init=False)
     """Reads the clocks before all else: a step of the wall clock while the store is opened is on record too."""
 
@@ -129,6 +134,7 @@ class Startup:
             service.node_problems = self.membership.active_problems
             service.node_notes = self.membership.config_notes
             service.monitor.is_handover = _is_handover(takeover)
+            service.fleet = self._fleet(service, keys=store.keys, member=self.membership)
         await self._start_notifier(service.notifier)
         await service.restore(built.targets, store.findings, self.progress, takeover)
         if self.place.is_shared:
@@ -283,6 +289,21 @@ class Startup:
             logger.info("hub on http://%s/ with the key %s", section.listen, log_key(keys.origin, keys.public))
         return receiver
 
+    def _fleet(self, service: Service, keys: Keys, member: Membership) -> Dispatcher:
+        """Return what shares out the probes to the other nodes."""
+        monitor, lease = service.monitor, member.lease
+        fleet = Dispatcher(
+            member.place,
+            Address(lease.node, lease.epoch),
+            nodes=lambda: member.nodes,
+            secret=keys.secret,
+            at_once=self.config.limits.max_concurrent,
+            clock_bound=monitor.attribution.clock_bound.milliseconds,
+        )
+        fleet.set_targets(service.built_config.targets)
+        monitor.runner.fleet = fleet
+        return fleet
+
     def _pipeline(self, writer: Writer, secret: bytes) -> Pipeline:
         config = self.config
         here, detection, (guard, port25) = config.vantage_point, config.detection, build_guards(config)
@@ -297,6 +318,7 @@ class Startup:
             secret=secret,
             at_once=config.limits.max_concurrent,
             time_servers=time_servers(config),
+            observe=self.observe,
         )
         self.undo.push_async_callback(monitor.tokens.finish, CLOSE_SECONDS)
         return monitor

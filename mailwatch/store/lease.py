@@ -67,12 +67,12 @@ _REGISTER = """
 INSERT INTO nodes (id, name, epoch, until, seen, version, config)
 VALUES (:node, :name, 1, clock_timestamp() + :lease * interval '1 second', clock_timestamp(), :version, :config)
 ON CONFLICT (id) DO UPDATE SET name = :name, version = :version, epoch = nodes.epoch + 1, refusal = '',
-    until = excluded.until, seen = excluded.seen, config = excluded.config
+    probing = '', until = excluded.until, seen = excluded.seen, config = excluded.config
 RETURNING epoch, seen
 """
 _RENEW = """
 UPDATE nodes SET until = clock_timestamp() + :lease * interval '1 second', seen = clock_timestamp(),
-    offset_ms = :offset, bound_ms = :bound, refusal = :refusal, config = :config
+    offset_ms = :offset, bound_ms = :bound, refusal = :refusal, config = :config, probing = :probing
 WHERE id = :node AND epoch = :epoch
 RETURNING clock_timestamp() AS at, EXISTS (
     SELECT 1 FROM nodes AS other
@@ -113,7 +113,9 @@ WHERE share = 0 AND (node IS NULL OR node = :node) AND EXISTS (SELECT 1 FROM min
 RETURNING former, reason, takeovers, (SELECT nodes.seen FROM nodes WHERE nodes.id = shares.former) AS former_seen
 """
 _NODES = """
-SELECT id, name, epoch, version, seen, offset_ms, bound_ms, refusal, config, shares.since, shares.takeovers,
+SELECT id, name, epoch, version, seen, offset_ms, bound_ms, refusal, config, probing, shares.since,
+    shares.takeovers,
+    (SELECT count(*) FROM probe_shares WHERE probe_shares.node = nodes.id) AS probe_shares,
     CASE WHEN isfinite(until) THEN extract(epoch FROM until - clock_timestamp())::float8
     ELSE '-infinity' END AS left
 FROM nodes LEFT JOIN shares ON shares.node = nodes.id ORDER BY name, id
@@ -143,6 +145,10 @@ class Node:
     """Of the active one: how often the targets went from one node to another."""
     config: Mapping[str, str] = field(default_factory=dict)
     """Digests of the parts of its config, by name; empty where an older MailWatch runs."""
+    probing: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of its probing (fleet/eligibility.py); empty where it does not probe."""
+    probe_shares: int = 0
+    """How many of the 256 shares of the targets it probes."""
 
     def differs_in(self, other: Node) -> list[str]:
         """Return the parts of the config in which another node differs."""
@@ -219,6 +225,8 @@ class Lease:
         self.node = node
         self.config = config or {}
         """Digests of the parts of this node's config, by name."""
+        self.probing: Mapping[str, Any] = {}
+        """What this node says of its probing."""
         self.epoch = 0
         self.alone = True
         """Whether no other node was alive lately."""
@@ -285,6 +293,7 @@ class Lease:
                 "bound": self.bound,
                 "refusal": self.refusal(),
                 "config": json.dumps(dict(self.config)),
+                "probing": json.dumps(dict(self.probing)) if self.probing else "",
             }
             began, asked = now(), self._monotonic()
             row = connection.execute(sa.text(_RENEW.format(cluster=self._cluster_query)), values).one_or_none()
@@ -453,6 +462,8 @@ def read_nodes(connection: sa.Connection) -> list[Node]:
             refusal=row.refusal,
             takeovers=row.takeovers or 0,
             config=json.loads(row.config or "{}"),
+            probing=json.loads(row.probing or "{}"),
+            probe_shares=row.probe_shares,
         )
         for row in connection.execute(sa.text(_NODES))
     ]

@@ -167,7 +167,7 @@ class PostgresPlace:
         health = health or StoreHealth()
         made = sa.create_engine(
             "postgresql+psycopg://",
-            creator=self._connect,
+            creator=self.connection,
             pool_pre_ping=True,
             pool_size=2,
             max_overflow=18,
@@ -211,7 +211,8 @@ class PostgresPlace:
     def save_tables(self, made: sa.Engine) -> None:
         """Do nothing: a commit is in the database."""
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def connection(self) -> psycopg.Connection[Any]:
+        """Return a new connection. Raises psycopg.Error, and what the password's source raises."""
         import psycopg
 
         secret = {} if self._password is None else {"password": self._password()}

@@ -237,7 +237,7 @@ async def test_a_probe_that_does_not_end_is_ended_and_shown(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mailwatch.monitor.runner.max_probe_seconds", lambda _: 0.05)
-    monkeypatch.setattr("mailwatch.monitor.runner.CANCEL_SECONDS", 0.05)
+    monkeypatch.setattr("mailwatch.monitor.bounded_probes.CANCEL_SECONDS", 0.05)
     back = asyncio.Event()
 
     async def deaf(_: ProbeRequest) -> Observation:

@@ -25,7 +25,7 @@ LAYERS = (
     {"guard", "store"},
     {"setup"},
     {"evidence", "metrics", "notify", "web", "witness"},
-    {"hub"},
+    {"fleet", "hub"},
     {"monitor"},
     {"cli"},
     {"__main__"},
