@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mailwatch.times import DAY_MS, Millis
@@ -39,6 +40,25 @@ class LedgerSizes:
     def total(self) -> int:
         """All bytes on disk."""
         return sum(self.by_form().values())
+
+
+def combined(own: LedgerSizes, others: Iterable[LedgerSizes]) -> LedgerSizes:
+    """Return the sizes of a hub's own ledger and those of its members together, on the disk of its own.
+
+    All entries of a member's ledger that is younger than a day are of the last day.
+    """
+    every = [own, *others]
+    days = [one.entries if one.last_day is None else one.last_day for one in every[1:]]
+    return LedgerSizes(
+        rows=sum(one.rows for one in every),
+        packs=sum(one.packs for one in every),
+        free=sum(one.free for one in every),
+        log=sum(one.log for one in every),
+        entries=sum(one.entries for one in every),
+        packed=sum(one.packed for one in every),
+        last_day=None if own.last_day is None else own.last_day + sum(days),
+        disk_free=own.disk_free,
+    )
 
 
 @dataclass(frozen=True, slots=True)

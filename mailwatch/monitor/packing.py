@@ -17,11 +17,12 @@ from typing import TypeVar
 
 from mailwatch.config.schema_retention import RetentionSection
 from mailwatch.metrics import Metrics
+from mailwatch.monitor.member_packing import MemberPacking, StoppedError
 from mailwatch.monitor.pruning import Pruning
 from mailwatch.monitor.storage import StorageWatch
 from mailwatch.store import Reader, Store, StoreError, Tokens, Writer
 from mailwatch.store.packing import Packer, PackRange, PreparedPack, level_for
-from mailwatch.times import now
+from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,6 @@ KEPT_FREE_BYTES = 16_000_000
 Made = TypeVar("Made")
 
 
-class _StoppedError(Exception):
-    """MailWatch is stopping; the pack need not be finished."""
-
-
 class LedgerPacking:
     """Packs what is older than `retention.rows`, and prunes what is older than `retention.keep`, by the newest
     config.
@@ -60,6 +57,12 @@ class LedgerPacking:
         self._changed = asyncio.Event()
         self._logged: set[str] = set()
         self.pruning = Pruning(reader, tokens, storage, self._pause)
+        self._members: MemberPacking | None = None
+
+    def include(self, members: MemberPacking) -> None:
+        """Pack the ledgers of a hub's members too, and measure them."""
+        self._members = members
+        self._storage.others = lambda: list(members.sizes.values())
 
     def set_retention(self, retention: RetentionSection) -> None:
         """Take over `retention` of a config, from the next pack on."""
@@ -82,7 +85,7 @@ class LedgerPacking:
         try:
             while await self.step():
                 pass
-        except _StoppedError:
+        except StoppedError:
             return IDLE_SECONDS
         except StoreError as error:
             self._log(str(error))
@@ -95,13 +98,14 @@ class LedgerPacking:
         return RETRY_SECONDS
 
     async def step(self) -> bool:
-        """Pack one range and delete its rows, or else prune or give pages back; return whether there was anything
-        to do. Raises StoreError.
+        """Pack one range and delete its rows, or else prune or give pages back, or else pack one range of a
+        member; return whether there was anything to do. Raises StoreError.
         """
         if self._writer.problems():
             # A disk that takes no entries takes no packs either.
             return False
-        return await self._next_pack() or await self.pruning.step(self._in_turn) or await self._give_back()
+        own = await self._next_pack() or await self.pruning.step(self._in_turn) or await self._give_back()
+        return own or await self._pack_members()
 
     async def _next_pack(self) -> bool:
         """Delete the rows that packs hold, pack one range and delete its rows; return whether there was one."""
@@ -115,16 +119,23 @@ class LedgerPacking:
         await self._sweep()
         return True
 
+    async def _pack_members(self) -> bool:
+        if (members := self._members) is None:
+            return False
+        return await asyncio.to_thread(members.step, self._rows_kept(), self._pause)
+
+    def _rows_kept(self) -> Millis:
+        return round(self._storage.retention.rows * 1000)
+
     def _next_range(self) -> PackRange | None:
-        before = now() - round(self._storage.retention.rows * 1000)
         began = time.thread_time()
-        found = self._packer.next_range(before, self._level())
+        found = self._packer.next_range(now() - self._rows_kept(), self._level())
         self._pause(time.thread_time() - began)
         return found
 
     def _level(self) -> int:
-        budget = self._storage.latest
-        return level_for((budget and budget.sizes.last_day) or 0)
+        own = self._storage.own
+        return level_for((own and own.last_day) or 0)
 
     def _prepare(self, wanted: PackRange) -> PreparedPack:
         began = time.thread_time()
@@ -139,9 +150,9 @@ class LedgerPacking:
         return prepared
 
     def _pause(self, took: float) -> None:
-        """Wait in proportion to the seconds of a processor that a thread used. Raises _StoppedError."""
+        """Wait in proportion to the seconds of a processor that a thread used. Raises StoppedError."""
         if self._stopping.wait(_rest(took)):
-            raise _StoppedError
+            raise StoppedError
 
     async def _sweep(self) -> None:
         """Delete the rows that packs hold, in steps."""
@@ -152,9 +163,8 @@ class LedgerPacking:
 
     async def _give_back(self) -> bool:
         """Give free pages back that entries will not need before the next pack; return whether there were any."""
-        if (budget := self._storage.latest) is None:
+        if (sizes := self._storage.own) is None:
             return False
-        sizes = budget.sizes
         row = sizes.rows / max(1, sizes.entries - sizes.packed)
         keep = KEPT_FREE_BYTES + round(2 * (1 << self._level()) * row)
         some = False

@@ -31,6 +31,7 @@ from mailwatch.monitor.follower import Follower, RefusingWriter, StandbyReadMode
 from mailwatch.monitor.hub_push import HubPusher
 from mailwatch.monitor.hub_record import HubRecord
 from mailwatch.monitor.management import ServiceManagement
+from mailwatch.monitor.member_packing import MemberPacking
 from mailwatch.monitor.membership import Membership, WaitingLog
 from mailwatch.monitor.packing import LedgerPacking
 from mailwatch.monitor.pipeline import Pipeline
@@ -283,6 +284,9 @@ class Startup:
         )  # fmt: skip
         cosigner.others = receiver.member_key
         service.hub_record.members = register.counted
+        packing = MemberPacking(self.place, register, ledgers)
+        self.undo.callback(packing.close)
+        service.packing.include(packing)
         if (quorum := self.config.detection.quorum) is not None:
             service.hub_record.board = QuorumBoard(self.place, service.reader, keys.origin, quorum)
         if (section := self.config.hub_server) is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Callable, Iterable
 
-from mailwatch.analysis.storage_budget import StorageBudget, storage_budget
+from mailwatch.analysis.storage_budget import LedgerSizes, StorageBudget, combined, storage_budget
 from mailwatch.config.schema_retention import RetentionSection
 from mailwatch.metrics import Metrics
 from mailwatch.store.errors import StoreError
@@ -36,6 +37,10 @@ class StorageWatch:
         self.retention = retention
         self._losses: list[str] = []
         self.latest: StorageBudget | None = None
+        self.own: LedgerSizes | None = None
+        """The sizes of this ledger alone, as of the same measurement."""
+        self.others: Callable[[], Iterable[LedgerSizes]] = tuple
+        """Returns the sizes of other ledgers that `latest` counts: those of a hub's members."""
 
     async def run(self) -> None:
         """Measure until cancelled. A disk that cannot be measured leaves the last figures unknown."""
@@ -44,7 +49,7 @@ class StorageWatch:
                 await asyncio.to_thread(self.measure)
             except (StoreError, OSError) as error:
                 logger.debug("storage: not measured: %s", error)
-                self.latest = None
+                self.latest = self.own = None
                 self._metrics.storage(None)
             await asyncio.sleep(MEASURE_SECONDS)
 
@@ -52,7 +57,9 @@ class StorageWatch:
         """Measure once. Raises StoreError, OSError."""
         retention = self.retention
         kept = None if retention.keep is None else round(retention.keep * 1000)
-        self.latest = storage_budget(self._meter.measure(now()), round(retention.rows * 1000), kept)
+        self.own = self._meter.measure(now())
+        sizes = combined(self.own, self.others())
+        self.latest = storage_budget(sizes, round(retention.rows * 1000), kept)
         self._metrics.storage(self.latest)
         facts = examine(self._place) if self._place else None
         self._losses = facts.losses() if facts else []

@@ -24,11 +24,14 @@ from mailwatch.store.errors import StoreHealth, damaged
 from mailwatch.store.first_start import migrate_database
 from mailwatch.store.kept_states import KeptState, read_kept, write_kept
 from mailwatch.store.pack_tree import grow, ledger_size
+from mailwatch.store.packing import PreparedPack, write_pack
+from mailwatch.store.packs import PackReader
 from mailwatch.store.place import Hold, Place, place_of
 from mailwatch.store.postgres import PostgresPlace
 from mailwatch.store.schema import checkpoints, entries, insert
-from mailwatch.store.selection import WITHHELD
+from mailwatch.store.selection import WITHHELD, Selection
 from mailwatch.store.sqlite import SqlitePlace
+from mailwatch.store.sweeping import Sweeper
 from mailwatch.times import Millis
 
 FOLDER = "hub"
@@ -142,6 +145,36 @@ class MemberLedger:
             self._kept_at = at
         return signed, found
 
+    def save_pack(self, prepared: PreparedPack) -> None:
+        """Write a pack that was prepared (packing.py); its rows stay until they are swept. Raises StoreError."""
+        self._hold.check()
+        with self._hold.writing() as connection:
+            write_pack(connection, prepared)
+
+    def sweep_packs(self, sweeper: Sweeper, limit: int) -> int:
+        """Read a part of a pack, or compare up to `limit` rows with it and delete them; return how many entries
+        that were, 0 for none left. Raises StoreError.
+
+        `sweeper` is the caller's, since this ledger may be closed between two steps; after an error it needs a new
+        one, as it counts rows as deleted that are in place.
+        """
+        self._hold.check()
+        with self._hold.writing() as connection:
+            return sweeper.sweep(connection, limit)
+
+    def give_back(self, keep: int, pages: int) -> int:
+        """Give up to `pages` free pages back to the disk, but leave `keep` bytes; return how many.
+
+        Raises StoreError.
+        """
+        self._hold.check()
+        return self._hold.give_back(keep, pages)
+
+    def keep(self, state: KeptState) -> None:
+        """Keep a state beside the entries. Raises StoreError."""
+        with self._hold.writing() as connection:
+            write_kept(connection, [state])
+
     def close(self) -> None:
         """Close the database and release its lock."""
         self._hold.release()
@@ -169,9 +202,8 @@ class MemberLedger:
             raise PushError(f"a ledger has at most {MAX_TARGETS} targets here")
         if not entry.target:
             return _Target()
-        newest = sa.select(entries.c.header).where(entries.c.target == entry.target)
         with self._hold.transaction() as connection:
-            header = connection.execute(newest.order_by(entries.c.idx.desc()).limit(1)).scalar()
+            header = _newest_header(connection, entry.target)
         if header is None:
             return _Target()
         read = json.loads(header)
@@ -206,6 +238,18 @@ class MemberLedger:
         signed = notes.verify(note, self._public)
         if (signed.size, signed.root) != (tree.size, tree.root()):
             raise ValueError(f"its {tree.size} entries do not give the root that was signed for {signed.size}")
+
+
+def _newest_header(connection: sa.Connection, target: str) -> str | None:
+    """Return the header of a target's newest entry, None if it has none."""
+    column = entries.c
+    newest = sa.select(column.idx, column.header).where(column.target == target).order_by(column.idx.desc())
+    row = connection.execute(newest.limit(1)).one_or_none()
+    packs = PackReader(connection)
+    for run_row in packs.runs(Selection(target=target, from_index=row.idx if row else None), descending=True):
+        *_, last = packs.rows(run_row, Selection(target=target))
+        return row.header if row and row.idx > last.idx else last.header
+    return row.header if row else None
 
 
 def _row(entry: PushedEntry) -> dict[str, Any]:

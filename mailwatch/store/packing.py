@@ -12,6 +12,7 @@ go.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from mailwatch.store.run_format import (
     LEVEL,
     MAX_RUN_ENTRIES,
     OUTCOMES,
+    WITHHELD_CONTENTS,
     PackableRow,
     Row,
     Run,
@@ -37,7 +39,7 @@ from mailwatch.store.run_format import (
     packable,
 )
 from mailwatch.store.schema import checkpoints, entries, packs, runs
-from mailwatch.store.selection import PACKED_KINDS
+from mailwatch.store.selection import PACKED_KINDS, WITHHELD
 from mailwatch.times import DAY_MS, HOUR_MS, Millis
 
 SMALL_LEVEL, LARGE_LEVEL = 12, 16
@@ -57,6 +59,10 @@ _OF_TARGET = sa.text(
     "SELECT idx, kind, time_ms, target, number, outcome, header, payload FROM entries "
     "WHERE target = :target AND idx >= :begin AND idx < :end AND kind IN ('observation', 'gap') "
     "ORDER BY idx LIMIT :limit"
+)
+_WITHHELD = sa.text(
+    "SELECT idx, kind, time_ms, target, number, outcome, header, payload FROM entries "
+    "WHERE idx >= :begin AND idx < :end AND kind = 'withheld' ORDER BY idx LIMIT :limit"
 )
 
 
@@ -117,10 +123,14 @@ class KeptWindows:
         self._next_index = 0
 
     def update(self, reader: Reader) -> None:
-        """Read the outages recorded since."""
+        """Read the outages recorded since. One that cannot be read, as a hub's member may send, has no windows."""
         size = reader.size()
         for entry in reader.entries(kinds=["outage"], from_index=self._next_index, to_index=size):
-            self.add(outage_from_payload(entry.payload))
+            with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+                record = outage_from_payload(entry.payload)
+                # Raises TypeError for times that are none.
+                list(_windows_of(record))
+                self.add(record)
         self._next_index = size
 
     def add(self, record: OutageRecord) -> None:
@@ -217,7 +227,7 @@ class Packer:
         )  # fmt: skip
 
     def _leaves(self, wanted: PackRange, pause: Callable[[], None]) -> tuple[list[bytes], list[str]]:
-        """Return the leaf hashes of a range, and the targets with something to pack."""
+        """Return the leaf hashes of a range, and the targets with something to pack; "" for withheld entries."""
         leaves: list[bytes] = []
         targets: dict[str, None] = {}
         while len(leaves) < 1 << wanted.level:
@@ -231,6 +241,8 @@ class Packer:
                 leaves.append(leaf_hash(header.encode()))
                 if target is not None and kind in PACKED_KINDS:
                     targets[target] = None
+                elif kind == WITHHELD:
+                    targets[""] = None
             if begin + len(found) != wanted.first + len(leaves) or not found:
                 what = f"entry {wanted.first + len(leaves)} is missing"
                 raise StoreDamagedError(f"{what}; {DAMAGE_ADVICE}", what)
@@ -238,12 +250,12 @@ class Packer:
         return leaves, list(targets)
 
     def _rows(self, wanted: PackRange, target: str, limit: int | None = None) -> Iterator[Row]:
-        """Yield the observations and gaps of a target in a range, a slice at a time."""
-        begin = wanted.first
+        """Yield the observations and gaps of a target in a range, a slice at a time; of "" what is withheld."""
+        begin, query = wanted.first, _OF_TARGET if target else _WITHHELD
         while True:
             part = {"target": target, "begin": begin, "end": wanted.end, "limit": limit or MAX_RUN_ENTRIES}
             with self._reader.snapshot() as connection:
-                found = connection.execute(_OF_TARGET, part).all()
+                found = connection.execute(query, part).all()
             yield from map(Row._make, found)
             if limit is not None or len(found) < MAX_RUN_ENTRIES:
                 return
@@ -285,7 +297,7 @@ class _Coder:
         rows = [one.row for one in given]
         times = [row.time_ms for row in rows]
         made = PreparedRun(
-            target=str(rows[0].target), first=rows[0].idx, last=rows[-1].idx, count=len(rows), low_ms=min(times),
+            target=rows[0].target or "", first=rows[0].idx, last=rows[-1].idx, count=len(rows), low_ms=min(times),
             high_ms=max(times), contents=_contents(rows), data=data,
         )  # fmt: skip
         try:
@@ -307,6 +319,8 @@ class _Coder:
 
 
 def _contents(rows: Sequence[Row]) -> int:
+    if rows[0].kind == WITHHELD:
+        return WITHHELD_CONTENTS
     found = 0
     for outcome in {row.outcome for row in rows}:
         found |= OUTCOMES[outcome]

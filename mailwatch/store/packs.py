@@ -300,7 +300,7 @@ class PackReader:
 
     def targets(self) -> list[str]:
         """Return the names of all targets in packs."""
-        return [] if self._is_empty else list(distinct(self._connection, runs.c.target))
+        return [] if self._is_empty else [name for name in distinct(self._connection, runs.c.target) if name]
 
     def last_number(self, target: str) -> int:
         """Return the highest running number of a target in packs; 0 if there is none."""

@@ -52,6 +52,14 @@ MAX_STRUCTURES = 1000
 _PARTS = struct.Struct("<IBII")
 MAX_PART_BYTES = 64 << 20
 """Most bytes that a part may have uncompressed."""
+WITHHELD_KIND = "withheld"
+"""The kind of a row in the ledger of a hub's member whose payload its owner withholds; its header has another."""
+_WITHHELD_HEADER = re.compile(
+    r'\{(?:"boot":"([0-9a-f]{16})","clock":(0|[1-9]\d{0,15}),)?"index":(\d+),"kind":"([a-z_]{1,40})",'
+    r'"number":(null|0|[1-9]\d{0,15}),"payload":"([0-9a-f]{64})",(?:"run":"([0-9a-f]{16})",)?'
+    r'"target":(null|"[0-9a-f]{16}"),"time":(-?\d+),"v":([12])\}',
+    re.ASCII,
+)
 _HEADER = re.compile(
     r'\{(?:"boot":"([0-9a-f]{16})","clock":(0|[1-9]\d{0,15}),)?"index":(\d+),"kind":"(observation|gap)","number":(\d+),'
     r'"payload":"([0-9a-f]{64})",(?:"run":"([0-9a-f]{16})",)?"target":"([0-9a-f]{16})","time":(-?\d+),"v":([12])\}',
@@ -62,6 +70,8 @@ _VALUE = re.compile(r'((?<=[:,\[])(?:"[^"\\]*(?:\\.[^"\\]*)*"(?!:)|-?(?:0|[1-9]\
 _ONE_VALUE = r'("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]{1,16})'
 OUTCOMES = {"up": 1, "down": 2, "unknown": 4, None: 8}
 """Bits of the column `contents`; a gap has no outcome."""
+WITHHELD_CONTENTS = 16
+"""The bit of a run of withheld entries."""
 
 
 class Row(NamedTuple):
@@ -83,16 +93,23 @@ class RunDamagedError(ValueError):
 
 class PackableRow(NamedTuple):
     """A row that may be packed. `head`: what its run stores of its header once for all rows that have the same;
-    `clock`: the reading of the clock in its header, None in a header without one.
+    `clock`: the reading of the clock in its header, None in a header without one. `text`: its payload; of a
+    withheld one what its header has instead: digest, running number and opaque id.
     """
 
     row: Row
     head: tuple[str | None, ...]
     clock: int | None
+    text: str
 
 
 def packable(row: Row) -> PackableRow | None:
-    """Return an observation or gap whose header is in one of the two known forms and fits it; else None."""
+    """Return an observation or gap whose header is in one of the two known forms and fits it; else None.
+
+    Or an entry that its owner withholds: of that there is only the header.
+    """
+    if row.kind == WITHHELD_KIND:
+        return _packable_withheld(row)
     if row.target is None or row.outcome not in OUTCOMES:
         return None
     found = _HEADER.fullmatch(row.header)
@@ -106,7 +123,23 @@ def packable(row: Row) -> PackableRow | None:
         and digest == hashlib.sha256(row.payload.encode()).hexdigest()
     ):
         head = (kind, row.outcome, boot, run, opaque, version)
-        return PackableRow(row, head, None if clock is None else int(clock))
+        return PackableRow(row, head, None if clock is None else int(clock), row.payload)
+    return None
+
+
+def _packable_withheld(row: Row) -> PackableRow | None:
+    found = _WITHHELD_HEADER.fullmatch(row.header)
+    if found is None or row[3:6] != (None, None, None) or row.payload:
+        return None
+    boot, clock, index, kind, number, digest, run, opaque, time, version = found.groups()
+    if (
+        (int(index), int(time)) == (row.idx, row.time_ms)
+        and (boot is not None) == (run is not None) == (version == "2")
+        and (number == "null") == (opaque == "null")
+    ):
+        text = f'["{digest}"]' if number == "null" else f'["{digest}",{number},{opaque}]'
+        head = (kind, None, boot, run, None, version)
+        return PackableRow(row, head, None if clock is None else int(clock), text)
     return None
 
 
@@ -166,7 +199,7 @@ class RunEncoder:
         rows = [one.row for one in given]
         columns = ColumnBytes()
         indices, times = [row.idx for row in rows], [row.time_ms for row in rows]
-        described: list[Any] = [rows[0].target, len(rows)]
+        described: list[Any] = [rows[0].target or "", len(rows)]
         described.append(self._write_column(-1, 0, indices, [], columns))
         described.append(self._write_column(-1, 1, [row.number or 0 for row in rows], [], columns))
         described.append(self._write_column(-1, 2, times, [], columns))
@@ -183,8 +216,8 @@ class RunEncoder:
         """Return the groups, and to which each row belongs."""
         groups: dict[tuple[object, ...], _Group] = {}
         members: list[int] = []
-        for position, (row, head, clock) in enumerate(given):
-            structure, values = self._take_apart(row.payload)
+        for position, (_, head, clock, text) in enumerate(given):
+            structure, values = self._take_apart(text)
             key = (structure.number, head)
             group = groups.get(key)
             if group is None:
@@ -314,6 +347,11 @@ class Run:
         except _DAMAGE as error:
             raise RunDamagedError(f"it cannot be decoded: {type(error).__name__}") from None
 
+    @property
+    def is_withheld(self) -> bool:
+        """Whether its entries are withheld; they have no target here."""
+        return not self.target
+
     def _part(self, frame: bytes) -> bytes:
         if not 0 <= zstandard.frame_content_size(frame) <= MAX_PART_BYTES:
             raise RunDamagedError("a part has no size, or is too long")
@@ -386,7 +424,7 @@ class Run:
 
     @property
     def payloads(self) -> list[str]:
-        """The payload of each row."""
+        """The payload of each row; of a withheld one what its header has instead."""
         return self._decoded[0]
 
     def rows(self, positions: Sequence[int], *, headers: bool = True) -> Iterator[Row]:
@@ -395,6 +433,8 @@ class Run:
         indices, numbers, times, members = (
             _picked(column, positions) for column in (self.indices, self.numbers, self.times, self.members)
         )
+        if self.is_withheld:
+            return self._withheld(indices, times, members, payloads, clocks)
         kinds: Iterable[str] = repeat(str(self.heads[0][0]))
         outcomes: Iterable[str | None] = repeat(self.heads[0][1])
         if len(self.heads) > 1:
@@ -433,6 +473,27 @@ class Run:
             reading = f"{boot}{clock}," if boot else ""
             digest = sha256(payload.encode()).hexdigest()
             yield f'{{{reading}"index":{index},{sealed}{number},"payload":"{digest}",{place}{time}{end}'
+
+    def _withheld(
+        self,
+        indices: Sequence[int],
+        times: Sequence[int],
+        members: Sequence[int],
+        texts: Sequence[str],
+        clocks: Sequence[int],
+    ) -> Iterator[Row]:
+        """Remake the rows of withheld entries."""
+        try:
+            for index, time, member, text, clock in zip(indices, times, members, texts, clocks, strict=True):
+                kind, _, boot, run, _, version = self.heads[member]
+                digest, number, opaque = (*text[1:-1].split(","), "null", "null")[:3]
+                reading = f'"boot":"{boot}","clock":{clock},' if boot else ""
+                end = f'"target":{opaque},"time":{time},"v":{version}}}'
+                place = f'"run":"{run}",{end}' if run else end
+                header = f'{{{reading}"index":{index},"kind":"{kind}","number":{number},"payload":{digest},{place}'
+                yield Row(index, WITHHELD_KIND, time, None, None, None, header, "")
+        except _DAMAGE as error:
+            raise RunDamagedError(f"it cannot be decoded: {type(error).__name__}") from None
 
 
 _as_row: Callable[[tuple[Any, ...]], Row] = partial(tuple.__new__, Row)

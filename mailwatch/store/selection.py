@@ -7,14 +7,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mailwatch.model import Outcome
-from mailwatch.store.run_format import OUTCOMES, Run
+from mailwatch.store.run_format import OUTCOMES, WITHHELD_CONTENTS, WITHHELD_KIND, Run
 from mailwatch.times import Millis
 
 PACKED_KINDS = ("observation", "gap")
-"""Kinds of entries that packs hold; all others stay rows."""
-WITHHELD = "withheld"
-"""The kind of a row in the ledger of a hub's member whose payload its owner withholds; its header has another."""
-ALL_CONTENTS = sum(OUTCOMES.values())
+"""Kinds of entries that packs hold, besides withheld ones; all others stay rows."""
+WITHHELD = WITHHELD_KIND
+ALL_CONTENTS = sum(OUTCOMES.values()) + WITHHELD_CONTENTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,8 @@ class Selection:
         if not self.kinds:
             return ALL_CONTENTS
         found = OUTCOMES[None] if "gap" in self.kinds else 0
-        return found | (ALL_CONTENTS - OUTCOMES[None] if "observation" in self.kinds else 0)
+        found |= WITHHELD_CONTENTS if WITHHELD in self.kinds else 0
+        return found | (sum(OUTCOMES.values()) - OUTCOMES[None] if "observation" in self.kinds else 0)
 
     def positions(self, run: Run) -> Sequence[int]:
         """Return the positions of the wanted rows of a run, in ledger order."""
@@ -50,7 +50,7 @@ class Selection:
             high = bisect_left(run.indices, self.to_index)
         found: Sequence[int] = range(low, high)
         wanted = self.contents
-        bits = [OUTCOMES[head[1]] & wanted for head in run.heads]
+        bits = [(WITHHELD_CONTENTS if run.is_withheld else OUTCOMES[head[1]]) & wanted for head in run.heads]
         if not all(bits):
             members = run.members
             found = [at for at in found if bits[members[at]]]

@@ -29,9 +29,11 @@ _RUNS = sa.text(
 )
 _ROWS = sa.text(
     "SELECT idx, kind, time_ms, target, number, outcome, header, payload FROM entries "
-    "WHERE idx >= :first AND idx < :end AND kind IN ('observation', 'gap') ORDER BY idx LIMIT :limit"
+    "WHERE idx >= :first AND idx < :end AND kind IN ('observation', 'gap', 'withheld') ORDER BY idx LIMIT :limit"
 )
-_DELETE = sa.text("DELETE FROM entries WHERE idx BETWEEN :first AND :last AND kind IN ('observation', 'gap')")
+_DELETE = sa.text(
+    "DELETE FROM entries WHERE idx BETWEEN :first AND :last AND kind IN ('observation', 'gap', 'withheld')"
+)
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from mailwatch.ledger.enrolment import JoinRequest
 from mailwatch.model import TargetEvent
 from mailwatch.store import NewEntry, Reader, Store
 from mailwatch.store.hub_register import HubRegister
+from mailwatch.store.place import Place, place_of
 from mailwatch.store.witness_register import WitnessRegister
 from mailwatch.times import Millis
 from mailwatch.witness.cosigner import Cosigner
@@ -76,21 +77,23 @@ class WrittenMember:
 class LivingHub:
     """A hub that decides about what its members push. `at` is its clock."""
 
-    def __init__(self, data_dir: Path, k: int) -> None:
-        self.data_dir, self.k, self.at = data_dir, k, START
-        self.store = Store.open(data_dir)
+    def __init__(self, where: Path | Place, k: int = 2) -> None:
+        place = self.place = place_of(where)
+        data_dir = self.data_dir = place.data_dir
+        self.k, self.at = k, START
+        self.store = Store.open(place)
         self.store.append_batch([NewEntry(kind="node", time=START, target=None, payload={"event": "start"})])
         self.store.checkpoint()
-        self.reader = Reader.open(data_dir)
-        self.register, witnessed = HubRegister(data_dir), WitnessRegister(data_dir)
+        self.reader = Reader.open(place)
+        self.register, witnessed = HubRegister(place), WitnessRegister(place)
         self.cosigner = Cosigner(load_witness_key(data_dir), witnessed, [], lambda: self.at)
-        self.ledgers = MemberLedgers(data_dir)
+        self.ledgers = MemberLedgers(place)
         self.arrived: list[Pushed] = []
         self.receiver = Receiver(
             self.store.keys, self.reader, self.register, self.ledgers, self.cosigner,
             on_push=self.arrived.append, read_clock=lambda: self.at,
         )  # fmt: skip
-        self.board = QuorumBoard(data_dir, self.reader, self.store.keys.origin, k)
+        self.board = QuorumBoard(place, self.reader, self.store.keys.origin, k)
         self._undo = contextlib.ExitStack()
         for one in (self.store, self.reader, self.register, witnessed, self.ledgers):
             self._undo.callback(one.close)
