@@ -4,8 +4,8 @@ from alembic import op
 
 from mailwatch.store.migrations.dialects import is_postgresql
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 
 # Runs of a target do not overlap, and no run spans a packed kind of entry that stays a row.
 _UNHELD = (
