@@ -13,10 +13,13 @@ from mailwatch.cli.language import tr
 from mailwatch.cli.terminal_format import TerminalFormat, add_utc_option, terminal_format
 from mailwatch.cli.text_table import Column, TextTable, print_lines
 from mailwatch.errors import OperationError
+from mailwatch.fleet.eligibility import reasons
 from mailwatch.store.lease import Node, config_differences, list_nodes
 from mailwatch.store.place import configured_place
 from mailwatch.store.postgres import PostgresPlace
 from mailwatch.times import rfc3339
+
+_LINES = {"up": "works", "down": "is down", "unknown": "not known", "off": "not checked"}
 
 
 class NodeJson(TypedDict):
@@ -40,6 +43,14 @@ class NodeJson(TypedDict):
     """Why it would not take over, "" if it would."""
     config_differs: list[str]
     """In which parts its config differs from the active node's; [] for a node that is gone."""
+    shares: int
+    """How many of the 256 shares of the targets it probes."""
+    probes_last_minute: int | None
+    """How many probes it made in the last minute; null where it does not say."""
+    line: str | None
+    """Its own line: up, down, unknown, or off without a guard; null where it does not say."""
+    no_probes: str
+    """Why it gets no targets to probe, "" if it does; "" for a node that is gone."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -58,14 +69,18 @@ def _run(args: argparse.Namespace) -> int:
     found = list_nodes(place.engine(read_only=True))
     if args.json:
         differ = config_differences(found)
-        print(json.dumps([node_json(node, differ[node.id]) for node in found], indent=2, ensure_ascii=False))
+        why = reasons(found)
+        listed = [node_json(node, differ[node.id], why[node.id]) for node in found]
+        print(json.dumps(listed, indent=2, ensure_ascii=False))
     else:
         print_lines(stdout(), _table(found, terminal_format(args, config)))
     return 0 if any(node.active and node.lives for node in found) else 1
 
 
-def node_json(node: Node, differs: list[str]) -> NodeJson:
-    """Return a node as JSON. `differs`: in which parts its config differs from the active node's."""
+def node_json(node: Node, differs: list[str], no_probes: str = "") -> NodeJson:
+    """Return a node as JSON. `differs`: in which parts its config differs from the active node's. `no_probes`: why
+    it gets no targets to probe.
+    """
     return {
         "node": node.id,
         "name": node.name,
@@ -79,6 +94,10 @@ def node_json(node: Node, differs: list[str]) -> NodeJson:
         "clock_bound": None if node.bound is None else node.bound / 1000,
         "refusal": node.refusal,
         "config_differs": differs,
+        "shares": node.probe_shares,
+        "probes_last_minute": node.probing.get("minute") if node.lives else None,
+        "line": node.probing.get("line") if node.lives else None,
+        "no_probes": no_probes,
     }
 
 
@@ -90,13 +109,20 @@ def _table(found: list[Node], form: TerminalFormat) -> TextTable:
         Column(header="seen last"),
         Column(header="version"),
         Column(header="clock", right=True),
+        Column(header="line"),
+        Column(header="shares", right=True),
+        Column(header="probes/min", right=True),
         Column(header="why not", below=True, label=""),
     )
     table = TextTable(columns, form.zone_note())
-    differ = config_differences(found)
+    differ, why = config_differences(found), reasons(found)
     for node in found:
         parts = ", ".join(differ[node.id])
-        differs = tr("its config differs from the active node's: {parts}", parts=parts) if parts else ""
+        notes = [tr("its config differs from the active node's: {parts}", parts=parts)] if parts else []
+        if node.refusal:
+            notes.append(tr("it would not take over: {why}", why=node.refusal))
+        if why[node.id] and not parts and why[node.id] != node.refusal:
+            notes.append(tr("it probes nothing: {why}", why=why[node.id]))
         style = {"active": "bold green", "gone": "bold red"}.get(node.state, "")
         clock = "" if node.offset is None else f"{node.offset / 1000:+.1f} s"
         table.add_row(
@@ -106,6 +132,9 @@ def _table(found: list[Node], form: TerminalFormat) -> TextTable:
             form.second(node.seen),
             node.version,
             clock,
-            "; ".join(filter(None, (node.refusal, differs))),
+            tr(_LINES.get(node.probing.get("line", ""), "")) if node.lives else "",
+            str(node.probe_shares or ""),
+            str(node.probing.get("minute", "")) if node.lives else "",
+            "; ".join(notes),
         )
     return table

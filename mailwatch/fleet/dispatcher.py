@@ -14,6 +14,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.fleet.clocks import ClockRelation, Exchanged, on_our_clocks
@@ -49,6 +50,8 @@ GRACE_SECONDS = 6.0
 """Seconds beyond the longest time of a probe until its result is given up: for its way, its attribution, and a
 diagnosis.
 """
+WAY_SECONDS = BEGIN_MS / 1000 + GRACE_SECONDS
+"""Seconds that a probe may take longer at another node than here."""
 HELLO_MS: Millis = 5000
 """Milliseconds after which a node that was sent nothing gets an empty message: it keeps the clocks compared."""
 NAME_CHARS = 4
@@ -56,7 +59,14 @@ NAME_CHARS = 4
 
 
 class ProbeLostError(Exception):
-    """A node did not answer a job, so there is no observation; its text says why."""
+    """A node did not answer a job, so there is no observation; its text says why.
+
+    `with_login`: whether it may have logged in.
+    """
+
+    def __init__(self, why: str, *, with_login: bool) -> None:
+        super().__init__(why)
+        self.with_login = with_login
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +101,16 @@ class FleetRecord:
     dropped: int
     """Messages and results that were not ours."""
 
+    def as_numbers(self) -> dict[str, Any]:
+        """Return what the metrics of a node have of it."""
+        return {"remote": self.remote, "lost": self.lost, "dropped": self.dropped}
+
 
 class Dispatcher:
     """Shares out the probes of the active node. Lives in the event loop.
 
     `own` is this node in its epoch, and `nodes` returns all nodes, as of the last answer of the database. `secret`
-    is the ledger's. `at_once`: the most probes under way at one node.
+    is the ledger's. `at_once`: the most probes under way at one node. `on_tick` is called twice a second.
     """
 
     def __init__(
@@ -108,7 +122,9 @@ class Dispatcher:
         secret: bytes,
         at_once: int,
         clock_bound: Callable[[], Millis | None] = lambda: None,
+        on_tick: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_tick = on_tick
         self._own, self._nodes, self._secret = own, nodes, secret
         self._engine = place.engine()
         self.at_once, self._clock_bound = at_once, clock_bound
@@ -179,15 +195,15 @@ class Dispatcher:
         self._busy[to] += 1
         try:
             self._send(to, job_item(job))
-            async with asyncio.timeout(max_seconds + BEGIN_MS / 1000 + GRACE_SECONDS):
+            async with asyncio.timeout(max_seconds + WAY_SECONDS):
                 result, taken = await found
         except TimeoutError:
-            raise self._lost("silent", "it did not answer") from None
+            raise self._lost(job, "silent", "it did not answer") from None
         finally:
             del self._under_way[job.number]
             self._busy[to] -= 1
         if result.observation is None:
-            raise self._lost("refused", result.refusal)
+            raise self._lost(job, "refused", result.refusal)
         self.remote += 1
         by = Exchanged(monotonic.origin().boot, sent, taken, monotonic.offset(), self._clock_bound())
         difference = self._clocks.setdefault(to, ClockRelation()).difference(taken)
@@ -213,6 +229,7 @@ class Dispatcher:
         async with self.running():
             await self._read()
             while True:
+                self._on_tick()
                 self._check_nodes()
                 await self._divide()
                 self._greet()
@@ -327,11 +344,12 @@ class Dispatcher:
 
     def _fail(self, under_way: _UnderWay, reason: str, why: str) -> None:
         if not under_way.result.done():
-            under_way.result.set_exception(self._lost(reason, why))
+            under_way.result.set_exception(self._lost(under_way.job, reason, why))
 
-    def _lost(self, reason: str, why: str) -> ProbeLostError:
+    def _lost(self, job: Job, reason: str, why: str) -> ProbeLostError:
         self.lost[reason] += 1
-        return ProbeLostError(why)
+        # A node that refuses, and one that never got the job, did not log in.
+        return ProbeLostError(why, with_login=job.with_login and reason in ("silent", "lapsed"))
 
     def _digest(self, target: Target) -> str:
         known = self._digests.get(target.name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Awaitable
 
 from mailwatch import monotonic
@@ -20,11 +22,22 @@ class BoundedProbes:
     def __init__(self) -> None:
         self.abandoned: set[asyncio.Task[Observation]] = set()
         """Probes that exceeded our own deadline and have not ended although cancelled."""
+        self._begun = deque[float]()
+
+    def made_in_last_minute(self) -> int:
+        """Return how many probes began in the last minute."""
+        oldest = time.monotonic() - 60
+        while self._begun and self._begun[0] < oldest:
+            self._begun.popleft()
+        return len(self._begun)
 
     async def run(self, seconds: float, probe: Awaitable[Observation]) -> Observation:
         """Await a probe for at most `seconds`. Raises MonitorError after that: its own deadlines should have ended
         it.
         """
+        self._begun.append(time.monotonic())
+        if len(self._begun) % 1000 == 0:
+            self.made_in_last_minute()
         task = asyncio.ensure_future(probe)
         try:
             await asyncio.wait({task}, timeout=seconds)

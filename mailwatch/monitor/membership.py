@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from mailwatch.config import Config
 from mailwatch.config.compared import compared_parts
+from mailwatch.fleet.dispatcher import FleetRecord
 from mailwatch.metrics.node_families import NodeRecord
 from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.store.errors import DatabaseAwayError, EvictedError, StoreError
@@ -50,6 +51,8 @@ class Membership:
         self.current_config: Callable[[], Config] | None = None
         """Returns the config in force, which the others compare with theirs. For any thread."""
         self._compared: Config | None = None
+        self.fleet: Callable[[], FleetRecord] | None = None
+        """Returns the numbers of the probes that other nodes make, while this one is active. For any thread."""
         self.evictions = 0
         """How often others ended this node's lease."""
         self.round_trip: float | None = None
@@ -141,6 +144,9 @@ class Membership:
             round_trip=self.round_trip,
             handovers=next((node.takeovers for node in nodes if node.active), None),
             states=Counter(node.state for node in nodes),
+            shares=next((node.probe_shares for node in nodes if node.id == lease.node), 0),
+            minute=lease.probing.get("minute", 0),
+            **({} if self.fleet is None else self.fleet().as_numbers()),
         )
 
     def active_problems(self) -> list[str]:

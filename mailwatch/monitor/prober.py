@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mailwatch import monotonic
 from mailwatch.config import Config
+from mailwatch.fleet.eligibility import line_word, probing_words
 from mailwatch.fleet.exchange import Exchange, Item, Received
 from mailwatch.fleet.messages import Job, MessageError, Result, job_from, result_item, target_digest
 from mailwatch.guard.attribution import FaultAttribution
@@ -41,7 +41,6 @@ FINISH_SECONDS = 5.0
 STALL_SECONDS = 1.0
 MAX_WAITING = 10_000
 """Jobs that may wait for a free place; each waits for seconds, or is given back."""
-GUARD_OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,6 @@ class Prober:
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
         self._line: bool | None = None
-        self._probed = deque[float]()
 
     def configure(self, config: Config, targets: Sequence[Target]) -> None:
         """Probe by another config from now on. Probes under way keep the old one."""
@@ -139,14 +137,11 @@ class Prober:
 
     def _say_probing(self) -> None:
         """Tell the others that this node probes, of its line, and how many probes it made in the last minute."""
-        oldest = time.monotonic() - 60
-        while self._probed and self._probed[0] < oldest:
-            self._probed.popleft()
-        line: bool | str | None = self._line if self.attribution.guard is not None else GUARD_OFF
-        if line is None:
+        if self.attribution.guard is not None and self._line is None and not self._member.lease.probing:
             # Not before the first check of the line.
             return
-        self._member.lease.probing = {"line": line, "minute": len(self._probed)}
+        line = line_word(self.attribution.guard is not None, self._line)
+        self._member.lease.probing = probing_words(line, self._bounded.made_in_last_minute())
 
     def _on_message(self, received: Received) -> None:
         exchange = self._exchange
@@ -184,7 +179,6 @@ class Prober:
             if why := self._why_not_now(asked):
                 self._refuse(asked, why)
                 return
-            self._probed.append(time.monotonic())
             began, offset = time.monotonic(), monotonic.offset()
             observation = await self._probe(target, job)
         attributed = await self._attribute(target, job, observation, began)

@@ -65,6 +65,8 @@ class ProbeRunner:
         """Has round trips carry checkpoints; None where there is no ledger to sign."""
         self.fleet: Dispatcher | None = None
         """Shares out probes to other nodes; None where this one makes them all."""
+        self.check_may_probe: Callable[[], None] = lambda: None
+        """Raises EvictedError if this process may start no probe now."""
         self._secret, self._tokens, self._metrics, self._while_probing = secret, tokens, metrics, while_probing
         self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
@@ -80,6 +82,10 @@ class ProbeRunner:
     def certificate(self, fingerprint: str) -> CertificateText | None:
         """Return what a certificate says that a probe met since the start or the last reload; None for another."""
         return self._contexts.certificate(fingerprint)
+
+    def made_in_last_minute(self) -> int:
+        """Return how many probes this process made in the last minute."""
+        return self._bounded.made_in_last_minute()
 
     @property
     def abandoned(self) -> set[asyncio.Task[Observation]]:
@@ -100,7 +106,8 @@ class ProbeRunner:
                 return await self._run_elsewhere(self.fleet, to, runtime, target, scheduled_at, lost_logins)
             except ProbeLostError as error:
                 logger.debug("%s: the probe at node %s was lost: %s", target.name, to.node[:4], error)
-                lost_logins += runtime.logged_in_elsewhere
+                lost_logins += error.with_login
+                self.check_may_probe()
         return await self._run_here(runtime, target, scheduled_at, lost_logins)
 
     async def _run_elsewhere(
@@ -117,8 +124,8 @@ class ProbeRunner:
             for limit in self.login_backoff.limits(target):
                 await held.enter_async_context(limit)
             with_login = self.login_backoff.may_login(target, self.steady_now())
-            runtime.logged_in_elsewhere = with_login
             try:
+                runtime.is_elsewhere = True
                 runtime.probe_began = runtime.probing_since = time.monotonic()
                 found = await fleet.probe(
                     to,
@@ -131,6 +138,7 @@ class ProbeRunner:
                 )
             finally:
                 runtime.probe_ended, runtime.probing_since, runtime.unrecorded = time.monotonic(), None, True
+                runtime.is_elsewhere = False
                 self.login_backoff.release(target)
         self._metrics.lag((found.probed.started_at - scheduled_at) / 1000)
         interval = max(1, round(target.interval * 1000))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mailwatch.fleet.dispatcher import WAY_SECONDS
 from mailwatch.model import EventType, HealthArea, Notification
 from mailwatch.monitor import resources
 from mailwatch.monitor.pipeline import Pipeline
@@ -290,7 +291,8 @@ class SelfCheck:
 
 def _is_stalled(runtime: TargetRuntime, at: float, store_waits: bool) -> bool:
     if runtime.probing_since is not None:
-        return at - runtime.probing_since > max_probe_seconds(runtime.target) + GRACE_SECONDS
+        longest = max_probe_seconds(runtime.target) + (WAY_SECONDS if runtime.is_elsewhere else 0.0)
+        return at - runtime.probing_since > longest + GRACE_SECONDS
     return runtime.unrecorded and not store_waits and at - runtime.probe_ended > COMMIT_SECONDS
 
 

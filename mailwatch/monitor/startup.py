@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from mailwatch.config import Config, WebAccess
 from mailwatch.fleet.dispatcher import Dispatcher
+from mailwatch.fleet.eligibility import line_word, probing_words
 from mailwatch.guard.clock import ClockMonitor
 from mailwatch.hub.ledgers import MemberLedgers
 from mailwatch.hub.quorum import QuorumBoard
@@ -62,7 +63,7 @@ from mailwatch.store import (
 from mailwatch.store.errors import DatabaseAwayError, EvictedError
 from mailwatch.store.hub_register import HubRegister
 from mailwatch.store.keys import Keys, load_keys
-from mailwatch.store.lease import Takeover
+from mailwatch.store.lease import Lease, Takeover, evicted
 from mailwatch.store.place import Place, configured_place
 from mailwatch.store.probe_messages import Address
 from mailwatch.store.sizes import SizeMeter
@@ -303,7 +304,11 @@ class Startup:
             secret=keys.secret,
             at_once=self.config.limits.max_concurrent,
             clock_bound=monitor.attribution.clock_bound.milliseconds,
+            on_tick=partial(_say_probing, monitor, lease),
         )
+        member.fleet = fleet.record
+        self.undo.callback(setattr, member, "fleet", None)
+        monitor.runner.check_may_probe = partial(_check_may_probe, member)
         fleet.set_targets(service.built_config.targets)
         monitor.runner.fleet = fleet
         return fleet
@@ -336,6 +341,19 @@ class Startup:
             except StoreUnavailableError as error:
                 logger.error("the outbox cannot be written: %s; MailWatch tries again", error)
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+def _say_probing(monitor: Pipeline, lease: Lease) -> None:
+    """Tell the other nodes of our line, and how many probes we make."""
+    attribution = monitor.attribution
+    line = line_word(attribution.guard is not None, attribution.offline_since is None)
+    lease.probing = probing_words(line, monitor.runner.made_in_last_minute())
+
+
+def _check_may_probe(member: Membership) -> None:
+    """Raise EvictedError if another node may have taken over by the time a probe ends."""
+    if not member.may_probe():
+        raise evicted(member.lease.name)
 
 
 def _is_handover(takeover: Takeover | None) -> bool:

@@ -43,8 +43,8 @@ class TargetRuntime:
     """When the probe under way began, on time.monotonic(); None between probes."""
     unrecorded: bool = False
     """Whether a probe has ended whose observation is not recorded yet."""
-    logged_in_elsewhere: bool = False
-    """Whether the latest job for another node allowed it to log in."""
+    is_elsewhere: bool = False
+    """Whether another node makes the probe under way."""
     trailing_gap: Gap | None = None
     """The latest recorded gap, if no observation came after it."""
     gap_recorded_at: float | None = None

@@ -50,6 +50,7 @@ EMPTY_METRICS = {
             "mailwatch_node_clock_offset_bound_seconds",
             "mailwatch_node_clock_offset_seconds",
             "mailwatch_node_handovers_total",
+            "mailwatch_node_shares",
             "mailwatch_spool_observations",
             "mailwatch_spool_used_ratio",
         ),

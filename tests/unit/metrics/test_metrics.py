@@ -116,7 +116,7 @@ def with_everything() -> Metrics:
     metrics.witnesses(["w"])
     metrics.node = lambda: NodeRecord(
         active=True, lease=3.9, evictions=0, offset=0.01, bound=0.002, round_trip=0.004, handovers=0,
-        states={"active": 1},
+        states={"active": 1}, shares=256, minute=7, remote=5, dropped=0, lost={"lapsed": 2},
     )  # fmt: skip
     metrics.spool = lambda: SpoolRecord(waiting=3, oldest=T0 / 1000, used=0.5)
     metrics.witness("w", "cosigned", size=7, time_ms=T0)
