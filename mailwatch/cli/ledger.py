@@ -12,8 +12,9 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -40,9 +41,10 @@ from mailwatch.store import (
 from mailwatch.store.announcements import read_announcements
 from mailwatch.store.availability_history import Subject, audit_history
 from mailwatch.store.compact import CompactStep, compact
+from mailwatch.store.hub_register import HubRegister
 from mailwatch.store.kept_audit import audit_damaged_states, audit_kept_symptoms
 from mailwatch.store.keys import Keys
-from mailwatch.store.place import configured_place
+from mailwatch.store.place import Place, configured_place
 from mailwatch.store.postgres import PostgresPlace
 from mailwatch.store.postgres_roles import prepare_tables
 from mailwatch.store.pruning import pruned_entries
@@ -52,6 +54,9 @@ from mailwatch.store.replay import (
     audit_outages,
     rule_book,
 )
+
+if TYPE_CHECKING:
+    from mailwatch.hub.member_audit import AuditedMember
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -154,12 +159,34 @@ def succession_text(done: Succession) -> str:
     return f"{named}; what is left of that one is kept in {done.archive}"
 
 
+class MemberAuditJson(TypedDict):
+    """A member of a hub in the output of `mailwatch ledger audit --json`."""
+
+    name: str
+    ledger: str
+    entries: int
+    findings: list[FindingJson]
+
+
+class FindingJson(TypedDict):
+    """A finding. `index`: of the entry, None for the ledger as a whole."""
+
+    index: int | None
+    what: str
+
+
 class _Audit:
     """The findings, part by part. A part that a damaged database cannot supply is a finding; the audit goes on."""
 
     def __init__(self) -> None:
+        self.members: list[AuditedMember] = []
         self.findings: list[Finding] = []
         self.pending: list[Finding] = []
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether nothing was found, in this ledger and in those of members."""
+        return not self.findings and not any(one.findings for one in self.members)
 
     @contextlib.contextmanager
     def part(self, what: str) -> Iterator[None]:
@@ -220,19 +247,40 @@ def _audited(config: Config, reader: Reader) -> tuple[_Ledger, _Audit]:
     with done.part("announced maintenance"):
         done.add(audit_maintenance(reader))
     done.add(audit_database(reader))
+    with done.part("the members of this hub"):
+        done.members += _members(configured_place(config), reader)
     return _Ledger(keys.origin, size, signed.size if signed else 0, tokens, cosignatures, pruned), done
+
+
+def _members(place: Place, own: Reader) -> list[AuditedMember]:
+    """Audit the ledgers of a hub's members. Raises StoreDamagedError."""
+    from mailwatch.hub.member_audit import audit_members  # Only a hub has any.
+
+    with contextlib.closing(HubRegister(place, read_only=True)) as register:
+        return list(audit_members(place, own, register.members() if register.exists() else []))
+
+
+def _print_members(members: Sequence[AuditedMember]) -> None:
+    for one in members:
+        for finding in one.findings:
+            where = tr("ledger") if finding.index is None else tr("entry {index}", index=finding.index)
+            print(f"{one.member.name}: {where}: {translated(finding.what)}")
+        if not one.findings:
+            form = "{name}: {entries} entries, as their owner signed them"
+            print(tr(form, name=one.member.name, entries=one.entries))
 
 
 def _print_result(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> int:
     if args.json:
         plain = {
-            "valid": not done.findings,
+            "valid": done.is_valid,
             **asdict(ledger),
-            "findings": [{"index": finding.index, "what": finding.what} for finding in done.findings],
-            "pending": [{"index": finding.index, "what": finding.what} for finding in done.pending],
+            "findings": _findings_json(done.findings),
+            "pending": _findings_json(done.pending),
+            "members": [_member_json(one) for one in done.members],
         }
         print(json.dumps(plain, indent=2, ensure_ascii=False))
-        return 1 if done.findings else 0
+        return 0 if done.is_valid else 1
     for finding in (*done.findings, *done.pending):
         where = tr("ledger") if finding.index is None else tr("entry {index}", index=finding.index)
         print(f"{where}: {translated(finding.what)}")
@@ -251,7 +299,18 @@ def _print_result(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> in
         unchecked = "of {pruned} pruned entries only the roots are left, which the signatures cover"
         conclusion += f"; {tr(unchecked, pruned=ledger.pruned)}"
     print(f"{sizes}; {conclusion}")
-    return 1 if done.findings else 0
+    _print_members(done.members)
+    return 0 if done.is_valid else 1
+
+
+def _findings_json(found: Iterable[Finding]) -> list[FindingJson]:
+    return [{"index": finding.index, "what": finding.what} for finding in found]
+
+
+def _member_json(one: AuditedMember) -> MemberAuditJson:
+    member = one.member
+    findings = _findings_json(one.findings)
+    return {"name": member.name, "ledger": member.origin, "entries": one.entries, "findings": findings}
 
 
 def _entries(reader: Reader, keys: Keys, size: int) -> list[Finding]:

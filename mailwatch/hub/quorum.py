@@ -7,6 +7,7 @@ were here then, and when the last of them arrived: whoever has the same entries 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from mailwatch.analysis.confirmation import (
 )
 from mailwatch.ledger.push import PushedEntry
 from mailwatch.model import Outcome
-from mailwatch.store import Entry, Finding, Reader
+from mailwatch.store import Entry, Finding, Reader, StoreDamagedError, StoreError
+from mailwatch.store.errors import DatabaseAwayError
 from mailwatch.store.member_ledger import member_place
 from mailwatch.store.place import Place
 from mailwatch.times import Millis
+
+logger = logging.getLogger(__name__)
 
 KIND = "quorum"
 
@@ -44,6 +48,7 @@ class QuorumBoard:
         self.members: dict[str, MemberRecord] = {}
         self.confirmed: dict[Channel, Confirmation] = {}
         """The channels that are confirmed down."""
+        self._unreadable: set[str] = set()
 
     def restore(self, members: Mapping[str, Millis]) -> None:
         """Read what is on record of the members, by the names of their ledgers with the time of the last push, and
@@ -52,7 +57,7 @@ class QuorumBoard:
         self.members.clear()
         self.confirmed.clear()
         for ledger, pushed_at in members.items():
-            self.members[ledger] = read_member(self._hub, ledger, pushed_at)
+            self._read(ledger, pushed_at)
         seen = set[Channel]()
         for entry in self._own.entries(kinds=[KIND], descending=True):
             payload = entry.payload
@@ -66,7 +71,7 @@ class QuorumBoard:
         """Follow what a member pushed up to `size` entries, which arrived at `at`. Raises StoreError."""
         member = self.members.get(ledger)
         if member is None:
-            self.members[ledger] = read_member(self._hub, ledger, at)
+            self._read(ledger, at)
             return
         for entry in entries:
             if entry.idx >= member.size and entry.kind in FOLLOWED_KINDS and entry.payload is not None:
@@ -74,6 +79,19 @@ class QuorumBoard:
             if entry.idx == size - 1 and size > member.size:
                 member.newest = entry.time
         member.size, member.pushed_at = max(member.size, size), max(member.pushed_at, at)
+
+    def _read(self, ledger: str, at: Millis) -> None:
+        """Read what is on record of a member; one that cannot be read says nothing, and the others go on."""
+        try:
+            self.members[ledger] = read_member(self._hub, ledger, at)
+        except DatabaseAwayError:
+            raise
+        except (StoreError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            if ledger not in self._unreadable:
+                logger.error("hub: the ledger %s cannot be read, and does not count: %s", ledger, error)
+            self._unreadable.add(ledger)
+        else:
+            self._unreadable.discard(ledger)
 
     def follow_own(self, at: Millis) -> None:
         """Follow what the hub itself has observed by now. Raises StoreError."""
@@ -244,6 +262,9 @@ def audit_decisions(own: Reader, origin: str, hub: Path | Place) -> Iterator[Fin
                 else read_member(hub, one["ledger"], one["pushed"], one["size"])
                 for one in entry.payload["members"]
             ]
+        except StoreDamagedError as error:
+            yield Finding(entry.index, f"what a vantage point had pushed cannot be read: {error.public_reason}")
+            continue
         except (KeyError, ValueError, TypeError) as error:
             yield Finding(entry.index, f"the decision cannot be read: {type(error).__name__}")
             continue

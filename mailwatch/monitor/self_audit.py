@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mailwatch.metrics import Metrics
 from mailwatch.model import EventType, Notification
+from mailwatch.monitor.member_self_audit import MemberSelfAudit
 from mailwatch.notify import notify_ledger_broken
 from mailwatch.settings import Channel
 from mailwatch.store import Reader, StoreDamagedError, StoreError, audit, audit_database
@@ -69,6 +70,8 @@ class LedgerSelfAudit:
         self._keep = keep
         self._stopping = threading.Event()
         self.latest: AuditResult | None = None
+        self.members: MemberSelfAudit | None = None
+        """Audits the ledgers of a hub's members, None where this is no hub."""
 
     async def run(self) -> None:
         """Audit until cancelled."""
@@ -104,6 +107,8 @@ class LedgerSelfAudit:
             if spoilt := audit_database(self._reader, self._stopping.is_set):
                 self._reader.note_damage(spoilt[0].what)
                 found += spoilt
+            if self.members is not None:
+                found += self.members.findings(self._throttle(), self._stopping.is_set, MAX_FINDINGS)
         except _StoppedError:
             return
         except StoreError as error:

@@ -33,6 +33,7 @@ from mailwatch.monitor.hub_push import HubPusher
 from mailwatch.monitor.hub_record import HubRecord
 from mailwatch.monitor.management import ServiceManagement
 from mailwatch.monitor.member_packing import MemberPacking
+from mailwatch.monitor.member_self_audit import MemberSelfAudit
 from mailwatch.monitor.membership import Membership, WaitingLog
 from mailwatch.monitor.packing import LedgerPacking
 from mailwatch.monitor.pipeline import Pipeline
@@ -288,6 +289,9 @@ class Startup:
         packing = MemberPacking(self.place, register, ledgers)
         self.undo.callback(packing.close)
         service.packing.include(packing)
+        service.auditing.members = MemberSelfAudit(
+            self.place, service.reader, register, ledgers, service.writer.keep_soon
+        )
         if (quorum := self.config.detection.quorum) is not None:
             service.hub_record.board = QuorumBoard(self.place, service.reader, keys.origin, quorum)
         if (section := self.config.hub_server) is not None:

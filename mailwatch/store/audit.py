@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -90,6 +91,28 @@ def audit(
     `begin`: where an audit without findings stopped. `reached` gets how to make such a position, after each slice
     without findings.
     """
+    make = partial(EntryAudit, secret)
+    return audit_entries(reader, public, make, progress, max_findings=max_findings, begin=begin, reached=reached)
+
+
+class MakeEntryAudit(Protocol):
+    """Makes the checks of a ledger's entries."""
+
+    def __call__(self, packs: PackRoots, begin: AuditPosition | None, *, after_pruned: bool) -> EntryAudit:
+        """Return them. `after_pruned`: there are pruned entries before the first that is checked."""
+
+
+def audit_entries(
+    reader: Reader,
+    public: Ed25519PublicKey,
+    make: MakeEntryAudit,
+    progress: Callable[[int], None],
+    *,
+    max_findings: int | None,
+    begin: AuditPosition | None,
+    reached: Callable[[Callable[[], AuditPosition]], None],
+) -> list[Finding]:
+    """Check entries by what `make` gives, else as `audit`. Raises StoreUnavailableError."""
     try:
         signed = reader.last_checkpoint()
         size = reader.size()
@@ -102,7 +125,7 @@ def audit(
     ):
         # What was to be read next was pruned since.
         begin, pruned_before = None, []
-    entry_audit = _EntryAudit(secret, packs, begin, after_pruned=bool(pruned_before))
+    entry_audit = make(packs, begin, after_pruned=bool(pruned_before))
     with reader.keeping_packs():
         return _audit_entries(reader, public, entry_audit, progress, max_findings, reached, signed, size)
 
@@ -110,7 +133,7 @@ def audit(
 def _audit_entries(
     reader: Reader,
     public: Ed25519PublicKey,
-    entry_audit: _EntryAudit,
+    entry_audit: EntryAudit,
     progress: Callable[[int], None],
     max_findings: int | None,
     reached: Callable[[Callable[[], AuditPosition]], None],
@@ -141,6 +164,7 @@ def _audit_entries(
         if not entry_audit.findings:
             reached(entry_audit.position)
         progress(end)
+    entry_audit.ended()
     if signed is not None and signed.size > size:
         what = f"a checkpoint covers {signed.size} entries, but there are {size}"
         entry_audit.findings.append(Finding(None, what))
@@ -160,7 +184,7 @@ def _steps(reader: Reader, begin: int, size: int) -> Iterator[tuple[int, int, Pr
 def _check_pruned(
     reader: Reader,
     pruned: PrunedSubtree,
-    entry_audit: _EntryAudit,
+    entry_audit: EntryAudit,
     due: dict[int, CheckpointRow],
     public: Ed25519PublicKey,
 ) -> None:
@@ -209,8 +233,10 @@ def _slices(reader: Reader, start: int, end: int) -> Iterator[list[Entry] | _Unr
         yield from _slices(reader, middle, end)
 
 
-class _EntryAudit:
-    """Checks entries in order. Once one is unreadable the tree cannot grow: `complete` is False."""
+class EntryAudit:
+    """Checks the entries of one's own ledger in order. Once one is unreadable the tree cannot grow, and `complete`
+    is False.
+    """
 
     def __init__(
         self, secret: bytes, packs: PackRoots, begin: AuditPosition | None, *, after_pruned: bool
@@ -236,7 +262,7 @@ class _EntryAudit:
         """Check the next entry."""
         self._take_number(entry)
         try:
-            self.findings += _check_entry(entry, self.tree.size, self._numbers, self._secret, self._readings)
+            self.findings += self.faults(entry, self.tree.size)
             leaf = leaf_hash(entry.header.encode())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.findings.append(Finding(entry.index, f"it cannot be read: {type(error).__name__}"))
@@ -245,6 +271,16 @@ class _EntryAudit:
             if wrong := self._packs.add(self.tree.size, leaf):
                 self.findings.append(Finding(entry.index, wrong))
             self.tree.append(leaf)
+
+    def faults(self, entry: Entry, expected: int) -> list[Finding]:
+        """Return what is wrong with an entry, which should have the index `expected`.
+
+        Raises ValueError, KeyError, TypeError, AttributeError for one that cannot be read.
+        """
+        return _check_entry(entry, expected, self._numbers, self._secret, self._readings)
+
+    def ended(self) -> None:
+        """Add what shows at the end only."""
 
     def _take_number(self, entry: Entry) -> None:
         """Take an entry's number for the next one, where the number of its target's lost entries is unknown."""
@@ -257,7 +293,7 @@ class _EntryAudit:
         self._pruned = True
         self._take_number(entry)
         try:
-            self.findings += _check_entry(entry, entry.index, self._numbers, self._secret, self._readings)
+            self.findings += self.faults(entry, entry.index)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.findings.append(Finding(entry.index, f"it cannot be read: {type(error).__name__}"))
 

@@ -127,6 +127,10 @@ class HubRegister:
         with self._engine.begin() as connection:
             return _member(connection, hub_members.c.origin == origin)
 
+    def exists(self) -> bool:
+        """Return whether the database has the register: that of an older version has not."""
+        return sa.inspect(self._engine).has_table(hub_members.name)
+
     def members(self) -> list[HubMember]:
         """Return all members, also those that were removed, by name."""
         with self._engine.begin() as connection:

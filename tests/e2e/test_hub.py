@@ -15,6 +15,7 @@ import yaml
 from mailwatch.ledger.checkpoint import origin_of
 from mailwatch.store import Reader, load_keys
 from mailwatch.store.member_ledger import member_place
+from tests.helpers.altered_rows import alter
 from tests.helpers.bundle_files import files_of
 from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
@@ -95,6 +96,12 @@ def test_a_vantage_point_pushes_all_and_each_cosigns_the_other(pair: Pair) -> No
         assert list(pushed.raw_entries(0, size)) == list(own.raw_entries(0, size))
     for process in (pair.hub, pair.home):
         assert process.command("ledger", "audit").returncode == 0
+    assert f"grandma: {size} entries, as their owner signed them" in pair.hub.command("ledger", "audit").stdout
+    origin = origin_of(load_keys(pair.home.data_dir).public)
+    alter(member_place(pair.hub.data_dir, origin), "UPDATE entries SET time_ms = time_ms + 1 WHERE idx = 3")
+    audited = pair.hub.command("ledger", "audit")
+    assert audited.returncode == 1
+    assert "grandma: entry 3: its header differs in: time" in audited.stdout
 
 
 def test_a_hub_that_is_away_gets_all_of_it_later(pair: Pair) -> None:
