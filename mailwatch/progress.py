@@ -36,6 +36,11 @@ class StartupProgress:
         share = self._current[1]
         return None if share is None else min(100, int(share * 100))
 
+    @property
+    def current(self) -> tuple[StartupStep, float | None]:
+        """The current step, and the share of it that is done, None if unknown."""
+        return self._current
+
     def update(self, step: StartupStep, done: int = 0, of: int = 0) -> None:
         """Set the step; `done` of `of` parts are done, and `of` is 0 if their number is unknown."""
         self._current = (step, done / of if of > 0 else None)

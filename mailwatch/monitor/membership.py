@@ -27,6 +27,8 @@ from mailwatch.store.postgres import PostgresPlace
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 """Seconds until a database that is away is asked again."""
+JOIN_SECONDS = ANSWER_SECONDS
+"""Seconds without any progress after which a start gives up a database, the second time over."""
 LOG_SECONDS, MAX_LOG_SECONDS = 60.0, 3600.0
 """Seconds until the log repeats that a start waits for the database, doubled each time up to the maximum."""
 LEAVE_SECONDS = 3.0
@@ -82,7 +84,7 @@ class Membership:
         waiting = WaitingLog()
         while True:
             try:
-                return cls(place, await asyncio.to_thread(join, place, progress, config))
+                return cls(place, await _joined(place, progress, config))
             except DatabaseAwayError as error:
                 waiting.say(str(error))
                 progress.update(StartupStep.AWAY)
@@ -266,6 +268,24 @@ class Membership:
         """Call something in the loop, soon; not once the loop is closed."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(work, *args)
+
+
+async def _joined(place: PostgresPlace, progress: StartupProgress, config: Mapping[str, str] | None) -> Lease:
+    """Register this node; break the connections of a database that accepts them, and then answers nothing.
+
+    Raises DatabaseAwayError then, StoreError, OSError.
+    """
+    joining = asyncio.create_task(asyncio.to_thread(join, place, progress, config))
+    before = None
+    try:
+        while not (await asyncio.wait({joining}, timeout=JOIN_SECONDS))[0]:
+            # To update the tables of a long ledger takes what it takes.
+            if progress.current == before and progress.step is not StartupStep.MIGRATING:
+                await asyncio.to_thread(place.cut)
+            before = progress.current
+    finally:
+        joining.cancel()
+    return joining.result()
 
 
 class WaitingLog:

@@ -15,12 +15,13 @@ from mailwatch.config import load
 from mailwatch.config.compared import compared_parts
 from mailwatch.monitor import membership
 from mailwatch.monitor.membership import Membership, WaitingLog
-from mailwatch.progress import StartupProgress
+from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.store import Store, lease
 from mailwatch.store.lease import Lease, Node, list_nodes
 from mailwatch.store.postgres import PostgresPlace
 from tests.helpers.patience import PATIENCE, tries
 from tests.helpers.requirements import need
+from tests.helpers.severing_proxy import SeveringProxy
 from tests.servers.postgresql import POSTGRES, PostgreSql
 from tests.servers.program import server_folder
 
@@ -221,3 +222,22 @@ def test_a_long_wait_for_the_database_is_logged_at_growing_intervals(
             at += [seconds] * (len(caplog.records) - before)
             seconds += membership.RETRY_SECONDS
     assert at == [0, 60, 180, 420, 900, 1860]
+
+
+async def test_a_start_gives_up_a_database_that_accepts_connections_and_answers_nothing(
+    postgresql_place: PostgresPlace, postgresql: PostgreSql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "JOIN_SECONDS", 0.2)
+    with SeveringProxy(postgresql.port).running() as proxy:
+        url = postgresql_place.url.replace(f":{postgresql.port}", f":{proxy.port}")
+        assert url != postgresql_place.url
+        progress = StartupProgress()
+        # Within a statement: a connection that is never made ends by itself.
+        proxy.hold_requests_after(2000)
+        joining = asyncio.create_task(Membership.join(PostgresPlace(postgresql_place.data_dir, url), progress))
+        await until(lambda: progress.step is StartupStep.AWAY)
+        monkeypatch.setattr(membership, "JOIN_SECONDS", 3600.0)
+        proxy.resume()
+        member = await joining
+        async with member.running(lambda: pytest.fail("the thread of the lease failed")):
+            await member.take()
