@@ -38,6 +38,7 @@ bench: $(VENV)/.dev servers  ## ratios against peers, measured in one run
 
 campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...); docs/explanation/campaign.md
 	$(BIN)/python -m tests.campaign --weeks $(or $(WEEKS),500) --seed $(or $(SEED),20260105) --jobs 2
+	$(BIN)/python -m tests.campaign --hub --weeks $(or $(WEEKS),500) --seed $(or $(SEED),20260105) --jobs 2
 
 fuzz: $(VENV)/.dev  ## readers of strangers' bytes on changed inputs: 200,000 (or COUNT=..., SEED=...); docs/explanation/input.md
 	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),200000) $(if $(SEED),--seed $(SEED)) --jobs 2

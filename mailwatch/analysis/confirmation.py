@@ -3,7 +3,8 @@
 A pure function of what each vantage point has on record up to some entry, of when that arrived, and of the time.
 So an audit that reads the same entries comes to the same decision. A vantage point is
 
-- down while an outage of its own is open, by its own rules, and its latest check is recent and not unknown;
+- down while an outage of its own is open, by its own rules, its latest check is recent and not unknown, and one
+  failed since it last was unknown: a first good check after that confirms nothing;
 - up while no outage is open, and its latest check is recent and succeeded;
 - silent while nothing arrives of it, and unknown else: its line is down, it is paused, or waits for a login.
 
@@ -35,6 +36,9 @@ LATE_MS: Millis = 120_000
 """Milliseconds, or an interval and GRACE_MS if that is longer, by which the newest entry may be older than its
 arrival. It is pushed as soon as it is there: an older one was held up, or its clock is behind.
 """
+MAX_MILLIS: Millis = 10**14
+"""Most milliseconds of a time that is one: the year 5138."""
+MAX_PROVIDER_CHARS = 1000
 CLOCK = "clock"
 """Why a vantage point is unknown whose entries are dated otherwise than they arrived."""
 
@@ -72,11 +76,7 @@ class Channel:
 
 @dataclass(slots=True)
 class TargetView:
-    """The newest of each kind of entry of one target of a vantage point. Times by its own clock.
-
-    `bad_since`: when the first check since a good one failed, None while there is none. `bad_bound`: by how many
-    milliseconds its clock was off then at the most, None if unknown.
-    """
+    """The newest of each kind of entry of one target of a vantage point. Times by its own clock."""
 
     channel: Channel | None = None
     interval: Millis = 0
@@ -91,22 +91,22 @@ class TargetView:
     first_good: Millis | None = None
     outage_entry: int = -1
     """The entry of its newest outage; the bounds above are of that outage."""
-    bad_since: Millis | None = None
-    bad_bound: Millis | None = None
+    error: Millis | None = None
+    """How far off its clock was at the first failure of that outage, at the most; None if unknown."""
+    is_failing: bool = False
+    """Whether a check failed since the latest good one."""
+    is_certain: bool = False
+    """Whether a check failed since the latest unknown one, or gap."""
+    failing_error: Millis | None = None
+    """How far off its clock was at the first of these, at the most; None if unknown."""
 
-    @property
-    def error(self) -> Millis | None:
-        """How far off its clock was at the first failure of its outage, at the most; None if unknown."""
-        return None if self.bad_since is None else self.bad_bound
-
-    def note_check(self, outcome: Outcome, start: Millis, bound: Millis | None) -> None:
-        """Follow the first failure since a good check; an open outage keeps its own."""
-        if self.is_open:
-            return
+    def note_check(self, outcome: Outcome, error: Millis | None) -> None:
+        """Follow the first failure since a good check, and the first since an unknown one."""
+        self.is_certain = outcome is Outcome.DOWN or (self.is_certain and outcome is Outcome.UP)
         if outcome is Outcome.UP:
-            self.bad_since = self.bad_bound = None
-        elif outcome is Outcome.DOWN and self.bad_since is None:
-            self.bad_since, self.bad_bound = start, bound
+            self.is_failing, self.failing_error = False, None
+        elif outcome is Outcome.DOWN and not self.is_failing:
+            self.is_failing, self.failing_error = True, error
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +141,19 @@ class MemberRecord:
     newest: Millis | None = None
 
     def feed(self, index: int, kind: str, target: str, payload: Mapping[str, Any]) -> None:
-        """Follow one entry of FOLLOWED_KINDS. One that cannot be read is passed over: its owner answers for it."""
+        """Follow one entry of FOLLOWED_KINDS. Of one that cannot be read nothing is known from then on: its owner
+        answers for it.
+        """
         view = self.targets.setdefault(target, TargetView())
         try:
-            if kind == "watch":
-                _follow_watch(view, target, payload)
-            elif kind == "outage":
-                _follow_outage(view, index, payload)
-            elif kind == "observation":
-                outcome, bound = Outcome(payload["outcome"]), payload.get("clock", {}).get("bound")
-                view.outcome, view.seen_at = outcome, int(payload["end"])
-                view.note_check(outcome, int(payload["start"]), bound)
-            elif kind == "gap":
-                view.outcome, view.seen_at = None, int(payload["end"])
+            _FOLLOW[kind](view, index, target, payload)
         except (KeyError, TypeError, ValueError, AttributeError):
-            return
+            if kind == "watch":
+                view.is_observed = False
+            elif kind == "outage":
+                view.is_open, view.outage_entry = False, index
+            else:
+                view.outcome, view.seen_at = None, 0
 
     def view_of(self, channel: Channel, at: Millis) -> MemberView | None:
         """Return what it says of a channel at a time by the hub's clock; None if it does not observe it."""
@@ -195,7 +193,7 @@ class MemberRecord:
             return Sight.UNKNOWN
         if view.is_open:
             # Also after a first good check: its own rules say when it is over.
-            return Sight.DOWN
+            return Sight.DOWN if view.is_certain else Sight.UNKNOWN
         return Sight.UP if view.outcome is Outcome.UP else Sight.UNKNOWN
 
     def _is_misdated(self, view: TargetView) -> bool:
@@ -262,19 +260,52 @@ def _not_before(down: Sequence[MemberView], k: int) -> Millis | None:
     return known[k - 1 - unknown] if unknown < k <= len(down) else None
 
 
-def _follow_watch(view: TargetView, target: str, payload: Mapping[str, Any]) -> None:
+def _follow_watch(view: TargetView, _index: int, target: str, payload: Mapping[str, Any]) -> None:
+    is_other = payload["event"] in (TargetEvent.BEGIN, TargetEvent.END)
+    if is_other:
+        view.is_failing, view.failing_error = False, None
     change = change_from(payload)
     settings = change.settings
-    named = Channel(settings.provider, settings.kind.value, "" if settings.provider else target)
-    view.channel, view.interval = named, settings.interval
+    if len(settings.provider) > MAX_PROVIDER_CHARS:
+        raise ValueError("its provider has a name that is too long")
+    view.interval = _millis(settings.interval)
+    view.channel = Channel(settings.provider, settings.kind.value, "" if settings.provider else target)
     view.is_observed = change.event is not TargetEvent.END and change.reason != PAUSED
-    if change.event in (TargetEvent.BEGIN, TargetEvent.END):
-        view.bad_since = view.bad_bound = None
 
 
-def _follow_outage(view: TargetView, index: int, payload: Mapping[str, Any]) -> None:
+def _follow_outage(view: TargetView, index: int, _target: str, payload: Mapping[str, Any]) -> None:
+    bounds = (payload[key] for key in ("last_good", "first_bad", "last_bad", "first_good"))
+    last_good, first_bad, last_bad, first_good = (None if at is None else _millis(at) for at in bounds)
+    if first_bad is None or last_bad is None:
+        raise ValueError("an outage without a failure")
     view.is_open, view.outage_entry = payload["state"] == "open", index
-    if not view.is_open:
-        view.bad_since = view.bad_bound = None
-    view.last_good, view.first_good = payload["last_good"], payload["first_good"]
-    view.first_bad, view.last_bad = int(payload["first_bad"]), int(payload["last_bad"])
+    view.last_good, view.first_bad, view.last_bad, view.first_good = last_good, first_bad, last_bad, first_good
+    view.error = view.failing_error
+
+
+def _follow_observation(view: TargetView, _index: int, _target: str, payload: Mapping[str, Any]) -> None:
+    outcome, clock = Outcome(payload["outcome"]), payload.get("clock")
+    error = clock.get("bound") if isinstance(clock, dict) else None
+    is_error = type(error) is int and 0 <= error <= MAX_MILLIS
+    view.note_check(outcome, error if is_error else None)
+    view.outcome, view.seen_at = outcome, _millis(payload["end"])
+
+
+def _follow_gap(view: TargetView, _index: int, _target: str, payload: Mapping[str, Any]) -> None:
+    view.is_certain = False
+    view.outcome, view.seen_at = None, _millis(payload["end"])
+
+
+_FOLLOW = {
+    "watch": _follow_watch,
+    "outage": _follow_outage,
+    "observation": _follow_observation,
+    "gap": _follow_gap,
+}
+
+
+def _millis(value: object) -> Millis:
+    """Return a time of an entry, if it is one. Raises ValueError."""
+    if type(value) is not int or abs(value) > MAX_MILLIS:
+        raise ValueError("it is no time")
+    return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,10 @@ class QuorumBoard:
         return found
 
     def _channels(self) -> list[Channel]:
-        observed = (member.channels() for member in self.members.values())
-        return sorted(set(self.confirmed).union(*observed), key=str)
+        """Return what is confirmed, and what as many observe as can confirm it: others need no decision."""
+        observed = Counter(channel for member in self.members.values() for channel in member.channels())
+        common = {channel for channel, count in observed.items() if count >= self.k}
+        return sorted(common | self.confirmed.keys(), key=str)
 
     def payload(self, decided: Confirmation) -> dict[str, object]:
         """Return the payload of the entry about a change."""
@@ -188,26 +191,28 @@ def read_record(reader: Reader, made: MemberRecord) -> MemberRecord:
     """
     for target in reader.targets():
         newest = [found for kind in FOLLOWED_KINDS if (found := _newest(reader, target, kind, made.size))]
-        first = _first_failure(reader, target, newest, made.size)
-        for entry in sorted({one.index: one for one in (*first, *newest)}.values(), key=lambda one: one.index):
-            made.feed(entry.index, entry.kind, target, entry.payload)
+        for outcome in (Outcome.DOWN, Outcome.UNKNOWN):
+            if (found := _newest(reader, target, "observation", made.size, outcome)) is not None:
+                newest.append(found)
+        fed = {one.index: one for one in newest}
+        ends = [made.size, *(one.index for one in newest if one.kind == "outage")]
+        fed |= {one.index: one for end in ends for one in _failing_since(reader, target, end)}
+        for index in sorted(fed):
+            made.feed(index, fed[index].kind, target, fed[index].payload)
     return made
 
 
-def _first_failure(reader: Reader, target: str, newest: Iterable[Entry], size: int) -> list[Entry]:
-    """Return the first failure since the latest good check, of an open outage that since the check before it."""
-    outage = next((one for one in newest if one.kind == "outage" and one.payload.get("state") == "open"), None)
-    if outage is not None:
-        since, size = outage.payload["ledger"]["first"], outage.index
-    else:
-        good = _newest(reader, target, "observation", size, Outcome.UP)
-        since = 0 if good is None else good.index
-        for change in reader.entries(target=target, kinds=["watch"], from_index=since, to_index=size):
-            since = change.index if change.payload.get("event") in ("begin", "end") else since
-    found = reader.entries(
-        target=target, kinds=["observation"], outcome=Outcome.DOWN, from_index=since, to_index=size, limit=1
+def _failing_since(reader: Reader, target: str, end: int) -> list[Entry]:
+    """Return the latest good check before entry `end`, or its first entry, and the first failure since."""
+    good = _newest(reader, target, "observation", end, Outcome.UP)
+    since = 0 if good is None else good.index
+    for change in reader.entries(target=target, kinds=["watch"], from_index=since, to_index=end):
+        good = change if change.payload.get("event") in ("begin", "end") else good
+    since = 0 if good is None else good.index
+    failed = reader.entries(
+        target=target, kinds=["observation"], outcome=Outcome.DOWN, from_index=since, to_index=end, limit=1
     )
-    return list(found)
+    return [*([good] if good is not None else []), *failed]
 
 
 def _newest(reader: Reader, target: str, kind: str, size: int, outcome: Outcome | None = None) -> Entry | None:

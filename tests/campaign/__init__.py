@@ -10,5 +10,7 @@ leaves what was on disk.
 At each start the whole ledger is audited and replayed (ledger_check.py). At the end what the ledger reports is
 compared with what was true: outages found, bounds, none that was not the provider's (comparison.py, with truth.py
 for what excuses an outage from being found), probes, gaps and logins (record_check.py).
+`--hub` runs three vantage points of one provider and a hub, over the real detector, ledgers, pushes and quorum,
+but without the monitor (hub_world.py, hub_run.py, hub_verdict.py): one of them lies, one is cut off at times.
 docs/explanation/campaign.md has the figures and says what the rules cannot promise.
 """

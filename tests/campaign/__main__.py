@@ -18,6 +18,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tests.campaign.hub_verdict import HubVerdict
+from tests.campaign.hub_world import K
+from tests.campaign.hub_worlds import hub_results
 from tests.campaign.worlds import WEEKS, Campaign, results
 
 SHOWN = 5
@@ -68,11 +71,15 @@ def main() -> int:
     parser.add_argument("--seed", default="1", help="any word (%(default)s)")
     parser.add_argument("--only", type=int, help="the number of one world")
     parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
+    parser.add_argument("--hub", action="store_true", help="three vantage points and a hub")
+    parser.add_argument("--liars", type=int, default=1, help="with --hub: how many lie (%(default)s)")
     args = parser.parse_args()
     first = 0 if args.only is None else args.only
     worlds = range(first, first + (math.ceil(args.weeks / WEEKS) if args.only is None else 1))
-    campaign, began = Campaign(), time.monotonic()
     talk = Console(stderr=True)
+    if args.hub:
+        return _hub_campaign(args.seed, worlds, args.jobs, args.liars, talk)
+    campaign, began = Campaign(), time.monotonic()
     columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as progress:
         task = progress.add_task("worlds", total=len(worlds))
@@ -87,6 +94,48 @@ def main() -> int:
         again = f"python -m tests.campaign --seed {args.seed} --only {number}"
         page.print(f"world {number} broke {len(campaign.failures[number])} promises; again: {again}")
     return 1 if campaign.failures else 0
+
+
+HUB_ROWS = (
+    "entries",
+    "pushes",
+    "restarts",
+    "lies",
+    "cut off",
+    "clocks wrong",
+    "true outages",
+    "not seen by enough",
+    "seen by enough",
+    "confirmed",
+    "missed",
+    "confirmations",
+    "false",
+    "within bounds",
+    "bounds of honest ones",
+    "bounds on both sides",
+)
+
+
+def _hub_campaign(seed: str, worlds: range, jobs: int, liars: int, talk: Console) -> int:
+    """Run the campaign of the hub. Exit 0 when every promise was kept, else 1."""
+    total, began = HubVerdict(), time.monotonic()
+    for number, verdict in hub_results(seed, worlds, jobs, liars):
+        total.figures += verdict.figures
+        total.failures += verdict.failures
+        for failure in verdict.failures[:SHOWN]:
+            talk.print(f"world {number}: {failure}"[:1000], style="red", markup=False, highlight=False)
+    figures = total.figures
+    figures["missed"] = figures["seen by enough"] - figures["confirmed"]
+    table = Table(title=f"seed {seed}: {liars} of 3 lie, {K} confirm", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("weeks", f"{len(worlds) * WEEKS:,.0f}")
+    for row in HUB_ROWS:
+        table.add_row(row, f"{figures[row]:,}")
+    table.add_row("broken promises", f"{len(total.failures):,}")
+    table.add_row("wall time", f"{time.monotonic() - began:,.0f} s")
+    Console().print(table)
+    return 1 if total.failures else 0
 
 
 def _table(campaign: Campaign, seed: str, seconds: float) -> Table:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from mailwatch.analysis.confirmation import Confirmation
 from mailwatch.hub.client import build_push, verified_tree
 from mailwatch.hub.ledgers import MemberLedgers
 from mailwatch.hub.quorum import QuorumBoard
@@ -89,6 +90,8 @@ class LivingHub:
         self.cosigner = Cosigner(load_witness_key(data_dir), witnessed, [], lambda: self.at)
         self.ledgers = MemberLedgers(place)
         self.arrived: list[Pushed] = []
+        self.decided: list[Confirmation] = []
+        """What the latest decision changed."""
         self.receiver = Receiver(
             self.store.keys, self.reader, self.register, self.ledgers, self.cosigner,
             on_push=self.arrived.append, read_clock=lambda: self.at,
@@ -114,13 +117,17 @@ class LivingHub:
         assert built is not None
         assert self.receiver.push(member.log, str(first), built.body).status == 200
 
-    def decide(self) -> list[tuple[bool, int]]:
-        """Decide now, and record the changes; return whether each is confirmed and how many are down."""
+    def decide(self, *, observes: bool = True) -> list[tuple[bool, int]]:
+        """Decide now, and record the changes; return whether each is confirmed and how many are down.
+
+        `observes`: the hub has targets of its own.
+        """
         for pushed in self.arrived:
             self.board.feed(pushed.member.origin, pushed.entries, pushed.checkpoint.size, pushed.at)
-        self.board.follow_own(self.at)
+        if observes:
+            self.board.follow_own(self.at)
         self.arrived.clear()
-        changed = self.board.changes(self.at)
+        changed = self.decided = self.board.changes(self.at)
         for one in changed:
             payload = self.board.payload(one)
             self.store.append_batch([NewEntry(kind="quorum", time=self.at, target=None, payload=payload)])

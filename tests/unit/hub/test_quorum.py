@@ -38,7 +38,7 @@ def member(name: str, sight: Sight, *, first_bad: int = 0, last_good: int | None
     outcome = {Sight.DOWN: Outcome.DOWN, Sight.UP: Outcome.UP}.get(sight)
     view = TargetView(
         MAIL, MINUTE, is_observed=True, outcome=outcome, seen_at=AT - MINUTE, is_open=sight is Sight.DOWN,
-        last_good=last_good, first_bad=first_bad, outage_entry=7,
+        is_certain=True, last_good=last_good, first_bad=first_bad, outage_entry=7,
     )  # fmt: skip
     return MemberRecord(name, 10, pushed, {"mail": view})
 
@@ -92,11 +92,80 @@ def test_a_paused_or_removed_target_says_nothing() -> None:
         assert confirm(MAIL, [one], 1, AT).views == ()
 
 
-def test_an_entry_that_cannot_be_read_is_passed_over() -> None:
-    one = member("a", Sight.DOWN, first_bad=5)
-    for kind, payload in (("outage", {}), ("watch", {"event": 1}), ("observation", {"outcome": "x"}), ("gap", {})):
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3)
+    | st.sampled_from(["open", "closed", "begin", "down", "up", "unknown", 10**14 + 1, -(10**14) - 1, AT, AT - 1]),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["bound", "first", "boot"]), inner)
+    ),
+    max_leaves=4,
+)
+OUTAGE = {
+    "state": "open",
+    "last_good": AT - 3 * MINUTE,
+    "first_bad": AT - 2 * MINUTE,
+    "last_bad": AT,
+    "first_good": None,
+}
+SEEN = {"outcome": "down", "start": AT - MINUTE, "end": AT, "clock": {"boot": "0" * 16, "end": 9, "bound": 3}}
+KEYS = sorted(OUTAGE | SEEN | {"event": 1, "settings": 1, "at": 1, "ledger": 1, "target": 1})
+MALICIOUS = st.tuples(
+    st.sampled_from(["outage", "observation", "gap", "watch"]), st.dictionaries(st.sampled_from(KEYS), VALUES)
+)
+
+
+@given(st.lists(MALICIOUS, max_size=6), st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_no_payload_of_a_member_stops_the_decisions_about_others(given: Any, whole: bool) -> None:
+    """A member signs what it likes: the hub decides on, and can write down what it decides."""
+    began: dict[str, Any] = {**fact_payload(change(TargetEvent.BEGIN, AT - 9 * MINUTE, MINUTE))}
+    liar, honest = (MemberRecord(name, 9, AT, newest=AT) for name in "ab")
+    for one in (liar, honest):
+        for kind, payload in (("watch", began), ("observation", SEEN), ("outage", OUTAGE)):
+            one.feed(1, kind, "mail", payload)
+    assert confirm(MAIL, [liar, honest], 2, AT).confirmed
+    for kind, payload in given:
+        known = {"outage": OUTAGE, "observation": SEEN, "gap": SEEN, "watch": began}[kind]
+        liar.feed(2, kind, "mail", (known | payload) if whole else payload)
+    assert confirm(MAIL, [honest], 1, AT).confirmed
+    decided = confirm(MAIL, [liar, honest], 2, AT)
+    assert len(decided.views) in (1, 2)
+    if decided.confirmed:
+        # As an entry has them: whole numbers that any reader of JSON can hold.
+        assert all(abs(view.first_bad) < 2**53 and abs(view.last_good or 0) < 2**53 for view in decided.views)
+
+
+def test_of_an_entry_that_cannot_be_read_nothing_is_known() -> None:
+    for kind, payload, sight in (
+        ("outage", {}, Sight.UNKNOWN),
+        ("outage", OUTAGE | {"first_bad": -(10**300)}, Sight.UNKNOWN),
+        ("observation", {"outcome": "x"}, Sight.UNKNOWN),
+        ("gap", {}, Sight.UNKNOWN),
+    ):
+        one = member("a", Sight.DOWN, first_bad=5)
         one.feed(11, kind, "mail", payload)
-    assert confirm(MAIL, [one], 1, AT).views[0].sight is Sight.DOWN
+        assert confirm(MAIL, [one], 1, AT).views[0].sight is sight
+    one = member("a", Sight.DOWN, first_bad=5)
+    one.feed(11, "watch", "mail", {"event": 1})
+    assert confirm(MAIL, [one], 1, AT).views == ()
+
+
+def test_a_first_good_check_after_unknown_ones_confirms_nothing() -> None:
+    """Its outage is still open, and what was in between is not known: with one liar it would be confirmed."""
+    one = member("a", Sight.DOWN, first_bad=5)
+    for outcome, sight in (
+        ("up", Sight.DOWN),
+        ("unknown", Sight.UNKNOWN),
+        ("up", Sight.UNKNOWN),
+        ("down", Sight.DOWN),
+        ("up", Sight.DOWN),
+    ):
+        one.feed(11, "observation", "mail", SEEN | {"outcome": outcome})
+        assert confirm(MAIL, [one], 1, AT).views[0].sight is sight
 
 
 @pytest.fixture
