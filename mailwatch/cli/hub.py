@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from rich.text import Text
@@ -33,7 +33,7 @@ class MemberJson(TypedDict):
 
     name: str
     state: str
-    """invited, joined, pushing or removed."""
+    """invited, joined, pushing, replaced or removed."""
     ledger: str | None
     vantage_point: str | None
     joined: str | None
@@ -98,13 +98,21 @@ def _list(args: argparse.Namespace) -> int:
     with _register(config, read_only=True) as register:
         members, invited = register.members(), register.invitations(now())
     newest = _newest_times(configured_place(config), members)
+    replaced = _replaced(configured_place(config), members)
     if args.json:
-        found = [member_json(one, newest.get(one.origin)) for one in members]
+        found = [member_json(one, newest.get(one.origin), replaced) for one in members]
         found += map(_invitation_json, invited)
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        print_lines(stdout(), _table(members, newest, invited, terminal_format(args, config)))
+        print_lines(stdout(), _table(members, newest, replaced, invited, terminal_format(args, config)))
     return 0
+
+
+def _replaced(hub: Place, members: list[HubMember]) -> dict[str, str]:
+    """Return which ledgers do not count, since another one goes on for them (hub/successions.py)."""
+    from mailwatch.hub.successions import Successions
+
+    return Successions(hub).replaced([one for one in members if one.revoked_at is None])
 
 
 def _newest_times(hub: Place, members: list[HubMember]) -> dict[str, Millis]:
@@ -197,10 +205,12 @@ def _address(config: Config) -> str:
     return f"http://{config.hub_server.listen}/" if config.hub_server else ""
 
 
-def state_of(member: HubMember) -> str:
-    """Return the state of a member in one word."""
+def state_of(member: HubMember, replaced: Container[str] = ()) -> str:
+    """Return the state of a member in one word. `replaced`: the ledgers that do not count (hub/successions.py)."""
     if member.revoked_at is not None:
         return "removed"
+    if member.origin in replaced:
+        return "replaced"
     return "joined" if member.pushed_at is None else "pushing"
 
 
@@ -211,11 +221,11 @@ def clock_fault(newest: Millis | None, pushed_at: Millis | None) -> str:
     return "ahead" if is_ahead(newest, pushed_at) else "late" if is_late(newest, pushed_at) else ""
 
 
-def member_json(member: HubMember, newest: Millis | None) -> MemberJson:
-    """Return a member as JSON. `newest`: how it dated its newest entry."""
+def member_json(member: HubMember, newest: Millis | None, replaced: Container[str] = ()) -> MemberJson:
+    """Return a member as JSON. `newest`: how it dated its newest entry. `replaced`: as `state_of`."""
     return {
         "name": member.name,
-        "state": state_of(member),
+        "state": state_of(member, replaced),
         "ledger": member.origin,
         "vantage_point": member.vantage_point,
         "joined": rfc3339(member.joined_at),
@@ -243,7 +253,11 @@ def _invitation_json(invited: Invitation) -> MemberJson:
 
 
 def _table(
-    members: list[HubMember], newest: dict[str, Millis], invited: list[Invitation], form: TerminalFormat
+    members: list[HubMember],
+    newest: dict[str, Millis],
+    replaced: Mapping[str, str],
+    invited: list[Invitation],
+    form: TerminalFormat,
 ) -> TextTable:
     columns = (
         Column(header="name", shrinks=True),
@@ -256,7 +270,7 @@ def _table(
     )
     table = TextTable(columns, form.zone_note())
     for member in members:
-        state = state_of(member)
+        state = state_of(member, replaced)
         style = {"pushing": "bold green", "removed": "bold red"}.get(state, "")
         pushed = "" if member.pushed_at is None else form.second(member.pushed_at)
         clock = Text(_clock_text(newest.get(member.origin), member.pushed_at), "bold red")

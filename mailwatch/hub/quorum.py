@@ -25,10 +25,12 @@ from mailwatch.analysis.confirmation import (
     Sight,
     confirm,
 )
+from mailwatch.hub.successions import Successions
 from mailwatch.ledger.push import PushedEntry
 from mailwatch.model import Outcome
 from mailwatch.store import Entry, Finding, Reader, StoreDamagedError, StoreError
 from mailwatch.store.errors import DatabaseAwayError
+from mailwatch.store.hub_register import HubMember, HubRegister
 from mailwatch.store.member_ledger import member_place
 from mailwatch.store.place import Place
 from mailwatch.times import Millis
@@ -258,6 +260,7 @@ def audit_decisions(own: Reader, origin: str, hub: Path | Place) -> Iterator[Fin
 
     `own`, `origin`: the hub's ledger and its name. Raises StoreError.
     """
+    twice = _CountedTwice(hub)
     for entry in own.entries(kinds=[KIND]):
         try:
             on_record = decision_from(entry.payload)
@@ -273,6 +276,24 @@ def audit_decisions(own: Reader, origin: str, hub: Path | Place) -> Iterator[Fin
         except (KeyError, ValueError, TypeError) as error:
             yield Finding(entry.index, f"the decision cannot be read: {type(error).__name__}")
             continue
+        if found := twice.among([member.ledger for member in members if member.size]):
+            yield Finding(entry.index, f"it counts {found}, for which another of its vantage points goes on")
         if confirm(on_record.channel, members, on_record.k, on_record.at) != on_record:
             what = f"the entries of its vantage points give another decision about {on_record.channel}"
             yield Finding(entry.index, what)
+
+
+class _CountedTwice:
+    """Finds members that a decision counts beside their successors."""
+
+    def __init__(self, hub: Path | Place) -> None:
+        self._hub, self._successions = hub, Successions(hub)
+        self._members: dict[str, HubMember] | None = None
+
+    def among(self, ledgers: Iterable[str]) -> str:
+        """Return the first of some ledgers that should not count beside the others, "" if there is none."""
+        if self._members is None:
+            with contextlib.closing(HubRegister(self._hub, read_only=True)) as register:
+                self._members = {one.origin: one for one in register.members()}
+        members = [self._members[ledger] for ledger in ledgers if ledger in self._members]
+        return min(self._successions.replaced(members), default="")

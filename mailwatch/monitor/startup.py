@@ -23,6 +23,7 @@ from mailwatch.guard.clock import ClockMonitor
 from mailwatch.hub.ledgers import MemberLedgers
 from mailwatch.hub.quorum import QuorumBoard
 from mailwatch.hub.receiver import Receiver
+from mailwatch.hub.successions import Successions
 from mailwatch.ledger.cosignature import log_key
 from mailwatch.metrics import Metrics
 from mailwatch.model import Rules
@@ -285,7 +286,8 @@ class Startup:
             on_push=service.hub_record.on_push, on_cosigned=service.hub_record.on_cosigned,
         )  # fmt: skip
         cosigner.others = receiver.member_key
-        service.hub_record.members = register.counted
+        successions = Successions(self.place)
+        service.hub_record.members = lambda: successions.counted(register.members())
         packing = MemberPacking(self.place, register, ledgers)
         self.undo.callback(packing.close)
         service.packing.include(packing)

@@ -137,10 +137,6 @@ class HubRegister:
             found = connection.execute(sa.select(hub_members).order_by(hub_members.c.name)).mappings()
             return [_from_row(row) for row in found]
 
-    def counted(self) -> dict[str, Millis]:
-        """Return when each member that was not removed pushed last, by the name of its ledger; 0 before that."""
-        return {one.origin: one.pushed_at or 0 for one in self.members() if one.revoked_at is None}
-
     def note_push(self, origin: str, size: int, at: Millis) -> None:
         """Keep how far and when a member pushed last."""
         with self._engine.begin() as connection:

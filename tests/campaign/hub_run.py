@@ -291,7 +291,7 @@ class HubRun:
         self._at(moment)
         board, hub = self.hub.board, self.hub
         hub.board = QuorumBoard(hub.data_dir, hub.reader, hub.store.keys.origin, hub.k)
-        hub.board.restore(hub.register.counted())
+        hub.board.restore(hub.counted())
         for ledger, record in hub.board.members.items():
             if ledger in board.members and record != board.members[ledger]:
                 self.findings.append(f"at {moment}: read again, {ledger} is {record}, not {board.members[ledger]}")

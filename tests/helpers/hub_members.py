@@ -13,6 +13,7 @@ from mailwatch.hub.client import build_push, verified_tree
 from mailwatch.hub.ledgers import MemberLedgers
 from mailwatch.hub.quorum import QuorumBoard
 from mailwatch.hub.receiver import Pushed, Receiver
+from mailwatch.hub.successions import Successions
 from mailwatch.ledger.cosignature import cosigner_key, log_key
 from mailwatch.ledger.enrolment import JoinRequest
 from mailwatch.model import TargetEvent
@@ -117,6 +118,10 @@ class LivingHub:
         assert built is not None
         assert self.receiver.push(member.log, str(first), built.body).status == 200
 
+    def counted(self) -> dict[str, Millis]:
+        """The members that count, with their last pushes."""
+        return Successions(self.place).counted(self.register.members())
+
     def decide(self, *, observes: bool = True) -> list[tuple[bool, int]]:
         """Decide now, and record the changes; return whether each is confirmed and how many are down.
 
@@ -124,6 +129,8 @@ class LivingHub:
         """
         for pushed in self.arrived:
             self.board.feed(pushed.member.origin, pushed.entries, pushed.checkpoint.size, pushed.at)
+        for ledger in self.board.members.keys() - self.counted().keys() - {self.board.origin}:
+            self.board.forget(ledger)
         if observes:
             self.board.follow_own(self.at)
         self.arrived.clear()

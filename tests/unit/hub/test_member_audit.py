@@ -164,7 +164,7 @@ def test_the_others_still_confirm_where_one_is_damaged(
     database(member_place(hub.place, members[0].origin).data_dir).write_bytes(b"nothing of a database" * 1000)
     board = QuorumBoard(hub.place, hub.reader, hub.store.keys.origin, 2)
     with caplog.at_level(logging.ERROR):
-        board.restore(hub.register.counted())
+        board.restore(hub.counted())
     assert f"the ledger {members[0].origin} cannot be read" in caplog.text
     (decided,) = board.changes(hub.at)
     assert decided.confirmed

@@ -290,7 +290,7 @@ def test_a_hub_that_starts_again_decides_as_if_it_had_gone_on(hub: LivingHub, tm
     members = joined(hub, tmp_path, 40, a=down_between(10, 25), b=down_between(12, 30), c=always)
     live(hub, members, 20)
     again = QuorumBoard(hub.data_dir, hub.reader, hub.store.keys.origin, 2)
-    again.restore(hub.register.counted())
+    again.restore(hub.counted())
     again.follow_own(hub.at)
     assert again.confirmed.keys() == hub.board.confirmed.keys() == {MAIL}
     assert again.members == hub.board.members
