@@ -72,6 +72,8 @@ def _print_done(args: argparse.Namespace, file: Path, made: Backup, removed: tup
         "files": made.files,
         "bytes": made.size,
     }
+    if made.left_out:
+        plain["left_out"] = list(made.left_out)
     if removed is not None:
         plain["removed"] = [str(path) for path in removed]
     if args.json:
@@ -80,6 +82,8 @@ def _print_done(args: argparse.Namespace, file: Path, made: Backup, removed: tup
     entries = "no database" if made.entries is None else f"{made.entries} entries"
     what = f"{file}: {made.origin}, {entries}, {made.files} files, {made.size} bytes"
     print(translated(what))
+    for why in made.left_out:
+        print_error(tr("left out: {what}", what=why))
     for path in removed or ():
         print(tr("removed {path}", path=path))
     print_error("It contains the private key of the ledger: protect it like a password.")

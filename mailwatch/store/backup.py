@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import IO
 
 from mailwatch.files import sync_folder
-from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.progress import StartupProgress
 from mailwatch.store import keys as key_files
 from mailwatch.store.audit import audit_database
 from mailwatch.store.closed_ledger import ARCHIVE_FOLDER, CLOSED_FILE
-from mailwatch.store.copying import copy_tables, copy_token_files, one_moment
+from mailwatch.store.copying import copy_tables, copy_token_files, one_moment, whole_tree
 from mailwatch.store.errors import (
     DiskFullError,
     StoreDamagedError,
@@ -42,10 +41,9 @@ from mailwatch.store.errors import (
 )
 from mailwatch.store.first_start import check_not_missing, migrate_database
 from mailwatch.store.keys import Keys, load_keys
+from mailwatch.store.member_copies import copy_member, kept_members
 from mailwatch.store.member_ledger import FOLDER as MEMBERS
-from mailwatch.store.packs import PrunedSubtree
 from mailwatch.store.place import Place, place_of
-from mailwatch.store.pruning import segments
 from mailwatch.store.reader import Reader
 from mailwatch.store.sqlite import SqlitePlace, database
 from mailwatch.store.store import Store
@@ -68,13 +66,14 @@ PREFIX = ".mailwatch-backup-"
 class Backup:
     """The contents of a backup: the ledger's name, numbers of entries and files, and size in bytes.
 
-    `entries`: None where the database is not in it.
+    `entries`: None where the database is not in it. `left_out`: why ledgers of a hub's members are not in it.
     """
 
     origin: str
     entries: int | None
     files: int
     size: int
+    left_out: tuple[str, ...] = ()
 
 
 def backup(where: Path | Place, file: Path) -> Backup:
@@ -111,8 +110,8 @@ def backup(where: Path | Place, file: Path) -> Backup:
         origin, entries, root = store.keys.origin, store.size, store.root
         store.close()
         check_undamaged(copy, place, entries, root)
-        files, size = _write(place, copy, made, file)
-    return Backup(origin=origin, entries=entries, files=files, size=size)
+        files, size, left_out = _write(place, copy, made, file)
+    return Backup(origin=origin, entries=entries, files=files, size=size, left_out=left_out)
 
 
 def backup_keys(where: Path | Place, file: Path) -> Backup:
@@ -126,20 +125,22 @@ def backup_keys(where: Path | Place, file: Path) -> Backup:
         raise FileExistsError(f"{file} already exists; name a new file")
     origin = load_keys(place.data_dir).origin
     with _errors_of(file), _work_folder(file.absolute().parent) as made:
-        files, size = _write(place, None, made, file)
+        files, size, _ = _write(place, None, made, file)
     return Backup(origin=origin, entries=None, files=files, size=size)
 
 
-def _write(place: Place, copy: Path | None, made: Path, file: Path) -> tuple[int, int]:
-    """Write the file, whole or not at all, by way of the work folder; return its numbers of files and bytes."""
+def _write(place: Place, copy: Path | None, made: Path, file: Path) -> tuple[int, int, tuple[str, ...]]:
+    """Write the file, whole or not at all, by way of the work folder; return its numbers of files and bytes, and
+    which ledgers of members are left out.
+    """
     with _unnamed_file(made) as (whole, folder, name):
-        files = _pack(place, copy, made, whole)
+        files, left_out = _pack(place, copy, made, whole)
         size = whole.tell()
         # A link, not a rename: it never replaces a file made meanwhile. With a folder's descriptor, since
         # without one Python would link the symbolic link in /proc itself.
         os.link(name, file, src_dir_fd=folder)
     sync_folder(file.absolute().parent)
-    return files, size
+    return files, size, left_out
 
 
 @contextlib.contextmanager
@@ -234,19 +235,10 @@ def check_undamaged(copy: Path, place: Place, size: int, root: bytes) -> None:
     No page may be damaged, each payload must match its header, and the headers must hash to `root`, computed at
     the start from the last signed checkpoint on.
     """
-    tree = CompactRange()
     with contextlib.closing(Reader.open(SqlitePlace(copy))) as reader:
         if found := audit_database(reader):
             raise damaged(place, found[0].what)
-        for segment in segments(reader, 0, size):
-            if isinstance(segment, PrunedSubtree):
-                tree.append_subtree(segment.root, segment.level)
-                # What is left of it.
-                for _ in reader.entries(from_index=segment.first, to_index=tree.size):
-                    pass
-                continue
-            for *_, header, _payload in reader.raw_entries(segment.start, segment.stop):
-                tree.append(leaf_hash(header.encode()))
+    tree = whole_tree(SqlitePlace(copy), lambda _done: None)
     if (tree.size, tree.root()) != (size, root):
         raise damaged(place, "its entries do not give the root that was signed")
 
@@ -286,11 +278,11 @@ def _copy_postgresql(place: Place, copy: Path, keys: Keys) -> None:
         hold.release()
 
 
-def _pack(place: Place, copy: Path | None, made: Path, whole: IO[bytes]) -> int:
-    """Pack the copied database, unless there is none, and the ledger's other files, the keys last; return the
-    number of files. `made`: the work folder.
+def _pack(place: Place, copy: Path | None, made: Path, whole: IO[bytes]) -> tuple[int, tuple[str, ...]]:
+    """Pack the copied database, unless there is none, and the ledger's other files; return the number of files,
+    and which ledgers of members are left out. `made`: the work folder.
     """
-    data_dir, count = place.data_dir, 0
+    data_dir, count, left_out = place.data_dir, 0, list[str]()
     # With PostgreSQL the tokens are in the database.
     sources = {"tokens": copy or Path(os.devnull)} if place.is_shared else {}
     with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=6) as tar:
@@ -313,26 +305,41 @@ def _pack(place: Place, copy: Path | None, made: Path, whole: IO[bytes]) -> int:
         for path in _kept_ledgers(data_dir):
             tar.add(path, str(path.relative_to(data_dir)), recursive=False, filter=_without_owner)
             count += path.is_file()
-        count += _pack_members(data_dir, made, tar)
+        if copy is not None:
+            members, left_out = _pack_members(place, made, tar)
+            count += members
     whole.flush()
     os.fsync(whole.fileno())
-    return count
+    return count, tuple(left_out)
 
 
-def _pack_members(data_dir: Path, made: Path, tar: tarfile.TarFile) -> int:
-    """Pack the ledgers of a hub's members, each one moment of it; return how many there are."""
-    count, copy = 0, made / "member"
-    for folder in sorted((data_dir / MEMBERS).glob("*")):
-        source = database(folder)
-        if not source.exists():
+def _pack_members(place: Place, made: Path, tar: tarfile.TarFile) -> tuple[int, list[str]]:
+    """Pack the ledgers of a hub's members, each one moment of it, as files of SQLite.
+
+    Return how many there are, and why any is left out: what is damaged there shall not keep all else from being
+    backed up.
+    """
+    count, left_out, copy = 0, list[str](), SqlitePlace(made / "member")
+    for member in kept_members(place):
+        shutil.rmtree(copy.data_dir, ignore_errors=True)
+        try:
+            if place.is_shared:
+                copy_member(member, member.place(place), copy)
+            else:
+                copy.data_dir.mkdir(mode=0o700)
+                _copy_database(database(member.place(place).data_dir), database(copy.data_dir))
+                copy_member(member, member.place(place), copy)
+        except StoreDamagedError as error:
+            left_out.append(str(error).replace(str(database(copy.data_dir)), str(member.place(place))))
             continue
-        _copy_database(source, copy)
+        folder = Path(MEMBERS) / member.place(place).data_dir.name
         for path in (folder,) if count else (folder.parent, folder):
-            tar.add(path, str(path.relative_to(data_dir)), recursive=False, filter=_without_owner)
-        tar.add(copy, str(source.relative_to(data_dir)), filter=_without_owner)
-        copy.unlink()
+            entry = tarfile.TarInfo(str(path))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o700
+            tar.addfile(entry)
+        tar.add(database(copy.data_dir), str(database(folder)), filter=_without_owner)
         count += 1
-    return count
+    return count, left_out
 
 
 def _kept_ledgers(data_dir: Path) -> Iterator[Path]:

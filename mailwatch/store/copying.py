@@ -9,7 +9,9 @@ import sqlalchemy as sa
 
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store.errors import StoreError
+from mailwatch.store.packs import PrunedSubtree
 from mailwatch.store.place import Place
+from mailwatch.store.pruning import segments
 from mailwatch.store.reader import Reader
 from mailwatch.store.schema import metadata, token_files
 
@@ -50,18 +52,32 @@ def size_of(connection: sa.Connection, table: sa.Table) -> int:
 
 def read_back(place: Place, size: int, root: bytes, progress: Callable[[int], None]) -> None:
     """Read all entries of a copy, whose headers must hash to the signed root. Raises StoreError."""
-    tree = CompactRange()
+    tree = whole_tree(place, progress)
     with contextlib.closing(Reader.open(place)) as reader:
-        for *_, header, _payload in reader.raw_entries(0, size):
-            if tree.size % ROWS == 0:
-                progress(tree.size)
-            tree.append(leaf_hash(header.encode()))
         more = reader.size()
     if (tree.size, tree.root(), more) != (size, root, size):
         raise StoreError(
             f"the entries in {place} do not give the root that was signed; `mailwatch ledger audit` shows whether "
             "the ledger was damaged before. It stays where it is"
         )
+
+
+def whole_tree(place: Place, progress: Callable[[int], None]) -> CompactRange:
+    """Return the tree over all entries of a ledger, each of which must match its header. Raises StoreError."""
+    tree = CompactRange()
+    with contextlib.closing(Reader.open(place)) as reader:
+        for segment in segments(reader, 0, reader.size()):
+            if isinstance(segment, PrunedSubtree):
+                tree.append_subtree(segment.root, segment.level)
+                # What is left of it.
+                for _ in reader.entries(from_index=segment.first, to_index=tree.size):
+                    pass
+                continue
+            for *_, header, _payload in reader.raw_entries(segment.start, segment.stop):
+                if tree.size % ROWS == 0:
+                    progress(tree.size)
+                tree.append(leaf_hash(header.encode()))
+    return tree
 
 
 def one_moment(place: Place) -> sa.Engine:

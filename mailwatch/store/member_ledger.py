@@ -104,6 +104,11 @@ class MemberLedger:
         """Root over all entries."""
         return self._tree.root()
 
+    @property
+    def hashes(self) -> bytes:
+        """The subtrees of all entries, from which a tree grows on."""
+        return self._tree.to_bytes()
+
     def append(
         self, push: Push, at: Millis, cosigned: Checkpoint | None = None
     ) -> tuple[Checkpoint, list[PushedEntry]]:

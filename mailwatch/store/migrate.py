@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -34,6 +35,7 @@ from mailwatch.store.data_dir import DataDirLock
 from mailwatch.store.errors import StoreError, StoreHealth
 from mailwatch.store.first_start import MIGRATED, migrate_database
 from mailwatch.store.keys import Keys, load_keys
+from mailwatch.store.member_copies import copy_member, kept_members
 from mailwatch.store.place import Place
 from mailwatch.store.postgres import PostgresPlace
 from mailwatch.store.postgres_copy import copy_into_postgresql
@@ -108,6 +110,9 @@ def to_postgresql(destination: PostgresPlace, progress: Progress = _silent) -> M
         migrate_database(destination, made, StartupProgress())
         if signed is not None:
             _copy_to_postgresql(source, destination, made, signed, progress)
+            for member in kept_members(source):
+                copied_rows = partial(_member_progress, progress)
+                copy_member(member, member.place(source), member.place(destination), copied_rows)
             progress(MoveStep.REPLACING, 0, 0)
             with alone(database(data_dir)):
                 database(data_dir).rename(old)
@@ -115,9 +120,23 @@ def to_postgresql(destination: PostgresPlace, progress: Progress = _silent) -> M
         progress(MoveStep.OPENED, 0, 0)
         copied = _last_signed(made, load_keys(data_dir), destination)
         _open_head(made, copied, destination)
+        for member in kept_members(destination):
+            _set_aside(member.place(source))
     finally:
         hold.release()
     return Move(copied.keys.origin, copied.size, str(old), str(destination))
+
+
+def _member_progress(progress: Progress, done: int) -> None:
+    progress(MoveStep.COPYING, done, 0)
+
+
+def _set_aside(member: Place) -> None:
+    """Rename the file of a member that was moved, as that of the hub itself."""
+    file = database(member.data_dir)
+    if file.exists():
+        file.rename(member.data_dir / MIGRATED)
+        sync_folder(member.data_dir)
 
 
 def _sign(source: Place) -> _Signed:
@@ -224,6 +243,10 @@ def to_sqlite(source: PostgresPlace, progress: Progress = _silent) -> Move:
             _close_head(source, signed, mark)
     progress(MoveStep.OPENED, 0, 0)
     with _locked(data_dir):
+        # Only now: no node takes pushes for a ledger that is closed.
+        for member in kept_members(source):
+            copied_rows = partial(_member_progress, progress)
+            copy_member(member, member.place(source), member.place(SqlitePlace(data_dir)), copied_rows)
         if not file.exists():
             database(work).rename(file)
             sync_folder(data_dir)
