@@ -26,6 +26,8 @@ from mailwatch.times import Millis
 
 MAX_BYTES = 16 * 2**20
 """Most bytes of a push, before it is compressed."""
+MAX_LINES = MAX_BYTES // 128
+"""Most lines of a push: each entry has more bytes than that, and each line more memory than bytes."""
 MAX_NOTE_BYTES = 4096
 MAX_NAME_CHARS = 1000
 MAX_WINDOW = 2**23
@@ -39,7 +41,7 @@ class PushError(Exception):
 
 
 class PushTooLongError(PushError):
-    """A push is longer than MAX_BYTES."""
+    """A push is longer than MAX_BYTES, or has more lines than MAX_LINES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def parse_push(body: bytes) -> Push:
         except UnicodeDecodeError:
             raise PushError("a note is not UTF-8") from None
         end = last + 2
+    if text.count(b"\n", end) > MAX_LINES:
+        raise PushTooLongError(f"a push has at most {MAX_LINES} entries")
     return Push(found[0], found[1], text[end:].splitlines(keepends=True))
 
 

@@ -131,7 +131,7 @@ async def exchange(
     try:
         async with asyncio.timeout(seconds):
             return await _exchange(method, url, body, seconds)
-    except TimeoutError:
+    except (TimeoutError, httpx.TimeoutException):
         raise WitnessError(f"no answer within {seconds:.0f} s") from None
     except httpx.HTTPError as error:
         raise WitnessError(f"{type(error).__name__}: {error}"[:MAX_WORDS]) from None
