@@ -22,6 +22,7 @@ from mailwatch.fleet.division import SHARES, UNDIVIDED, Division, account_name, 
 from mailwatch.fleet.eligibility import weights, why_not
 from mailwatch.fleet.exchange import Exchange, Item, Received
 from mailwatch.fleet.messages import (
+    DIFFERS,
     Job,
     MessageError,
     Result,
@@ -32,6 +33,7 @@ from mailwatch.fleet.messages import (
 )
 from mailwatch.kinds import KINDS
 from mailwatch.model import Observation
+from mailwatch.probes.certificates import CertificateText
 from mailwatch.settings import Target
 from mailwatch.store.errors import StoreError
 from mailwatch.store.lease import Node
@@ -54,6 +56,8 @@ WAY_SECONDS = BEGIN_MS / 1000 + GRACE_SECONDS
 """Seconds that a probe may take longer at another node than here."""
 HELLO_MS: Millis = 5000
 """Milliseconds after which a node that was sent nothing gets an empty message: it keeps the clocks compared."""
+MAX_SAID = 100
+"""Most targets whose settings differ elsewhere that the log names."""
 NAME_CHARS = 4
 """Characters of a node's id that the record has."""
 
@@ -77,6 +81,8 @@ class RemoteObservation:
     attributed: Observation | None
     node: str
     """The first characters of its id."""
+    certificates: Mapping[str, CertificateText]
+    """What certificates say that it met first now, by fingerprint."""
 
 
 @dataclass(slots=True)
@@ -143,6 +149,7 @@ class Dispatcher:
         self._written = False
         self.remote, self.lost = 0, Counter[str]()
         self._said: dict[str, str] = {}
+        self._refused = set[tuple[str, str]]()
 
     def set_targets(self, targets: Iterable[Target]) -> None:
         """Set which targets there are: accounts that a round trip joins are in one share."""
@@ -203,7 +210,8 @@ class Dispatcher:
             del self._under_way[job.number]
             self._busy[to] -= 1
         if result.observation is None:
-            raise self._lost(job, "refused", result.refusal)
+            self._say_refusal(to, target, result.refusal)
+            raise self._lost(job, "refused", result.refusal, said_so=True)
         self.remote += 1
         by = Exchanged(monotonic.origin().boot, sent, taken, monotonic.offset(), self._clock_bound())
         difference = self._clocks.setdefault(to, ClockRelation()).difference(taken)
@@ -213,7 +221,14 @@ class Dispatcher:
             if result.attributed is None
             else on_our_clocks(result.attributed, result.offset, difference, by),
             node=to.node[:NAME_CHARS],
+            certificates=result.certificates,
         )
+
+    def _say_refusal(self, to: Address, target: Target, why: str) -> None:
+        """Log once why a node probes a target not at all; that it is busy or stops is no news."""
+        if why == DIFFERS and (to.node, target.name) not in self._refused and len(self._refused) < MAX_SAID:
+            self._refused.add((to.node, target.name))
+            logger.warning("%s: node %s does not probe it: %s", target.name, to.node[:NAME_CHARS], why)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -322,6 +337,7 @@ class Dispatcher:
                 self._on_item(received, item)
             except MessageError as error:
                 self._exchange.drop(str(error))
+                self._fail_refused(received.sender, item, str(error))
 
     def _on_item(self, received: Received, item: Item) -> None:
         if "hello" in item:
@@ -336,6 +352,13 @@ class Dispatcher:
         check_answer(result, under_way.job)
         under_way.result.set_result((result, received.taken))
 
+    def _fail_refused(self, sender: Address, item: Item, why: str) -> None:
+        """Give up a job whose own node answered with what cannot be recorded."""
+        number = item.get("job")
+        under_way = self._under_way.get(number) if isinstance(number, int) else None
+        if under_way is not None and under_way.to == sender:
+            self._fail(under_way, "refused", why)
+
     def _on_undelivered(self, to: Address, items: Sequence[Item]) -> None:
         for item in items:
             number = item.get("job")
@@ -346,10 +369,10 @@ class Dispatcher:
         if not under_way.result.done():
             under_way.result.set_exception(self._lost(under_way.job, reason, why))
 
-    def _lost(self, job: Job, reason: str, why: str) -> ProbeLostError:
+    def _lost(self, job: Job, reason: str, why: str, *, said_so: bool = False) -> ProbeLostError:
         self.lost[reason] += 1
-        # A node that refuses, and one that never got the job, did not log in.
-        return ProbeLostError(why, with_login=job.with_login and reason in ("silent", "lapsed"))
+        # One that never got the job did not log in, nor did one that says so.
+        return ProbeLostError(why, with_login=job.with_login and reason != "undelivered" and not said_so)
 
     def _digest(self, target: Target) -> str:
         known = self._digests.get(target.name)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import orjson
 
+from mailwatch.fleet.shapes import JOB, MESSAGE, REFUSAL, RESULT, Rule
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.entry import secret_id
 from mailwatch.ledger.payloads import fact_payload, observation_from
 from mailwatch.model import Cause, Observation, Outcome
+from mailwatch.probes.certificates import CertificateText
 from mailwatch.settings import Login, RoundtripTask, Target
 from mailwatch.times import Millis
 
@@ -26,8 +28,8 @@ MAX_ITEM_BYTES = 256 * 1024
 """Most bytes of one job or result: an observation with all replies of all its attempts has a tenth of that."""
 MAX_MESSAGE_BYTES = 1024 * 1024
 """Most bytes of one message; more items make more messages."""
-MAX_DEPTH = 12
-MAX_NUMBER = 2**53 - 1
+DIFFERS = "its settings or its password are not the same there"
+"""The refusal of a node that has another idea of the target."""
 
 
 class MessageError(ValueError):
@@ -64,6 +66,8 @@ class Result:
     observation: Observation | None = None
     attributed: Observation | None = None
     offset: Millis = 0
+    certificates: Mapping[str, CertificateText] = field(default_factory=dict)
+    """What certificates say that the node met first now, by fingerprint. It is not recorded."""
     refusal: str = ""
 
 
@@ -118,7 +122,7 @@ def job_item(job: Job) -> dict[str, object]:
 
 def job_from(item: Mapping[str, object]) -> Job:
     """Parse a job. Raises MessageError."""
-    _check(item, _JOB, "a job")
+    _check(item, JOB, "a job")
     found = cast(dict[str, Any], item)
     return Job(
         number=found["job"],
@@ -141,6 +145,8 @@ def result_item(result: Result) -> dict[str, object]:
         "observation": fact_payload(result.observation),
         "offset": result.offset,
     }
+    if result.certificates:
+        item["certificates"] = {name: asdict(text) for name, text in result.certificates.items()}
     if result.attributed is not None:
         item["attributed"] = fact_payload(result.attributed)
     if len(canonical(item)) > MAX_ITEM_BYTES:
@@ -151,10 +157,10 @@ def result_item(result: Result) -> dict[str, object]:
 def result_from(item: Mapping[str, object]) -> Result:
     """Parse a result. Raises MessageError."""
     if "refused" in item:
-        _check(item, _REFUSAL, "a refusal")
+        _check(item, REFUSAL, "a refusal")
         found = cast(dict[str, Any], item)
         return Result(number=found["job"], refusal=found["refused"][:200])
-    _check(item, _RESULT, "a result")
+    _check(item, RESULT, "a result")
     found = cast(dict[str, Any], item)
     attributed = found.get("attributed")
     return Result(
@@ -162,6 +168,15 @@ def result_from(item: Mapping[str, object]) -> Result:
         observation=_observation(found["observation"]),
         attributed=None if attributed is None else _observation(attributed),
         offset=found["offset"],
+        certificates={
+            name: CertificateText(
+                not_after=text["not_after"],
+                unreadable=text["unreadable"],
+                issuer=text["issuer"],
+                names=tuple(text["names"]),
+            )
+            for name, text in found.get("certificates", {}).items()
+        },
     )
 
 
@@ -198,7 +213,7 @@ def decode(text: str) -> Message:
         read = orjson.loads(text)
     except ValueError:
         raise MessageError("it is not JSON") from None
-    _check(read, _MESSAGE, "a message")
+    _check(read, MESSAGE, "a message")
     received = read["received"]
     return Message(
         sent=read["sent"],
@@ -240,139 +255,6 @@ def _observation(payload: Mapping[str, object]) -> Observation:
     ):
         raise MessageError("its outcome and its cause do not go together")
     return observation
-
-
-Rule = Callable[[object], bool]
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= 65_536 and "\0" not in value
-
-
-def _is_whole(value: object) -> bool:
-    return type(value) is int and abs(value) <= MAX_NUMBER
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_flag_or_null(value: object) -> bool:
-    return value is None or isinstance(value, bool)
-
-
-def _is_whole_or_null(value: object) -> bool:
-    return value is None or _is_whole(value)
-
-
-def _texts(value: object) -> bool:
-    return isinstance(value, list) and len(value) <= 1000 and all(map(_is_text, value))
-
-
-def _map_of(rule: Rule) -> Rule:
-    return lambda value: (
-        isinstance(value, dict) and len(value) <= 1000 and all(_is_text(key) and rule(value[key]) for key in value)
-    )
-
-
-def _list_of(rule: Rule) -> Rule:
-    return lambda value: isinstance(value, list) and len(value) <= 10_000 and all(map(rule, value))
-
-
-def _object(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = None) -> Rule:
-    known = {**required, **(optional or {})}
-    return lambda value: (
-        isinstance(value, dict)
-        and required.keys() <= value.keys() <= known.keys()
-        and all(known[key](value[key]) for key in value)
-    )
-
-
-def _is_fact(value: object, depth: int = 0) -> bool:
-    """Whether a value is fit for the record: text, whole numbers, lists and mappings of them."""
-    if depth > MAX_DEPTH:
-        return False
-    if isinstance(value, dict):
-        return all(_is_text(key) and _is_fact(value[key], depth + 1) for key in value)
-    if isinstance(value, list):
-        return all(_is_fact(one, depth + 1) for one in value)
-    return _is_flag_or_null(value) or _is_whole(value) or _is_text(value)
-
-
-def _is_mapping_of_facts(value: object) -> bool:
-    return isinstance(value, dict) and _is_fact(value)
-
-
-_TLS = _object({"version": _is_text, "cipher": _is_text, "fingerprint": _is_text, "not_after": _is_whole_or_null})
-_ATTEMPT = _object(
-    {"start": _is_whole, "end": _is_whole, "peer": _is_text, "phases_us": _map_of(_is_whole)},
-    {
-        "cause": _is_text,
-        "failed_phase": _is_text,
-        "detail": _is_text,
-        "replies": _texts,
-        "tls": _TLS,
-        "facts": _is_mapping_of_facts,
-    },
-)
-_GUARD = _object(
-    {"asked": _is_whole, "online": _is_flag_or_null, "controls": _map_of(_is_text)},
-    {
-        "answered": _is_whole,
-        "online4": _is_flag,
-        "online6": _is_flag,
-        "resolver": _is_text,
-        "lie": _texts,
-    },
-)
-_CLOCK = _object({"boot": _is_text, "end": _is_whole, "start": _is_whole}, {"bound": _is_whole})
-_OBSERVATION = _object(
-    {
-        "target": _is_text,
-        "scheduled": _is_whole,
-        "start": _is_whole,
-        "end": _is_whole,
-        "outcome": _is_text,
-        "login": _is_flag,
-        "attempts": _list_of(_ATTEMPT),
-        "clock": _CLOCK,
-    },
-    {
-        "cause": _is_text,
-        "failed_phase": _is_text,
-        "detail": _is_text,
-        "addresses": _texts,
-        "partial": _texts,
-        "guard": _GUARD,
-        "facts": _is_mapping_of_facts,
-    },
-)
-_JOB = _object(
-    {
-        "job": _is_whole,
-        "target": _is_text,
-        "digest": _is_text,
-        "login": _is_flag,
-        "every": _is_flag,
-        "diagnose": _is_flag,
-        "due": _is_whole,
-        "within": _is_whole,
-    }
-)
-_REFUSAL = _object({"job": _is_whole, "refused": _is_text})
-_RESULT = _object(
-    {"job": _is_whole, "observation": _OBSERVATION, "offset": _is_whole}, {"attributed": _OBSERVATION}
-)
-_MESSAGE = _object(
-    {
-        "sent": _is_whole,
-        "series": _is_text,
-        "received": lambda value: (
-            value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value)))
-        ),
-        "items": _list_of(lambda value: isinstance(value, dict)),
-    }
-)
 
 
 def _check(value: object, rule: Rule, what: str) -> None:

@@ -17,7 +17,7 @@ from mailwatch import monotonic
 from mailwatch.config import Config
 from mailwatch.fleet.eligibility import line_word, probing_words
 from mailwatch.fleet.exchange import Exchange, Item, Received
-from mailwatch.fleet.messages import Job, MessageError, Result, job_from, result_item, target_digest
+from mailwatch.fleet.messages import DIFFERS, Job, MessageError, Result, job_from, result_item, target_digest
 from mailwatch.guard.attribution import FaultAttribution
 from mailwatch.guard.clock import ClockMonitor
 from mailwatch.kinds import KINDS
@@ -27,6 +27,7 @@ from mailwatch.monitor.bounded_probes import BoundedProbes, attempts_span
 from mailwatch.monitor.membership import Membership
 from mailwatch.monitor.service import build_guards, time_servers
 from mailwatch.probes import ProbeFunction, ProbeRequest, TlsContexts, max_probe_seconds, observe
+from mailwatch.probes.certificates import CertificateText
 from mailwatch.probes.internal_errors import ProbeStart, internal_error_observation, redacted_traceback
 from mailwatch.settings import Target
 from mailwatch.store.probe_messages import Address
@@ -39,6 +40,8 @@ LINE_SECONDS, LINE_DOWN_SECONDS = 60.0, 5.0
 FINISH_SECONDS = 5.0
 """Seconds for the probes under way when this node stops."""
 STALL_SECONDS = 1.0
+CERTIFICATE_SECONDS = 3600.0
+"""Seconds after which it is sent again what a certificate says."""
 MAX_WAITING = 10_000
 """Jobs that may wait for a free place; each waits for seconds, or is given back."""
 
@@ -78,6 +81,8 @@ class Prober:
         self._exchange: Exchange | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
+        self._sent_certificates: dict[str, float] = {}
+        """When each certificate was sent last, by its fingerprint, on time.monotonic()."""
         self._line: bool | None = None
 
     def configure(self, config: Config, targets: Sequence[Target]) -> None:
@@ -166,14 +171,20 @@ class Prober:
                 continue
             task = asyncio.create_task(self._do(asked))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # No observation: the active node probes the target again.
+            logger.error("a probe for the active node failed: internal error", exc_info=error)
 
     async def _do(self, asked: _Asked) -> None:
         """Probe, and send the result; or say why not."""
         job = asked.job
         target = self._targets.get(job.target)
         if target is None or self._digests[job.target] != job.digest or KINDS[target.kind].awaits_delivery:
-            self._refuse(asked, "its settings are not the same there")
+            self._refuse(asked, DIFFERS)
             return
         async with self._at_once:
             if why := self._why_not_now(asked):
@@ -206,7 +217,8 @@ class Prober:
             with self.attribution.check_line_meanwhile():
                 observation = await self._bounded.run(max_probe_seconds(target), self._observe(request))
         except Exception as error:
-            return internal_error_observation(target, job.scheduled_at, start, error)
+            # The interval in force is the active node's to say.
+            return replace(internal_error_observation(target, job.scheduled_at, start, error), interval=None)
         return replace(observation, clock=attempts_span(observation, began, None))
 
     async def _attribute(
@@ -241,7 +253,13 @@ class Prober:
         attributed: Observation | None,
         offset: int,
     ) -> None:
-        result = Result(number=asked.job.number, observation=observation, attributed=attributed, offset=offset)
+        result = Result(
+            number=asked.job.number,
+            observation=observation,
+            attributed=attributed,
+            offset=offset,
+            certificates=self._new_certificates(observation),
+        )
         try:
             item = result_item(result)
         except Exception as error:
@@ -249,6 +267,20 @@ class Prober:
             self._refuse(asked, f"internal error: {type(error).__name__}")
             return
         self._send(asked, item)
+
+    def _new_certificates(self, observation: Observation) -> dict[str, CertificateText]:
+        """Return what certificates say that was not sent within the last hour: the active node may have forgotten
+        it.
+        """
+        now, found = time.monotonic(), dict[str, CertificateText]()
+        for attempt in observation.attempts:
+            fingerprint = attempt.tls.fingerprint if attempt.tls is not None else ""
+            sent = self._sent_certificates.get(fingerprint, -CERTIFICATE_SECONDS)
+            text = self._contexts.certificate(fingerprint)
+            if text is not None and now - sent >= CERTIFICATE_SECONDS:
+                found[fingerprint] = text
+                self._sent_certificates[fingerprint] = now
+        return found
 
     def _refuse(self, asked: _Asked, why: str) -> None:
         self._send(asked, result_item(Result(number=asked.job.number, refusal=why)))

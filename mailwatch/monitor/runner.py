@@ -140,6 +140,8 @@ class ProbeRunner:
                 runtime.probe_ended, runtime.probing_since, runtime.unrecorded = time.monotonic(), None, True
                 runtime.is_elsewhere = False
                 self.login_backoff.release(target)
+        for fingerprint, text in found.certificates.items():
+            self._contexts.learn_certificate(fingerprint, text)
         self._metrics.lag((found.probed.started_at - scheduled_at) / 1000)
         interval = max(1, round(target.interval * 1000))
         recorded = self._record_login(target, replace(found.probed, interval=interval), lost_logins)

@@ -98,6 +98,16 @@ class TlsFactsCache:
     def __init__(self) -> None:
         self._known: dict[str, CertificateText] = {}
 
+    def learn(self, fingerprint: str, text: CertificateText) -> None:
+        """Keep what a certificate says that another node met."""
+        if fingerprint not in self._known:
+            self._make_room()
+            self._known[fingerprint] = text
+
+    def _make_room(self) -> None:
+        if len(self._known) >= MAX_CACHED:
+            del self._known[next(iter(self._known))]
+
     def text(self, fingerprint: str) -> CertificateText | None:
         """Return what a certificate says that was met lately; None for another."""
         return self._known.get(fingerprint)
@@ -107,8 +117,7 @@ class TlsFactsCache:
         der = connection.getpeercert(binary_form=True) or b""
         fingerprint = hashlib.sha256(der).hexdigest()
         if fingerprint not in self._known:
-            if len(self._known) >= MAX_CACHED:
-                del self._known[next(iter(self._known))]
+            self._make_room()
             self._known[fingerprint] = _text(der)
         cipher = connection.cipher()
         known = self._known[fingerprint]

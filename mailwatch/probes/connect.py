@@ -86,6 +86,10 @@ class TlsContexts:
         """Return the facts of a finished handshake, and why its certificate cannot be read, "" if it can."""
         return self._certificates.facts(connection)
 
+    def learn_certificate(self, fingerprint: str, text: CertificateText) -> None:
+        """Keep what a certificate says that another node met."""
+        self._certificates.learn(fingerprint, text)
+
     def certificate(self, fingerprint: str) -> CertificateText | None:
         """Return what a certificate says that a probe met lately; None for another."""
         return self._certificates.text(fingerprint)
