@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mailwatch.evidence.ledger_range import PUBLIC_KINDS
@@ -18,11 +19,14 @@ from mailwatch.ledger.cosignature import (
 from mailwatch.ledger.enrolment import JoinRequest, read_hub_keys
 from mailwatch.ledger.entry_line import entry_line
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
-from mailwatch.ledger.push import compress_push
+from mailwatch.ledger.push import PushedSubtree, compress_push
 from mailwatch.ledger.witness_request import AddCheckpoint, RequestError, parse_add_checkpoint, parse_size
 from mailwatch.store import Reader
+from mailwatch.store.entry_rows import RawEntry
 from mailwatch.store.errors import StoreDamagedError
 from mailwatch.store.keys import Keys
+from mailwatch.store.packs import PrunedSubtree
+from mailwatch.store.pruning import checkpoint_outside, pruned_packs, segments
 from mailwatch.times import now
 from mailwatch.witness.client import (
     Cosigned,
@@ -43,6 +47,10 @@ OWN_KINDS = frozenset(PUBLIC_KINDS) - {"address"}
 """Kinds of MailWatch's own entries that are sent with chosen targets: they hold no address."""
 
 
+class PrunedTooEarlyError(WitnessError):
+    """Entries that the hub needs next were pruned, so that it can take no more of this ledger."""
+
+
 @dataclass(frozen=True, slots=True)
 class BuiltPush:
     """A push of the entries from `first` on: its checkpoint's note, the tree after it, and the bytes to send."""
@@ -56,9 +64,11 @@ class BuiltPush:
 def verified_tree(reader: Reader, keys: Keys, size: int) -> CompactRange:
     """Return the tree over the first `size` entries of one's own ledger, from a checkpoint that the key signed.
 
-    Raises StoreError; CheckpointError if the record of that checkpoint is damaged: nothing may be signed over it.
+    Raises StoreError; CheckpointError if the record of that checkpoint is damaged: nothing may be signed over it;
+    PrunedTooEarlyError if the tree cannot end there.
     """
-    before = reader.checkpoint(at_most=size)
+    check_pushable(reader, size)
+    before = checkpoint_outside(reader, size)
     tree = CompactRange()
     if before is not None:
         tree = CompactRange.from_bytes(before.size, before.hashes)
@@ -70,6 +80,32 @@ def verified_tree(reader: Reader, keys: Keys, size: int) -> CompactRange:
     return tree
 
 
+def check_pushable(reader: Reader, size: int) -> None:
+    """Raise PrunedTooEarlyError if what follows the first `size` entries was pruned in part. Raises StoreError."""
+    for found in pruned_packs(reader, size):
+        end = found.first + (1 << found.level)
+        if found.first < size < end:
+            raise PrunedTooEarlyError(
+                f"it has {size} entries of this ledger, and those up to {end} were pruned by `retention.keep` "
+                "before it took them: it can take no more of this ledger, and another hub can; pruning waits "
+                "for a hub only while the config names it"
+            )
+
+
+def _parts(reader: Reader, first: int, end: int) -> Iterator[RawEntry | PrunedSubtree]:
+    """Yield entries, and pruned subtrees, until as many were read as a push may have."""
+    left = PUSH_ENTRIES
+    for segment in segments(reader, first, end):
+        if isinstance(segment, PrunedSubtree):
+            yield segment
+        else:
+            stop = min(segment.stop, segment.start + left)
+            yield from reader.raw_entries(segment.start, stop)
+            left -= stop - segment.start
+        if left <= 0:
+            return
+
+
 def build_push(
     reader: Reader, keys: Keys, tree: CompactRange, end: int, targets: frozenset[str] | None
 ) -> BuiltPush | None:
@@ -79,13 +115,19 @@ def build_push(
     entries and not kept, unless the ledger has one of that size: the next one covers more. Raises StoreError.
     """
     first, grown, size = tree.size, tree.copy(), 0
+    check_pushable(reader, first)
     lines: list[bytes] = []
-    for _, kind, _, target, header, text in reader.raw_entries(first, min(end, first + PUSH_ENTRIES)):
-        is_sent = targets is None or (kind in OWN_KINDS if target is None else target in targets)
-        lines.append(entry_line(header, text if is_sent else None))
-        grown.append(leaf_hash(header.encode()))
+    for part in _parts(reader, first, end):
+        if isinstance(part, PrunedSubtree):
+            lines.append(PushedSubtree(part.first, part.level, part.root).line())
+            grown.append_subtree(part.root, part.level)
+        else:
+            _, kind, _, target, header, text = part
+            is_sent = targets is None or (kind in OWN_KINDS if target is None else target in targets)
+            lines.append(entry_line(header, text if is_sent else None))
+            grown.append(leaf_hash(header.encode()))
         size += len(lines[-1])
-        if size > PUSH_BYTES:
+        if size > PUSH_BYTES or len(lines) == PUSH_ENTRIES:
             break
     if not lines:
         return None

@@ -183,7 +183,11 @@ def newest_time(hub: Path | Place, ledger: str, size: int) -> Millis | None:
 
 
 def _newest_time(reader: Reader, size: int) -> Millis | None:
-    return reader.latest_time(size - 1, size) if size else None
+    try:
+        return reader.latest_time(size - 1, size) if size else None
+    except ValueError:
+        # It was pruned before it was pushed.
+        return None
 
 
 def read_record(reader: Reader, made: MemberRecord) -> MemberRecord:

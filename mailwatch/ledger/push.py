@@ -2,7 +2,8 @@
 
     the note of the checkpoint that it begins from, and an empty line
     the note of the checkpoint over its entries, and an empty line
-    a line for each entry, as in entries.jsonl of a bundle
+    a line for each entry, as in entries.jsonl of a bundle; for a perfect subtree of entries that its owner pruned
+    one line with the root of it
 
 The signatures of the notes are the only proof of who sends it. The first one shows a ledger that went on from
 another history: entries that were changed on their way would only not give the root of the second.
@@ -12,6 +13,7 @@ It is compressed by zstd (RFC 8878).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,6 +34,11 @@ MAX_NOTE_BYTES = 4096
 MAX_NAME_CHARS = 1000
 MAX_WINDOW = 2**23
 """Most bytes that a compressed push may refer back: the least that each reader supports (RFC 8878, 3.1.1.1.2)."""
+MAX_LEVEL = 30
+"""Most levels of a pruned subtree: a thousand million entries."""
+_SUBTREE_LINE = re.compile(
+    rb'\{"pruned":\{"first":(0|[1-9][0-9]{0,15}),"level":([1-9][0-9]?),"root":"([0-9a-f]{64})"\}\}\n'
+)
 _OUTCOMES = frozenset(Outcome)
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
@@ -68,6 +75,18 @@ class PushedEntry(NamedTuple):
     outcome: str | None
     header: str
     payload: str | None
+
+
+class PushedSubtree(NamedTuple):
+    """The root of the 2**level entries from `first` on, which their owner pruned: they are nowhere any more."""
+
+    first: int
+    level: int
+    root: bytes
+
+    def line(self) -> bytes:
+        """Return its line in a push."""
+        return f'{{"pruned":{{"first":{self.first},"level":{self.level},"root":"{self.root.hex()}"}}}}\n'.encode()
 
 
 def compress_push(before: str, note: str, lines: Iterable[bytes]) -> bytes:
@@ -108,11 +127,16 @@ def _decompress(body: bytes) -> bytes:
     return text
 
 
-def read_entries(lines: Iterable[bytes], tree: CompactRange) -> Iterator[PushedEntry]:
-    """Yield the entries, and grow the tree over each. Raises PushError at the first that does not fit."""
+def read_entries(lines: Iterable[bytes], tree: CompactRange) -> Iterator[PushedEntry | PushedSubtree]:
+    """Yield the entries and pruned subtrees, and grow the tree over each. Raises PushError at the first that does
+    not fit.
+    """
     fullmatch, digest_of = ENTRY_LINE.fullmatch, hashlib.sha256
     for line in lines:
         match = fullmatch(line)
+        if match is None and (pruned := _SUBTREE_LINE.fullmatch(line)) is not None:
+            yield _grown(PushedSubtree(int(pruned[1]), int(pruned[2]), bytes.fromhex(pruned[3].decode())), tree)
+            continue
         if match is None:
             raise PushError(f"entry {tree.size} is not in canonical form")
         header, _, _, index, kind, number, digest, _, target_id, at, _, payload = match.groups()
@@ -139,6 +163,17 @@ def read_entries(lines: Iterable[bytes], tree: CompactRange) -> Iterator[PushedE
             header=header.decode(),
             payload=None if payload is None else payload.decode(),
         )
+
+
+def _grown(pruned: PushedSubtree, tree: CompactRange) -> PushedSubtree:
+    """Grow the tree over a pruned subtree, and return that. Raises PushError."""
+    if pruned.first != tree.size or pruned.level > MAX_LEVEL:
+        raise PushError(f"expected entry {tree.size}, got pruned ones from {pruned.first} on")
+    try:
+        tree.append_subtree(pruned.root, pruned.level)
+    except ValueError as error:
+        raise PushError(str(error)) from None
+    return pruned
 
 
 def _shown(index: int, kind: bytes, target_id: bytes | None, payload: bytes) -> tuple[str, str | None]:

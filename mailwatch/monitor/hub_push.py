@@ -90,6 +90,10 @@ class HubPusher:
             self._monitor.metrics.hub.pushed.clear()
         self._wanted.set()
 
+    def needed(self) -> list[int]:
+        """Return how many entries the hub has, 0 while that is unknown; [] without a hub. No others are pruned."""
+        return [] if self.state is None else [self.state.size or 0]
+
     async def run(self) -> None:
         """Push until cancelled."""
         failures = 0

@@ -140,7 +140,7 @@ class Service:
         self.packing.pruning.connect(
             self.record_node_event,
             self.monitor.writer.checkpoint,
-            lambda: [state.size for state in list(self.witnessing.states.values())],
+            lambda: [*(state.size for state in list(self.witnessing.states.values())), *self.hub_pusher.needed()],
         )
         others = [self.timestamping.run, self.witnessing.run, self.notifier.run, self.auditing.run]
         others += [self.hub_pusher.run, self.hub_record.run]

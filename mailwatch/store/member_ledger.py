@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.merkle import CompactRange
-from mailwatch.ledger.push import Push, PushedEntry, PushError, read_entries
+from mailwatch.ledger.push import Push, PushedEntry, PushedSubtree, PushError, read_entries
 from mailwatch.progress import StartupProgress
 from mailwatch.store.errors import StoreHealth, damaged
 from mailwatch.store.first_start import migrate_database
@@ -28,7 +29,7 @@ from mailwatch.store.packing import PreparedPack, write_pack
 from mailwatch.store.packs import PackReader
 from mailwatch.store.place import Hold, Place, place_of
 from mailwatch.store.postgres import PostgresPlace
-from mailwatch.store.schema import checkpoints, entries, insert
+from mailwatch.store.schema import checkpoints, entries, insert, packs
 from mailwatch.store.selection import WITHHELD, Selection
 from mailwatch.store.sqlite import SqlitePlace
 from mailwatch.store.sweeping import Sweeper
@@ -124,11 +125,18 @@ class MemberLedger:
             raise PushError(f"it begins from a checkpoint of {before.size} entries, and {tree.size} are here")
         if before.root != tree.root():
             raise OtherHistoryError(f"the first {tree.size} entries are others than were pushed before")
-        found, targets, same = list[PushedEntry](), dict[str, _Target](), True
+        found, pruned, targets, same = list[PushedEntry](), list[PushedSubtree](), dict[str, _Target](), True
         for entry in read_entries(push.lines, tree):
-            if entry.number is not None:
-                self._count(entry, entry.number, targets)
-            found.append(entry)
+            if isinstance(entry, PushedSubtree):
+                pruned.append(entry)
+                # Which numbers it holds is unknown.
+                targets = _without_numbers(self._targets | targets)
+                if cosigned is not None and entry.first < cosigned.size < tree.size:
+                    raise PushError(f"what was cosigned ends at {cosigned.size}, within entries that were pruned")
+            else:
+                if entry.number is not None:
+                    self._count(entry, entry.number, targets)
+                found.append(entry)
             if cosigned is not None and tree.size == cosigned.size:
                 same = tree.root() == cosigned.root
         if (tree.size, tree.root()) != (signed.size, signed.root):
@@ -140,6 +148,9 @@ class MemberLedger:
         with self._hold.writing() as connection:
             if found:
                 connection.execute(sa.insert(entries), list(map(_row, found)))
+            if pruned:
+                connection.execute(sa.insert(packs), [_pruned_row(one, at) for one in pruned])
+            if tree.size > self._tree.size:
                 self._hold.advance(connection, self._tree, tree)
             write_kept(connection, [KeptState(NEWEST, "", signed.size, signed.root.hex(), push.note)])
             if is_due:
@@ -214,7 +225,9 @@ class MemberLedger:
         read = json.loads(header)
         if read["target"] != entry.target_id:
             raise PushError(f"entry {entry.idx}: two targets have the same name")
-        return _Target(entry.target, read["number"])
+        with self._hold.transaction() as connection:
+            is_known = not any(one.first > read["index"] for one in PackReader(connection).pruned(entry.idx))
+        return _Target(entry.target, read["number"] if is_known else None)
 
     def _check(self) -> None:
         """Grow the tree from the newest checkpoint, which the owner must have signed. Raises StoreError."""
@@ -250,11 +263,23 @@ def _newest_header(connection: sa.Connection, target: str) -> str | None:
     column = entries.c
     newest = sa.select(column.idx, column.header).where(column.target == target).order_by(column.idx.desc())
     row = connection.execute(newest.limit(1)).one_or_none()
-    packs = PackReader(connection)
-    for run_row in packs.runs(Selection(target=target, from_index=row.idx if row else None), descending=True):
-        *_, last = packs.rows(run_row, Selection(target=target))
+    packed = PackReader(connection)
+    for run_row in packed.runs(Selection(target=target, from_index=row.idx if row else None), descending=True):
+        *_, last = packed.rows(run_row, Selection(target=target))
         return row.header if row and row.idx > last.idx else last.header
     return row.header if row else None
+
+
+def _without_numbers(targets: Mapping[str, _Target]) -> dict[str, _Target]:
+    return {identity: _Target(target.name) for identity, target in targets.items()}
+
+
+def _pruned_row(pruned: PushedSubtree, at: Millis) -> dict[str, Any]:
+    """Return a pack of which there was never more than the root."""
+    return {
+        "first": pruned.first, "level": pruned.level, "root": pruned.root, "count": 1 << pruned.level, "swept": 1,
+        "pruned_ms": at, "dictionary_of": None, "dictionary": None,
+    }  # fmt: skip
 
 
 def _row(entry: PushedEntry) -> dict[str, Any]:

@@ -32,7 +32,11 @@ class MemberReader(Reader):
             what = f"the first {kept.index} entries do not give the root that their owner signed"
             self.note_damage(what)
             raise damaged(self._name, what)
-        latest = self.latest_time(tree.size - 1, tree.size)
+        try:
+            latest = self.latest_time(tree.size - 1, tree.size)
+        except ValueError:
+            # It was pruned before it was pushed.
+            latest = 0 if before is None else before.time_ms
         return CheckpointRow(tree.size, latest, kept.text, tree.to_bytes())
 
     def checkpoints(self, first: int = 0, last: int | None = None) -> Iterator[CheckpointRow]:
