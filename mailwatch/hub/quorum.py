@@ -76,8 +76,13 @@ class QuorumBoard:
         if member is None:
             self._read(ledger, at)
             return
-        for entry in entries:
-            if entry.idx >= member.size and entry.kind in FOLLOWED_KINDS and entry.payload is not None:
+        fresh = [entry for entry in entries if entry.idx >= member.size]
+        if len(fresh) < size - member.size:
+            # Some were pruned before they were pushed, or were too many to wait in memory.
+            self._read(ledger, at)
+            return
+        for entry in fresh:
+            if entry.kind in FOLLOWED_KINDS and entry.payload is not None:
                 member.feed(entry.idx, entry.kind, entry.target, orjson.loads(entry.payload))
             if entry.idx == size - 1 and size > member.size:
                 member.newest = entry.time

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from mailwatch.hub.client import BuiltPush, HubClient, build_push, verified_tree
+from mailwatch.hub.client import PUSH_ENTRIES, BuiltPush, HubClient, build_push, verified_tree
 from mailwatch.ledger import checkpoint
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.ledger.cosignature import VerifierKey, parse_verifier_key, signatures
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 5.0
 MAX_RETRY_SECONDS = 300.0
 """Seconds to wait after a failure, doubled with each further one up to the maximum."""
+LOG_SECONDS = 60.0
+"""Seconds until the log says again how far a long push is."""
 COSIGN_MS: Millis = 600_000
 """Milliseconds between two cosignatures of the hub's ledger."""
 
@@ -54,6 +57,27 @@ class HubState:
     """How many entries of the hub's ledger were cosigned here."""
     problem: str = ""
     conflict: bool = False
+
+
+class PushLog:
+    """Logs how far a long push is: when it begins, each minute, and when it has ended."""
+
+    def __init__(self) -> None:
+        self._next: float | None = None
+
+    def say(self, hub: str, size: int, end: int) -> None:
+        """Note that a hub has `size` of `end` entries."""
+        now = time.monotonic()
+        if self._next is None:
+            if end - size > PUSH_ENTRIES:
+                logger.info("hub %s: %d of %d entries are to be pushed", hub, end - size, end)
+                self._next = now + LOG_SECONDS
+        elif size >= end:
+            logger.info("hub %s: it has all %d entries", hub, end)
+            self._next = None
+        elif now >= self._next:
+            logger.info("hub %s: it has %d of %d entries", hub, size, end)
+            self._next = now + LOG_SECONDS
 
 
 class HubPusher:
@@ -77,6 +101,7 @@ class HubPusher:
         self._witness: VerifierKey | None = None
         self._cosigned_at: Millis | None = None
         self._recorded = 0
+        self._log = PushLog()
         monitor.writer.on_checkpoint.append(self._wanted.set)
         self.set_hub(hub)
 
@@ -147,6 +172,7 @@ class HubPusher:
             await self._begin(client, state)
         assert self._tree is not None
         end = await asyncio.to_thread(self._reader.size)
+        self._log.say(state.name, self._tree.size, end)
         while self._hub == hub and self._tree.size < end:
             signed = await asyncio.to_thread(self._reader.last_checkpoint)
             # Up to a checkpoint of the ledger first: its cosignature can be shown in evidence.
@@ -155,6 +181,7 @@ class HubPusher:
             if built is None:
                 return
             cosigned = await self._sent(client, state, built)
+            self._log.say(state.name, built.tree.size, end)
             if cosigned and signed is not None and built.tree.size == signed.size:
                 await self._monitor.recorder.append("witness", now(), None, cosigned)
 

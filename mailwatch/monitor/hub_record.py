@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from mailwatch.analysis.confirmation import Confirmation, Sight, is_ahead, is_late
 from mailwatch.hub.quorum import KIND, QuorumBoard
@@ -21,6 +22,8 @@ RECORD_SECONDS = 60.0
 TICK_SECONDS = 10.0
 """Seconds after which silence is noticed where nothing is pushed."""
 RETRY_SECONDS = 10.0
+MAX_UNDECIDED = 32
+"""Pushes that wait for a decision with their entries, of up to 8 MiB each."""
 
 Members = Callable[[], Mapping[str, Millis]]
 """Returns the members that count: when each pushed last, by the name of its ledger."""
@@ -63,11 +66,13 @@ class HubRecord:
             self._loop.call_soon_threadsafe(work)
 
     def _note(self, pushed: Pushed) -> None:
-        self._pushed[pushed.member.origin] = pushed
+        self._pushed[pushed.member.origin] = replace(pushed, entries=())
         self._note_clock(pushed)
         self._metrics.hub.members[pushed.member.name] = PushRecord(pushed.checkpoint.size, pushed.at)
         if self.board is not None:
-            self._undecided.append(pushed)
+            # What is left out is read from the member's ledger.
+            is_much = len(self._undecided) >= MAX_UNDECIDED
+            self._undecided.append(replace(pushed, entries=()) if is_much else pushed)
             self._arrived.set()
 
     def _note_clock(self, pushed: Pushed) -> None:

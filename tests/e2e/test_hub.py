@@ -13,11 +13,14 @@ import pytest
 import yaml
 
 from mailwatch.ledger.checkpoint import origin_of
-from mailwatch.store import Reader, load_keys
+from mailwatch.store import NewEntry, Reader, Store, load_keys
 from mailwatch.store.member_ledger import member_place
+from mailwatch.times import now
 from tests.helpers.altered_rows import alter
 from tests.helpers.bundle_files import files_of
+from tests.helpers.ledger_factory import DAY, MINUTE, observation_of
 from tests.helpers.process import MailWatchProcess
+from tests.helpers.sqlite_access import wait_for_no_disk
 from tests.servers import free_port
 
 SILENT = {"kind": "imap", "host": "127.0.0.1", "port": 9, "tls": "none", "interval": "1s", "timeout": "1s"}
@@ -203,3 +206,51 @@ def test_an_older_copy_of_the_data_dir_is_found_out(pair: Pair, tmp_path: Path) 
         with pair.home.running():
             pair.home.wait_until(lambda: "two histories" in pair.home.log.read_text(), "an alarm")
             pair.home.wait_until(lambda: entries(pair.home, "hub"), "on record")
+
+
+FIRST_PUSH_BYTES = 150_000_000
+"""Most bytes by which the memory of either side may grow in a first push, which is far longer than that."""
+
+
+def peak(process: MailWatchProcess) -> int:
+    """The most memory that a process has taken, in bytes."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+@pytest.mark.nightly
+def test_a_first_push_of_a_long_ledger_goes_on_after_kills_of_either_side_in_bounded_memory(pair: Pair) -> None:
+    write_long(pair.home.data_dir, 250_000)
+    with pair.hub.running():
+        pair.join("all")
+        before = peak(pair.hub)
+        with pair.home.running():
+            own = peak(pair.home)
+            for killed in (pair.hub, pair.home, pair.hub, pair.home):
+                size = pair.pushed()
+                pair.hub.wait_until(lambda size=size: pair.pushed() > size + 15_000, "pushed")  # type: ignore[misc]
+                assert pair.pushed() < 250_000
+                killed.kill()
+                killed.start()
+            pair.hub.wait_until(lambda: pair.pushed() > 250_000, "pushed all")
+            pair.home.wait_until(lambda: "it has all " in pair.home.log.read_text(), "a line about it")
+            grown = {"hub": peak(pair.hub) - before, "home": peak(pair.home) - own}
+        assert "of 2" in pair.home.log.read_text()
+    assert all(bytes_ < FIRST_PUSH_BYTES for bytes_ in grown.values()), grown
+    with pair.reader() as pushed, contextlib.closing(Reader.open(pair.home.data_dir)) as own_reader:
+        size = pushed.size()
+        assert list(pushed.leaf_hashes(0, size)) == list(own_reader.leaf_hashes(0, size))
+    assert pair.hub.command("ledger", "audit").returncode == 0
+
+
+def write_long(data_dir: Path, entries: int) -> None:
+    """Append observations of a year ago to a ledger."""
+    with contextlib.closing(Store.open(data_dir)) as store:
+        wait_for_no_disk(store)
+        begin = now() - 365 * DAY
+        for first in range(0, entries, 5000):
+            seen = [observation_of("old", "+", begin + at * MINUTE) for at in range(first, first + 5000)]
+            store.append_batch(
+                [NewEntry(kind="observation", time=one.ended_at, target="old", payload=one) for one in seen]
+            )
+            store.checkpoint()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -321,5 +322,21 @@ def test_the_audit_finds_a_decision_that_does_not_follow(
     hub.store.append_batch([lie])
     found = audit_decisions(hub.reader, hub.store.keys.origin, hub.data_dir)
     assert [one.index for one in found] == [hub.store.size - 1]
+    for one in members.values():
+        one.store.close()
+
+
+def test_entries_that_are_not_at_hand_are_read_from_the_ledger(hub: LivingHub, tmp_path: Path) -> None:
+    """As of a member that pushes a year at once, faster than it is decided about."""
+    members = joined(hub, tmp_path, 30, a=down_between(10, 30), b=down_between(10, 30))
+    live(hub, members, 5)
+    hub.at = START + 20 * MINUTE
+    for one in members.values():
+        hub.take(one, one.size_at(hub.at))
+    hub.arrived[:] = [replace(pushed, entries=()) for pushed in hub.arrived]
+    assert hub.decide() == [(True, 2)]
+    assert {one.size for name, one in hub.board.members.items() if name != hub.board.origin} == {
+        one.size_at(hub.at) for one in members.values()
+    }
     for one in members.values():
         one.store.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -342,3 +343,23 @@ async def test_an_outage_of_the_hub_costs_no_entry_and_no_second_copy(own: Clien
         await until(lambda: pushed(server, own) >= size)
         await until(lambda: not own.problem)
     assert own.messages == []
+
+
+def test_the_log_says_how_far_a_long_push_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seconds = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    log, end = hub_push.PushLog(), 10 * client.PUSH_ENTRIES
+    with caplog.at_level(logging.INFO):
+        for size in range(0, end + 1, client.PUSH_ENTRIES):
+            log.say("h", size, end)
+            seconds += 25
+        # What one push has is not worth a line.
+        log.say("h", end, end + client.PUSH_ENTRIES)
+        log.say("h", end + client.PUSH_ENTRIES, end + client.PUSH_ENTRIES)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"hub h: {end} of {end} entries are to be pushed",
+        *(f"hub h: it has {size * client.PUSH_ENTRIES} of {end} entries" for size in (3, 6, 9)),
+        f"hub h: it has all {end} entries",
+    ]
