@@ -148,10 +148,12 @@ class MemberRecord:
         try:
             _FOLLOW[kind](view, index, target, payload)
         except (KeyError, TypeError, ValueError, AttributeError):
+            # As if nothing of the kind had been before: read again later, only the newest of each kind is read.
             if kind == "watch":
-                view.is_observed = False
+                view.channel, view.interval, view.is_observed = None, 0, False
             elif kind == "outage":
-                view.is_open, view.outage_entry = False, index
+                view.is_open, view.outage_entry, view.error = False, index, None
+                view.last_good, view.first_bad, view.last_bad, view.first_good = None, 0, 0, None
             else:
                 view.outcome, view.seen_at = None, 0
 

@@ -192,6 +192,6 @@ def _shown(index: int, kind: bytes, target_id: bytes | None, payload: bytes) -> 
         raise PushError(f"entry {index} does not name its target")
     if kind != b"observation":
         return name, None
-    if outcome not in _OUTCOMES:
+    if not isinstance(outcome, str) or outcome not in _OUTCOMES:
         raise PushError(f"entry {index} has no outcome")
     return name, str(outcome)
