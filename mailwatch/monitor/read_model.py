@@ -12,6 +12,7 @@ from mailwatch.analysis.public_json import AvailabilityJson, ObservationJson, Of
 from mailwatch.analysis.response_times import Period, ResponseHistory
 from mailwatch.config import Config
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
+from mailwatch.fleet.eligibility import reasons
 from mailwatch.monitor.document_maker import DocumentMaker
 from mailwatch.monitor.recorded_outages import RecordedOutages
 from mailwatch.monitor.service import Service
@@ -184,8 +185,11 @@ class MonitorReadModel(RecordedOutages):
 
     def _node_summaries(self) -> list[NodeSummary]:
         nodes = self._service.nodes()
-        differ = config_differences(nodes)
-        return [NodeSummary(one.name, one.state, one.seen, one.refusal, differ[one.id]) for one in nodes]
+        differ, why = config_differences(nodes), reasons(nodes)
+        return [
+            NodeSummary(one.name, one.state, one.seen, one.refusal, differ[one.id], one.probe_shares, why[one.id])
+            for one in nodes
+        ]
 
     def unready_reasons(self) -> list[str]:
         """Return why /readyz must fail."""

@@ -90,7 +90,10 @@ class Mailbox:
         try:
             made.autocommit = True
             made.add_notify_handler(self._note)
-            made.execute(f'LISTEN "{channel_of(self._own.node)}"'.encode())
+            backend = made.execute("SELECT pg_backend_pid()").fetchone()
+            if backend == (made.info.backend_pid,):
+                made.execute(f'LISTEN "{channel_of(self._own.node)}"'.encode())
+            # Else a pooler stands between: its connection is another one at each statement, and would listen on.
             self._connection, self._notified = made, True
             self.forget()
             yield

@@ -221,6 +221,10 @@ class NodeSummary:
     refusal: str
     differs: Sequence[str] = ()
     """In which parts its config differs from the active node's."""
+    shares: int = 0
+    """How many of the 256 shares of the targets it probes."""
+    no_probes: str = ""
+    """Why it gets no targets to probe, "" if it does."""
 
 
 @dataclass(frozen=True, slots=True)

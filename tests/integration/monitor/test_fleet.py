@@ -270,7 +270,9 @@ async def test_a_probe_that_fails_by_our_own_fault_is_unknown_and_says_so(fleet:
     assert recorded["node"] == fleet.other.lease.node[:4]
 
 
-async def test_a_result_of_a_node_that_was_not_asked_is_dropped(fleet: Fleet) -> None:
+async def test_a_result_of_a_node_that_was_not_asked_is_dropped(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
     known = targets(fleet)
     fleet.hanging = asyncio.Event()
     async with fleet.running(known):
@@ -280,6 +282,7 @@ async def test_a_result_of_a_node_that_was_not_asked_is_dropped(fleet: Fleet) ->
         await until(lambda: fleet.asked["other"], "asked")
         (number,) = fleet.dispatcher._under_way
         forged = found(fleet.asked["other"][0], None)
+        forged = replace(forged, clock=forged.attempts[0].clock)
         item = result_item(Result(number=number, observation=forged))
         outsider = Exchange(
             fleet.active.place, Address("nobody", 1), on_message=lambda _: None, on_undelivered=lambda *_: None
@@ -288,6 +291,7 @@ async def test_a_result_of_a_node_that_was_not_asked_is_dropped(fleet: Fleet) ->
             own = Address(fleet.active.lease.node, fleet.active.lease.epoch)
             outsider.send(own, fleet.dispatcher._series, item)
             await until(lambda: fleet.dispatcher.record().dropped == 1, "dropped")
+        assert "it is of a node that was not asked" in caplog.text
         assert not probing.done()
         fleet.answer = lambda request: found(request, Cause.TIMEOUT, Phase.CONNECT)
         fleet.hanging.set()
