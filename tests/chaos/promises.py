@@ -29,7 +29,7 @@ KNOWN = re.compile(
     r"mailwatch\.sqlite(-wal|-shm|\.migrated)?|lock|told-broken|share-key|spool\.sqlite(-wal|-shm)?|node|tail\.jsonl(\.1)?|(keys|tokens|oauth|claims|making|declarations)"
     r"|keys/(ledger\.(pem|pub|checkpoint)|targets\.key|witness\.(key|pub)|predecessors\.json)|tokens/[0-9a-f]{64}\.tsr|claims/.*\.jsonl"
     r"|declarations/[0-9a-f]{64}\.(eml|json)"
-    r"|hub(/[0-9a-f]{32}(/(mailwatch\.sqlite(-wal|-shm)?|lock))?)?"
+    r"|hub(/[0-9a-f]{32}(/(mailwatch\.sqlite(-wal|-shm|\.migrated)?|lock|tail\.jsonl(\.1)?|part(/.*)?))?)?"
     r"|archive(/[0-9a-f-]+(/.*)?)?|closed\.json|migrate\.partial(/.*)?"
 )
 """What belongs into a data_dir."""

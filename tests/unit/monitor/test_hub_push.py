@@ -345,6 +345,16 @@ async def test_an_outage_of_the_hub_costs_no_entry_and_no_second_copy(own: Clien
     assert own.messages == []
 
 
+async def test_nothing_is_pruned_that_the_hub_does_not_have(own: Client, server: HubServer) -> None:
+    assert own.pusher.needed() == [0]
+    size = await own.grow()
+    async with own.pushing():
+        await until(lambda: pushed(server, own) >= size)
+        await until(lambda: own.pusher.needed()[0] >= size)
+        own.pusher.set_hub(None)
+        assert own.pusher.needed() == []
+
+
 def test_the_log_says_how_far_a_long_push_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
