@@ -371,8 +371,8 @@ class Dispatcher:
 
     def _lost(self, job: Job, reason: str, why: str, *, said_so: bool = False) -> ProbeLostError:
         self.lost[reason] += 1
-        # One that never got the job did not log in, nor did one that says so.
-        return ProbeLostError(why, with_login=job.with_login and reason != "undelivered" and not said_so)
+        # A connection that was lost may have delivered the job all the same.
+        return ProbeLostError(why, with_login=job.with_login and not said_so)
 
     def _digest(self, target: Target) -> str:
         known = self._digests.get(target.name)

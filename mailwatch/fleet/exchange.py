@@ -112,18 +112,14 @@ class Exchange:
 
     def _run(self) -> None:
         """Exchange until it is stopped. In its own thread."""
-        failing = False
         try:
             while not self._stopping.is_set():
                 try:
                     with self._mailbox.connected():
-                        failing = False
                         self._serve()
                 except (psycopg_error(), StoreError, OSError) as error:
                     # The membership reports a database that is away.
-                    if not failing:
-                        logger.info("nodes: no messages can be sent: %s", str(error).partition("\n")[0])
-                    failing = True
+                    logger.debug("nodes: no messages can be sent: %s", str(error).partition("\n")[0])
                     self._give_up_all()
                     self._stopping.wait(RETRY_SECONDS)
         except Exception:
@@ -194,7 +190,7 @@ class Exchange:
                         self._in_loop(self._on_undelivered, to, part)
                 del remaining[to]
         finally:
-            # The connection was lost: what it took is not known. Results to a job that is given up are dropped.
+            # The connection was lost: whether the last message was taken is not known.
             for to, outbox in remaining.items():
                 self._in_loop(self._on_undelivered, to, outbox.items)
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,8 @@ LINE_SECONDS, LINE_DOWN_SECONDS = 60.0, 5.0
 FINISH_SECONDS = 5.0
 """Seconds for the probes under way when this node stops."""
 STALL_SECONDS = 1.0
+RESEND_SECONDS, MAX_SENDINGS = 1.0, 6
+"""Seconds until a result is sent again that could not be sent, and how often it is sent at most."""
 CERTIFICATE_SECONDS = 3600.0
 """Seconds after which it is sent again what a certificate says."""
 MAX_WAITING = 10_000
@@ -81,6 +84,9 @@ class Prober:
         self._exchange: Exchange | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False
+        self._series: dict[Address, str] = {}
+        self._sendings = Counter[int]()
+        """How often the result of a job, by its number, could not be sent."""
         self._sent_certificates: dict[str, float] = {}
         """When each certificate was sent last, by its fingerprint, on time.monotonic()."""
         self._line: bool | None = None
@@ -112,7 +118,7 @@ class Prober:
         self._epoch = self._member.lease.epoch
         own = Address(self._member.lease.node, self._epoch)
         self._exchange = Exchange(
-            self._member.place, own, on_message=self._on_message, on_undelivered=lambda *_: None
+            self._member.place, own, on_message=self._on_message, on_undelivered=self._on_undelivered
         )
         try:
             async with self._exchange.running():
@@ -148,6 +154,29 @@ class Prober:
         line = line_word(self.attribution.guard is not None, self._line)
         self._member.lease.probing = probing_words(line, self._bounded.made_in_last_minute())
 
+    def _on_undelivered(self, to: Address, items: Sequence[Item]) -> None:
+        """Send results again in a second, a few times: the database may have been restarted."""
+        again = []
+        for item in items:
+            number = item.get("job")
+            if isinstance(number, int):
+                self._sendings[number] += 1
+                if self._sendings[number] < MAX_SENDINGS:
+                    again.append(item)
+        if again:
+            asyncio.get_running_loop().call_later(RESEND_SECONDS, self._resend, self._exchange, to, again)
+        else:
+            self._sendings.clear()
+
+    def _resend(self, exchange: Exchange | None, to: Address, items: Sequence[Item]) -> None:
+        for item in items:
+            if (
+                exchange is not None
+                and exchange is self._exchange
+                and (series := self._series.get(to)) is not None
+            ):
+                exchange.send(to, series, item)
+
     def _on_message(self, received: Received) -> None:
         exchange = self._exchange
         if exchange is None:
@@ -155,6 +184,8 @@ class Prober:
         if not received.from_active:
             exchange.drop("it is of a node that is not active")
             return
+        # The latest one: there is one active node at a time.
+        self._series = {received.sender: received.message.series}
         for item in received.message.items:
             if "hello" in item:
                 exchange.send(received.sender, received.message.series, {"hello": True})

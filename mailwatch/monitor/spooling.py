@@ -211,6 +211,8 @@ class Spooler:
 
         Raises what recording raises.
         """
+        # Its term may be over before it is: no one is left then who asks for the exception.
+        recording.add_done_callback(lambda done: done.cancelled() or done.exception())
         failing = asyncio.ensure_future(self._writer.failing.wait())
         try:
             await asyncio.wait({recording, failing}, return_when=asyncio.FIRST_COMPLETED)
@@ -218,9 +220,6 @@ class Spooler:
             failing.cancel()
         if recording.done():
             recording.result()
-        else:
-            # Its term may be over by then: no one is left who asks for the exception.
-            recording.add_done_callback(lambda done: done.cancelled() or done.exception())
         return recording.done()
 
     async def _record_now(self, runtime: TargetRuntime, observation: Observation) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -298,3 +299,31 @@ async def test_a_result_of_a_node_that_was_not_asked_is_dropped(
         await probing
     (recorded,) = fleet.harness.recorded("observation")
     assert recorded["outcome"] == "down"
+
+
+async def test_a_result_outlives_the_loss_of_the_connection(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = targets(fleet)
+    fleet.hanging = asyncio.Event()
+    async with fleet.running(known) as prober:
+        await fleet.divided(known)
+        far = one_of(fleet, known, elsewhere=True)
+        probing = asyncio.create_task(fleet.harness.probe(far))
+        await until(lambda: fleet.asked["other"], "asked")
+        assert prober._exchange is not None
+        mailbox, lost = prober._exchange._mailbox, list[str]()
+        send = mailbox.send
+
+        def break_once(to: Address, body: str) -> bool:
+            """Lose the connection in the middle of the result, as at a restart of the database."""
+            if not lost and "observation" in body:
+                lost.append(body)
+                raise psycopg.OperationalError("the connection is lost")
+            return send(to, body)
+
+        monkeypatch.setattr(mailbox, "send", break_once)
+        fleet.hanging.set()
+        await probing
+    assert lost
+    (recorded,) = fleet.harness.recorded("observation")
+    assert (recorded["outcome"], recorded["node"]) == ("up", fleet.other.lease.node[:4])
+    assert not fleet.dispatcher.lost
