@@ -26,6 +26,7 @@ SCENARIOS = (
     "database_kills",
     "nodes",
     "failover",
+    "hub",
     "web_clients",
 )
 """The longest first, for two run at a time."""

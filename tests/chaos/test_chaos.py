@@ -15,6 +15,7 @@ from tests.chaos import (
     failover,
     full_disk,
     hostile,
+    hub,
     kills,
     limits,
     nodes,
@@ -127,6 +128,12 @@ def test_another_node_takes_over_however_the_active_one_is_lost(servers: Lab, fi
 def test_what_was_shown_outlives_kills_of_node_and_database(figures: Figures) -> None:
     need(POSTGRES)
     database_kills.under_load(figures, random.Random(0), 8, 20)
+
+
+@pytest.mark.nightly
+def test_a_hub_confirms_what_two_of_three_observe_whoever_is_cut_off(servers: Lab, figures: Figures) -> None:
+    need_root("ip", "nft")
+    hub.run(servers, figures, SCALE)
 
 
 @pytest.mark.nightly
