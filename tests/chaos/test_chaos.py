@@ -131,7 +131,7 @@ def test_what_was_shown_outlives_kills_of_node_and_database(figures: Figures) ->
 
 
 @pytest.mark.nightly
-def test_a_hub_confirms_what_two_of_three_observe_whoever_is_cut_off(servers: Lab, figures: Figures) -> None:
+def test_a_hub_confirms_what_two_of_three_observe(servers: Lab, figures: Figures) -> None:
     need_root("ip", "nft")
     hub.run(servers, figures, SCALE)
 
