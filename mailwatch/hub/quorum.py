@@ -96,7 +96,8 @@ class QuorumBoard:
             raise
         except (StoreError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             if ledger not in self._unreadable:
-                logger.error("hub: the ledger %s cannot be read, and does not count: %s", ledger, error)
+                why = error.public_reason if isinstance(error, StoreError) else f"{type(error).__name__} {error}"
+                logger.error("hub: the ledger %s cannot be read, and does not count: %s", ledger, why)
             self._unreadable.add(ledger)
         else:
             self._unreadable.discard(ledger)

@@ -72,7 +72,7 @@ class MemberPacking:
             except StoppedError:
                 raise
             except (StoreError, OSError) as error:
-                self._log(self._due[0], str(error))
+                self._log(self._due[0], _reason(error))
             except Exception as error:
                 # Whatever a member sent may not keep the others from being packed.
                 self._log(self._due[0], f"internal error: {type(error).__name__}")
@@ -98,7 +98,7 @@ class MemberPacking:
                         self.sizes[member.origin] = opened.meter.measure(now())
                     self._due.append(member)
                 except (StoreError, OSError) as error:
-                    self._log(member, str(error))
+                    self._log(member, _reason(error))
             pause(time.thread_time() - began)
         self._next_round = time.monotonic() + ROUND_SECONDS
 
@@ -155,6 +155,11 @@ class MemberPacking:
         if what not in self._logged:
             self._logged.add(what)
             logger.error("packing: %s", what)
+
+
+def _reason(error: StoreError | OSError) -> str:
+    """Return an error without the advice for a ledger of one's own."""
+    return error.public_reason if isinstance(error, StoreError) else str(error)
 
 
 class _Opened:

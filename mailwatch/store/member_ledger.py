@@ -39,6 +39,8 @@ FOLDER = "hub"
 """In the data_dir of a hub: the ledgers of its members."""
 CHECKPOINT_MS = 600_000
 """Milliseconds between two checkpoints that are kept for good: a push may come each half minute."""
+CHECKPOINT_ENTRIES = 16_384
+"""Entries after which one is kept all the same, as in a first push: from there a tree grows on, and is packed."""
 MAX_TARGETS = 100_000
 
 
@@ -77,6 +79,7 @@ class MemberLedger:
         """By their opaque ids."""
         self._kept_at: Millis | None = None
         """When the newest checkpoint in the table was pushed."""
+        self._kept_size = 0
 
     @classmethod
     def open(cls, place: Place, public: Ed25519PublicKey, health: StoreHealth | None = None) -> MemberLedger:
@@ -144,6 +147,7 @@ class MemberLedger:
         if not same and cosigned is not None:
             raise OtherHistoryError(f"the first {cosigned.size} entries are others than were cosigned")
         is_due = self._kept_at is None or not 0 <= at - self._kept_at < CHECKPOINT_MS
+        is_due |= signed.size - self._kept_size >= CHECKPOINT_ENTRIES
         self._hold.check()
         with self._hold.writing() as connection:
             if found:
@@ -158,7 +162,7 @@ class MemberLedger:
         self._tree, self.note = tree, push.note
         self._targets.update(targets)
         if is_due:
-            self._kept_at = at
+            self._kept_at, self._kept_size = at, signed.size
         return signed, found
 
     def save_pack(self, prepared: PreparedPack) -> None:
@@ -240,7 +244,7 @@ class MemberLedger:
                 tree = CompactRange() if last is None else CompactRange.from_bytes(last.size, last.hashes)
                 if last is not None:
                     self._compare(last.note, tree)
-                    self._kept_at, self.note = last.time_ms, last.note
+                    self._kept_at, self._kept_size, self.note = last.time_ms, last.size, last.note
                 grow(connection, tree, ledger_size(connection), StartupProgress())
                 if newest is None:
                     # The table of states may be emptied at any time.

@@ -15,10 +15,12 @@ import yaml
 from mailwatch.ledger.checkpoint import origin_of
 from mailwatch.store import NewEntry, Reader, Store, load_keys
 from mailwatch.store.member_ledger import member_place
+from mailwatch.store.sizes import SizeMeter
 from mailwatch.times import now
 from tests.helpers.altered_rows import alter
 from tests.helpers.bundle_files import files_of
 from tests.helpers.ledger_factory import DAY, MINUTE, observation_of
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.sqlite_access import wait_for_no_disk
 from tests.servers import free_port
@@ -241,6 +243,28 @@ def test_a_first_push_of_a_long_ledger_goes_on_after_kills_of_either_side_in_bou
         size = pushed.size()
         assert list(pushed.leaf_hashes(0, size)) == list(own_reader.leaf_hashes(0, size))
     assert pair.hub.command("ledger", "audit").returncode == 0
+
+
+@pytest.mark.nightly
+def test_a_running_hub_packs_what_its_members_pushed(pair: Pair) -> None:
+    write_long(pair.home.data_dir, 25_000)
+    with pair.hub.running():
+        pair.join("other")
+        with pair.home.running():
+            pair.hub.wait_until(lambda: pair.pushed() > 25_000, "pushed")
+        size = pair.hub.metric('mailwatch_ledger_bytes{form="packs"}')
+        origin = origin_of(load_keys(pair.home.data_dir).public)
+        place = member_place(pair.hub.data_dir, origin)
+        with contextlib.closing(SizeMeter(place)) as meter:
+            # It begins a minute after its start, and packs four times 4,096 withheld entries.
+            pair.hub.wait_until(lambda: meter.measure(now()).packed >= 16_384, "packed", 10 * PATIENCE)
+            packed = meter.measure(now()).packs
+        assert packed < 16_384 * 60
+        assert size == 0
+        metric = 'mailwatch_ledger_bytes{form="packs"}'
+        pair.hub.wait_until(lambda: (pair.hub.metric(metric) or 0) >= packed, "counted", 10 * PATIENCE)
+    audited = pair.hub.command("ledger", "audit")
+    assert (audited.returncode, "grandma: 2" in audited.stdout) == (0, True)
 
 
 def write_long(data_dir: Path, entries: int) -> None:
