@@ -54,6 +54,8 @@ diagnosis.
 """
 WAY_SECONDS = BEGIN_MS / 1000 + GRACE_SECONDS
 """Seconds that a probe may take longer at another node than here."""
+LATE_SECONDS = 4.0
+"""Seconds for results of before to come, after the database was away."""
 HELLO_MS: Millis = 5000
 """Milliseconds after which a node that was sent nothing gets an empty message: it keeps the clocks compared."""
 MAX_SAID = 100
@@ -134,7 +136,13 @@ class Dispatcher:
         self._own, self._nodes, self._secret = own, nodes, secret
         self._engine = place.engine()
         self.at_once, self._clock_bound = at_once, clock_bound
-        self._exchange = Exchange(place, own, on_message=self._on_message, on_undelivered=self._on_undelivered)
+        self._exchange = Exchange(
+            place,
+            own,
+            on_message=self._on_message,
+            on_undelivered=self._on_undelivered,
+            on_reconnected=self._on_reconnected,
+        )
         # A result to an earlier dispatcher of this node has another series, and nearly surely another number.
         self._series = secrets.token_hex(8)
         self._numbers = itertools.count(secrets.randbits(48))
@@ -364,6 +372,15 @@ class Dispatcher:
             number = item.get("job")
             if isinstance(number, int) and (under_way := self._under_way.get(number)) is not None:
                 self._fail(under_way, "undelivered", "the job could not be delivered")
+
+    def _on_reconnected(self) -> None:
+        """Give up, soon, what was under way before the connection was lost: its messages may be lost as well."""
+        asyncio.get_running_loop().call_later(LATE_SECONDS, self._fail_older, monotonic.milliseconds())
+
+    def _fail_older(self, than: Millis) -> None:
+        for under_way in list(self._under_way.values()):
+            if under_way.sent < than:
+                self._fail(under_way, "undelivered", "the database lost its message, or the result")
 
     def _fail(self, under_way: _UnderWay, reason: str, why: str) -> None:
         if not under_way.result.done():

@@ -56,7 +56,8 @@ class _Outbox:
 class Exchange:
     """One node's messages. `on_message` and `on_undelivered` are called in the event loop.
 
-    `on_undelivered`: items that did not reach their address: it is gone, or the database is away.
+    `on_undelivered`: items that did not reach their address: it is gone, or the database is away. After
+    `on_reconnected` messages may be missing that were there before: no crash of the database leaves any.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Exchange:
         *,
         on_message: Callable[[Received], None],
         on_undelivered: Callable[[Address, Sequence[Item]], None],
+        on_reconnected: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_reconnected = on_reconnected
         self._mailbox = Mailbox(place, own)
         self._on_message, self._on_undelivered = on_message, on_undelivered
         self._outboxes: dict[Address, _Outbox] = {}
@@ -112,14 +115,18 @@ class Exchange:
 
     def _run(self) -> None:
         """Exchange until it is stopped. In its own thread."""
+        lost = False
         try:
             while not self._stopping.is_set():
                 try:
                     with self._mailbox.connected():
+                        if lost:
+                            self._in_loop(self._on_reconnected)
                         self._serve()
                 except (psycopg_error(), StoreError, OSError) as error:
                     # The membership reports a database that is away.
                     logger.debug("nodes: no messages can be sent: %s", str(error).partition("\n")[0])
+                    lost = True
                     self._give_up_all()
                     self._stopping.wait(RETRY_SECONDS)
         except Exception:

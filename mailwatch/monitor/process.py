@@ -60,7 +60,15 @@ class Daemon:
     and returns the file handles the pages may use.
     """
 
-    def __init__(self, path: Path, config: Config, pages: Callable[[int, int], int], *, named: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: Config,
+        pages: Callable[[int, int], int],
+        *,
+        named: bool,
+        observe: ProbeFunction = observe,
+    ) -> None:
         self.path, self.named, self._pages = path, named, pages
         self.config = config
         self.ending = asyncio.Event()
@@ -68,8 +76,7 @@ class Daemon:
         self._service: Service | None = None
         self._start: Startup | None = None
         self._prober: Prober | None = None
-        self.observe: ProbeFunction = observe
-        """Makes a probe."""
+        self._observe = observe
         self._failed = False
 
     def stop(self) -> None:
@@ -164,7 +171,7 @@ class Daemon:
         config = self.config
         built = await asyncio.to_thread(build_config, config)
         keys = await asyncio.to_thread(load_keys, config.data_dir)
-        self._prober = Prober(member, config, built.targets, keys.secret, self.observe)
+        self._prober = Prober(member, config, built.targets, keys.secret, self._observe)
         try:
             await self._prober.run()
         except Exception:
@@ -223,7 +230,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as undo:
             start = Startup(
                 self.path, self.config, Metrics(CollectorRegistry()), undo, progress, named=self.named,
-                membership=member, observe=self.observe,
+                membership=member, observe=self._observe,
             )  # fmt: skip
             self._start = start
             async with _background(_log_progress(start.unready_reasons)):
@@ -368,9 +375,16 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.wait((task,))
 
 
-async def run(path: Path, config: Config, pages: Callable[[int, int], int], *, named: bool) -> None:
-    """Run a daemon. SIGTERM and SIGINT stop it, SIGHUP reloads its config."""
-    daemon = Daemon(path, config, pages, named=named)
+async def run(
+    path: Path,
+    config: Config,
+    pages: Callable[[int, int], int],
+    *,
+    named: bool,
+    observe: ProbeFunction = observe,
+) -> None:
+    """Run a daemon, which probes by `observe`. SIGTERM and SIGINT stop it, SIGHUP reloads its config."""
+    daemon = Daemon(path, config, pages, named=named, observe=observe)
     watchdog_limit = watchdog.watchdog_seconds()
     every = min(HEARTBEAT_SECONDS, watchdog_limit / 3) if watchdog_limit else HEARTBEAT_SECONDS
     install_handlers(asyncio.get_running_loop(), daemon.stop, daemon.reload)

@@ -134,7 +134,7 @@ def _recorded(figures: Figures, pair: Pair, shown: Shown) -> None:
     reader = Reader.open(PostgresPlace(a.data_dir, pair.url))
     try:
         kept = {
-            entry.index: (entry.payload["target"], entry.payload["started_at"])
+            entry.index: (entry.payload["target"], entry.payload["start"])
             for entry in reader.entries(kinds=["observation"])
         }
         figures.count("entries on record", reader.size())

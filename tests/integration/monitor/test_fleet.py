@@ -327,3 +327,22 @@ async def test_a_result_outlives_the_loss_of_the_connection(fleet: Fleet, monkey
     (recorded,) = fleet.harness.recorded("observation")
     assert (recorded["outcome"], recorded["node"]) == ("up", fleet.other.lease.node[:4])
     assert not fleet.dispatcher.lost
+
+
+async def test_a_job_that_the_database_lost_is_given_up_soon_after_it_is_back(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "LATE_SECONDS", 0.1)
+    known = targets(fleet)
+    fleet.hanging = asyncio.Event()
+    async with fleet.running(known):
+        await fleet.divided(known)
+        far = one_of(fleet, known, elsewhere=True)
+        probing = asyncio.create_task(fleet.harness.probe(far))
+        await until(lambda: fleet.asked["other"], "asked")
+        # The node that was asked says nothing any more; the connection of the active one breaks.
+        fleet.active.place.cut()
+        await probing
+    (recorded,) = fleet.harness.recorded("observation")
+    assert recorded["outcome"] == "up"
+    assert fleet.dispatcher.lost == {"undelivered": 1}
