@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks import (
     bounded,
+    collective,
     evidence,
     hub,
     ingest,
@@ -30,7 +31,7 @@ from mailwatch.times import now, rfc3339
 
 SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0, "load": 30.0, "pages": 60.0, "postgresql": 30.0}
 LONGEST = 600.0
-NAMES = (*SECONDS, "bounded", "times", "storage", "evidence", "merge", "hub")
+NAMES = (*SECONDS, "bounded", "times", "storage", "evidence", "merge", "hub", "collective")
 ENTRIES = 1_000_000
 BUNDLES = 500
 
@@ -58,6 +59,8 @@ def main() -> None:
                 results[name] = bounded.show(bounded.measure(options.days, console), console)
             case "evidence":
                 results[name] = evidence.show(evidence.measure(options.entries, console), console)
+            case "collective":
+                results[name] = collective.show(collective.measure(console), console)
             case "hub":
                 results[name] = hub.show(hub.measure(console), console)
             case "load":

@@ -156,6 +156,13 @@ class Hub:
         """The name of its ledger."""
         return self.key.partition("+")[0]
 
+    @property
+    def scope(self) -> str | tuple[str, ...]:
+        """What is sent: "all", "checkpoints", or the names of targets in order."""
+        if self.checkpoints_only:
+            return "checkpoints"
+        return "all" if self.send is None else tuple(sorted(self.send))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:

@@ -20,7 +20,9 @@ from mailwatch.cli.terminal_format import TerminalFormat, add_utc_option, termin
 from mailwatch.cli.text_table import Column, TextTable, print_lines
 from mailwatch.config import Config
 from mailwatch.errors import OperationError
-from mailwatch.store import StoreError
+from mailwatch.hub.consents import agreements
+from mailwatch.ledger.consent import Consent
+from mailwatch.store import StoreError, load_keys
 from mailwatch.store.hub_register import HubMember, HubRegister, HubRegisterError, Invitation
 from mailwatch.store.place import Place, configured_place
 from mailwatch.times import Millis, now, rfc3339
@@ -46,6 +48,10 @@ class MemberJson(TypedDict):
     """ahead, or late, where that does not fit when it arrived: its clock is wrong, or it is catching up."""
     until: str | None
     """Of an invitation: until when it may be used."""
+    send: str | list[str] | None
+    """What it agreed to send: all, checkpoints, or the names of targets; null where it stated nothing."""
+    agreed: str | None
+    """Since when it agrees to that."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -99,12 +105,14 @@ def _list(args: argparse.Namespace) -> int:
         members, invited = register.members(), register.invitations(now())
     newest = _newest_times(configured_place(config), members)
     replaced = _replaced(configured_place(config), members)
+    with open_reader(config) as reader:
+        agreed = agreements(reader, load_keys(config.data_dir).origin)
     if args.json:
-        found = [member_json(one, newest.get(one.origin), replaced) for one in members]
+        found = [member_json(one, newest.get(one.origin), replaced, agreed.get(one.origin)) for one in members]
         found += map(_invitation_json, invited)
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        print_lines(stdout(), _table(members, newest, replaced, invited, terminal_format(args, config)))
+        print_lines(stdout(), _table(members, newest, replaced, agreed, invited, terminal_format(args, config)))
     return 0
 
 
@@ -221,8 +229,13 @@ def clock_fault(newest: Millis | None, pushed_at: Millis | None) -> str:
     return "ahead" if is_ahead(newest, pushed_at) else "late" if is_late(newest, pushed_at) else ""
 
 
-def member_json(member: HubMember, newest: Millis | None, replaced: Container[str] = ()) -> MemberJson:
-    """Return a member as JSON. `newest`: how it dated its newest entry. `replaced`: as `state_of`."""
+def member_json(
+    member: HubMember, newest: Millis | None, replaced: Container[str] = (), agreed: Consent | None = None
+) -> MemberJson:
+    """Return a member as JSON. `newest`: how it dated its newest entry. `replaced`: as `state_of`. `agreed`: what
+    it agreed to send.
+    """
+    send = None if agreed is None else agreed.send
     return {
         "name": member.name,
         "state": state_of(member, replaced),
@@ -234,6 +247,8 @@ def member_json(member: HubMember, newest: Millis | None, replaced: Container[st
         "newest": None if newest is None else rfc3339(newest),
         "clock": clock_fault(newest, member.pushed_at) or None,
         "until": None,
+        "send": list(send) if isinstance(send, tuple) else send,
+        "agreed": None if agreed is None else rfc3339(agreed.at),
     }
 
 
@@ -249,13 +264,23 @@ def _invitation_json(invited: Invitation) -> MemberJson:
         "newest": None,
         "clock": None,
         "until": rfc3339(invited.until),
+        "send": None,
+        "agreed": None,
     }
+
+
+def _agreed_text(agreed: Consent | None) -> str:
+    """Return what a member agreed to send in a word or two."""
+    if agreed is None:
+        return tr("not stated")
+    return tr("targets: {count}", count=len(agreed.send)) if isinstance(agreed.send, tuple) else tr(agreed.send)
 
 
 def _table(
     members: list[HubMember],
     newest: dict[str, Millis],
     replaced: Mapping[str, str],
+    agreed: Mapping[str, Consent],
     invited: list[Invitation],
     form: TerminalFormat,
 ) -> TextTable:
@@ -263,6 +288,7 @@ def _table(
         Column(header="name", shrinks=True),
         Column(header="state"),
         Column(header="vantage point", shrinks=True),
+        Column(header="sends"),
         Column(header="entries", right=True),
         Column(header="last push"),
         Column(header="clock"),
@@ -275,12 +301,12 @@ def _table(
         pushed = "" if member.pushed_at is None else form.second(member.pushed_at)
         clock = Text(_clock_text(newest.get(member.origin), member.pushed_at), "bold red")
         table.add_row(
-            member.name, Text(tr(state), style), member.vantage_point, f"{member.size:,}", pushed, clock,
-            member.origin,
+            member.name, Text(tr(state), style), member.vantage_point, _agreed_text(agreed.get(member.origin)),
+            f"{member.size:,}", pushed, clock, member.origin,
         )  # fmt: skip
     for one in invited:
         until = tr("until {time}", time=form.second(one.until))
-        table.add_row(one.name, Text(tr("invited")), "", "", until, "", "")
+        table.add_row(one.name, Text(tr("invited")), "", "", "", until, "", "")
     return table
 
 

@@ -64,13 +64,16 @@ def _make(args: argparse.Namespace, config: Config, reader: Reader, stack: conte
     # Imported on first use: Typst takes a while to load.
     from mailwatch.evidence.ledger_range import EvidenceError
     from mailwatch.evidence.rendering import Rendering
+    from mailwatch.hub.consents import agreements
     from mailwatch.hub.joint_case import Hub, asked_of, joint_case
     from mailwatch.hub.member_bundle import Asked
 
     place, keys = configured_place(config), load_keys(config.data_dir)
     register = stack.enter_context(contextlib.closing(HubRegister(place, read_only=True)))
     tokens = stack.enter_context(contextlib.closing(Tokens(place)))
-    hub = Hub(place, keys, reader, tokens, config.vantage_point.name, register.members())
+    hub = Hub(
+        place, keys, reader, tokens, config.vantage_point.name, register.members(), agreements(reader, keys.origin)
+    )
     outage = None if args.outage is None else _confirmed(reader, args.outage)
     if outage is None:
         window = parse_window_options(config, args.start, args.end)

@@ -6,6 +6,7 @@ GET  /hub/v1/logs/LOG                     the newest checkpoint here; LOG is the
 PUT  /hub/v1/logs/LOG/entries/FIRST       a push: 200 cosignature, 409 the size that is here, 422 other history
 GET  /hub/v1/checkpoint/SIZE              the hub's own newest checkpoint, with the proof from SIZE entries on
 PUT  /hub/v1/logs/LOG/cosignatures/SIZE   a member's cosignature of the hub's checkpoint of that size
+PUT  /hub/v1/logs/LOG/send                what a member agrees to send
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mailwatch.hub.receiver import Receiver
+from mailwatch.ledger import consent
 from mailwatch.ledger.enrolment import MAX_NOTE_BYTES
 from mailwatch.ledger.push import MAX_BYTES
 from mailwatch.store import StoreError
@@ -33,6 +35,7 @@ MAX_BODIES = 8
 BODY_SECONDS = 60.0
 """Seconds for which a body may take."""
 _LOG = re.compile(r"/hub/v1/logs/([0-9a-f]{64})(?:/(entries|cosignatures)/([0-9]{1,18}))?")
+_SEND = re.compile(r"/hub/v1/logs/([0-9a-f]{64})/send")
 _CHECKPOINT = re.compile(r"/hub/v1/checkpoint/([0-9]{1,18})")
 
 
@@ -76,6 +79,14 @@ class HubApp:
         if (asked := _CHECKPOINT.fullmatch(path)) is not None:
             known = asked[1]
             return await self._run(lambda: receiver.checkpoint(known)) if method == "GET" else _other_method("GET")
+        if (stating := _SEND.fullmatch(path)) is not None:
+            log = stating[1]
+            if method != "PUT":
+                return _other_method("PUT")
+            admitted = await self._run(lambda: receiver.admits(log))
+            if admitted.status != 200:
+                return admitted
+            return await self._with_body(request, consent.MAX_NOTE_BYTES, lambda body: receiver.agree(log, body))
         if (found := _LOG.fullmatch(path)) is None:
             return Answer(404, "a hub answers /hub/v1/...\n")
         log, part, number = found.groups()

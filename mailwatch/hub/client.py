@@ -203,6 +203,11 @@ class HubClient:
         status, words = await exchange("PUT", url, f"{signature}\n".encode())
         _check(status, words)
 
+    async def state_consent(self, note: str) -> None:
+        """Tell the hub what the owner agrees to send, a note of ledger/consent.py."""
+        status, words = await exchange("PUT", f"{self._url}/hub/v1/logs/{self._log}/send", note.encode())
+        _check(status, words)
+
 
 async def join_hub(url: str, request: JoinRequest, keys: Keys) -> VerifierKey:
     """Join a hub; return the key of its ledger. Raises WitnessRefusedError, WitnessError."""

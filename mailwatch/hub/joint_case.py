@@ -26,6 +26,7 @@ from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.shipped import ShippedCatalogue
 from mailwatch.evidence.verify import Trust, examine
 from mailwatch.hub.member_bundle import AbsentError, Asked, Contribution, pushed_by, write_contribution
+from mailwatch.ledger.consent import Consent
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.hub_register import HubMember
 from mailwatch.store.keys import Keys
@@ -38,16 +39,8 @@ NAME_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """What a member agreed to send: "all", "checkpoints" or the number of targets, and since when."""
-
-    send: str | int
-    at: Millis
-
-
-@dataclass(frozen=True, slots=True)
 class Hub:
-    """A hub as evidence is made of it. `agreements`: by the names of the ledgers."""
+    """A hub as evidence is made of it. `agreements`: what members agreed to send, by the name of the ledger."""
 
     place: Place
     keys: Keys
@@ -55,7 +48,7 @@ class Hub:
     tokens: Tokens
     vantage_point: str
     members: Sequence[HubMember]
-    agreements: Mapping[str, Agreement] = field(default_factory=dict)
+    agreements: Mapping[str, Consent] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -211,7 +204,7 @@ def _member(hub: Hub, part: Part) -> HubMemberJson:
         name=part.name,
         ledger=part.ledger,
         vantage_point=part.vantage_point,
-        send=None if agreed is None else agreed.send,
+        send=None if agreed is None else agreed.amount,
         agreed=None if agreed is None else rfc3339(agreed.at),
         reason=part.reason,
     )

@@ -11,8 +11,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mailwatch.hub.consents import consent_payload, consents
 from mailwatch.hub.ledgers import MemberLedgers
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
+from mailwatch.ledger.consent import MAX_NOTE_BYTES as MAX_CONSENT_BYTES
+from mailwatch.ledger.consent import Consent, read_consent
 from mailwatch.ledger.cosignature import (
     Signature,
     VerifierKey,
@@ -33,6 +36,9 @@ from mailwatch.times import Millis, now
 from mailwatch.witness.cosigner import Answer, Cosigner
 
 logger = logging.getLogger(__name__)
+
+AGREED_MS: Millis = 10_000
+"""Milliseconds after which a member may state anew what it agrees to send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +63,25 @@ class CosignedHere:
     at: Millis
 
 
+@dataclass(frozen=True, slots=True)
+class Agreed:
+    """What a member agrees to send from now on, and the note that says so."""
+
+    member: HubMember
+    consent: Consent
+    note: str
+    at: Millis
+
+    def payload(self) -> dict[str, object]:
+        """Return the payload of the entry about it."""
+        return consent_payload(self.consent, self.note)
+
+
 class Receiver:
-    """A hub. `keys`, `reader`: of its own ledger. `on_push`, `on_cosigned`: called from any thread."""
+    """A hub. `keys`, `reader`: of its own ledger. `on_push`, `on_cosigned`, `on_agreed`: called from any thread.
+
+    `on_agreed` returns once it is on record, or raises StoreError.
+    """
 
     def __init__(
         self,
@@ -70,11 +93,15 @@ class Receiver:
         *,
         on_push: Callable[[Pushed], None] = lambda _: None,
         on_cosigned: Callable[[CosignedHere], None] = lambda _: None,
+        on_agreed: Callable[[Agreed], None] = lambda _: None,
         read_clock: Callable[[], Millis] = now,
     ) -> None:
         self._keys, self._reader, self._register = keys, reader, register
         self._ledgers, self._cosigner, self._read_clock = ledgers, cosigner, read_clock
-        self._on_push, self._on_cosigned = on_push, on_cosigned
+        self._on_push, self._on_cosigned, self._on_agreed = on_push, on_cosigned, on_agreed
+        self._agreeing = threading.Lock()
+        self._agreed: dict[str, tuple[str, Consent, Millis]] = {}
+        """The newest note of each member that stated one since the start, what it says, and when it came."""
         self._members: dict[str, HubMember] = {}
         self._lock = threading.Lock()
 
@@ -168,6 +195,43 @@ class Receiver:
         except (CheckpointError, RequestError, ValueError) as error:
             return Answer(400, f"{error}\n")
         self._on_cosigned(CosignedHere(member, key, wanted, signature, time, self._read_clock()))
+        return Answer(200, "")
+
+    def agree(self, log: str, body: bytes) -> Answer:
+        """Take what a ledger's owner agrees to send, a signed note, and put it on record. Raises StoreError."""
+        member = self._member(log)
+        if isinstance(member, Answer):
+            return member
+        if len(body) > MAX_CONSENT_BYTES:
+            return Answer(413, f"a note on what is sent has at most {MAX_CONSENT_BYTES} bytes\n")
+        try:
+            note = body.decode()
+            stated = read_consent(note, parse_verifier_key(member.key).public)
+        except UnicodeDecodeError:
+            return Answer(400, "the request is not UTF-8\n")
+        except CheckpointError as error:
+            return Answer(403, f"{error}\n")
+        if stated.hub != self._keys.origin:
+            return Answer(400, f"it is for {stated.hub[:60]}\n")
+        with self._agreeing:
+            return self._agree(Agreed(member, stated, note, self._read_clock()))
+
+    def _agree(self, agreed: Agreed) -> Answer:
+        ledger = agreed.member.origin
+        known = self._agreed.get(ledger)
+        if known is None and (recorded := consents(self._reader, self._keys.origin).get(ledger)) is not None:
+            known = *recorded, 0
+        if known is not None:
+            note, before, came = known
+            if note == agreed.note:
+                return Answer(200, "")
+            if agreed.consent.at < before.at:
+                return Answer(400, "a later one is on record\n")
+            if 0 <= agreed.at - came < AGREED_MS:
+                # Each is an entry for good.
+                return Answer(429, "it was changed a moment ago; try again later\n")
+        self._on_agreed(agreed)
+        self._agreed[ledger] = agreed.note, agreed.consent, agreed.at
         return Answer(200, "")
 
     def members(self) -> list[HubMember]:

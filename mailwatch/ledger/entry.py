@@ -36,6 +36,7 @@ KINDS = (
     "witnessed",
     "hub",
     "quorum",
+    "consent",
 )
 
 

@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mailwatch.hub.client import PUSH_ENTRIES, BuiltPush, HubClient, build_push, verified_tree
-from mailwatch.ledger import checkpoint
+from mailwatch.hub.consents import consent_payload, consents
+from mailwatch.ledger import checkpoint, consent
 from mailwatch.ledger.checkpoint import CheckpointError
+from mailwatch.ledger.consent import Consent, Scope
 from mailwatch.ledger.cosignature import VerifierKey, parse_verifier_key, signatures
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.ledger.witness_request import AddCheckpoint, parse_submitted
@@ -102,6 +104,8 @@ class HubPusher:
         self._cosigned_at: Millis | None = None
         self._recorded = 0
         self._log = PushLog()
+        self._stated: Scope | None = None
+        """What the owner agreed to send, as this hub has it since the start."""
         monitor.writer.on_checkpoint.append(self._wanted.set)
         self.set_hub(hub)
 
@@ -110,7 +114,7 @@ class HubPusher:
         if hub != self._hub:
             if hub is None or self._hub is None or (hub.url, hub.key) != (self._hub.url, self._hub.key):
                 self.state = None if hub is None else HubState(hub.name)
-                self._tree = self._witness = self._cosigned_at = None
+                self._tree = self._witness = self._cosigned_at = self._stated = None
             self._hub = hub
             self._monitor.metrics.hub.pushed.clear()
         self._wanted.set()
@@ -165,6 +169,8 @@ class HubPusher:
         client = HubClient(hub.url, parse_verifier_key(hub.key), self._keys.origin)
         if self._witness is None:
             self._witness = await client.witness_key()
+        if self._stated != hub.scope:
+            await self._state(client, hub)
         if hub.checkpoints_only:
             await self._push_checkpoint(hub, state, self._witness)
             return
@@ -184,6 +190,21 @@ class HubPusher:
             self._log.say(state.name, built.tree.size, end)
             if cosigned and signed is not None and built.tree.size == signed.size:
                 await self._monitor.recorder.append("witness", now(), None, cosigned)
+
+    async def _state(self, client: HubClient, hub: Hub) -> None:
+        """Put on record what is sent to the hub from now on, and tell the hub: before any of it leaves."""
+        known = await asyncio.to_thread(consents, self._reader, hub.name)
+        note, stated = known.get(self._keys.origin, ("", None))
+        if stated is None or stated.send != hub.scope:
+            stated = Consent(self._keys.origin, hub.name, now(), hub.scope)
+            note = stated.sign(self._keys.private)
+            await self._monitor.recorder.append(consent.KIND, now(), None, consent_payload(stated, note))
+        try:
+            await client.state_consent(note)
+        except WitnessRefusedError as error:
+            # An older hub does not know the question. One that refuses the ledger refuses the push as well.
+            logger.info("hub %s does not record what is sent to it: %s", hub.name, error)
+        self._stated = hub.scope
 
     async def _begin(self, client: HubClient, state: HubState) -> None:
         """Ask for the newest checkpoint that the hub has, and grow the tree up to there.

@@ -9,10 +9,12 @@ from dataclasses import replace
 
 from mailwatch.analysis.confirmation import Confirmation, Sight, is_ahead, is_late
 from mailwatch.hub.quorum import KIND, QuorumBoard
-from mailwatch.hub.receiver import CosignedHere, Pushed
+from mailwatch.hub.receiver import Agreed, CosignedHere, Pushed
+from mailwatch.ledger import consent
 from mailwatch.metrics import Metrics
 from mailwatch.metrics.hub_families import PushRecord
 from mailwatch.monitor.recorder import Recorder
+from mailwatch.store import StoreUnavailableError
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,8 @@ TICK_SECONDS = 10.0
 RETRY_SECONDS = 10.0
 MAX_UNDECIDED = 32
 """Pushes that wait for a decision with their entries, of up to 8 MiB each."""
+AGREED_SECONDS = 30.0
+"""Seconds within which what a member agrees to must be on record."""
 
 Members = Callable[[], Mapping[str, Millis]]
 """Returns the members that count: when each pushed last, by the name of its ledger."""
@@ -51,6 +55,20 @@ class HubRecord:
     def on_cosigned(self, cosigned: CosignedHere) -> None:
         """Note a cosignature. For any thread."""
         self._call(lambda: self._queue(cosigned))
+
+    def on_agreed(self, agreed: Agreed) -> None:
+        """Record what a member agrees to send, and return once that is on record. For any thread but the loop's.
+
+        Raises StoreUnavailableError if it is not by then.
+        """
+        if self._loop is None or self._loop.is_closed():
+            raise StoreUnavailableError("the hub is starting or stopping")
+        kept = self._recorder.append(consent.KIND, now(), None, agreed.payload())
+        try:
+            asyncio.run_coroutine_threadsafe(kept, self._loop).result(AGREED_SECONDS)
+        except TimeoutError:
+            raise StoreUnavailableError("the record takes too long") from None
+        logger.info("hub: %s agrees to send: %s", agreed.member.name, agreed.consent.amount)
 
     async def run(self) -> None:
         """Record until cancelled."""

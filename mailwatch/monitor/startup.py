@@ -284,6 +284,7 @@ class Startup:
         receiver = Receiver(
             keys, service.reader, register, ledgers, cosigner,
             on_push=service.hub_record.on_push, on_cosigned=service.hub_record.on_cosigned,
+            on_agreed=service.hub_record.on_agreed,
         )  # fmt: skip
         cosigner.others = receiver.member_key
         successions = Successions(self.place)

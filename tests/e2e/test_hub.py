@@ -95,7 +95,11 @@ def test_a_vantage_point_pushes_all_and_each_cosigns_the_other(pair: Pair) -> No
             with contextlib.closing(Reader.open(pair.home.data_dir)) as own:
                 size = own.size()
             pair.hub.wait_until(lambda: pair.pushed() > size, "pushed what came since")
+        (listed,) = json.loads(pair.hub.command("hub", "list", "--json").stdout)
+        assert (listed["name"], listed["send"], bool(listed["agreed"])) == ("grandma", "all", True)
         assert "grandma" in pair.hub.command("hub", "list").stdout
+    # The same note is on the record of both.
+    assert entries(pair.home, "consent") == entries(pair.hub, "consent")
     with pair.reader() as pushed, contextlib.closing(Reader.open(pair.home.data_dir)) as own:
         size = pushed.size()
         assert list(pushed.raw_entries(0, size)) == list(own.raw_entries(0, size))
@@ -135,6 +139,7 @@ def test_of_one_target_nothing_leaves_but_hashes(pair: Pair) -> None:
         assert reader.targets() == ["box"]
         withheld = [row for row in reader.raw_entries(0, reader.size()) if not row[5]]
     assert withheld
+    assert [one["send"] for one in entries(pair.hub, "consent")] == [["box"]]
     (file,) = (pair.hub.data_dir / "hub").rglob("mailwatch.sqlite")
     assert b'"target":"other"' not in file.read_bytes()
 
@@ -176,6 +181,7 @@ def test_checkpoints_alone_are_cosigned_and_no_entry_leaves(pair: Pair) -> None:
             for one in (pair.home, pair.hub):
                 one.wait_until(lambda it=one: "cosignature" in str(entries(it, "witness")), "cosigned")  # type: ignore[misc]
     assert pair.pushed() == 0
+    assert [one["send"] for one in entries(pair.hub, "consent")] == ["checkpoints"]
 
 
 @pytest.mark.nightly

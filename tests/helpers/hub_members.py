@@ -12,8 +12,9 @@ from mailwatch.analysis.confirmation import Confirmation
 from mailwatch.hub.client import build_push, verified_tree
 from mailwatch.hub.ledgers import MemberLedgers
 from mailwatch.hub.quorum import QuorumBoard
-from mailwatch.hub.receiver import Pushed, Receiver
+from mailwatch.hub.receiver import Agreed, Pushed, Receiver
 from mailwatch.hub.successions import Successions
+from mailwatch.ledger.consent import Consent, Scope
 from mailwatch.ledger.cosignature import cosigner_key, log_key
 from mailwatch.ledger.enrolment import JoinRequest
 from mailwatch.model import TargetEvent
@@ -22,7 +23,7 @@ from mailwatch.store.hub_register import HubRegister
 from mailwatch.store.place import Place, place_of
 from mailwatch.store.witness_register import WitnessRegister
 from mailwatch.times import Millis
-from mailwatch.witness.cosigner import Cosigner
+from mailwatch.witness.cosigner import Answer, Cosigner
 from mailwatch.witness.keys import load_witness_key
 from tests.helpers.ledger_factory import MINUTE, Pattern, change, write
 
@@ -95,12 +96,21 @@ class LivingHub:
         """What the latest decision changed."""
         self.receiver = Receiver(
             self.store.keys, self.reader, self.register, self.ledgers, self.cosigner,
-            on_push=self.arrived.append, read_clock=lambda: self.at,
+            on_push=self.arrived.append, on_agreed=self._record, read_clock=lambda: self.at,
         )  # fmt: skip
         self.board = QuorumBoard(place, self.reader, self.store.keys.origin, k)
         self._undo = contextlib.ExitStack()
         for one in (self.store, self.reader, self.register, witnessed, self.ledgers):
             self._undo.callback(one.close)
+
+    def _record(self, agreed: Agreed) -> None:
+        self.store.append_batch([NewEntry(kind="consent", time=self.at, target=None, payload=agreed.payload())])
+
+    def agree(self, member: WrittenMember, send: Scope) -> Answer:
+        """Have a member state what it agrees to send."""
+        keys = member.store.keys
+        note = Consent(keys.origin, self.store.keys.origin, self.at, send).sign(keys.private)
+        return self.receiver.agree(member.log, note.encode())
 
     def join(self, member: WrittenMember, name: str) -> None:
         """Take a member in."""

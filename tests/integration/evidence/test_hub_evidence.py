@@ -20,6 +20,7 @@ from mailwatch.evidence.ledger_range import EvidenceError
 from mailwatch.evidence.pages.joint import verify_joint_with_pages
 from mailwatch.evidence.rendering import Rendering
 from mailwatch.evidence.verify import Claim, Trust, examine, verify
+from mailwatch.hub.consents import agreements
 from mailwatch.hub.joint_case import Hub, JointCase, asked_of, joint_case
 from mailwatch.hub.member_bundle import NOT_READABLE, NOTHING_PUSHED, OTHER_CHANNELS, Asked
 from mailwatch.hub.quorum import confirmed_outages
@@ -83,7 +84,7 @@ class Association:
         data_dir = self.hub.data_dir
         return Hub(
             place_of(data_dir), self.hub.store.keys, self.hub.reader, Tokens(data_dir), "office",
-            self.hub.register.members(),
+            self.hub.register.members(), agreements(self.hub.reader, self.hub.store.keys.origin),
         )  # fmt: skip
 
     def case(self, asked: Asked, **more: Any) -> contextlib.AbstractContextManager[JointCase]:
@@ -106,6 +107,9 @@ def association(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Associatio
     never = WrittenMember(made.folder / "never", down(0, 0), 2)
     made.hub.join(never, "never")
     sent = {"grandma": frozenset({"mail"})}
+    assert made.hub.agree(made.members["grandma"], ("mail",)).status == 200
+    assert made.hub.agree(made.members["shop"], "all").status == 200
+    assert made.hub.agree(never, "checkpoints").status == 200
     assert made.go_to(5, **sent) == []
     assert made.go_to(15, **sent) == [(True, 2)]
     assert made.go_to(30, **sent) == [(False, 0)]
@@ -154,6 +158,9 @@ def test_it_lists_each_member_and_why_one_has_no_bundle(confirmed: Path, associa
     assert hub["ledger"] == association.hub.store.keys.origin
     assert hub["confirmed"]["k"] == 2
     assert hub["confirmed"]["ended"] is not None
+    assert {one["name"]: one["send"] for one in hub["members"]} == {
+        "grandma": 1, "shop": "all", "school": None, "elsewhere": None, "never": "checkpoints",
+    }  # fmt: skip
 
 
 def test_nothing_is_stated_for_an_owner_and_what_is_withheld_is_not_there(
