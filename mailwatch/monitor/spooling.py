@@ -320,7 +320,8 @@ class Spooler:
                     if (
                         draft.time >= earliest
                         and not runtime.target.paused
-                        and (latest is None or _follows(observation, latest))
+                        # One that took no millisecond follows itself, if it was committed before a kill.
+                        and (latest is None or (observation != latest and _follows(observation, latest)))
                     ):
                         await self._record_in_place(runtime, observation, draft)
                         continue
