@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from benchmarks.collective import make_evidence, write_association
 from mailwatch.evidence.bundle import pretty_json
 from mailwatch.evidence.joint.verify import check_joint
 from mailwatch.evidence.ledger_range import EvidenceError
@@ -306,3 +307,16 @@ def test_a_damaged_ledger_of_one_member_leaves_the_others_theirs(tmp_path: Path)
     reasons = {one["name"]: one["reason"] for one in stated_in(path)["hub"]["members"]}
     assert reasons == {"grandma": "", "broken": NOT_READABLE}
     made.hub.close()
+
+
+@pytest.mark.nightly
+def test_many_members_need_hardly_more_memory_than_few(tmp_path: Path) -> None:
+    found = {}
+    for count in (3, 30):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        path = folder / "joint.zip"
+        found[count] = make_evidence(write_association(folder, count), path)
+        assert wrong(check_joint(path, Trust())) == {}
+    assert found[30]["left_out"] == 3
+    assert found[30]["peak_mib"] < found[3]["peak_mib"] + 100
