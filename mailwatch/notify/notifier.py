@@ -383,6 +383,6 @@ class Notifier:
 def _may_notify(entry: Entry) -> bool:
     """Return whether an entry may notify, without parsing the many up observations."""
     keywords = ('"credentials"', '"out_of_date"')
-    return entry.kind in ("outage", "guard", "watch") or (
+    return entry.kind in ("outage", "guard", "watch", "quorum") or (
         entry.kind == "observation" and any(word in entry.text for word in keywords)
     )

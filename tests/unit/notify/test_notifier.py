@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import time_machine
@@ -311,6 +312,18 @@ async def test_a_channel_gets_only_what_it_asked_for_in_its_language(record: Rec
     assert "stima 3 min" in webhook.received[0]["message"]
     assert "CEST" in webhook.received[0]["message"]
     assert other.titles == ["MailWatch: a is down"]
+
+
+async def test_what_a_hub_confirms_is_a_message_and_so_is_its_end(record: Record, webhook: Webhook) -> None:
+    notifier = record.notifier(channel(webhook, group=0.0, on=frozenset({EventType.CONFIRMED})))
+    for confirmed, sights in ((True, ("down", "down", "up")), (False, ("down", "up", "silent"))):
+        members = [{"ledger": f"m{number}", "sight": sight} for number, sight in enumerate(sights)]
+        payload: dict[str, Any] = {"at": now(), "confirmed": confirmed, "k": 2, "kind": "imap"}
+        payload |= {"provider": "libero", "members": members, "since": now() - 60_000}
+        record.store.append_batch([NewEntry(kind="quorum", time=now(), target=None, payload=payload)])
+    await notify_until(notifier, record.sent(2))
+    assert webhook.titles == ["MailWatch: confirmed outage", "MailWatch: no longer confirmed"]
+    assert "2 of 3 vantage points observe it" in webhook.received[0]["message"]
 
 
 async def test_quiet_hours_hold_messages_and_ended_outages_are_not_sent_as_open(
