@@ -70,6 +70,7 @@ def _origin() -> Origin:
 
 _this_process = _origin()
 _natural = _this_process.boot
+_term = 0
 
 
 def begin_term(number: int) -> None:
@@ -79,10 +80,21 @@ def begin_term(number: int) -> None:
     as those of a new boot: what another node wrote in between is on another clock. With 0, and where no other node
     wrote in between, nothing changes.
     """
-    global _this_process
-    boot = hashlib.sha256(f"term\0{_natural}\0{number}".encode()).hexdigest()[:16] if number else _natural
+    global _this_process, _term
+    boot, _term = _boot_of_term(number), number
     if boot != _this_process.boot:
         _this_process = Origin(boot, secrets.token_hex(8))
+
+
+def _boot_of_term(number: int) -> str:
+    return hashlib.sha256(f"term\0{_natural}\0{number}".encode()).hexdigest()[:16] if number else _natural
+
+
+def is_of_this_boot(boot: str) -> bool:
+    """Return whether readings are on the steady clock of this machine as it is: of this term, or of an earlier one
+    since the machine was started.
+    """
+    return any(boot == _boot_of_term(number) for number in range(_term, -1, -1))
 
 
 def origin() -> Origin:

@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Protocol, TypeVar
 
@@ -313,7 +313,7 @@ class Spooler:
         ended = await asyncio.to_thread(_time_of_end, self._reader, name, drafts[0].time)
         earliest = max(stamped - TOKEN_SLACK_MS, ended)
         for draft in drafts:
-            observation = _readable(draft)
+            observation = _on_this_clock(_readable(draft))
             if (runtime := self._steps.targets.get(name)) is not None and observation is not None:
                 async with runtime.lock:
                     latest = runtime.latest
@@ -383,6 +383,26 @@ def _readable(draft: SpooledDraft) -> Observation | None:
         return None
 
 
+def _on_this_clock(observation: Observation | None) -> Observation | None:
+    """Return an observation with its readings as those of this term; None if the machine was started since.
+
+    An entry's readings are of the boot in its header, and no boot comes back in a ledger. An earlier term counted
+    on the same clock under another name; of the clock of an earlier boot nothing can be said here.
+    """
+    if observation is None or observation.clock is None or observation.clock.boot == monotonic.origin().boot:
+        return observation
+    if not monotonic.is_of_this_boot(observation.clock.boot):
+        return None
+    attempts = tuple(
+        one if one.clock is None else replace(one, clock=_renamed(one.clock)) for one in observation.attempts
+    )
+    return replace(observation, clock=_renamed(observation.clock), attempts=attempts)
+
+
+def _renamed(span: ClockSpan) -> ClockSpan:
+    return replace(span, boot=monotonic.origin().boot)
+
+
 def _is_on_record(reader: Reader, draft: SpooledDraft) -> bool:
     """Return whether a draft was committed in its place before a kill."""
     found = reader.entries(
@@ -400,5 +420,13 @@ def _late_on_record(reader: Reader, since: Millis) -> set[bytes]:
 
 
 def _canonical(payload: Mapping[str, Any]) -> bytes:
-    """Return a payload without its salt, as bytes to compare."""
-    return canonical({**payload, "salt": ""}).encode()
+    """Return a payload without its salt and the names of its boots, which differ from term to term, to compare."""
+    found = {**_without_boot(payload), "salt": ""}
+    if isinstance(attempts := payload.get("attempts"), list | tuple):
+        found["attempts"] = [_without_boot(one) if isinstance(one, dict) else one for one in attempts]
+    return canonical(found).encode()
+
+
+def _without_boot(part: Mapping[str, Any]) -> dict[str, Any]:
+    clock = part.get("clock")
+    return {**part, "clock": {**clock, "boot": ""}} if isinstance(clock, dict) else dict(part)

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
+from mailwatch import monotonic
 from mailwatch.analysis.detector import Detector
 from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.guard.clock import ClockMonitor
@@ -322,6 +323,66 @@ async def test_what_others_have_overtaken_counts_nowhere(tmp_path: Path) -> None
     assert late.target is None
     assert late.payload["observation"] == fact_payload(seen[0])
     assert found == []
+
+
+@pytest.mark.parametrize("kept_on", [False, True])
+async def test_what_waits_of_an_earlier_term_is_recorded_in_place_by_the_clock_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kept_on: bool
+) -> None:
+    monkeypatch.setattr(monotonic, "_this_process", monotonic.origin())
+    monkeypatch.setattr(monotonic, "_term", 0)
+    place = SqlitePlace(tmp_path / "data")
+    node = Node(place)
+    async with node.running():
+        await node.see(range(3))
+    monotonic.begin_term(1)
+    spool = Spool(place.data_dir, 10_000_000)
+    seen = [observation_of("box-0", "+", START + at) for at in (4 * MINUTE, 5 * MINUTE)]
+    spool.put(list(map(draft_of, seen)))
+    spool.close()
+    saved = (place.data_dir / SPOOL_FILE).read_bytes()
+    # Another node was active in between.
+    monotonic.begin_term(3)
+    for _ in range(2 if kept_on else 1):
+        # As if a kill came before the spool said that they are on record.
+        (place.data_dir / SPOOL_FILE).write_bytes(saved)
+        node = Node(place)
+        node.restore()
+        async with node.running():
+            await node.spooler.drained()
+    there, _ = recorded(place)
+    found = [each for each in there if each.target == "box-0"][3:]
+    assert [each.started_at for each in found] == [each.started_at for each in seen]
+    assert {each.clock.boot for each in found if each.clock} == {monotonic.origin().boot}
+    assert clock_faults(place) == []
+
+
+async def test_what_waits_of_an_earlier_boot_of_the_machine_counts_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = SqlitePlace(tmp_path / "data")
+    node = Node(place)
+    async with node.running():
+        await node.see(range(3))
+    spool = Spool(place.data_dir, 10_000_000)
+    spool.put([draft_of(observation_of("box-0", "+", START + 4 * MINUTE))])
+    spool.close()
+    monkeypatch.setattr(monotonic, "_natural", "f0" * 8)
+    monkeypatch.setattr(monotonic, "_this_process", monotonic.Origin("f0" * 8, "ab" * 8))
+    node = Node(place)
+    node.restore()
+    async with node.running():
+        await node.spooler.drained()
+    with contextlib.closing(Reader.open(place)) as reader:
+        assert len(list(reader.entries(kinds=["late"]))) == 1
+    assert clock_faults(place) == []
+
+
+def clock_faults(place: Place) -> list[str]:
+    """What the audit finds about boots. The times themselves are made up here."""
+    keys = load_keys(place.data_dir)
+    with contextlib.closing(Reader.open(place)) as reader:
+        return [each.what for each in audit(reader, keys.public, keys.secret) if "boot" in each.what]
 
 
 @pytest.mark.sqlite
