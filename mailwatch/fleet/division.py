@@ -50,7 +50,7 @@ def shares_of(targets: Iterable[Target]) -> dict[str, int]:
 def divide(weights: Mapping[str, float], former: Sequence[str]) -> Division:
     """Return the division among nodes by weight, with as few shares moved as possible from the former division.
 
-    A node has its part of the shares, rounded up or down. Without a node of a weight, nobody has a share.
+    A node has its part of the shares, rounded up or down. Without a node of a weight, no node has a share.
     """
     counts = Counter(node for node in former if weights.get(node, 0.0) > 0)
     quotas = _quotas({node: weight for node, weight in weights.items() if weight > 0}, counts)

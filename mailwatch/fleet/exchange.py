@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.025
 """Seconds between two messages to the same nodes: what comes in between is one message."""
 POLL_SECONDS = 0.1
-"""Seconds until messages are asked for where nobody is woken, as behind a pooler in transaction mode."""
+"""Seconds until messages are asked for where no receiver is woken, as behind a pooler in transaction mode."""
 RELAXED_SECONDS = 1.0
 """The same, where the last messages did wake us."""
 RETRY_SECONDS = 0.5
@@ -161,7 +161,7 @@ class Exchange:
         letters = self._mailbox.take()
         taken = monotonic.milliseconds()
         if letters:
-            # Messages that woke nobody: we have to ask for the next ones ourselves.
+            # Messages that woke no receiver: we have to ask for the next ones ourselves.
             self._poll = RELAXED_SECONDS if notified else POLL_SECONDS
         for letter in letters:
             self._deliver(letter, taken)

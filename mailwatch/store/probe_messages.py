@@ -1,6 +1,6 @@
 """The messages between the nodes, as rows of a table that survives no crash: sent by INSERT, taken by DELETE.
 
-NOTIFY wakes the receiver. Behind a pooler in transaction mode nobody is woken: who waits asks by itself as well.
+NOTIFY wakes the receiver. Behind a pooler in transaction mode none is woken: each asks by itself as well.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Mailbox:
         return [Letter(Address(row[0], row[1]), row[2], row[3], row[4]) for row in rows]
 
     def forget(self) -> None:
-        """Delete what nobody took."""
+        """Delete what no node took."""
         values = {"node": self._own.node, "epoch": self._own.epoch, "age": MAX_AGE_SECONDS}
         self._execute(_FORGET, values)
 

@@ -265,19 +265,20 @@ class Reader:
 
         Without `headers` those of packed entries are "": they would be remade from what is given anyway.
         """
-        column = entries.c
-        names = ("idx", "kind", "time_ms", "target", "header", "payload")
-        query = sa.select(*(column[name] for name in names)).order_by(column.idx)
-        query = query.where(column.idx >= from_index, column.idx < to_index)
-        with self.snapshot() as connection, connection.execute(query, execution_options=_STREAMED) as rows:
-            packed = PackReader(connection, self._health)
-            packed.check_unpruned(from_index, to_index)
+        with self._raw_rows(from_index, to_index) as (rows, packed):
             wanted = Selection(from_index=from_index, to_index=to_index, headers=headers)
             with closing(packed.chunks(wanted)) as chunks:
-                yield from merge(self._consistent(rows.partitions()), chunks, _packed_raw, _FIRST)
+                yield from merge(rows, chunks, _packed_raw, _FIRST)
 
     def raw_parts(self, from_index: int, to_index: int) -> Iterator[Part]:
         """Yield entries as `raw_entries` without headers; out of packs, good observations as stretches."""
+        with self._raw_rows(from_index, to_index) as (rows, packed):
+            wanted = Selection(from_index=from_index, to_index=to_index, headers=False)
+            yield from parts(rows, packed, wanted)
+
+    @contextmanager
+    def _raw_rows(self, from_index: int, to_index: int) -> Iterator[tuple[Iterator[RawEntry], PackReader]]:
+        """Give the rows of a range, and what reads its packs at the same moment of the ledger."""
         column = entries.c
         names = ("idx", "kind", "time_ms", "target", "header", "payload")
         query = sa.select(*(column[name] for name in names)).order_by(column.idx)
@@ -285,8 +286,7 @@ class Reader:
         with self.snapshot() as connection, connection.execute(query, execution_options=_STREAMED) as rows:
             packed = PackReader(connection, self._health)
             packed.check_unpruned(from_index, to_index)
-            wanted = Selection(from_index=from_index, to_index=to_index, headers=False)
-            yield from parts(self._consistent(rows.partitions()), packed, wanted)
+            yield self._consistent(rows.partitions()), packed
 
     def _consistent(self, parts: Iterable[Sequence[Sequence[Any]]]) -> Iterator[Any]:
         for part in parts:

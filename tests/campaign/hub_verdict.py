@@ -2,7 +2,7 @@
 
 1. Found: while at least k honest vantage points can see an outage, are connected and have right clocks, each for
    as long as its rules and the push need, it is confirmed.
-2. True: what is confirmed is the provider's outage, or one that ended so short a time ago that nobody knows yet.
+2. True: what is confirmed is the provider's outage, or one that ended so short a time ago that none knows yet.
 3. Bounds: `since` is not before the k-th of its vantage points truly lost it, `not_before` not after.
 4. The record: the audit comes to the same decisions, and so does a hub that starts again.
 """

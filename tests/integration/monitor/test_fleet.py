@@ -286,7 +286,7 @@ async def test_a_result_of_a_node_that_was_not_asked_is_dropped(
         forged = replace(forged, clock=forged.attempts[0].clock)
         item = result_item(Result(number=number, observation=forged))
         outsider = Exchange(
-            fleet.active.place, Address("nobody", 1), on_message=lambda _: None, on_undelivered=lambda *_: None
+            fleet.active.place, Address("no node", 1), on_message=lambda _: None, on_undelivered=lambda *_: None
         )
         async with outsider.running():
             own = Address(fleet.active.lease.node, fleet.active.lease.epoch)

@@ -31,7 +31,7 @@ def test_each_node_has_its_part_and_no_share_moves_without_need(
         assert abs(counts[node] - SHARES * weight / total) < 1 + 1e-6
     moved = sum(before != after for before, after in zip(former, division, strict=True))
     before = Counter(former)
-    # Whoever has too many gives away just these, and what nobody living has is given out.
+    # A node that has too many gives away just these, and what no living node has is given out.
     assert moved == sum(max(0, count - counts[node]) for node, count in before.items())
     assert divide(weights, division) == division
 

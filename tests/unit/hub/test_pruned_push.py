@@ -151,7 +151,7 @@ def test_a_subtree_that_is_not_aligned_is_refused(hub: LivingHub, tmp_path: Path
 
 @pytest.mark.parametrize("place", ["sqlite_place"], indirect=True)
 def test_what_was_cosigned_may_not_be_within_what_was_pruned(hub: LivingHub, tmp_path: Path) -> None:
-    """Nobody could tell any more whether it is the same history."""
+    """It could not be known any more whether it is the same history."""
     one = pruned(tmp_path / "home", 0)
     hub.join(one, "home")
     hub.cosigner.others = hub.receiver.member_key
