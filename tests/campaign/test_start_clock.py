@@ -170,7 +170,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     made = Machine(tmp_path)
 
     def pipeline(**parts: Any) -> Pipeline:
-        built = Pipeline(**parts, observe=made.observe)
+        built = Pipeline(**parts | {"observe": made.observe})
         built.attribution._diagnosis = NoDiagnosis()
         return built
 

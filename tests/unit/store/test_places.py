@@ -103,7 +103,8 @@ def test_nothing_that_was_written_can_be_changed(place: Place, table: str, chang
 
 def test_the_tables_are_what_the_migrations_make(place: Place) -> None:
     Store.open(place).close()
-    here = {"ledger_head", "token_files", "entries_by_number", "nodes", "shares"}
+    here = {"ledger_head", "token_files", "entries_by_number", "nodes", "shares", "probe_shares", "probe_messages",
+            "probe_messages_to"}  # fmt: skip
     only_here = here if isinstance(place, PostgresPlace) else set()
 
     def compared(_object: object, name: str | None, *_: object) -> bool:
