@@ -33,6 +33,28 @@ FOLDERS = {"e2e", "browser", "fuzz", "campaign"}
 """Tests in a folder of that name bear the mark."""
 FILES = {"unit/repository/test_patterns.py": "fuzz", "integration/evidence/test_mutations.py": "fuzz"}
 
+NIGHTLY = (
+    ("browser/test_setup.py", "without JavaScript"),
+    ("browser/test_pages.py", "test_pages_pass_axe[en-desk-dark"),
+    ("browser/test_pages.py", "test_pages_pass_axe[it-desk-light"),
+    ("browser/test_pages.py", "test_public_pages_pass_axe[it-desk-dark"),
+    ("campaign/test_hub_campaign.py", "short"),
+    ("e2e/test_hub.py", "test_a_hub_that_is_away_gets_all_of_it_later"),
+    ("e2e/test_spool.py", ""),
+    ("integration/evidence/test_report_cases.py", "five-days-it"),
+    ("integration/evidence/test_report_cases.py", "test_the_pictures_of_the_documents"),
+    ("integration/probes/test_other_servers.py", ""),
+    ("unit/cli/test_surroundings.py", ""),
+    ("unit/hub/", "postgresql"),
+    ("unit/monitor/test_self_check.py", "test_few_handles_left"),
+    ("unit/notify/test_notifier.py", "test_a_target_that_flaps_for_an_hour"),
+    ("unit/store/test_damage.py", "test_each_damaged_page"),
+    ("unit/store/test_replay.py", "test_a_restart_between_any_two"),
+)
+"""Beginnings of paths and parts of names of tests that are left to the night. Each takes long, and `make test`
+shows the like in another way.
+"""
+
 _STARTING = {"subprocess", "create_subprocess_exec"}
 """What code names that starts programs."""
 
@@ -60,8 +82,11 @@ def marked(name: str) -> Callable[[F], F]:
 def marks_of(item: pytest.Function) -> set[str]:
     """Return the names of the marks that a test must bear."""
     found = {part for part in item.path.parts if part in FOLDERS}
-    if name := FILES.get(item.path.relative_to(TESTS).as_posix()):
+    path = item.path.relative_to(TESTS).as_posix()
+    if name := FILES.get(path):
         found.add(name)
+    if any(path.startswith(begin) and part in item.name for begin, part in NIGHTLY):
+        found.add("nightly")
     functions = [_unwrapped(item.function)]
     functions += [_unwrapped(given[-1].func) for given in item._fixtureinfo.name2fixturedefs.values()]
     choosing = [function for function in functions if function.__name__ not in _OF_THE_RUN]
