@@ -321,7 +321,9 @@ class Spooler:
                         draft.time >= earliest
                         and not runtime.target.paused
                         # One that took no millisecond follows itself, if it was committed before a kill.
-                        and (latest is None or (observation != latest and _follows(observation, latest)))
+                        and (
+                            latest is None or (not _is_same(observation, latest) and _follows(observation, latest))
+                        )
                     ):
                         await self._record_in_place(runtime, observation, draft)
                         continue
@@ -357,6 +359,17 @@ def _follows(observation: Observation, latest: Observation) -> bool:
     if ours is not None and theirs is not None and _same_boot(ours, theirs) and ours.start is not None:
         return ours.start >= theirs.end
     return observation.started_at >= latest.ended_at
+
+
+def _is_same(one: Observation, other: Observation) -> bool:
+    """Return whether two observations of a target are one: its times are equal, by whatever name of the boot."""
+    return _times(one) == _times(other)
+
+
+def _times(observation: Observation) -> tuple[Millis | None, ...]:
+    span = observation.clock
+    steady = (None, None) if span is None else (span.start, span.end)
+    return observation.started_at, observation.ended_at, *steady
 
 
 def _same_boot(one: ClockSpan, other: ClockSpan) -> bool:

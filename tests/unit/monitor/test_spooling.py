@@ -357,6 +357,33 @@ async def test_what_waits_of_an_earlier_term_is_recorded_in_place_by_the_clock_o
     assert clock_faults(place) == []
 
 
+async def test_an_observation_of_no_length_that_was_committed_in_an_earlier_term_is_known_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monotonic, "_this_process", monotonic.origin())
+    monkeypatch.setattr(monotonic, "_term", 0)
+    monotonic.begin_term(1)
+    place = SqlitePlace(tmp_path / "data")
+    node, at = Node(place), START + 3 * MINUTE
+    long = observation_of("box-0", "+", at)
+    attempts = (replace(long.attempts[0], ended_at=at),)
+    assert long.clock is not None
+    short = replace(long, ended_at=at, attempts=attempts, clock=replace(long.clock, start=at, end=at))
+    async with node.running():
+        await node.see(range(3))
+        await node.spooler.take(node.pipeline.targets["box-0"], short)
+    spool = Spool(place.data_dir, 10_000_000)
+    spool.put([draft_of(short)])
+    spool.close()
+    monotonic.begin_term(3)
+    node = Node(place)
+    node.restore()
+    async with node.running():
+        await node.spooler.drained()
+    there, _ = recorded(place)
+    assert [each.started_at for each in there if each.target == "box-0"].count(at) == 1
+
+
 async def test_what_waits_of_an_earlier_boot_of_the_machine_counts_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
